@@ -1,0 +1,69 @@
+"""The facts that judging produces: commands, failures, and the item they belong to.
+
+Pure: no I/O and no clock, so an item always gives the same outcome.
+Source: "JSON Files as an External Data Source", Kissmetrics support.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ingest.core.identity import IGNORED_IDENTITIES, Match
+
+Kind = Literal["record", "set", "alias"]
+TimeSource = Literal["event", "received"]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What one item asks for: `person` did `event` (record), has `properties` (set), or is also `alias`."""
+
+    kind: Kind
+    person: str  # the identity, as sent
+    at: int  # microseconds since 1970-01-01 UTC
+    event: str | None = None  # record only
+    alias: str | None = None  # alias only
+    properties: Mapping[str, object] = field(default_factory=dict)  # str, bool, int, Decimal: every digit kept
+    time_source: TimeSource = "event"
+    people_space: str | None = None  # None: the source's own
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One broken rule of one item."""
+
+    code: str  # published, see schemas/
+    message: str  # what is wrong and what to do
+    pointer: str = ""  # JSON Pointer (RFC 6901) into the item; "" is the item itself
+    got: object = None  # the offending value, shortened
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """The outcome of one item: commands, or the failures that refused it. Never both."""
+
+    commands: tuple[Command, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    warnings: tuple[str, ...] = ()  # codes
+    path: str = ""  # where it stands in its unit: "/actions/1"; "" is the whole line
+    raw: bytes | None = None  # its own text, as sent; None: the unit is the item
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What judging needs to know of a source and of the file at hand. Picklable."""
+
+    people_space: str = "kissmetrics"
+    match: Match = "kissmetrics"
+    ignored_identities: frozenset[str] = IGNORED_IDENTITIES
+    strict: bool = False  # warnings become failures
+    nested: Literal["fail", "flatten"] = "fail"
+    max_line_bytes: int = 1_048_576
+    time_from: int = 1_230_768_000  # seconds; 2009-01-01, what Kissmetrics keeps
+    future_seconds: int = 86_400  # how far after `received_at` a time may lie
+    received_at: int = 0  # the object's LastModified, microseconds since 1970
+
+    @property
+    def time_until(self) -> int:
+        """The latest second that is not `time_in_future`."""
+        return self.received_at // 1_000_000 + self.future_seconds

@@ -1,0 +1,64 @@
+"""A source file: one version of one object, and the names that follow from it."""
+
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from typing import Any, Self
+
+from ingest.core.identity import natural
+
+LOCAL_BUCKET = "file"
+ONE_OFF = "one_off"  # the source of a load that names none
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFile:
+    """What a listing tells of an object, and the source it was found for.
+
+    `etag` is without quotes; `version_id` is None where the bucket keeps no versions. `last_modified` is aware, UTC.
+    """
+
+    bucket: str
+    key: str
+    etag: str
+    last_modified: datetime
+    size_bytes: int
+    version_id: str | None = None
+    storage_class: str = "STANDARD"
+    source: str = ONE_OFF
+    format: str = "kissmetrics"
+
+    @property
+    def file_id(self) -> str:
+        """32 hex digits, the same wherever and whenever this source file is met."""
+        version = f"version:{self.version_id}" if self.version_id else f"etag:{self.etag}"
+        return blake2b("\0".join((self.bucket, self.key, version)).encode(), digest_size=16).hexdigest()
+
+    @property
+    def uri(self) -> str:
+        """How a person names it."""
+        return self.key if self.bucket == LOCAL_BUCKET else f"s3://{self.bucket}/{self.key}"
+
+    @property
+    def received_at(self) -> int:
+        """LastModified in microseconds since 1970-01-01 UTC."""
+        return (self.last_modified - _EPOCH) // timedelta(microseconds=1)
+
+    @property
+    def position(self) -> str:
+        """What the positions of its rows begin with: sorts as text by arrival, then by key in natural order."""
+        return f"{self.received_at:017d}|{natural(self.key)}|"
+
+    def for_source(self, source: str, format: str) -> Self:
+        """The same object as met through another source."""
+        return replace(self, source=source, format=format)
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values that JSON keeps: what XCom carries."""
+        return asdict(self) | {"last_modified": self.last_modified.isoformat()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`."""
+        return cls(**values | {"last_modified": datetime.fromisoformat(values["last_modified"])})

@@ -1,0 +1,28 @@
+"""What can go wrong with the world, named by what the caller should do.
+
+A bad line is ordinary input and never an exception: see `ingest.core.commands.Failure`.
+"""
+
+
+class IngestError(Exception):
+    """Any failure of ours. Its text is one clear sentence for the person who reads it."""
+
+
+class ConfigError(IngestError):
+    """Stop: a person must change a setting. `problems` holds one sentence for each."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class FileRejected(IngestError):
+    """Enter the file in the ledger as rejected and go on with the next."""
+
+
+class TransientError(IngestError):
+    """The world did not answer, or the object is broken: running again is safe, and may help."""
+
+
+class ObjectGone(TransientError):
+    """The object is no longer there, or no longer the version that was listed: nothing to load."""
