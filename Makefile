@@ -1,0 +1,56 @@
+# The door to everything. `make help` lists what there is.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+BIN := .venv/bin
+# The interpreter is the machine's own.
+export UV_PYTHON_DOWNLOADS := never
+LOCKS := requirements-setup.txt requirements-dev.txt
+
+.PHONY: help setup demo test test-all lint bench lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: .venv/.ready ## the virtual environment, with the command at .venv/bin/ingest
+
+# Remade only when a lock or the interpreter's version changes; a half-made one has no stamp and is finished next time.
+.venv/.ready: $(LOCKS) pyproject.toml Makefile
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Landfall needs Python 3.11 to 3.13; $(PYTHON) is {v[0]}.{v[1]}. Name another: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "This Python has no venv module: installing the system's"; apt-get update -q && apt-get install -yq python3-venv; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-setup.txt
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements-dev.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps --editable .
+	@touch $@
+
+demo: setup ## Airflow, a store and a warehouse on this machine, with sample files; EXIT=1 ends by itself
+	@exec $(BIN)/ingest demo $(if $(EXIT),--exit)
+
+test: setup ## every test that takes seconds
+	$(BIN)/pytest -m "not slow"
+
+test-all: setup ## the slow ones too
+	$(BIN)/pytest
+
+lint: setup ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup ## how fast, and beside what
+	$(BIN)/python bench/run.py
+
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-annotate --custom-compile-command "make lock"
+
+lock: setup ## newest versions that fit pyproject.toml, written down with their hashes
+	$(COMPILE) --upgrade pyproject.toml --extra airflow --extra demo --group dev --output-file requirements-dev.txt
+	$(COMPILE) pyproject.toml --extra airflow --constraints requirements-dev.txt --output-file requirements-airflow.txt
+	$(COMPILE) pyproject.toml --constraints requirements-dev.txt --output-file requirements.txt
+	$(COMPILE) --group pyproject.toml:setup --constraints requirements-dev.txt --output-file requirements-setup.txt
+
+clean: ## forget everything that was made here
+	rm -rf .venv .demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
