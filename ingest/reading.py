@@ -1,0 +1,269 @@
+"""From the bytes of a stored object to blocks of whole lines: what is a line, and where does it stand?
+
+In:     pieces of the stored bytes, of any size.
+Out:    blocks that know their first line and their offset, so that each can be judged on its own.
+Decides: compression is known by the first bytes, never by the name; a line ends at `\\n` and nowhere else, and a `\\r`
+        before that (or at the very end) belongs to the line end; a BOM at the start is no part of the first line.
+Memory: flat, whatever the file holds: no line longer than the limit is ever held, nor what a bomb unpacks to.
+"""
+
+import hashlib
+import io
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+from ingest.errors import TransientError
+
+STEP_BYTES = 1 << 20  # the most that is unpacked at once
+HEAD_BYTES = 1 << 16  # what is kept of a line that is too long
+BOM = b"\xef\xbb\xbf"
+_GZIP = b"\x1f\x8b"
+_ZSTD = b"\x28\xb5\x2f\xfd"
+_GZIP_FORMAT = 31  # zlib's number for a gzip member with the largest window
+
+
+@dataclass(frozen=True, slots=True)
+class LongLine:
+    """A line over the limit: all that is kept of it. `length` and `sha256` are of the whole line without its end."""
+
+    line: int
+    offset: int
+    length: int
+    head: bytes
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Whole lines (only the last of a file may lack its `\\n`), or a single long line and then no data."""
+
+    first_line: int  # 1-based
+    offset: int  # of the first line, in the decompressed file, a BOM counted
+    data: bytes
+    long: tuple[LongLine, ...] = ()
+
+
+class Digest:
+    """SHA-256 and size of the pieces that have passed through."""
+
+    def __init__(self) -> None:
+        self.size_bytes = 0
+        self._hash = hashlib.sha256()
+
+    def through(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
+            self._hash.update(piece)
+            self.size_bytes += len(piece)
+            yield piece
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+
+def decompressed(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The content, in pieces of at most STEP_BYTES where it was compressed. Reads `pieces` to their end.
+
+    Raises:
+        TransientError: compressed data that is cut off or damaged. Pieces given out before are worth nothing.
+    """
+    head, pieces = _peek(pieces, len(_ZSTD))
+    if head.startswith(_GZIP):
+        return _gunzip(_sliced(pieces, STEP_BYTES))
+    if head.startswith(_ZSTD):
+        return _unzstd(_sliced(pieces, STEP_BYTES))
+    return iter(pieces)
+
+
+def blocks(pieces: Iterable[bytes], max_line_bytes: int, block_bytes: int = 1 << 20) -> Iterator[Block]:
+    """Cut the content into blocks of about `block_bytes`; a longer line than `max_line_bytes` is a block of its own."""
+    head, pieces = _peek(pieces, len(BOM))
+    cutter = _Cutter(max_line_bytes, block_bytes, skip=len(BOM) if head == BOM else 0)
+    for piece in _sliced(pieces, block_bytes):
+        yield from cutter.feed(piece)
+    yield from cutter.finish()
+
+
+class _Cutter:
+    """Collects pieces: `_whole` up to the last line end seen, `_rest` after it, `_long` while inside a long line."""
+
+    def __init__(self, max_line_bytes: int, block_bytes: int, skip: int) -> None:
+        self._max = max_line_bytes
+        self._block_bytes = block_bytes
+        self._skip = skip  # bytes of the BOM still to come
+        self._line = 1  # where the next block begins
+        self._offset = skip
+        self._whole: list[bytes] = []
+        self._whole_bytes = 0
+        self._rest: list[bytes] = []
+        self._rest_bytes = 0
+        self._long: _LongLineReader | None = None
+
+    def feed(self, piece: bytes) -> Iterator[Block]:
+        if self._skip:
+            self._skip, piece = max(0, self._skip - len(piece)), piece[self._skip :]
+        if self._long:
+            end = piece.find(b"\n") + 1
+            self._long.add(piece[:end] if end else piece)
+            if not end:
+                return
+            yield self._close_long(self._long)
+            piece = piece[end:]
+        if cut := piece.rfind(b"\n") + 1:
+            self._whole += self._rest
+            self._whole.append(piece[:cut])
+            self._whole_bytes += self._rest_bytes + cut
+            self._rest = [piece[cut:]]
+            self._rest_bytes = len(piece) - cut
+        else:
+            self._rest.append(piece)
+            self._rest_bytes += len(piece)
+        too_long = self._rest_bytes > self._max + 1  # with one byte over, that byte may be the \r of a line end
+        if too_long or self._whole_bytes >= self._block_bytes:
+            yield from self._lines(b"".join(self._whole))
+            self._whole, self._whole_bytes = [], 0
+        if too_long:
+            self._long = _LongLineReader()
+            for part in self._rest:
+                self._long.add(part)
+            self._rest, self._rest_bytes = [], 0
+
+    def finish(self) -> Iterator[Block]:
+        if self._long:
+            yield self._close_long(self._long)
+        yield from self._lines(b"".join(self._whole + self._rest))
+
+    def _lines(self, data: bytes) -> Iterator[Block]:
+        """Blocks of `data`, which begins with a line and ends with one: looks at single lines only near a long one."""
+        begin = at = 0
+        while len(data) - at > self._max:
+            # Up to a newline at most `_max` bytes on, no line can be too long.
+            if (end := data.rfind(b"\n", at, at + self._max + 1) + 1) == 0:
+                end = (data.find(b"\n", at) + 1) or len(data)
+                if _length(data[at:end]) > self._max:
+                    if begin < at:
+                        yield self._block(data[begin:at])
+                    long = _LongLineReader()
+                    long.add(data[at:end])
+                    yield self._close_long(long)
+                    begin = end
+            at = end
+        if begin < len(data):
+            yield self._block(data[begin:])
+
+    def _block(self, data: bytes) -> Block:
+        block = Block(self._line, self._offset, data)
+        self._line += data.count(b"\n")
+        self._offset += len(data)
+        return block
+
+    def _close_long(self, long: "_LongLineReader") -> Block:
+        self._long = None
+        line = long.line(self._line, self._offset)
+        self._line += 1
+        self._offset += long.read_bytes
+        return Block(line.line, line.offset, b"", (line,))
+
+
+class _LongLineReader:
+    """Reads one line to its end, keeping its head, hash and length. Holds back the `\\r` that may begin its end."""
+
+    def __init__(self) -> None:
+        self.read_bytes = 0  # with the line end
+        self._hash = hashlib.sha256()
+        self._length = 0
+        self._head = b""
+        self._held = b""
+
+    def add(self, part: bytes) -> None:
+        """Take the next part, which ends with the line's `\\n` or somewhere before."""
+        self.read_bytes += len(part)
+        part = self._held + part
+        self._held = part[_length(part) :]
+        part = part[: len(part) - len(self._held)]
+        self._hash.update(part)
+        self._length += len(part)
+        self._head += part[: HEAD_BYTES - len(self._head)]
+
+    def line(self, line: int, offset: int) -> LongLine:
+        return LongLine(line, offset, self._length, self._head, self._hash.hexdigest())
+
+
+def _length(line: bytes) -> int:
+    """How long a line is without its end."""
+    return len(line.removesuffix(b"\n").removesuffix(b"\r"))
+
+
+def _gunzip(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Any number of gzip members; zeros behind them (padding of tapes and disks) are no data."""
+    member = zlib.decompressobj(_GZIP_FORMAT)
+    begun = False  # whether anything of this member was read
+    for piece in pieces:
+        while piece := piece if begun else piece.lstrip(b"\0"):
+            begun = True
+            try:
+                content = member.decompress(piece, STEP_BYTES)
+            except zlib.error as error:
+                raise TransientError(
+                    "The gzip data is damaged, or followed by something else: send the file again."
+                ) from error
+            if content:
+                yield content
+            piece = member.unconsumed_tail
+            if member.eof:
+                piece = member.unused_data
+                member, begun = zlib.decompressobj(_GZIP_FORMAT), False
+    if begun:
+        yield member.flush()
+        if not member.eof:
+            raise TransientError("The gzip data is cut off before its end: send the file again.")
+
+
+def _unzstd(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Any number of zstd frames."""
+    import pyarrow as pa  # here, because it takes a third of a second and hardly a file needs it
+
+    try:
+        with pa.CompressedInputStream(pa.PythonFile(_Readable(pieces), "r"), "zstd") as stream:
+            while content := stream.read(STEP_BYTES):
+                yield content
+    except OSError as error:  # pyarrow's only class for this; a store's own errors pass through as they are
+        raise TransientError("The zstd data is damaged or cut off before its end: send the file again.") from error
+
+
+class _Readable(io.RawIOBase):
+    """Pieces as a file."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._held = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        while not self._held and (piece := next(self._pieces, None)) is not None:
+            self._held = piece
+        data, self._held = self._held[:size], self._held[size:]
+        return data
+
+
+def _peek(pieces: Iterable[bytes], size: int) -> tuple[bytes, Iterator[bytes]]:
+    """The first `size` bytes (fewer if there are no more), and all pieces as if none had been taken."""
+    rest = iter(pieces)
+    taken: list[bytes] = []
+    while sum(map(len, taken)) < size and (piece := next(rest, None)) is not None:
+        taken.append(piece)
+    return b"".join(taken)[:size], chain(taken, rest)
+
+
+def _sliced(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """The same bytes in pieces of at most `size`."""
+    for piece in pieces:
+        if len(piece) <= size:
+            yield piece
+        else:
+            for start in range(0, len(piece), size):
+                yield piece[start : start + size]
