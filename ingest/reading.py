@@ -201,19 +201,20 @@ def _gunzip(pieces: Iterator[bytes]) -> Iterator[bytes]:
     member = zlib.decompressobj(_GZIP_FORMAT)
     begun = False  # whether anything of this member was read
     for piece in pieces:
-        while piece := piece if begun else piece.lstrip(b"\0"):
+        rest = piece
+        while rest := rest if begun else rest.lstrip(b"\0"):
             begun = True
             try:
-                content = member.decompress(piece, STEP_BYTES)
+                content = member.decompress(rest, STEP_BYTES)
             except zlib.error as error:
                 raise TransientError(
                     "The gzip data is damaged, or followed by something else: send the file again."
                 ) from error
             if content:
                 yield content
-            piece = member.unconsumed_tail
+            rest = member.unconsumed_tail
             if member.eof:
-                piece = member.unused_data
+                rest = member.unused_data
                 member, begun = zlib.decompressobj(_GZIP_FORMAT), False
     if begun:
         yield member.flush()
