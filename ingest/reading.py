@@ -46,20 +46,19 @@ class Block:
 
 
 class Digest:
-    """SHA-256 and size of the pieces that have passed through."""
+    """SHA-256 and size of the pieces that it was led over."""
 
     def __init__(self) -> None:
         self.size_bytes = 0
         self._hash = hashlib.sha256()
 
-    def through(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+    def over(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         for piece in pieces:
             self._hash.update(piece)
             self.size_bytes += len(piece)
             yield piece
 
-    @property
-    def sha256(self) -> str:
+    def hexdigest(self) -> str:
         return self._hash.hexdigest()
 
 

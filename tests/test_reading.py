@@ -146,8 +146,8 @@ def test_content(stored: bytes, content: bytes, size: int) -> None:
     else:
         stored_pieces = cut(stored, size)
     digest = Digest()
-    assert b"".join(decompressed(digest.through(stored_pieces))) == content
-    assert (digest.size_bytes, digest.sha256) == (len(stored), hashlib.sha256(stored).hexdigest())
+    assert b"".join(decompressed(digest.over(stored_pieces))) == content
+    assert (digest.size_bytes, digest.hexdigest()) == (len(stored), hashlib.sha256(stored).hexdigest())
 
 
 def flipped(data: bytes, at: int) -> bytes:
@@ -198,7 +198,7 @@ def test_a_bomb_is_unpacked_in_small_steps(pack: object) -> None:
     bomb = pack(bytes(size))  # type: ignore[operator]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     digest = Digest()
-    (found,) = blocks(decompressed(digest.through([bomb])), 1 << 20)
+    (found,) = blocks(decompressed(digest.over([bomb])), 1 << 20)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * (1 if sys.platform == "darwin" else 1024)
     assert [(long.length, len(long.head)) for long in found.long] == [(size, HEAD_BYTES)]
     assert grown < 40_000_000

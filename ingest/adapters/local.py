@@ -1,0 +1,146 @@
+"""Source files on this machine: bucket `file`, the key an absolute path, the ETag the SHA-256 of the bytes.
+
+Decides: when a file is still the one that was listed (its size and time of change are the same), and that what can be
+         read only once (standard input, `<(zcat …)`) is first copied to a temporary file, which nobody else sees.
+"""
+
+import hashlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from stat import S_ISDIR, S_ISREG
+from typing import IO, BinaryIO
+
+from ingest.core.source import LOCAL_BUCKET, SourceFile
+from ingest.errors import ConfigError, IngestError, ObjectGone, TransientError
+
+STANDARD_INPUT = "-"
+PIECE_BYTES = 256 * 1024
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class LocalStore:
+    """`ingest.ports.ObjectStore` over the local disk. A prefix is a folder, or one file."""
+
+    def __init__(self, standard_input: BinaryIO | None = None) -> None:
+        self._standard_input = standard_input
+        self._copies: dict[str, tuple[SourceFile, IO[bytes]]] = {}  # of what can be read only once, by key
+
+    def list(self, bucket: str, prefix: str) -> Iterator[SourceFile]:  # noqa: ARG002 - the bucket is always `file`
+        folder = Path(os.path.abspath(prefix or "/"))  # noqa: PTH100 - Path.resolve follows links
+        if not folder.is_dir():
+            if folder.exists():
+                yield self.describe(LOCAL_BUCKET, str(folder))
+                return
+            raise ConfigError(f"{folder}: there is no such file or folder: correct the path")
+
+        def refuse(error: OSError) -> None:
+            raise ConfigError(f"{error.filename}: this folder may not be read: change its permissions") from error
+
+        for path, folders, names in os.walk(folder, onerror=refuse):
+            folders.sort()
+            for name in sorted(names):
+                found = Path(path, name)
+                if found.is_file():
+                    try:
+                        yield self.describe(LOCAL_BUCKET, str(found))
+                    except ObjectGone:
+                        continue  # deleted since we read the folder
+                    except TransientError:
+                        yield _source_file(_text(found), "unreadable", found.stat())  # reading it will say why
+
+    def describe(self, bucket: str, key: str) -> SourceFile:  # noqa: ARG002 - as above
+        """The file as it is now.
+
+        Raises:
+            ObjectGone: there is no such file.
+            TransientError: it may not be read.
+            IngestError: it is a folder, or its name is no text.
+        """
+        path = Path(key if key == STANDARD_INPUT else os.path.abspath(key))  # noqa: PTH100 - Path.resolve follows links
+        if str(path) in self._copies:
+            return self._copies[str(path)][0]
+        if key == STANDARD_INPUT:
+            return self._copy(key, self._standard_input or sys.stdin.buffer)
+        with _explained(path):
+            status = path.stat()
+            if S_ISDIR(status.st_mode):
+                raise IngestError(f"{path}: this is a folder: name a file in it")
+            with path.open("rb") as content:
+                if S_ISREG(status.st_mode):
+                    # The status is from before: whoever changes the file from now on makes it another one.
+                    return _source_file(_text(path), hashlib.file_digest(content, "sha256").hexdigest(), status)
+                return self._copy(_text(path), content)
+
+    def read(self, file: SourceFile) -> Iterator[bytes]:
+        if file.key in self._copies:
+            copy = self._copies[file.key][1]
+            at = 0
+            while piece := os.pread(copy.fileno(), PIECE_BYTES, at):
+                yield piece
+                at += len(piece)
+            return
+        path = Path(file.key)
+        with _explained(path), path.open("rb") as content:
+            _check_unchanged(file, os.fstat(content.fileno()))
+            while piece := content.read(PIECE_BYTES):
+                yield piece
+            _check_unchanged(file, os.fstat(content.fileno()))
+
+    def _copy(self, key: str, stream: IO[bytes]) -> SourceFile:
+        copy = tempfile.TemporaryFile(prefix="ingest-")  # noqa: SIM115 - kept open, it has no name
+        digest = hashlib.sha256()
+        while piece := stream.read(PIECE_BYTES):
+            digest.update(piece)
+            copy.write(piece)
+        copy.flush()
+        file = SourceFile(
+            bucket=LOCAL_BUCKET,
+            key=key,
+            etag=digest.hexdigest(),
+            last_modified=datetime.now(UTC),
+            size_bytes=copy.tell(),
+        )
+        self._copies[key] = file, copy
+        return file
+
+
+def _source_file(key: str, etag: str, status: os.stat_result) -> SourceFile:
+    return SourceFile(
+        bucket=LOCAL_BUCKET,
+        key=key,
+        etag=etag,
+        last_modified=_EPOCH + timedelta(microseconds=status.st_mtime_ns // 1000),
+        size_bytes=status.st_size,
+    )
+
+
+def _check_unchanged(file: SourceFile, status: os.stat_result) -> None:
+    now = _source_file(file.key, file.etag, status)
+    if (now.size_bytes, now.last_modified) != (file.size_bytes, file.last_modified):
+        raise ObjectGone(f"{file.key}: it has changed since it was listed: list again")
+
+
+def _text(path: Path) -> str:
+    """The path as a key, which has to be text."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise IngestError(f"{os.fsencode(path)!r}: this file name is not UTF-8: rename the file") from error
+    return str(path)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ObjectGone(f"{path}: there is no such file: correct the path") from error
+    except PermissionError as error:
+        raise TransientError(f"{path}: we may not read it: change its permissions") from error
+    except OSError as error:
+        raise TransientError(f"{path}: it cannot be read ({error.strerror}): it is safe to try again") from error

@@ -1,0 +1,42 @@
+"""All the stores as one: bucket `file` is this machine, every other bucket is S3.
+
+The S3 client is made when it is first needed: importing boto3 takes longer than checking a small file.
+"""
+
+from collections.abc import Callable, Iterator
+
+from ingest.adapters.local import LocalStore
+from ingest.core.source import LOCAL_BUCKET, SourceFile
+from ingest.ports import ObjectStore
+
+
+def open_s3() -> ObjectStore:
+    """S3 with boto3's own settings."""
+    from ingest.adapters.s3 import S3Store, make_client
+
+    return S3Store(make_client())
+
+
+class Stores:
+    """`ingest.ports.ObjectStore` that sends each call to the store of its bucket."""
+
+    def __init__(self, open_s3: Callable[[], ObjectStore] = open_s3, local: ObjectStore | None = None) -> None:
+        self._open_s3 = open_s3
+        self._s3: ObjectStore | None = None
+        self._local = local or LocalStore()
+
+    def list(self, bucket: str, prefix: str) -> Iterator[SourceFile]:
+        return self._of(bucket).list(bucket, prefix)
+
+    def describe(self, bucket: str, key: str) -> SourceFile:
+        return self._of(bucket).describe(bucket, key)
+
+    def read(self, file: SourceFile) -> Iterator[bytes]:
+        return self._of(file.bucket).read(file)
+
+    def _of(self, bucket: str) -> ObjectStore:
+        if bucket == LOCAL_BUCKET:
+            return self._local
+        if self._s3 is None:
+            self._s3 = self._open_s3()
+        return self._s3
