@@ -1,0 +1,219 @@
+"""Kissmetrics lines: what each asks for, or every rule that it breaks.
+
+In:     the bytes of one line.
+Out:    one item: a record, a set, an alias, an alias with what came with it; or failures.
+Rules:  schemas/kissmetrics.schema.json. Here is only what a schema cannot say: the bytes, the clock, what is made
+        equal before (digits of a time, integer identities), and where a wrong time points to the right one.
+Source: "JSON Files as an External Data Source", Kissmetrics support.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import ROUND_DOWN, Decimal
+from typing import Final, Literal
+
+from ingest.core import schema
+from ingest.core.commands import Command, Failure, Item, Rules
+from ingest.core.flatten import flatten
+from ingest.core.identity import is_ignored
+from ingest.core.jsontext import Undecodable, decode, in_range, pointer, shortened
+from ingest.core.rows import TRANSPORT_NAMES, Row
+
+NAME: Final = "kissmetrics"
+COLUMNS: Final = ("_p", "_t", "_n", "_p2")
+
+_BOM: Final = b"\xef\xbb\xbf"
+_HEAD_BYTES: Final = 65_536
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_EXCEL_EPOCH: Final = 25_569  # 1970-01-01 as an Excel date, which counts days
+_EXCEL_LAST: Final = 80_000  # in 2119
+_MILLISECONDS_FROM: Final = 10**11  # as in the schema
+_MICROSECOND: Final = Decimal("0.000001")
+_DECIMAL: Final = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
+
+
+class Kissmetrics:
+    """One JSON object a line. See `Format`."""
+
+    name: str = NAME
+    match: Literal["kissmetrics", "exact"] = "kissmetrics"
+
+    def judge(self, unit: bytes, rules: Rules) -> list[Item]:
+        """Exactly one item, whatever the bytes."""
+        line = unit.removeprefix(_BOM).removesuffix(b"\r")
+        if len(line) > rules.max_line_bytes:
+            return [Item(failures=(schema.too_long(NAME, len(line), rules.max_line_bytes),))]
+        try:
+            decoded = decode(line, repair=True)
+        except Undecodable as error:
+            return [Item(failures=(schema.failure(NAME, error.code, detail=error.reason),))]
+        oddities = [schema.failure(NAME, odd.code, odd.pointer, odd.got) for odd in decoded.oddities]
+        sent = decoded.value
+        if not isinstance(sent, dict):
+            return [Item(failures=(*schema.explain(sent, NAME), *oddities))]
+
+        judged, warnings = _normalised(sent, rules)
+        if decoded.repaired:
+            warnings.insert(0, schema.failure(NAME, "repaired"))
+        broken = schema.explain(judged, NAME, time_from=rules.time_from)
+        failures = [_as_sent(failure, sent) for failure in broken] + oddities
+        if not any(failure.pointer == "/_t" for failure in failures) and _is_late(judged["_t"], rules):
+            failures.append(schema.failure(NAME, "time_in_future", "/_t", sent["_t"]))
+        if rules.strict:
+            failures += warnings
+        if failures:
+            return [Item(failures=_in_order(failures, (*COLUMNS, *sent, *judged)))]
+        return [Item(tuple(_commands(judged)), warnings=tuple(dict.fromkeys(warning.code for warning in warnings)))]
+
+    def refusal(self, head: bytes) -> Item | None:
+        """A document spread over lines is refused once, not once a line."""
+        lines = head.removeprefix(_BOM).split(b"\n")
+        if len(head) >= _HEAD_BYTES:
+            lines.pop()  # cut, perhaps
+        lines = [line for line in lines if line.strip()]
+        if not lines or not _is_begun(lines[0]) or any(map(_is_object, lines)):
+            return None
+        return Item(failures=(schema.failure(NAME, "document_not_lines", got=lines[0].decode(errors="replace")),))
+
+    def fast(self, rules: Rules) -> Callable[[bytes, int], Row | None]:
+        """See `kissmetrics_fast`."""
+        from ingest.core.formats.kissmetrics_fast import decoder
+
+        return decoder(rules)
+
+
+def _normalised(sent: Mapping[str, object], rules: Rules) -> tuple[dict[str, object], list[Failure]]:
+    """The line as it is held against the schema, and its warnings. What is null is absent.
+
+    An integer identity is no warning: `time_coerced` speaks of times, and the identity is what it says.
+    """
+    judged = {name: value for name, value in sent.items() if value is not None}
+    warnings = []
+    if rules.nested == "flatten":
+        columns = {name: judged.pop(name) for name in COLUMNS if name in judged}
+        flat, lengthened = flatten(judged)
+        judged = columns | flat
+        warnings += [schema.failure(NAME, "name_collision", pointer(name)) for name in lengthened]
+    for name in ("_p", "_p2"):
+        if isinstance(identity := _identity(judged.get(name)), str):
+            judged[name] = identity
+            if is_ignored(identity, rules.ignored_identities):
+                warnings.append(schema.failure(NAME, "ignored_identity", pointer(name), identity))
+    time = _time(judged.get("_t"))
+    if isinstance(time, Decimal) or time is not judged.get("_t"):
+        warnings.append(schema.failure(NAME, "time_coerced", "/_t", judged["_t"]))
+        judged["_t"] = time
+    for name, code in (("_n", "event_blank"), ("_p2", "alias_blank")):
+        if isinstance(text := judged.get(name), str) and not text.strip():
+            warnings.append(schema.failure(NAME, code, pointer(name), text))
+    for name, value in judged.items():
+        if name not in COLUMNS:
+            if len(name) > schema.limit(NAME, "name_too_long"):
+                warnings.append(schema.failure(NAME, "name_too_long", pointer(name), name))
+            if isinstance(value, str) and len(value) > schema.limit(NAME, "value_too_long"):
+                warnings.append(schema.failure(NAME, "value_too_long", pointer(name), value))
+    return judged, warnings
+
+
+def _identity(value: object) -> object:
+    """An integer as its decimal text."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, Decimal) and in_range(value) and value == value.to_integral_value():
+        return str(int(value))
+    return value
+
+
+def _time(value: object) -> object:
+    """A string of digits as its number."""
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        return int(value) if len(value) < 20 else Decimal(value)
+    return value
+
+
+def _microseconds(time: object) -> int:
+    """A time that keeps the rules. What is finer is cut off, never rounded: it may not move into the next second."""
+    if isinstance(time, Decimal):
+        return int(time.quantize(_MICROSECOND, ROUND_DOWN) * 1_000_000)
+    assert isinstance(time, int)
+    return time * 1_000_000
+
+
+def _is_late(time: object, rules: Rules) -> bool:
+    return _microseconds(time) > rules.received_at + rules.future_seconds * 1_000_000
+
+
+def _commands(line: Mapping[str, object]) -> Iterator[Command]:
+    """What a sound line asks for. Nothing is dropped: transport names alone make no set and stay with the alias."""
+    person, event, alias = (str(line.get(name, "")) for name in ("_p", "_n", "_p2"))
+    at = _microseconds(line["_t"])
+    properties = {name: value for name, value in line.items() if name not in COLUMNS}
+    is_record = bool(event.strip())
+    is_set = not is_record and not properties.keys() <= TRANSPORT_NAMES
+    if alias.strip():
+        yield Command("alias", person, at, alias=alias, properties={} if is_record or is_set else properties)
+    if is_record:
+        yield Command("record", person, at, event=event, properties=properties)
+    elif is_set:
+        yield Command("set", person, at, properties=properties)
+
+
+def _in_order(failures: Sequence[Failure], names: Sequence[str]) -> tuple[Failure, ...]:
+    """Each failure once, by the names in their order; what concerns the whole line last."""
+    places = {pointer(name): place for place, name in reversed([*enumerate(names)])}
+    once = {(failure.code, failure.pointer): failure for failure in failures}
+    return tuple(sorted(once.values(), key=lambda one: places.get(f"/{one.pointer[1:].split('/')[0]}", len(names))))
+
+
+def _as_sent(failure: Failure, sent: Mapping[str, object]) -> Failure:
+    """A broken rule, told with what was sent; of a time, also which seconds were meant, where that can be told."""
+    if failure.pointer == "/_t":
+        time = sent.get("_t")
+        return replace(failure, message=f"{failure.message}{_time_meant(time)}", got=shortened(time))
+    return replace(failure, got=shortened(sent)) if failure.pointer == "" else failure
+
+
+def _time_meant(time: object) -> str:
+    text = time.strip() if isinstance(time, str) else f"{time:f}" if isinstance(time, (int, Decimal)) else ""
+    number = Decimal(text) if _DECIMAL.fullmatch(text) else Decimal(0)
+    if number >= _MILLISECONDS_FROM:
+        while number >= _MILLISECONDS_FROM:
+            number /= 1000
+        return _advice("It reads as", number)
+    if _EXCEL_EPOCH < number <= _EXCEL_LAST:  # to whole seconds: an Excel date is a double, noon may be 0.4999999
+        return _advice("As an Excel date it is", Decimal(round((number - _EXCEL_EPOCH) * 86_400)))
+    try:
+        at = datetime.fromisoformat(text[:64])
+    except ValueError:
+        return ""
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return _advice("It reads as", Decimal((at - _EPOCH) // timedelta(microseconds=1)) / 1_000_000)
+
+
+def _advice(opening: str, seconds: Decimal) -> str:
+    if seconds < 0:
+        return ""
+    seconds = seconds.quantize(_MICROSECOND, ROUND_DOWN)
+    at = _EPOCH + timedelta(microseconds=_microseconds(seconds))
+    return f" {opening} {at:%Y-%m-%d %H:%M:%S} UTC: send {seconds.normalize():f}."
+
+
+def _is_begun(line: bytes) -> bool:
+    """Whether a line begins an object or array and ends before it does."""
+    try:
+        decode(line)
+    except Undecodable as error:
+        return error.is_cut and line.lstrip().startswith((b"{", b"["))
+    return False
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(decode(line, repair=True).value, dict)
+    except Undecodable:
+        return False
+
+
+FORMAT: Final = Kissmetrics()

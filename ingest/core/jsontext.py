@@ -1,0 +1,183 @@
+r"""What a JSON text says, exactly: strict, every digit kept, nothing guessed.
+
+In:     the bytes of one line or document.
+Out:    str, bool, None, int, Decimal, list, dict; beside it what JSON allows and a warehouse cannot keep. Of a name
+        that comes twice in an object the last counts.
+Repair: Kissmetrics exports write non-ASCII bytes as octal escapes (`\302\243`), which is not JSON. A text that does
+        not parse is tried once more with these read as UTF-8, else as windows-1252.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from math import isinf
+from typing import Final, NoReturn
+
+import orjson
+
+MAX_DEPTH: Final = 100  # of objects and arrays in each other; far from where Python's own stack would end
+_MAX_INT_DIGITS: Final = 400  # longer ones are no double anyway, and slow as int
+_TINY: Final = Decimal("1e-308")
+
+# A backslash with what it escapes; group 1 is half of a pair that stands alone. Read from left to right, so that
+# an escaped backslash takes no part in what follows it.
+_SURROGATE: Final = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
+_OCTAL: Final = re.compile(r"((?:\\[23][0-7]{2})+)|\\.", re.DOTALL)
+
+
+class Undecodable(ValueError):  # noqa: N818  # a word of the domain: what the bytes are
+    """The bytes are not JSON. `code` is not_utf8 or not_json, `reason` one sentence; `is_cut`: they may go on."""
+
+    def __init__(self, code: str, reason: str, is_cut: bool = False) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+        self.is_cut = is_cut
+
+
+@dataclass(frozen=True, slots=True)
+class Oddity:
+    """Something JSON allows and a warehouse cannot keep: `code` is nul_character or number_out_of_range."""
+
+    code: str
+    pointer: str
+    got: object
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A JSON text, read."""
+
+    value: object
+    oddities: tuple[Oddity, ...] = ()
+    repaired: bool = False
+
+
+def decode(data: bytes, repair: bool = False) -> Decoded:
+    """Read one JSON text; with `repair`, octal escapes too.
+
+    Raises:
+        Undecodable: it is not UTF-8, or not JSON.
+    """
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise Undecodable("not_utf8", f"Byte {error.start + 1} does not belong there.") from error
+    try:
+        value, repaired = _parse(text), False
+    except Undecodable:
+        mended = _repaired(text) if repair else None
+        if mended is None:
+            raise
+        value, repaired = _parse(mended), True
+    return Decoded(value, tuple(_oddities(value)), repaired)
+
+
+def in_range(number: int | Decimal) -> bool:
+    """Whether it is a finite IEEE double, and zero or not closer to zero than 1e-308."""
+    try:
+        return not isinf(float(number)) and (number == 0 or isinstance(number, int) or number.copy_abs() >= _TINY)
+    except OverflowError:  # an int
+        return False
+
+
+def dumps(value: object) -> str:
+    """JSON text of a decoded value, without spaces, with every digit."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{dumps(name)}:{dumps(item)}" for name, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(dumps, value)) + "]"
+    if isinstance(value, (int, Decimal)) and not isinstance(value, bool):
+        return str(value)
+    return orjson.dumps(value).decode()
+
+
+def pointer(*names: str) -> str:
+    """The JSON Pointer (RFC 6901) of a place, fit for print: warehouses refuse U+0000, which is shown as U+2400."""
+    return "".join("/" + name.replace("~", "~0").replace("/", "~1").replace("\0", "␀") for name in names)
+
+
+def shortened(value: object, length: int = 100) -> object:
+    """A decoded value fit for a report: scalars as they are if JSON and warehouses keep them, else text, cut."""
+    if value is None or isinstance(value, (bool, float)) or (isinstance(value, int) and abs(value) < 2**53):
+        return value
+    text = (value if isinstance(value, str) else dumps(value)).replace("\0", "␀")
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _parse(text: str) -> object:
+    try:
+        value: object = _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        is_cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string")
+        problem = f"{error.msg.removesuffix(' at')} at character {error.pos + 1}."
+        raise Undecodable("not_json", problem, is_cut) from error
+    except RecursionError as error:
+        raise Undecodable("not_json", _TOO_DEEP) from error
+    for escape in _SURROGATE.finditer(text):  # in text that parses, backslashes stand in strings only
+        if escape[1]:
+            raise Undecodable("not_json", f"Half a surrogate pair, \\{escape[1]}, at character {escape.start() + 1}.")
+    return value
+
+
+def _repaired(text: str) -> str | None:
+    r"""`text` with its octal escapes read as text; None if a byte has no meaning, or there are none.
+
+    What they stand for lies beyond ASCII, so it can neither end a string nor make sense outside of one.
+    """
+
+    def read(escape: re.Match[str]) -> str:
+        if not escape[1]:
+            return escape[0]
+        run = bytes(int(octal, 8) for octal in escape[1].split("\\")[1:])
+        try:
+            return run.decode()
+        except UnicodeDecodeError:
+            return run.decode("windows-1252")
+
+    try:
+        mended = _OCTAL.sub(read, text)
+    except UnicodeDecodeError:
+        return None
+    return None if mended == text else mended
+
+
+def _integer(token: str) -> int | Decimal:
+    return int(token) if len(token) <= _MAX_INT_DIGITS else Decimal(token)
+
+
+def _number(token: str) -> Decimal:
+    try:
+        return Decimal(token)
+    except InvalidOperation:  # an exponent of more than 18 digits
+        mantissa, exponent = token.lower().split("e")
+        zero = not mantissa.strip("-0.")
+        return Decimal(0) if zero else Decimal(f"{mantissa}e{'-' * exponent.startswith('-')}99999999999")
+
+
+def _constant(token: str) -> NoReturn:
+    raise Undecodable("not_json", f"{token} is not a JSON value.")
+
+
+_DECODER: Final = json.JSONDecoder(parse_int=_integer, parse_float=_number, parse_constant=_constant)
+_TOO_DEEP: Final = f"Objects and arrays are nested in each other more than {MAX_DEPTH} deep."
+
+
+def _oddities(value: object, at: str = "", depth: int = 0) -> Iterator[Oddity]:
+    if isinstance(value, str):
+        if "\0" in value:
+            yield Oddity("nul_character", at, value)
+    elif isinstance(value, (int, Decimal)):
+        if not in_range(value):
+            yield Oddity("number_out_of_range", at, value)
+    elif isinstance(value, (dict, list)):
+        if depth == MAX_DEPTH:
+            raise Undecodable("not_json", _TOO_DEEP)
+        for name, item in value.items() if isinstance(value, dict) else enumerate(value):
+            if isinstance(name, str) and "\0" in name:
+                yield Oddity("nul_character", at, name)
+            yield from _oddities(item, at + pointer(str(name)), depth + 1)

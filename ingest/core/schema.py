@@ -1,0 +1,143 @@
+"""Which rules a value breaks, by the JSON Schema of its format: the schema is the rule table.
+
+Beside each constraint stands `x-failures`: {keyword: {code, problem, remedy}}, for `required` once more by name.
+Rules that a schema cannot hold (the bytes, the clock) are in `x-outside` of its root, warnings in `x-warnings`, both
+by code. A limit that a source may change is marked `x-setting`: {keyword: setting}.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ingest.core.commands import Failure
+from ingest.core.jsontext import pointer, shortened
+
+if TYPE_CHECKING:  # jsonschema takes a tenth of a second to import: only files with a line in doubt pay for it
+    from jsonschema.exceptions import ValidationError
+    from jsonschema.protocols import Validator
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+class Meaning(NamedTuple):
+    """What a code says to a person."""
+
+    problem: str
+    remedy: str
+
+
+def schemas_folder() -> Path:
+    """The folder `schemas`: within the installed package, or at the top of a checkout."""
+    installed = _PACKAGE / "schemas"
+    return installed if installed.is_dir() else _PACKAGE.parent / "schemas"
+
+
+def schema_path(name: str) -> Path:
+    """The file of the schema called `name`."""
+    return schemas_folder() / f"{name}.schema.json"
+
+
+@cache
+def load(name: str) -> dict[str, Any]:
+    """The schema called `name`. Not to be changed."""
+    schema: dict[str, Any] = json.loads(schema_path(name).read_bytes())
+    return schema
+
+
+@cache
+def codes(name: str) -> dict[str, Meaning]:
+    """Every code of a format, failures and warnings, with its meaning."""
+    schema = load(name)
+    entries = [*_annotated(schema), *schema.get("x-outside", {}).items(), *schema.get("x-warnings", {}).items()]
+    return {code: Meaning(entry["problem"], entry["remedy"]) for code, entry in entries}
+
+
+@cache
+def limit(name: str, warning: str) -> int:
+    """Above which length `warning` is given."""
+    return int(load(name)["x-warnings"][warning]["limit"])
+
+
+def failure(name: str, code: str, at: str = "", got: object = None, detail: str = "") -> Failure:
+    """The failure (or warning) `code`, in the words of the schema, with what more is known of this one."""
+    problem, remedy = codes(name)[code]
+    return Failure(code, " ".join(filter(None, (problem, detail, remedy))), at, shortened(got))
+
+
+def too_long(name: str, length: int, limit_bytes: int) -> Failure:
+    """The failure of a line of `length` bytes where `limit_bytes` are allowed."""
+    return failure(name, "line_too_long", detail=f"It has {length:,} bytes; {limit_bytes:,} are allowed.")
+
+
+def explain(instance: Any, name: str, **settings: int) -> list[Failure]:
+    """Every rule of the schema called `name` that `instance` breaks, in no particular order; none if it is sound.
+
+    Numbers may be int, float or Decimal. `settings` take the place of the limits marked with `x-setting`.
+    """
+    validator = _validator(name, tuple(sorted(settings.items())))
+    return [found for error in validator.iter_errors(instance) for found in _failures(error, name)]
+
+
+def _failures(error: "ValidationError", name: str) -> Iterator[Failure]:
+    """The failures of one validation error: by the annotation beside the constraint, else those of its branches."""
+    keyword = str(error.validator)
+    annotation = error.schema.get("x-failures", {}).get(keyword)  # type: ignore[union-attr]  # `false` has no keyword
+    path = [str(part) for part in error.absolute_path]
+    if annotation is None:
+        for branch in error.context or ():
+            yield from _failures(branch, name)
+    elif keyword == "required":  # jsonschema tells the missing name in its message only, so look again
+        for missing in (known for known in annotation if known not in error.instance):  # type: ignore[operator]
+            yield failure(name, annotation[missing]["code"], pointer(*path, missing))
+    else:
+        yield failure(name, annotation["code"], pointer(*path), error.instance)
+
+
+def _annotated(schema: object) -> Iterator[tuple[str, dict[str, str]]]:
+    """Every (code, entry) of the `x-failures` in a schema."""
+    if isinstance(schema, dict):
+        for key, value in schema.items():
+            for entry in _entries(value) if key == "x-failures" else ():
+                yield entry["code"], entry
+            if key not in ("x-failures", "x-outside", "x-warnings"):
+                yield from _annotated(value)
+    elif isinstance(schema, list):
+        for part in schema:
+            yield from _annotated(part)
+
+
+def _entries(annotation: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    for entry in annotation.values():
+        yield from [entry] if "code" in entry else _entries(entry)
+
+
+def _with_settings(schema: Any, settings: Mapping[str, int]) -> Any:
+    """A copy of `schema` with the limits of a source in place of the defaults."""
+    if isinstance(schema, list):
+        return [_with_settings(part, settings) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    own = {keyword: settings[name] for keyword, name in schema.get("x-setting", {}).items() if name in settings}
+    return {key: _with_settings(value, settings) for key, value in schema.items()} | own
+
+
+@cache
+def _validator(name: str, settings: tuple[tuple[str, int], ...]) -> "Validator":
+    from jsonschema import Draft202012Validator
+    from jsonschema.validators import extend
+
+    def is_number(_: object, value: object) -> bool:
+        return isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
+
+    def is_integer(_: object, value: object) -> bool:  # as JSON Schema has it: 1.0 is one
+        if isinstance(value, Decimal):
+            return value == value.to_integral_value()
+        return is_number(_, value) and value == int(value)  # type: ignore[call-overload]
+
+    types = Draft202012Validator.TYPE_CHECKER.redefine_many({"number": is_number, "integer": is_integer})
+    exact = extend(Draft202012Validator, type_checker=types)  # type: ignore[no-untyped-call]
+    validator: Validator = exact(_with_settings(load(name), dict(settings)))
+    return validator
