@@ -47,8 +47,8 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 	--no-emit-index-url --no-annotate --custom-compile-command "make lock"
 
 lock: setup ## newest versions that fit pyproject.toml, written down with their hashes
-	$(COMPILE) --upgrade pyproject.toml --extra airflow --extra demo --group dev --output-file requirements-dev.txt
-	$(COMPILE) pyproject.toml --extra airflow --constraints requirements-dev.txt --output-file requirements-airflow.txt
+	$(COMPILE) --upgrade pyproject.toml --extra airflow --extra demo --extra docker --group dev --output-file requirements-dev.txt
+	$(COMPILE) pyproject.toml --extra airflow --extra docker --constraints requirements-dev.txt --output-file requirements-airflow.txt
 	$(COMPILE) pyproject.toml --constraints requirements-dev.txt --output-file requirements.txt
 	$(COMPILE) --group pyproject.toml:setup --constraints requirements-dev.txt --output-file requirements-setup.txt
 
