@@ -7,7 +7,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import pyarrow as pa
+
 from ingest.core.commands import Failure
+from ingest.core.identity import Match
 from ingest.core.source import SourceFile
 
 State = Literal[
@@ -49,13 +52,16 @@ class FailedLine:
 
 @dataclass(slots=True)
 class StagedFile:
-    """One file, judged, its rows waiting in the staging folder under `file_no`; or why it could not be."""
+    """One file, judged, its rows waiting in the staging folder under `staged_no`; or why it could not be."""
 
     file: SourceFile
-    file_no: int  # its number within the staging folder
+    staged_no: int  # its number within the staging folder
     counts: Counts
     sha256: str = ""
+    people_space: str = "kissmetrics"
+    match: Match = "kissmetrics"
     all_timed: bool = True  # no item took the time of its arrival
+    skip_same_bytes: bool = True  # a copy of loaded bytes is entered as duplicate
     error: str = ""  # set: nothing of it may be loaded
     outcome: State = "loaded"  # what the rules ask for: loaded, rejected, retrying, gone
 
@@ -84,6 +90,14 @@ class FileResult:
     error: str | None = None
     duplicate_of: str | None = None
     already: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class QueryResult:
+    """The answer of `Warehouse.query`, streamed. `json_columns` hold JSON text."""
+
+    json_columns: frozenset[str]
+    reader: pa.RecordBatchReader
 
 
 class ObjectStore(Protocol):
@@ -145,5 +159,5 @@ class Warehouse(Protocol):
     def failed_lines(self, file_id: str) -> AbstractContextManager[Iterator[dict[str, Any]]]:
         """The failed lines of one file in order, streamed."""
 
-    def query(self, sql: str) -> AbstractContextManager[Any]:
-        """Run one read-only statement; gives a pyarrow.RecordBatchReader. Raises IngestError for a wrong statement."""
+    def query(self, sql: str) -> AbstractContextManager[QueryResult]:
+        """Run one read-only statement. Raises IngestError for a wrong one."""

@@ -1,0 +1,267 @@
+"""The warehouse in one DuckDB file: sessions, schema and reading. Writing a load is `duckdb_load`.
+
+Several processes share the file (loader tasks, command line, UI), but DuckDB lets a writer have it alone. So every
+session is short, and takes a lock on a side file first: shared to read, exclusive to write. The lock of a killed
+process is freed by the kernel; DuckDB itself undoes what it had not committed.
+"""
+
+import fcntl
+import os
+import struct
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+import duckdb
+import pyarrow as pa
+
+from ingest.core.schema import schemas_folder
+from ingest.core.source import SourceFile
+from ingest.errors import ConfigError, IngestError, TransientError
+from ingest.ports import FINAL_STATES, Counts, FileResult, QueryResult, Staging, State
+
+# Files of this storage version are read and written by every supported DuckDB (1.5 and 2).
+_STORAGE_VERSION = "v1.2.0"
+_LISTED_AT_ONCE = 50_000
+_SQL_FOLDER = Path(__file__).parent / "sql" / "duckdb"
+_COUNTS = ("lines", "blank", "items", "records", "sets", "aliases", "failed", "repaired", "duplicates")
+
+
+@cache
+def statement(name: str) -> str:
+    """The text of one statement in sql/duckdb/."""
+    return (_SQL_FOLDER / f"{name}.sql").read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class DuckDBWarehouse:
+    """Implements `ingest.ports.Warehouse`."""
+
+    path: Path
+    lock_timeout_seconds: float = 60.0
+    load_memory_mb: int = 256  # what a load may hold in memory before it spills to disk
+    ignored_identities: frozenset[str] = frozenset()
+
+    @property
+    def name(self) -> str:
+        return f"duckdb:///{self.path}"
+
+    # --- the protocol ------------------------------------------------------------------------------------------------
+
+    def unseen(self, listed: Iterable[SourceFile], now: datetime) -> list[SourceFile]:
+        listing = iter(listed)
+        new: list[SourceFile] = []
+        while files := list(islice(listing, _LISTED_AT_ONCE)):  # so that a million objects are never held
+            table = pa.table({"place": range(len(files)), "file_id": [file.file_id for file in files]})
+            with self.reading() as connection:
+                connection.register("listed", table)
+                places = connection.execute(statement("unseen"), {"now": now}).fetchall()
+            new += [files[place] for (place,) in places]
+        return new
+
+    def known(self, file_ids: Sequence[str]) -> dict[str, FileResult]:
+        with self.reading() as connection:
+            rows = _rows(
+                connection,
+                "SELECT * FROM ledger WHERE list_contains($ids, file_id) AND list_contains($states, state)",
+                {"ids": list(file_ids), "states": list(FINAL_STATES)},
+            )
+        return {row["file_id"]: result_of(row, already=True) for row in rows}
+
+    def load(self, staging: Staging, load_id: str, run_id: str | None, *, force: bool = False) -> list[FileResult]:
+        from ingest.adapters.duckdb_load import load  # it writes; most commands only read
+
+        return load(self, staging, load_id, run_id, force=force)
+
+    def files(self, where: Mapping[str, object], limit: int | None = None) -> list[dict[str, Any]]:
+        conditions = [f"{_column(name)} = ${name}" for name in where] or ["TRUE"]
+        limited = "" if limit is None else f"LIMIT {int(limit)}"
+        sql = f"SELECT * FROM ledger WHERE {' AND '.join(conditions)} ORDER BY file_no DESC {limited}"
+        with self.reading() as connection:
+            return _rows(connection, sql, dict(where))
+
+    def find_file(self, reference: str) -> dict[str, Any]:
+        if reference.startswith("s3://"):
+            bucket, _, key = reference.removeprefix("s3://").partition("/")
+            found = self.files({"bucket": bucket, "key": key}, limit=1)
+        else:
+            with self.reading() as connection:
+                sql = "SELECT * FROM ledger WHERE starts_with(file_id, $prefix) ORDER BY file_id LIMIT 2"
+                found = _rows(connection, sql, {"prefix": reference})
+        if not found:
+            raise IngestError(f"No file {reference} is in the ledger. `ingest files` lists those that are.")
+        if len(found) > 1:
+            raise IngestError(f"More than one file begins with {reference}. Give more of its id: `ingest files --json`.")
+        return found[0]
+
+    @contextmanager
+    def failed_lines(self, file_id: str) -> Iterator[Iterator[dict[str, Any]]]:
+        with self.reading() as connection:
+            reader = connection.sql(
+                "SELECT * FROM failed_lines WHERE file_id = $file_id ORDER BY line, item", params={"file_id": file_id}
+            ).to_arrow_reader(1000)
+            yield (row for batch in reader for row in batch.to_pylist())
+
+    @contextmanager
+    def query(self, sql: str) -> Iterator[QueryResult]:
+        try:
+            parsed = duckdb.extract_statements(sql)
+            readable = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
+            if len(parsed) != 1 or parsed[0].type not in readable:
+                raise IngestError("Only one statement that reads (SELECT, WITH, DESCRIBE, EXPLAIN) can be run here.")
+            with self.reading() as connection:
+                connection.execute("SET enable_external_access = false")
+                connection.execute("SET lock_configuration = true")
+                relation = connection.sql(sql)
+                json_columns = {
+                    name
+                    for name, type in zip(relation.columns, relation.types, strict=True)
+                    if str(type) == "JSON"
+                }
+                yield QueryResult(frozenset(json_columns), relation.to_arrow_reader(1000))
+        except duckdb.Error as error:
+            raise IngestError(f"The warehouse refused the statement: {error}") from error
+
+    # --- sessions ----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A session that sees the last committed state, with the tables in place."""
+        self._prepare()
+        with self._locked(fcntl.LOCK_SH), self._open(read_only=True) as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A session of one transaction: committed at the end, undone by any exception.
+
+        Raises:
+            TransientError: another program holds the file, or the disk is full.
+        """
+        self._prepare()
+        with self._locked(fcntl.LOCK_EX), self._open(read_only=False) as connection:
+            connection.execute(f"SET memory_limit = '{self.load_memory_mb}MB'")
+            connection.execute("SET preserve_insertion_order = false")  # else a large insert is held in memory
+            connection.execute("BEGIN")
+            yield connection
+            connection.execute("COMMIT")
+
+    @contextmanager
+    def _locked(self, how: int) -> Iterator[None]:
+        side = os.open(self.path.with_name(self.path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            deadline = time.monotonic() + self.lock_timeout_seconds
+            while True:
+                try:
+                    fcntl.flock(side, how | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise TransientError(
+                            f"{self.name} has been busy for {self.lock_timeout_seconds:g} s: other loads hold it. "
+                            "Run again, or raise lock_timeout."
+                        ) from None
+                    time.sleep(0.01)
+            yield
+        finally:
+            os.close(side)
+
+    @contextmanager
+    def _open(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+        connection = duckdb.connect(":memory:")
+        try:
+            self._attach(connection, read_only)
+            connection.execute("USE warehouse")
+            connection.execute("SET TimeZone = 'UTC'")
+            yield connection
+        finally:
+            connection.close()
+
+    def _attach(self, connection: duckdb.DuckDBPyConnection, read_only: bool) -> None:
+        """Open the file. A program that does not know our lock (a BI tool, say) is waited for, then named."""
+        how = "READ_ONLY" if read_only else f"STORAGE_VERSION '{_STORAGE_VERSION}'"
+        quoted = str(self.path).replace("'", "''")
+        deadline = time.monotonic() + self.lock_timeout_seconds
+        while True:
+            try:
+                connection.execute(f"ATTACH '{quoted}' AS warehouse ({how})")
+                return
+            except duckdb.IOException as error:
+                holder = _holder(self.path)
+                if holder is None:
+                    raise ConfigError(f"{self.path} cannot be opened as a DuckDB warehouse: {error}") from error
+                if time.monotonic() > deadline:
+                    raise TransientError(
+                        f"{self.path} is held by another program (process {holder}). Close it there, then run again."
+                    ) from error
+                time.sleep(0.05)
+
+    # --- the schema --------------------------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        """Make the tables and views where they are missing or of an older version."""
+        folder = schemas_folder() / "warehouse" / "duckdb"
+        steps = sorted(folder.glob("[0-9]*.sql"))
+        views = (folder / "views.sql").read_text(encoding="utf-8")
+        if self.path.exists():
+            with self._locked(fcntl.LOCK_SH), self._open(read_only=True) as connection:
+                if _version(connection) == (len(steps), views):
+                    return
+        elif not self.path.parent.is_dir():
+            raise ConfigError(f"INGEST_WAREHOUSE: the folder {self.path.parent} does not exist. Make it first.")
+        with self._locked(fcntl.LOCK_EX), self._open(read_only=False) as connection:
+            done, _ = _version(connection)
+            if done > len(steps):
+                raise ConfigError(f"{self.path} was written by a newer version of Landfall. Upgrade this one.")
+            connection.execute("BEGIN")
+            for step in steps[done:]:
+                connection.execute(step.read_text(encoding="utf-8"))
+            connection.execute(views)
+            connection.execute("CREATE TABLE IF NOT EXISTS schema_version (step INTEGER, views VARCHAR)")
+            connection.execute("DELETE FROM schema_version")
+            connection.execute("INSERT INTO schema_version VALUES (?, ?)", [len(steps), views])
+            connection.execute("COMMIT")
+
+
+def result_of(row: Mapping[str, Any], *, already: bool = False) -> FileResult:
+    """A ledger row as the outcome of its file."""
+    return FileResult(
+        file_id=row["file_id"], bucket=row["bucket"], key=row["key"], state=cast("State", row["state"]),
+        counts=Counts(**{name: row[name] for name in _COUNTS}), source=row["source"], load_id=row["load_id"],
+        error=row["error"], duplicate_of=row["duplicate_of"], already=already,
+    )  # fmt: skip
+
+
+def _rows(connection: duckdb.DuckDBPyConnection, sql: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = connection.sql(sql, params=parameters).to_arrow_table().to_pylist()
+    return rows
+
+
+def _column(name: str) -> str:
+    if not name.isidentifier():
+        raise ValueError(name)
+    return name
+
+
+def _version(connection: duckdb.DuckDBPyConnection) -> tuple[int, str]:
+    tables = "SELECT count(*) FROM duckdb_tables() WHERE database_name = 'warehouse' AND table_name = 'schema_version'"
+    if connection.execute(tables).fetchone() == (0,):
+        return 0, ""
+    return connection.execute("SELECT step, views FROM schema_version").fetchone() or (0, "")
+
+
+def _holder(path: Path) -> int | None:
+    """The process that has DuckDB's own lock on the file, asked of the kernel; None if nobody has."""
+    if not path.exists():
+        return None
+    layout = "hhqqi4x"  # struct flock: type, whence, start, length, pid
+    with path.open("rb") as file:
+        question = struct.pack(layout, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        kind, _, _, _, pid = struct.unpack(layout, fcntl.fcntl(file, fcntl.F_GETLK, question))
+    return None if kind == fcntl.F_UNLCK else int(pid)

@@ -1,0 +1,32 @@
+-- repeated_facts.sql: facts that this load brings more than once, or that are there already.
+-- Equal facts have equal times, so only the times of this load need looking at.
+-- in: staged_facts.   out: temp table repeated_facts; the first of a fact is the row with the smallest position.
+CREATE OR REPLACE TEMP TABLE repeated_facts AS
+WITH bounds AS (
+    SELECT min(occurred_at) AS earliest, max(occurred_at) AS latest FROM staged_facts
+),
+here AS (
+    SELECT c.command_id, l.position || lpad(c.line::VARCHAR, 12, '0') || c.item AS position
+    FROM command_rows AS c
+    JOIN ledger AS l USING (file_no)
+    WHERE c.is_first
+      AND c.occurred_at >= (SELECT earliest FROM bounds)
+      AND c.occurred_at <= (SELECT latest FROM bounds)
+      AND c.command_id IN (SELECT command_id FROM staged_facts)
+),
+doubtful AS (
+    SELECT command_id FROM here
+    UNION
+    SELECT command_id FROM staged_facts GROUP BY command_id HAVING count(*) > 1
+),
+brought AS (
+    SELECT s.command_id, min(s.position) AS position
+    FROM staged_facts AS s
+    SEMI JOIN doubtful AS d USING (command_id)
+    GROUP BY s.command_id
+)
+SELECT
+    b.command_id, b.position AS brought_position, h.position AS here_position,
+    h.position IS NOT NULL AND h.position <= b.position AS here_is_first
+FROM brought AS b
+LEFT JOIN here AS h USING (command_id)

@@ -1,0 +1,216 @@
+"""The story of a load: discover, judge, load. Every way in (schedule, upload, command line, dry run) comes through here.
+
+What is written is decided by the warehouse in one transaction; nothing here remembers anything between two calls.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+from ingest.core.commands import Rules
+from ingest.core.formats import FORMATS, open_format
+from ingest.core.source import LOCAL_BUCKET, ONE_OFF, SourceFile
+from ingest.discovery import Selection, in_order, own_prefixes
+from ingest.errors import ConfigError, ObjectGone
+from ingest.ports import FileResult, ObjectStore, StagedFile, Staging, Warehouse
+from ingest.settings import Settings, Source
+from ingest.staging import Progress, stage
+
+_PACK_BYTES = 256 << 20
+_PACK_FILES = 500
+_MOST_PACKS = 1000  # Airflow maps a task at most 1,024 times
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """What a source has to load, and what no rule takes."""
+
+    pending: list[SourceFile]
+    matching: int  # objects that a rule takes, loaded or not
+    ignored: int
+    ignored_names: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """The steps, tied to a world by `ingest.wiring`."""
+
+    settings: Settings
+    store_of: Callable[[str], ObjectStore]  # by the name of a source
+    warehouse: Warehouse
+
+    # --- discover ----------------------------------------------------------------------------------------------------
+
+    def source(self, name: str) -> Source:
+        """The source called `name`. Raises ConfigError if there is none."""
+        try:
+            return self.settings.sources[name]
+        except KeyError:
+            known = ", ".join(sorted(self.settings.sources)) or "none"
+            raise ConfigError(f"There is no source {name!r} in ingest.toml. Known: {known}.") from None
+
+    def discover(self, name: str) -> Discovery:
+        """The landing of a source minus the ledger, in natural key order."""
+        source = self.source(name)
+        selection = Selection(source, own_prefixes(self.settings, source.bucket))
+        listed = self.store_of(name).list(source.bucket, source.prefix)
+        pending = self.warehouse.unseen(selection.sift(listed), datetime.now(UTC))
+        return Discovery(in_order(pending), selection.taken, selection.ignored, selection.ignored_names)
+
+    def locate(self, address: str, source: str | None = None, format: str | None = None) -> list[SourceFile]:
+        """The source files that a person means by a path, `-`, an s3:// URI or a prefix (ending in `/`).
+
+        Raises:
+            ConfigError: no such source or format, or not an address.
+            ObjectGone: nothing is there.
+        """
+        chosen = self.source(source) if source else Source(name=ONE_OFF, bucket="", format=format or "kissmetrics")
+        if format and format not in FORMATS:
+            raise ConfigError(f"There is no format {format!r}. Known: {', '.join(FORMATS)}.")
+        store = self.store_of(chosen.name)
+        bucket, key = split_address(address)
+        if bucket == LOCAL_BUCKET and key != "-" and Path(key).is_dir():
+            key += "/"
+        if key == "" or key.endswith("/"):
+            below = replace(chosen, bucket=bucket, prefix=key)
+            files = list(Selection(below).sift(store.list(bucket, key)))
+            if not files:
+                raise ObjectGone(f"Nothing under {address} is a .json or .json.gz file.")
+        else:
+            files = [store.describe(bucket, key)]
+        return in_order(file.for_source(chosen.name, format or chosen.format) for file in files)
+
+    def pack(self, files: Sequence[SourceFile]) -> list[list[SourceFile]]:
+        """Files in the order given, in packs that are worth a task: small ones share one, and there are never too many."""
+        total = sum(file.size_bytes for file in files)
+        most_bytes = max(_PACK_BYTES, total // _MOST_PACKS * 2)
+        most_files = max(_PACK_FILES, len(files) // _MOST_PACKS * 2)
+        packs: list[list[SourceFile]] = []
+        size = 0
+        for file in files:
+            if not packs or size + file.size_bytes > most_bytes or len(packs[-1]) >= most_files:
+                packs.append([])
+                size = 0
+            packs[-1].append(file)
+            size += file.size_bytes
+        return packs
+
+    # --- judge and load ----------------------------------------------------------------------------------------------
+
+    def load(
+        self,
+        files: Sequence[SourceFile],
+        *,
+        run_id: str | None = None,
+        force: bool = False,
+        progress: Progress | None = None,
+    ) -> list[FileResult]:
+        """Load source files in one transaction, each whole or not at all.
+
+        What the ledger has dealt with is not even read, unless `force` puts it anew in the place of its former rows.
+
+        Raises:
+            TransientError: the warehouse did not answer. Nothing was written; safe to run again.
+        """
+        files = list({file.file_id: file for file in files}.values())
+        known = {} if force else self.warehouse.known([file.file_id for file in files])
+        with self.judged([file for file in files if file.file_id not in known], force, progress) as staging:
+            results = self.warehouse.load(staging, uuid4().hex, run_id, force=force)
+            gone = [_result(one) for one in staging.files if one.outcome == "gone"]
+        outcome = known | {result.file_id: result for result in (*results, *gone)}
+        return [outcome[file.file_id] for file in files]
+
+    def would_load(
+        self, files: Sequence[SourceFile], *, force: bool = False, progress: Progress | None = None
+    ) -> list[FileResult]:
+        """What `load` would do with these files, as far as judging tells; the warehouse stays as it is."""
+        known = {} if force else self.warehouse.known([file.file_id for file in files])
+        with self.judged([file for file in files if file.file_id not in known], force, progress) as staging:
+            judged = {staged.file.file_id: _result(staged) for staged in staging.files}
+        return [(known | judged)[file.file_id] for file in files]
+
+    @contextmanager
+    def judged(
+        self, files: Sequence[SourceFile], force: bool = False, progress: Progress | None = None
+    ) -> Iterator[Staging]:
+        """Judge files into a folder that is gone afterwards."""
+        with tempfile.TemporaryDirectory(prefix="landfall-", dir=self.settings.staging_folder) as folder:
+            store = _Stores(self.store_of)
+            staging = stage(
+                files, store, self.rules, Path(folder), processes=self.settings.processes, progress=progress
+            )
+            for staged in staging.files:
+                self._apply_policies(staged, force)
+            yield staging
+
+    def rules(self, file: SourceFile) -> Rules:
+        """The rules by which the items of a file are judged."""
+        source = self._source_of(file)
+        settings = self.settings
+        return Rules(
+            people_space=source.people_space or file.format,
+            match=source.match or open_format(file.format).match,
+            ignored_identities=settings.ignored_identities,
+            strict=source.strict,
+            nested=source.nested,
+            max_line_bytes=settings.max_line_bytes,
+            time_from=settings.time_from,
+            future_seconds=settings.future_seconds,
+            received_at=file.received_at,
+        )
+
+    def _source_of(self, file: SourceFile) -> Source:
+        return self.settings.sources.get(file.source) or Source(name=file.source, bucket=file.bucket)
+
+    def _apply_policies(self, staged: StagedFile, force: bool) -> None:
+        """What the source's limits make of a judged file. `force` is a person's word that they do not hold."""
+        source, counts = self._source_of(staged.file), staged.counts
+        staged.skip_same_bytes = (
+            source.same_bytes == "skip" and not force and staged.all_timed and staged.file.size_bytes > 0
+        )
+        if staged.outcome != "loaded" or force:
+            return
+        judged = counts.items
+        if source.max_failed_lines is not None and counts.failed > source.max_failed_lines:
+            staged.outcome = "rejected"
+            staged.error = f"{counts.failed} of {judged} lines failed; max_failed_lines is {source.max_failed_lines}."
+        elif source.max_failed_share is not None and counts.failed > source.max_failed_share * judged:
+            staged.outcome = "rejected"
+            staged.error = f"{counts.failed} of {judged} lines failed; max_failed_share is {source.max_failed_share}."
+
+
+@dataclass(frozen=True, slots=True)
+class _Stores:
+    """Reads each file with the credentials of its own source."""
+
+    store_of: Callable[[str], ObjectStore]
+    _made: dict[str, ObjectStore] = field(default_factory=dict)
+
+    def read(self, file: SourceFile) -> Iterator[bytes]:
+        if file.source not in self._made:
+            self._made[file.source] = self.store_of(file.source)
+        return self._made[file.source].read(file)
+
+
+def split_address(address: str) -> tuple[str, str]:
+    """(bucket, key) of an s3:// URI, a local path or `-`."""
+    if address.startswith("s3://"):
+        bucket, _, key = address.removeprefix("s3://").partition("/")
+        if not bucket:
+            raise ConfigError(f"{address} names no bucket. Write s3://bucket/key, or s3://bucket/prefix/ for many.")
+        return bucket, key
+    if "://" in address:
+        raise ConfigError(f"{address} is neither a path nor an s3:// URI.")
+    return LOCAL_BUCKET, address if address == "-" else str(Path(address).absolute())
+
+
+def _result(staged: StagedFile) -> FileResult:
+    """A judged file as the outcome it would have."""
+    file = staged.file
+    return FileResult(
+        file.file_id, file.bucket, file.key, staged.outcome, staged.counts, file.source, error=staged.error or None
+    )

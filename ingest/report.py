@@ -1,0 +1,154 @@
+"""What a person reads: the report of a check, failures by code, rows as JSON.
+
+Counts of loaded files come from the ledger, those of a check from the same judging that a load uses.
+"""
+
+import base64
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ingest.core.schema import Meaning, codes
+from ingest.ports import FileResult, Staging
+
+_PREVIEW = ("line", "item", "kind", "people_space", "person", "occurred_at", "event", "alias", "properties")
+_PREVIEW_ROWS = 10
+
+
+def check_report(staging: Staging) -> dict[str, Any]:
+    """The report of the one file in `staging`: what a load would do with it."""
+    (staged,) = staging.files
+    counts = staged.counts
+    events: Counter[str] = Counter()
+    persons: set[str] = set()
+    times: list[datetime] = []
+    preview: list[dict[str, Any]] = []
+    for batch in _batches(staging.commands):
+        for entry in pc.value_counts(batch["event"]).to_pylist():
+            if entry["values"] is not None:
+                events[entry["values"]] += entry["counts"]
+        persons.update(pc.unique(batch["person_key"]).to_pylist())
+        times += pc.min_max(batch["occurred_at"]).as_py().values()
+        if len(preview) < _PREVIEW_ROWS:
+            rows = batch.slice(0, _PREVIEW_ROWS - len(preview)).select(_PREVIEW).to_pylist()
+            preview += [plain(row, {"properties"}) for row in rows]
+    return {
+        "file": staged.file.uri,
+        "format": staged.file.format,
+        "lines": counts.lines,
+        "blank": counts.blank,
+        "items": counts.items,
+        "records": counts.records,
+        "sets": counts.sets,
+        "aliases": counts.aliases,
+        "failed": counts.failed,
+        "repaired": counts.repaired,
+        "warnings": dict(sorted(counts.warnings.items())),
+        "events": dict(events.most_common()),
+        "persons": len(persons),
+        "first_time": _time(min(times)) if times else None,
+        "last_time": _time(max(times)) if times else None,
+        "rejected": staged.error if staged.outcome == "rejected" else None,
+        "preview": preview,
+        "failures": [failed_line(row) for batch in _batches(staging.failed) for row in batch.to_pylist()],
+    }
+
+
+def failed_line(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of `failed_lines` (or of its staging) for JSON: raw text, and base64 beside it where it is not UTF-8."""
+    return {
+        "line": row["line"],
+        "item": row["item"],
+        "byte_offset": row["byte_offset"],
+        "byte_length": row["byte_length"],
+        "mendable": row["mendable"],
+        "codes": row["codes"],
+        "failures": orjson.loads(row["failures"]),
+        **raw_text(row["raw"]),
+    }
+
+
+def raw_text(raw: bytes) -> dict[str, str]:
+    """`raw`, with `raw_base64` where it is not UTF-8."""
+    try:
+        return {"raw": raw.decode()}
+    except UnicodeDecodeError:
+        return {"raw": raw.decode(errors="replace"), "raw_base64": base64.b64encode(raw).decode()}
+
+
+def by_code(format: str, failed: Iterable[Mapping[str, Any]]) -> list[tuple[str, int, Meaning]]:
+    """(code, lines that have it, meaning) of failed lines, the most frequent first."""
+    counted = Counter(code for line in failed for code in line["codes"])
+    known = codes(format)
+    return [(code, count, known.get(code, Meaning("", ""))) for code, count in counted.most_common()]
+
+
+def file_summary(result: FileResult) -> dict[str, Any]:
+    """A file as `load --json` tells it."""
+    counts = result.counts
+    return {
+        "file_id": result.file_id,
+        "source": result.source,
+        "bucket": result.bucket,
+        "key": result.key,
+        "state": result.state,
+        "lines": counts.lines,
+        "blank": counts.blank,
+        "items": counts.items,
+        "records": counts.records,
+        "sets": counts.sets,
+        "aliases": counts.aliases,
+        "failed": counts.failed,
+        "repaired": counts.repaired,
+        "duplicates": counts.duplicates,
+        "already": result.already,
+        "load_id": result.load_id,
+        "duplicate_of": result.duplicate_of,
+        "error": result.error,
+    }
+
+
+def plain(row: Mapping[str, Any], json_columns: Iterable[str] = ()) -> dict[str, Any]:
+    """A row for orjson: times as ISO 8601 in UTC, bytes in base64, JSON columns as the JSON they hold."""
+    return {name: _plain(value, is_json=name in json_columns) for name, value in row.items()}
+
+
+def _plain(value: Any, *, is_json: bool = False) -> Any:
+    match value:
+        case str() if is_json:
+            return orjson.Fragment(value)
+        case datetime():
+            return _time(value)
+        case bytes():
+            return base64.b64encode(value).decode()
+        case Decimal():
+            return orjson.Fragment(str(value)) if value.is_finite() else str(value)
+        case dict():
+            return plain(value)
+        case list() | tuple():
+            return [_plain(each) for each in value]
+        case None | str() | int() | float():
+            if isinstance(value, int) and not -(2**63) <= value < 2**64:
+                return orjson.Fragment(str(value))  # orjson stops at 64 bits
+            return value
+        case _:
+            return str(value)  # dates, intervals, uuids
+
+
+def _time(at: datetime) -> str:
+    """ISO 8601 with `Z`; a fraction only where there is one."""
+    if at.tzinfo is None:
+        return at.isoformat()
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _batches(paths: Iterable[Any]) -> Iterator[pa.RecordBatch]:
+    for path in paths:
+        with pa.OSFile(str(path)) as source, pa.ipc.open_stream(source) as stream:
+            yield from stream

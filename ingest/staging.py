@@ -1,0 +1,352 @@
+"""From source files to judged rows on disk: what a load will write, made without a lock or a warehouse.
+
+In:     source files and the store that holds them.
+Out:    a folder of Arrow IPC streams (COMMANDS, FAILED) and, for each file, what was counted.
+Blocks of lines are judged independently, by several processes where there is enough to do; memory does not depend on
+the size of a file, since only a few blocks are in flight.
+"""
+
+import gc
+import os
+import signal
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from hashlib import sha256
+from multiprocessing import get_context, parent_process
+from itertools import chain
+from pathlib import Path
+
+import orjson
+import pyarrow as pa
+
+from ingest.core.commands import Item, Rules
+from ingest.core.formats import open_format
+from ingest.core.rows import Row
+from ingest.core.rows import row as to_row
+from ingest.core.schema import too_long
+from ingest.core.source import SourceFile
+from ingest.errors import ObjectGone, TransientError
+from ingest.ports import Counts, FailedLine, ObjectStore, StagedFile, Staging
+from ingest.reading import HEAD_BYTES, Block, Digest, blocks, decompressed
+
+_TEXT = pa.string()
+COMMANDS = pa.schema(
+    [
+        ("staged_no", pa.int32()), ("line", pa.int64()), ("item", _TEXT), ("kind", _TEXT), ("people_space", _TEXT),
+        ("person", _TEXT), ("person_key", _TEXT), ("occurred_at", pa.timestamp("us", "UTC")), ("event", _TEXT),
+        ("event_key", _TEXT), ("alias", _TEXT), ("alias_key", _TEXT), ("properties", _TEXT), ("time_source", _TEXT),
+        ("command_id", pa.uuid()),
+    ]
+)  # fmt: skip
+FAILED = pa.schema(
+    [
+        ("staged_no", pa.int32()), ("line", pa.int64()), ("item", _TEXT), ("byte_offset", pa.int64()),
+        ("byte_length", pa.int64()), ("raw", pa.binary()), ("raw_sha256", _TEXT), ("mendable", pa.bool_()),
+        ("codes", pa.list_(_TEXT)), ("failures", _TEXT),
+    ]
+)  # fmt: skip
+
+_BATCH_BYTES = 1 << 20
+_POOL_FROM_BYTES = 16 << 20  # below this, starting processes costs more than it saves
+
+Progress = Callable[[int], None]  # called with the bytes of the stored files that were read since the last call
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A block of one file, on its way to be judged."""
+
+    staged_no: int
+    format: str
+    rules: Rules
+    block: Block
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What judging a part adds to its file."""
+
+    staged_no: int
+    counts: Counts = field(default_factory=Counts)
+    all_timed: bool = True
+
+
+def stage(
+    files: Sequence[SourceFile],
+    store: ObjectStore,
+    rules_of: Callable[[SourceFile], Rules],
+    folder: Path,
+    *,
+    processes: int = 0,
+    progress: Progress | None = None,
+) -> Staging:
+    """Judge files into `folder`. A file that cannot be read says so in its outcome and holds up nobody.
+
+    Raises:
+        ConfigError: a setting is wrong, such as the credentials. Nothing else is.
+    """
+    work = _Work(folder)
+    staged = [StagedFile(file=file, staged_no=number, counts=Counts()) for number, file in enumerate(files)]
+    processes = processes or len(os.sched_getaffinity(0))
+    parallel = processes > 1 and sum(file.size_bytes for file in files) >= _POOL_FROM_BYTES
+    with _pool(processes if parallel else 0) as pool:
+        work.pool, work.in_flight = pool, 2 * processes
+        for one in staged:
+            try:
+                _stage_file(one, store, rules_of(one.file), work, progress or (lambda _: None))
+            except ObjectGone as gone:
+                one.outcome, one.error = "gone", str(gone)
+            except TransientError as error:
+                one.outcome, one.error = "retrying", str(error)
+        work.flush()
+        for tally in work.drain():
+            _add(staged[tally.staged_no], tally)
+    return Staging(folder, staged, sorted(folder.glob("commands-*")), sorted(folder.glob("failed-*")))
+
+
+class _Work:
+    """Parts gathered into batches worth a process's while, and the batches in flight."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.pool: Executor | None = None
+        self.in_flight = 1
+        self._parts: list[_Part] = []
+        self._bytes = 0
+        self._batches = 0
+        self._waiting: deque[Future[list[_Tally]]] = deque()
+        self._done: list[_Tally] = []
+
+    def add(self, part: _Part) -> None:
+        self._parts.append(part)
+        self._bytes += len(part.block.data) + 256
+        if self._bytes >= _BATCH_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self._parts:
+            return
+        self._batches += 1
+        arguments = (self._parts, str(self.folder), f"{self._batches:08d}")
+        if self.pool is None:
+            self._done += judge_batch(*arguments)
+        else:
+            self._waiting.append(self.pool.submit(judge_batch, *arguments))
+            while len(self._waiting) > self.in_flight:  # memory is what waits here
+                self._done += self._waiting.popleft().result()
+        self._parts, self._bytes = [], 0
+
+    def drain(self) -> Iterator[_Tally]:
+        while self._waiting:
+            self._done += self._waiting.popleft().result()
+        yield from self._done
+
+
+def _add(staged: StagedFile, tally: _Tally) -> None:
+    ours, theirs = staged.counts, tally.counts
+    for name in ("lines", "blank", "items", "records", "sets", "aliases", "failed", "repaired"):
+        setattr(ours, name, getattr(ours, name) + getattr(theirs, name))
+    ours.warnings = dict(Counter(ours.warnings) + Counter(theirs.warnings))
+    staged.all_timed &= tally.all_timed
+
+
+def _stage_file(staged: StagedFile, store: ObjectStore, rules: Rules, work: _Work, progress: Progress) -> None:
+    digest = Digest()
+    format = open_format(staged.file.format)
+    staged.people_space, staged.match = rules.people_space, rules.match
+
+    def stored() -> Iterator[bytes]:
+        for piece in digest.over(store.read(staged.file)):
+            progress(len(piece))
+            yield piece
+
+    pieces = blocks(decompressed(stored()), rules.max_line_bytes)
+    first = next(pieces, None)
+    if first is not None and (refusal := format.refusal(_head(first))):
+        _refuse(staged, refusal, first, pieces, rules, work.folder)
+    elif first is not None:
+        work.add(_Part(staged.staged_no, staged.file.format, rules, first))
+        for block in pieces:
+            work.add(_Part(staged.staged_no, staged.file.format, rules, block))
+    staged.sha256 = digest.hexdigest()
+
+
+def _head(block: Block) -> bytes:
+    return (block.data or b"".join(line.head for line in block.long))[:HEAD_BYTES]
+
+
+def _refuse(
+    staged: StagedFile, refusal: Item, first: Block, rest: Iterator[Block], rules: Rules, folder: Path
+) -> None:
+    """Enter the whole file as one failed line: its text if it is short, else its beginning and its hash."""
+    text, length, digest = b"", 0, sha256()
+    for block in chain((first,), rest):
+        for piece, size in ((block.data, len(block.data)), *((line.head, line.length) for line in block.long)):
+            length += size
+            digest.update(piece)
+            text = (text + piece)[: rules.max_line_bytes + 1]
+    whole = len(text) == length
+    failed = FailedLine(
+        line=1, item="", byte_offset=0, byte_length=length, raw=text if whole else text[:HEAD_BYTES],
+        raw_sha256=digest.hexdigest(), mendable=False, failures=refusal.failures,
+    )  # fmt: skip
+    _write(folder / f"failed-document-{staged.staged_no:08d}", FAILED, [[cell] for cell in _failed_row(staged.staged_no, failed)])
+    staged.counts = Counts(lines=1, items=1, failed=1)
+    staged.outcome = "rejected"
+
+
+# --- in the judging process ------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Batch:
+    """The rows of some parts. `runs` tells how many rows of each file follow each other."""
+
+    rows: list[Row] = field(default_factory=list)
+    runs: list[tuple[int, int]] = field(default_factory=list)  # (staged_no, rows)
+    failed: list[tuple[object, ...]] = field(default_factory=list)
+
+
+def judge_batch(parts: Sequence[_Part], folder: str, name: str) -> list[_Tally]:
+    """Judge some blocks into one Arrow stream of commands and one of failed lines."""
+    batch = _Batch()
+    with _no_collector():
+        tallies = [_judge(part, batch) for part in parts]
+        if batch.rows:
+            numbers = pa.concat_arrays([pa.repeat(pa.scalar(number, pa.int32()), count) for number, count in batch.runs])
+            _write(Path(folder, f"commands-{name}"), COMMANDS, [numbers, *zip(*batch.rows, strict=True)])
+        if batch.failed:
+            _write(Path(folder, f"failed-{name}"), FAILED, list(zip(*batch.failed, strict=True)))
+    return tallies
+
+
+def _judge(part: _Part, batch: _Batch) -> _Tally:
+    """Judge the lines of one block."""
+    format, rules, block = open_format(part.format), part.rules, part.block
+    tally = _Tally(part.staged_no)
+    counts = tally.counts
+    rows, begin = batch.rows, len(batch.rows)
+    accept = _decoder(part.format, rules)
+    lines = block.data.split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    offset, seen = block.offset, 0  # the byte offset of line `seen`: kept up only for lines that the judge must see
+    for index, line in enumerate(lines):
+        row = accept(line, block.first_line + index)
+        if row is not None:
+            rows.append(row)
+            counts.items += 1
+        elif not line.strip():
+            counts.blank += 1
+        else:
+            offset += sum(map(len, lines[seen:index])) + index - seen
+            seen = index
+            text = line.removesuffix(b"\r")
+            for item in format.judge(text, rules):
+                _take(item, block.first_line + index, offset, text, rules, batch, tally)
+    for long in block.long:
+        failure = too_long(part.format, long.length, rules.max_line_bytes)
+        line = FailedLine(long.line, "", long.offset, long.length, long.head, long.sha256, False, (failure,))
+        batch.failed.append(_failed_row(part.staged_no, line))
+        counts.items += 1
+        counts.failed += 1
+    counts.lines = len(lines) + len(block.long)
+    kinds = Counter([row[2] for row in rows[begin:]])
+    counts.records, counts.sets, counts.aliases = kinds["record"], kinds["set"], kinds["alias"]
+    batch.runs.append((part.staged_no, len(rows) - begin))
+    return tally
+
+
+def _take(item: Item, line: int, offset: int, unit: bytes, rules: Rules, batch: _Batch, tally: _Tally) -> None:
+    """Add the outcome of one item."""
+    counts = tally.counts
+    counts.items += 1
+    for code in item.warnings:
+        counts.warnings[code] = counts.warnings.get(code, 0) + 1
+    if "repaired" in item.warnings:
+        counts.repaired += 1
+    if item.failures:
+        raw = unit if item.raw is None else item.raw
+        kept = raw if len(raw) <= rules.max_line_bytes else raw[:HEAD_BYTES]
+        failed = FailedLine(
+            line, item.path, offset, len(unit), kept, sha256(raw).hexdigest(), kept is raw, item.failures
+        )  # fmt: skip
+        batch.failed.append(_failed_row(tally.staged_no, failed))
+        counts.failed += 1
+    for command in item.commands:
+        batch.rows.append(to_row(command, line, item.path, rules))
+        tally.all_timed &= command.time_source == "event"
+
+
+def _failed_row(staged_no: int, line: FailedLine) -> tuple[object, ...]:
+    codes = list(dict.fromkeys(failure.code for failure in line.failures))
+    return (
+        staged_no, line.line, line.item, line.byte_offset, line.byte_length, line.raw, line.raw_sha256, line.mendable,
+        codes, orjson.dumps(line.failures).decode(),
+    )  # fmt: skip
+
+
+def _write(path: Path, schema: pa.Schema, columns: Sequence[Sequence[object]]) -> None:
+    arrays = [_array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
+        stream.write_batch(pa.record_batch(arrays, schema=schema))
+
+
+def _array(column: Sequence[object], type: pa.DataType) -> pa.Array:
+    if isinstance(column, pa.Array):
+        return column
+    if type == pa.uuid():
+        return pa.ExtensionArray.from_storage(type, pa.array(column, pa.binary(16)))
+    if pa.types.is_string(type) and isinstance(column[0], bytes):
+        return pa.array(column, pa.binary()).cast(type)
+    if pa.types.is_timestamp(type):
+        return pa.array(column, pa.int64()).cast(type)
+    return pa.array(column, type)
+
+
+@lru_cache(maxsize=4)  # the blocks of one file come one after the other
+def _decoder(format: str, rules: Rules) -> Callable[[bytes, int], Row | None]:
+    return open_format(format).fast(rules)
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Judging makes no cycles but many tuples: the cyclic collector would cost a third of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@contextmanager
+def _pool(processes: int) -> Iterator[Executor | None]:
+    if not processes:
+        yield None
+        return
+    # Fresh interpreters: a forked child would inherit locks and threads of whatever started us.
+    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_die_with_parent) as pool:
+        try:
+            yield pool
+        except BrokenProcessPool as error:
+            raise TransientError("A judging process was killed (out of memory?). Nothing was loaded; try again.") from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _die_with_parent() -> None:
+    """A parent that was killed cannot stop its workers, and they would wait for work for ever."""
+
+    def watch() -> None:
+        if parent := parent_process():
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle

@@ -1,0 +1,76 @@
+"""The one place that chooses adapters: settings in, a pipeline out."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from ingest.adapters.stores import Stores
+from ingest.errors import ConfigError
+from ingest.pipeline import Pipeline
+from ingest.ports import ObjectStore, Warehouse
+from ingest.settings import Settings, Source
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+
+class ClientFor(Protocol):
+    """Makes the S3 client of a source; None stands for loads that name no source."""
+
+    def __call__(self, source: Source | None, /) -> "S3Client": ...
+
+
+@contextmanager
+def open_pipeline(settings: Settings, client_for: ClientFor | None = None) -> Iterator[Pipeline]:
+    """A pipeline for these settings; without `client_for`, S3 is reached with boto3's own."""
+    shared = Stores()
+
+    @cache
+    def store_of(source: str) -> ObjectStore:
+        if client_for is None:
+            return shared
+        return Stores(_opener(client_for, settings.sources.get(source)))
+
+    yield Pipeline(settings, store_of, open_warehouse(settings))
+
+
+def _opener(client_for: ClientFor, source: Source | None) -> Callable[[], ObjectStore]:
+    def open_s3() -> ObjectStore:
+        from ingest.adapters.s3 import S3Store
+
+        return S3Store(client_for(source))
+
+    return open_s3
+
+
+class _Unneeded:
+    """Stands where no warehouse is needed, such as for `ingest check`: DuckDB is not even imported."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._opened: Warehouse | None = None
+
+    def __getattr__(self, name: str) -> object:
+        if self._opened is None:
+            self._opened = _open(self._settings)
+        return getattr(self._opened, name)
+
+
+def open_warehouse(settings: Settings) -> Warehouse:
+    """The warehouse of `INGEST_WAREHOUSE`, opened when it is first used."""
+    return _Unneeded(settings)  # type: ignore[return-value]  # it becomes one
+
+
+def _open(settings: Settings) -> Warehouse:
+    scheme, _, rest = settings.warehouse_url.partition(":///")
+    if scheme != "duckdb":
+        raise ConfigError(f"INGEST_WAREHOUSE: {scheme}:// is not a warehouse of this version. Use duckdb:///path.duckdb.")
+    from ingest.adapters.duckdb import DuckDBWarehouse
+
+    return DuckDBWarehouse(
+        Path(rest),
+        lock_timeout_seconds=settings.lock_timeout_seconds,
+        ignored_identities=settings.ignored_identities,
+    )
