@@ -1,14 +1,26 @@
 """Settings: `ingest.toml` and the environment, read once at the edge and handed down whole.
 
-Nothing below reads the environment. Every wrong setting is told at the start, all together.
+Nothing below reads the environment. Every wrong setting is told at the start, all together, each in one sentence: where
+it stands, what it says, what it has to be. That stands beside each setting, in SOURCE_SETTINGS and TOP_SETTINGS.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Any, Final, Literal, NamedTuple
 
+from ingest.core.formats import FORMATS
 from ingest.core.identity import IGNORED_IDENTITIES, Match
+from ingest.core.source import LOCAL_BUCKET, ONE_OFF
+from ingest.errors import ConfigError
+
+CONFIG_NAME: Final = "ingest.toml"
+COMPLETED_IMPORTS: Final = "completed_imports/"
+RESERVED_NAMES: Final = (ONE_OFF, "reconcile", "action")  # the names of our other DAGs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +30,7 @@ class Source:
     name: str
     bucket: str
     prefix: str = ""
-    pattern: str | None = None  # a base name or a glob below `prefix`; None: *.json and *.json.gz
+    pattern: str | None = None  # a base name or a glob, see ingest.discovery; None: *.json and *.json.gz
     format: str = "kissmetrics"
     schedule: str | int | None = "@hourly"  # Airflow's, or seconds
     changed_file: Literal["new_version", "replace", "hold"] = "new_version"
@@ -31,8 +43,8 @@ class Source:
     people_space: str | None = None  # None: the format's name
     match: Match | None = None  # None: the format's own
     after_load: Literal["keep", "archive", "delete"] = "keep"
-    archive_prefix: str = "completed_imports/"
-    expect_every: str | None = None
+    archive_prefix: str = COMPLETED_IMPORTS
+    expect_every: timedelta | None = None
     notify: tuple[str, ...] = ()
     report_prefix: str = ""
     aws_conn_id: str = "aws_default"
@@ -56,4 +68,311 @@ class Settings:
     allowed_buckets: tuple[str, ...] = ()
     uploads_bucket: str | None = None
     uploads_prefix: str = "uploads/"
-    problems: tuple[str, ...] = ()  # wrong settings of single sources, when the sound ones were asked for
+    problems: tuple[str, ...] = ()  # what was wrong, when only the sound sources were asked for
+
+    def own_prefixes(self, bucket: str) -> tuple[str, ...]:
+        """Where the program itself writes in a bucket, for whichever source: none of it is anybody's source file."""
+        prefixes = {COMPLETED_IMPORTS}
+        for source in self.sources.values():
+            if source.bucket == bucket:
+                prefixes |= {source.archive_prefix, source.report_prefix}
+        if self.uploads_bucket == bucket:
+            prefixes.add(self.uploads_prefix)
+        return tuple(sorted(filter(None, prefixes)))
+
+
+# What a setting may be: a reader that gives the value or raises ValueError, and the words for it.
+
+Reader = Callable[[Any], Any]
+
+
+class Allowed(NamedTuple):
+    """One kind of value."""
+
+    read: Reader
+    words: str
+
+
+def _text(pattern: str = r".*\S.*") -> Reader:
+    def read(value: Any) -> str:
+        if isinstance(value, str) and re.fullmatch(pattern, value, re.DOTALL):
+            return value
+        raise ValueError
+
+    return read
+
+
+def _number(kind: type[int] | type[float], least: float, most: float = float("inf")) -> Reader:
+    def read(value: Any) -> int | float:
+        number = kind(value) if isinstance(value, str) else value  # the environment has only text
+        if not isinstance(number, (kind, int)) or isinstance(number, bool) or not least <= number <= most:
+            raise ValueError
+        return number
+
+    return read
+
+
+def _list(read: Reader) -> Reader:
+    def read_all(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list):
+            raise ValueError  # noqa: TRY004 - one kind of error for every wrong value
+        return tuple(map(read, value))
+
+    return read_all
+
+
+def _choice(*names: str) -> Allowed:
+    return Allowed(_text("|".join(map(re.escape, names))), " or ".join(f'"{name}"' for name in names))
+
+
+def _flag(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise ValueError
+
+
+def _duration(value: Any) -> timedelta:
+    """`90`, `"90"`, `"90s"`, `"30m"`, `"24h"`, `"7d"`."""
+    units = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d+)?) *([smhd]?)", str(value)) if not isinstance(value, bool) else None
+    if not found or not float(found[1]):
+        raise ValueError
+    return timedelta(seconds=float(found[1]) * units[found[2]])
+
+
+def _seconds(value: Any) -> float:
+    return _duration(value).total_seconds()
+
+
+def _schedule(value: Any) -> Any:
+    return _text()(value) if isinstance(value, str) else _number(int, 1)(value)
+
+
+def _folder_prefix(value: Any) -> str:
+    return f"{_text('[^/].*')(value).rstrip('/')}/"
+
+
+def _report_prefix(value: Any) -> str:
+    return "" if value == "" else _folder_prefix(value)
+
+
+def _table(value: Any) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return value
+    raise ValueError
+
+
+def _identities(value: Any) -> frozenset[str]:
+    return frozenset(name.strip().lower() for name in _list(_text())(value))
+
+
+def _day(value: Any) -> int:
+    """A date, or seconds since 1970, as seconds."""
+    if isinstance(value, str) and not value.isdecimal():
+        value = date.fromisoformat(value)
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return int(datetime(value.year, value.month, value.day, tzinfo=UTC).timestamp())
+    return int(_number(int, 0)(value))
+
+
+ANY = Allowed(lambda value: value, "anything")
+BUCKET = Allowed(
+    _text(r"[A-Za-z0-9][A-Za-z0-9._-]{2,254}|arn:[^/\s]+(/[^/\s]+)?|file"), "a bucket's name, without s3://"
+)
+COUNT = Allowed(_number(int, 0), "a whole number, 0 or more")
+SIZE = Allowed(_number(int, 1), "a whole number of bytes, 1 or more")
+DURATION = Allowed(_duration, 'a duration such as "30m" or "24h", or seconds')
+FOLDER = Allowed(_folder_prefix, "a prefix that does not begin with /")
+
+SOURCE_SETTINGS: Final[Mapping[str, Allowed]] = {
+    "name": Allowed(
+        _text(rf"(?!({'|'.join(RESERVED_NAMES)})\Z)[a-z0-9_]+"),
+        f"made of small letters, digits and _ ({', '.join(RESERVED_NAMES)} are taken)",
+    ),
+    "bucket": BUCKET,
+    "prefix": Allowed(_text(".*"), "a text"),
+    "pattern": Allowed(_text(), 'a base name or a glob, such as "accounts*.json"'),
+    "format": _choice(*FORMATS),
+    "schedule": Allowed(_schedule, "what Airflow takes (@hourly, 5 * * * *), or a whole number of seconds above 0"),
+    "changed_file": _choice("new_version", "replace", "hold"),
+    "existing_files": _choice("load", "skip"),
+    "same_bytes": _choice("skip", "load"),
+    "max_failed_share": Allowed(_number(float, 0, 1), "a number from 0 to 1"),
+    "max_failed_lines": COUNT,
+    "strict": Allowed(_flag, "true or false"),
+    "nested": _choice("fail", "flatten"),
+    "people_space": Allowed(_text(), "a name"),
+    "match": _choice("kissmetrics", "exact"),
+    "after_load": _choice("keep", "archive", "delete"),
+    "archive_prefix": FOLDER,
+    "expect_every": DURATION,
+    "notify": Allowed(_list(_text(r"[a-z_]+:\S+")), 'a list of Airflow connections, such as ["smtp:ops_mail"]'),
+    "report_prefix": Allowed(_report_prefix, "a prefix that does not begin with /"),
+    "aws_conn_id": Allowed(_text(), "the name of an Airflow connection"),
+}
+
+
+TOP_SETTINGS: Final[Mapping[str, Allowed]] = {  # at the top of ingest.toml
+    "max_line_bytes": SIZE,
+    "max_document_bytes": SIZE,
+    "time_from": Allowed(_day, "a day such as 2009-01-01, or seconds since 1970"),
+    "max_future": Allowed(lambda value: int(_seconds(value)), DURATION.words),
+    "lock_timeout": Allowed(_seconds, DURATION.words),
+    "processes": Allowed(COUNT.read, "a whole number; 0 is one for each core"),
+    "staging": Allowed(lambda value: Path(_text()(value)), "a folder"),
+    "ignored_identities": Allowed(_identities, "a list of names"),
+    "allowed_buckets": Allowed(_list(BUCKET.read), "a list of bucket names"),
+    "uploads": Allowed(_table, "a table with bucket and prefix: [uploads]"),
+    "source": Allowed(_list(_table), "tables that each begin with [[source]], in two pairs of brackets"),
+}
+UPLOADS_SETTINGS: Final[Mapping[str, Allowed]] = {"bucket": BUCKET, "prefix": FOLDER}
+VARIABLES: Final[Mapping[str, Allowed]] = {  # in the environment, which goes before the file
+    "INGEST_CONFIG": ANY,
+    "INGEST_WAREHOUSE": ANY,
+} | {
+    f"INGEST_{name.upper()}": allowed
+    for name, allowed in TOP_SETTINGS.items()
+    if name not in {"ignored_identities", "allowed_buckets", "uploads", "source"}
+}
+_FIELDS: Final = {"max_future": "future_seconds", "lock_timeout": "lock_timeout_seconds", "staging": "staging_folder"}
+
+
+def load_settings(environ: Mapping[str, str], *, sound_only: bool = False) -> Settings:
+    """Read `ingest.toml` and the environment, which goes before it.
+
+    With `sound_only`, wrong settings do not raise: the sound sources are kept, a wrong limit is its default, a wrong
+    warehouse stays as it is (opening it says what is wrong, so nothing is loaded elsewhere), and `problems` names all.
+
+    Raises:
+        ConfigError: with all problems at once.
+    """
+    problems: list[str] = []
+    ours = {name: value for name, value in environ.items() if name.startswith("INGEST_") and value}
+    told = _read(ours, VARIABLES, "", problems)
+    path = _config_path(told.get("INGEST_CONFIG"))
+    found = _read(_read_toml(path, problems), TOP_SETTINGS, f"{path.name}: " if path else "", problems)
+    found |= {name: told[variable] for name in TOP_SETTINGS if (variable := f"INGEST_{name.upper()}") in told}
+    sources = _sources(found.pop("source", ()), problems)
+    uploads = found.pop("uploads", {})
+    if uploads and "bucket" not in uploads:
+        problems.append("[uploads]: bucket is missing.")
+    found |= {
+        f"uploads_{name}": value for name, value in _read(uploads, UPLOADS_SETTINGS, "[uploads]: ", problems).items()
+    }
+    url = told.get("INGEST_WAREHOUSE", "duckdb:///warehouse.duckdb")
+    try:
+        url = warehouse_url(url, path.parent if path else Path.cwd())
+    except ConfigError as error:
+        problems += error.problems
+    limits = {_FIELDS.get(name, name): value for name, value in found.items()}
+    settings = Settings(sources=sources, config_path=path, warehouse_url=url, **limits)
+    blocked = _blocked(settings, problems)
+    if problems and not sound_only:
+        raise ConfigError(*problems)
+    sound = {name: source for name, source in sources.items() if name not in blocked}
+    return replace(settings, sources=sound, problems=tuple(problems))
+
+
+def warehouse_url(url: str, folder: Path) -> str:
+    """The URL with the path of a DuckDB file made absolute. Raises ConfigError; never repeats a password."""
+    scheme, _, rest = url.partition("://")
+    if scheme == "duckdb" and rest.startswith("/") and rest.strip("/") not in {"", ":memory:"}:
+        return f"duckdb:///{folder / rest[1:]}"
+    if scheme == "duckdb":
+        raise ConfigError("INGEST_WAREHOUSE: a DuckDB warehouse is named duckdb:///file or duckdb:////folder/file.")
+    if scheme in {"postgresql", "iceberg"}:
+        raise ConfigError(f"INGEST_WAREHOUSE: {scheme}:// is not in this version: use duckdb:///file.")
+    raise ConfigError("INGEST_WAREHOUSE: no warehouse is known by this kind of URL: use duckdb:///file.")
+
+
+def _config_path(named: str | None) -> Path | None:
+    path = Path(named or CONFIG_NAME).absolute()
+    return path if named or path.exists() else None
+
+
+def _read_toml(path: Path | None, problems: list[str]) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig")) if path else {}
+    except OSError as error:
+        problems.append(f"INGEST_CONFIG: {path} cannot be read ({error.strerror}).")
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        problems.append(f"{path}: this is not TOML: {error}.")
+    return {}
+
+
+def _read(table: Mapping[str, Any], known: Mapping[str, Allowed], where: str, problems: list[str]) -> dict[str, Any]:
+    """The sound values of a table; a problem for each other one."""
+    values: dict[str, Any] = {}
+    for name, value in table.items():
+        if name not in known:
+            close = get_close_matches(name, known, n=1, cutoff=0.8)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}."
+            problems.append(f"{where}{name}: there is no such setting; {hint}")
+            continue
+        try:
+            values[name] = known[name].read(value)
+        except (ValueError, TypeError, OverflowError):
+            problems.append(f"{where}{name} has to be {known[name].words}, not {_shown(value)}.")
+    return values
+
+
+def _sources(tables: Iterable[Mapping[str, Any]], problems: list[str]) -> dict[str, Source]:
+    """The sound sources, by name; of two that would take the same objects the first."""
+    sources: dict[str, Source] = {}
+    seen: list[Source] = []  # also those that are wrong otherwise, so that all is told at once
+    for number, table in enumerate(tables, 1):
+        where = f"source {_shown(table['name'])}: " if "name" in table else f"[[source]] no. {number}: "
+        wrong = [f"{where}{name} is missing." for name in ("name", "bucket") if name not in table]
+        values = _read(table, SOURCE_SETTINGS, where, wrong)
+        prefix, local = values.get("prefix", ""), values.get("bucket") == LOCAL_BUCKET
+        if prefix.startswith("/") != local:
+            what = "a folder's whole path, which begins with /" if local else "a prefix that does not begin with /"
+            wrong.append(f"{where}prefix has to be {what}, not {_shown(prefix)}.")
+        if "name" in values and "bucket" in values:
+            source = Source(**values)
+            wrong += [
+                f"{where}its name is taken by another source: each needs its own."
+                for other in seen
+                if source.name == other.name
+            ]
+            wrong += [
+                f"{where}it would take the files of source {_shown(other.name)}, too: give them prefixes outside each"
+                " other, or patterns that tell them apart."
+                for other in seen
+                if _overlap(source, other)
+            ]
+            seen.append(source)
+            if not wrong:
+                sources[source.name] = source
+        problems += wrong
+    return sources
+
+
+def _overlap(one: Source, other: Source) -> bool:
+    """Two patterns that differ are taken to mean different files."""
+    return (
+        one.bucket == other.bucket
+        and (one.prefix.startswith(other.prefix) or other.prefix.startswith(one.prefix))
+        and (one.pattern is None or other.pattern is None or one.pattern == other.pattern)
+    )
+
+
+def _blocked(settings: Settings, problems: list[str]) -> set[str]:
+    """The sources below a prefix that the program writes to: they would never take anything."""
+    blocked = set()
+    for source in settings.sources.values():
+        for prefix in settings.own_prefixes(source.bucket):
+            if source.prefix.startswith(prefix):
+                blocked.add(source.name)
+                problems.append(
+                    f"source {_shown(source.name)}: prefix cannot be {_shown(source.prefix)}: this program itself writes to"
+                    f" {prefix} and takes no files from there."
+                )
+    return blocked
+
+
+def _shown(value: Any) -> str:
+    """A wrong value, short and on one line."""
+    text = f'"{value}"' if isinstance(value, str) else str(value)
+    text = text if text.isprintable() else ascii(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
