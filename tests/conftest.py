@@ -1,0 +1,68 @@
+"""What many tests need: a real S3 server (moto) on loopback, and a fresh bucket in it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING
+
+import boto3
+import pytest
+from botocore.config import Config
+from moto.server import ThreadedMotoServer
+
+from ingest.adapters.s3 import S3Store
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+_numbers = count(1)
+
+
+@dataclass(frozen=True)
+class S3:
+    """A bucket of a test's own. The environment leads boto3's defaults there as well."""
+
+    endpoint: str
+    client: "S3Client"
+    bucket: str
+    store: S3Store
+
+    def put(self, key: str, body: bytes = b"{}\n", **more: str) -> None:
+        self.client.put_object(Bucket=self.bucket, Key=key, Body=body, **more)  # type: ignore[arg-type]
+
+    def keep_versions(self, status: str = "Enabled") -> None:
+        self.client.put_bucket_versioning(Bucket=self.bucket, VersioningConfiguration={"Status": status})  # type: ignore[typeddict-item]
+
+
+@pytest.fixture(scope="session")
+def moto_endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test may read the developer's AWS account or ingest settings."""
+    import os
+
+    for name in os.environ:
+        if name.startswith(("AWS_", "INGEST_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+
+
+@pytest.fixture
+def s3(moto_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> S3:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", moto_endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    client = boto3.client("s3", config=Config(retries={"mode": "standard"}))
+    bucket = f"test-{next(_numbers)}"
+    client.create_bucket(Bucket=bucket)
+    return S3(moto_endpoint, client, bucket, S3Store(client))
