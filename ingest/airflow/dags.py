@@ -1,0 +1,371 @@
+"""The DAGs: one for each source, one for a person's own files, one that looks for what was missed.
+
+    discover ──► load (a task for each pack) ──► announce ──► verdict
+
+Loading tasks commit what they can and never fail for a file. `announce` tells other DAGs, `verdict` tells people: it is what
+turns a run red. Both run unless there was nothing to load. A DAG says when; `steps` say what. The scheduler reads this module
+often, so nothing here imports boto3, DuckDB or Arrow.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from airflow.sdk import DAG, Asset, AssetAlias, Param, dag, get_current_context, task
+from airflow.sdk.definitions.context import get_parsing_context
+
+from ingest.airflow import texts
+from ingest.airflow.one_off import PASTED_AT_MOST
+from ingest.core.formats import FORMATS
+from ingest.core.source import ONE_OFF
+from ingest.errors import ConfigError
+from ingest.settings import Settings, Source, load_settings
+
+ONE_OFF_DAG: Final = "ingest_one_off"
+RECONCILE_DAG: Final = "ingest_reconcile"
+CONFIG_ERRORS_DAG: Final = "landfall_config_errors"  # no source's DAG can have this name
+START: Final = datetime(2025, 1, 1, tzinfo=UTC)
+COMMON: Final[dict[str, Any]] = {
+    "start_date": START,
+    "catchup": False,
+    "max_active_runs": 1,
+    "is_paused_upon_creation": False,  # who writes a source down wants it loaded; pausing it is one click
+    "default_args": {
+        "owner": "landfall",
+        "retries": 3,
+        "retry_delay": timedelta(seconds=30),
+        "retry_exponential_backoff": 2,
+        "max_retry_delay": timedelta(minutes=10),
+    },
+}
+Packs = list[dict[str, Any]]
+Results = list[dict[str, Any]]
+
+
+def build_dags() -> dict[str, DAG]:
+    """Every DAG by its id, or in a task's process only the one that it belongs to.
+
+    Wrong settings of one source take nothing from the others: they are shown by a DAG of their own.
+    """
+    problems: list[str] = []
+    try:
+        settings = load_settings(os.environ, sound_only=True)
+        problems += settings.problems
+    except ConfigError as error:
+        settings = Settings(warehouse_url="")
+        problems += error.problems
+        makers: dict[str, Callable[[], DAG]] = {}
+    else:
+        makers = {f"ingest_{source.name}": _maker(source, settings) for source in settings.sources.values()}
+        makers |= {ONE_OFF_DAG: lambda: one_off_dag(settings), RECONCILE_DAG: reconcile_dag}
+
+    wanted = get_parsing_context().dag_id
+    made: dict[str, DAG] = {}
+    for dag_id, make in makers.items():
+        if wanted in (None, dag_id):
+            try:
+                made[dag_id] = make()
+            except Exception as error:  # noqa: BLE001 - Airflow has its own ways to refuse a schedule
+                problems.append(f"{dag_id}: {error}")
+    if problems and wanted in (None, CONFIG_ERRORS_DAG):
+        made[CONFIG_ERRORS_DAG] = config_errors_dag(problems)
+    return made
+
+
+def _maker(source: Source, settings: Settings) -> Callable[[], DAG]:
+    return lambda: source_dag(source, settings)
+
+
+def source_dag(source: Source, settings: Settings) -> DAG:
+    """`ingest_<source>`: what is new in the bucket, loaded on the source's schedule."""
+
+    @dag(
+        dag_id=f"ingest_{source.name}",
+        schedule=airflow_schedule(source.schedule),
+        tags=["landfall", source.format],
+        description=f"{source.format} files under s3://{source.bucket}/{source.prefix}",
+        doc_md=texts.source_doc(source),
+        **COMMON,
+    )
+    def build() -> None:
+        @task
+        def discover() -> Packs:
+            """List the bucket, take away what the ledger knows, pack the rest."""
+            from ingest.airflow import steps
+            from ingest.airflow.world import open_world
+
+            with open_world() as pipeline:
+                return steps.discover(pipeline, source.name)
+
+        packs = discover()
+        loaded = _load_task(settings).expand(pack=packs)
+        announced = _announce(source.name, packs)
+        loaded >> announced >> _verdict(packs, skippable=True)
+
+    return build()
+
+
+def one_off_dag(settings: Settings) -> DAG:
+    """`ingest_one_off`: a person's own files or lines, checked or loaded now."""
+
+    @dag(
+        dag_id=ONE_OFF_DAG,
+        schedule=None,
+        tags=["landfall"],
+        description="Check or load files in S3, or lines that you paste",
+        doc_md=texts.ONE_OFF_DOC,
+        params=one_off_params(settings),
+        **COMMON | {"max_active_runs": 4},
+    )
+    def build() -> None:
+        @task(multiple_outputs=True)
+        def collect() -> dict[str, Packs]:
+            """Find the files that were named; store pasted lines first."""
+            from pathlib import Path
+
+            from airflow.configuration import AIRFLOW_HOME
+
+            from ingest.airflow import one_off, steps
+            from ingest.airflow.world import open_world, task_settings
+
+            context = get_current_context()
+            with open_world() as pipeline:
+                request = one_off.Request.from_params(context["params"])
+                files = one_off.collect(
+                    pipeline,
+                    task_settings(os.environ),
+                    request,
+                    run_id=context["run_id"],
+                    asked_at=context["dag_run"].run_after,
+                    pasted_folder=Path(AIRFLOW_HOME) / "landfall" / "pasted",
+                )
+                packs = steps.packed(pipeline, files)
+            return {"load": packs, "check": []} if request.action == "load" else {"load": [], "check": packs}
+
+        @task(map_index_template=LABEL)
+        def check(pack: dict[str, Any]) -> Results:
+            """Judge one pack; load nothing."""
+            from ingest.airflow import steps
+            from ingest.airflow.world import open_world
+
+            with open_world() as pipeline:
+                return _labelled(steps.check(pipeline, pack))
+
+        packs = collect()
+        loaded = _load_task(settings).expand(pack=packs["load"])
+        checked = check.expand(pack=packs["check"])
+        announced = _announce(ONE_OFF, packs["load"])
+        loaded >> announced
+        [announced, checked] >> _verdict(packs["load"], skippable=False)
+
+    return build()
+
+
+def reconcile_dag() -> DAG:
+    """`ingest_reconcile`: daily, what the other runs may have missed."""
+
+    @dag(
+        dag_id=RECONCILE_DAG,
+        schedule="@daily",
+        tags=["landfall"],
+        description="Files that wait, that are stuck, that are nowhere",
+        doc_md=texts.RECONCILE_DOC,
+        **COMMON,
+    )
+    def build() -> None:
+        @task
+        def reconcile() -> dict[str, Any]:
+            """Hold the buckets against the ledger; fail, with each difference named."""
+            from airflow.sdk.exceptions import AirflowFailException
+
+            from ingest.airflow import steps
+            from ingest.airflow.tables import named
+            from ingest.airflow.world import open_world
+
+            with open_world() as pipeline:
+                told = steps.reconcile(pipeline)
+            if differences := told["differences"]:
+                get_current_context()["ti"].xcom_push("return_value", told)
+                raise AirflowFailException(f"{len(differences):,} things to look at:\n{named(differences)}")
+            return told
+
+        reconcile()
+
+    return build()
+
+
+def config_errors_dag(problems: list[str]) -> DAG:
+    """Wrong settings, where a person sees them: red on the first page until they are mended."""
+
+    @dag(
+        dag_id=CONFIG_ERRORS_DAG,
+        dag_display_name="Landfall: wrong settings",
+        schedule="@hourly",
+        tags=["landfall"],
+        description=texts.one_line(problems),
+        doc_md=texts.config_errors_doc(problems),
+        **COMMON,
+    )
+    def build() -> None:
+        @task(retries=0)
+        def settings_are_wrong() -> None:
+            """Fail, saying which."""
+            from airflow.sdk.exceptions import AirflowFailException
+
+            raise AirflowFailException("\n".join(problems))
+
+        settings_are_wrong()
+
+    return build()
+
+
+def airflow_schedule(schedule: str | int | None) -> str | timedelta | None:
+    """Seconds become a timedelta; a preset or cron expression is Airflow's own. Raises ValueError for any other text."""
+    if isinstance(schedule, int):
+        return timedelta(seconds=schedule)
+    if schedule is not None and not schedule.startswith("@"):
+        from croniter import croniter
+
+        croniter(schedule)
+    return schedule
+
+
+def asset_of(source: str) -> Asset:
+    """What other DAGs wait for: `schedule=[Asset("landfall/website")]`."""
+    return Asset(f"landfall/{source}")
+
+
+# What a mapped task is called: what it loads, and once it is done, what a person should know.
+LABEL: Final = "{{ task.op_kwargs['pack']['name'] }}{{ outcome | default('') }}"
+
+
+def _labelled(results: Results) -> Results:
+    from ingest.airflow.tables import outcome
+
+    get_current_context()["outcome"] = outcome(results)  # type: ignore[typeddict-unknown-key]
+    return results
+
+
+def _load_task(settings: Settings) -> Any:
+    # Judging uses every core of a host; with an embedded warehouse all tasks are on one. Its writers wait for each other in
+    # the adapter, so no pool is needed.
+    at_once = 2 if settings.warehouse_url.startswith("duckdb:") else None
+
+    @task(map_index_template=LABEL, max_active_tis_per_dag=at_once)
+    def load(pack: dict[str, Any]) -> Results:
+        """Judge one pack of files and load it in one transaction."""
+        from ingest.airflow import steps
+        from ingest.airflow.world import open_world
+
+        context = get_current_context()
+        force = bool(context["params"].get("force", False))
+        with open_world() as pipeline:
+            return _labelled(steps.load(pipeline, pack, context["run_id"], force=force))
+
+    return load
+
+
+def _announce(source: str, packs: Any) -> Any:
+    """One asset event for each file that the run loaded.
+
+    An alias, since it is the only outlet that carries several events with an `extra` each. Airflow keeps them only if the
+    task succeeds, and a retry or a cleared run first looks at what it has told already.
+    """
+    alias = AssetAlias(f"landfall/{source}")
+
+    @task(outlets=[alias], inlets=[alias], trigger_rule="none_skipped")
+    def announce(packs: Packs) -> int:
+        """Tell other DAGs which files are in the warehouse now."""
+        from ingest.airflow import steps
+        from ingest.airflow.world import open_world
+
+        context = get_current_context()
+        run_id, dag_id = context["run_id"], context["dag"].dag_id
+        told = context["inlet_events"][alias].after(context["dag_run"].run_after.isoformat())
+        announced = {
+            str(event.extra.get("file_id"))
+            for event in told
+            if (event.source_dag_id, event.source_run_id) == (dag_id, run_id)
+        }
+        with open_world() as pipeline:
+            extras = steps.unannounced(pipeline, packs or [], run_id, announced)
+        for extra in extras:
+            context["outlet_events"][alias].add(asset_of(extra["source"]), extra=extra)
+        return len(extras)
+
+    return announce(packs)
+
+
+def _verdict(packs: Any, *, skippable: bool) -> Any:
+    @task(trigger_rule="none_skipped" if skippable else "all_done")
+    def verdict(packs: Packs) -> Mapping[str, Any]:
+        """Say what became of the files; fail if one could not be loaded."""
+        from airflow.sdk.exceptions import AirflowFailException
+
+        from ingest.airflow import steps
+        from ingest.airflow.tables import named
+        from ingest.airflow.world import open_world
+
+        ti = get_current_context()["ti"]
+        parts = ti.xcom_pull(task_ids=["load"]) + ti.xcom_pull(task_ids=["check"])
+        results = [result for part in parts for result in part or []]
+        with open_world() as pipeline:
+            told = steps.verdict(pipeline, packs or [], results)
+        if told["not_loaded"]:
+            ti.xcom_push("return_value", told)
+            missing = told["not_loaded"]
+            raise AirflowFailException(f"{len(missing):,} files could not be loaded:\n{named(missing)}")
+        return told
+
+    return verdict(packs)
+
+
+def one_off_params(settings: Settings) -> dict[str, Param]:
+    """The form. Every field explains itself; the ones that most people need come first."""
+    sources = sorted(settings.sources)
+    return {
+        "files": Param(
+            None,
+            type=["null", "array"],
+            items={"type": "string"},
+            title="Files in S3",
+            description="One address a line: s3://bucket/key for a file, s3://bucket/prefix/ for all below it.",
+        ),
+        "lines": Param(
+            None,
+            type=["null", "string"],
+            format="multiline",
+            maxLength=PASTED_AT_MOST,
+            title="Or paste lines",
+            description=f"As they would stand in a file, one JSON object a line; {PASTED_AT_MOST:,} characters at most.",
+        ),
+        "action": Param(
+            "load",
+            type="string",
+            enum=["load", "check"],
+            values_display={"load": "Load into the warehouse", "check": "Only check, load nothing"},
+            title="What to do",
+            description="A file that is in the warehouse already is never loaded twice.",
+        ),
+        "format": Param(
+            None,
+            type=["null", "string"],
+            enum=[None, *FORMATS],
+            title="Format",
+            description="Leave empty for the source's format, or kissmetrics where no source is chosen.",
+        ),
+        "source": Param(
+            None,
+            type=["null", "string"],
+            enum=[None, *sources],
+            title="As if found by",
+            description="A source whose rules and limits apply. Leave empty for none.",
+        ),
+        "force": Param(
+            False,
+            type="boolean",
+            title="Load anew",
+            description="Put the file in the place of its former rows, and past its limits if it was rejected.",
+        ),
+    }

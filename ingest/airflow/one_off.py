@@ -1,0 +1,128 @@
+"""What a person asks for in the form of `ingest_one_off`, turned into files.
+
+Pasted lines become an object (or a local file) before anything else is done with them, so that from there on they are a source
+file like any other: same judging, same ledger, failed lines kept and mended in the same way.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from ingest.errors import ConfigError, ObjectGone
+from ingest.settings import Settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+    from ingest.core.source import SourceFile
+    from ingest.pipeline import Pipeline
+
+PASTED_AT_MOST: Final = 262_144  # characters: the form's values are kept in Airflow's own database
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """The form, read. `source` and `format` are None where the person left the choice to us."""
+
+    files: tuple[str, ...] = ()
+    lines: str = ""
+    source: str | None = None
+    format: str | None = None
+    action: Literal["load", "check"] = "load"
+    force: bool = False
+
+    @classmethod
+    def from_params(cls, params: Mapping[str, Any]) -> "Request":
+        """Read the form's values. Raises ConfigError, a sentence for each thing that is wrong."""
+        files = tuple(uri for line in params.get("files") or [] if (uri := line.strip()))
+        lines: str = params.get("lines") or ""
+        problems = [f"{uri} is not an S3 address: write s3://bucket/key or s3://bucket/prefix/" for uri in files
+                    if not uri.startswith("s3://")]  # fmt: skip
+        if not files and not lines.strip():
+            problems.append("Name at least one S3 address, or paste lines.")
+        if problems:
+            raise ConfigError(*problems)
+        return cls(
+            files=files,
+            lines=lines if lines.strip() else "",
+            source=params.get("source") or None,
+            format=params.get("format") or None,
+            action=params.get("action") or "load",
+            force=bool(params.get("force")),
+        )
+
+
+def collect(
+    pipeline: "Pipeline", settings: Settings, request: Request, *, run_id: str, asked_at: datetime, pasted_folder: Path
+) -> "list[SourceFile]":
+    """The source files that a request names, pasted lines among them, in the order in which they were named.
+
+    Raises:
+        ConfigError: a bucket that may not be read from here, or an address under which there is nothing.
+    """
+    allowed = readable_buckets(settings)
+    if refused := sorted({bucket_of(uri) for uri in request.files} - allowed):
+        raise ConfigError(
+            *(
+                f"The bucket {bucket} may not be read from here. Let an operator add it to allowed_buckets in ingest.toml."
+                for bucket in refused
+            )
+        )
+    addresses = list(request.files)
+    if request.lines:
+        addresses.append(keep_pasted(settings, request.lines, run_id, asked_at, pasted_folder))
+    files = []
+    for address in addresses:
+        try:
+            files += pipeline.locate(address, source=request.source, format=request.format)
+        except ObjectGone as error:  # for a person at a form there is nothing to wait for
+            raise ConfigError(str(error)) from error
+    return list({file.file_id: file for file in files}.values())
+
+
+def readable_buckets(settings: Settings) -> set[str]:
+    """Buckets of sources, the one for uploads, and what an operator allowed: nothing else is read for a form."""
+    buckets = {source.bucket for source in settings.sources.values()} | set(settings.allowed_buckets)
+    return buckets | ({settings.uploads_bucket} if settings.uploads_bucket else set())
+
+
+def bucket_of(uri: str) -> str:
+    """`acme` of `s3://acme/landing/1.json`."""
+    return uri.removeprefix("s3://").split("/", 1)[0]
+
+
+def keep_pasted(settings: Settings, lines: str, run_id: str, asked_at: datetime, folder: Path) -> str:
+    """Store pasted lines under a name of our own making and say where. The same run always gives the same file.
+
+    A browser's form sends CRLF; that is left as it is, since a line's end is not part of it.
+    """
+    content = lines.encode("utf-8", "surrogatepass")
+    name = f"pasted-{asked_at:%Y-%m-%dT%H%M%S}-{sha256(run_id.encode() + content).hexdigest()[:12]}.json"
+    if settings.uploads_bucket:
+        from ingest.airflow.world import s3_client
+
+        key = f"{settings.uploads_prefix}{asked_at:%Y/%m/%d}/{name}"
+        _put_once(s3_client(None), settings.uploads_bucket, key, content)
+        return f"s3://{settings.uploads_bucket}/{key}"
+    path = folder / name
+    if not path.exists():  # written anew it would have arrived later: another time for untimed lines
+        folder.mkdir(parents=True, exist_ok=True)
+        written = path.with_suffix(".part")
+        written.write_bytes(content)
+        written.rename(path)
+    return str(path.resolve())
+
+
+def _put_once(client: "S3Client", bucket: str, key: str, content: bytes) -> None:
+    """Put an object unless it is there: a second version of it would be another source file."""
+    from botocore.exceptions import ClientError
+
+    try:
+        client.head_object(Bucket=bucket, Key=key)
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
+            raise
+        client.put_object(Bucket=bucket, Key=key, Body=content, ContentType="application/json")

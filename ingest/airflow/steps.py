@@ -1,0 +1,189 @@
+"""What the tasks do: plain functions over plain values, since XCom carries keys, counts and states, never lines.
+
+Exactly once is the ledger's promise, so every step may be repeated, cleared or run twice at once.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+
+from ingest.airflow import tables
+from ingest.core.schema import codes
+from ingest.core.source import LOCAL_BUCKET, SourceFile
+from ingest.ports import Counts
+from ingest.reconcile import reconcile as compare
+from ingest.report import check_report
+
+if TYPE_CHECKING:
+    from ingest.pipeline import Pipeline
+
+log = logging.getLogger(__name__)
+
+RUN_AT_MOST: Final = 50_000  # files in one run, so that its manifest fits in XCom; the next run takes the rest
+NOT_LOADED: Final = ("retrying", "rejected")  # what turns a run red
+_EXPLAINED_AT_MOST = 1_000  # failed lines of one file that a log's table is made from
+
+Pack = dict[str, Any]  # {"name": what the task is called, "files": [SourceFile.to_dict(), …]}
+Result = dict[str, Any]  # {"file", "state", "lines", …}: see _counted
+
+
+def discover(pipeline: "Pipeline", source: str) -> list[Pack]:
+    """The manifest of a run, packed into tasks: what is in the bucket and not in the ledger."""
+    found = pipeline.discover(source)
+    log.info("discovered source=%s pending=%d ignored=%d", source, len(found.pending), found.ignored)
+    if found.ignored_names:
+        log.info("no rule takes, for example: %s", ", ".join(found.ignored_names[:20]))
+    if len(found.pending) > RUN_AT_MOST:
+        log.warning("taking the first %d of %d files; the next run takes the rest", RUN_AT_MOST, len(found.pending))
+    return packed(pipeline, found.pending[:RUN_AT_MOST])
+
+
+def packed(pipeline: "Pipeline", files: Sequence[SourceFile]) -> list[Pack]:
+    """Files in packs of a sensible size, each named by what it holds."""
+    return [
+        {"name": tables.pack_name([file.key for file in pack]), "files": [file.to_dict() for file in pack]}
+        for pack in pipeline.pack(files)
+    ]
+
+
+def load(pipeline: "Pipeline", pack: Pack, run_id: str, *, force: bool = False) -> list[Result]:
+    """Load one pack. A file that cannot be loaded says so in its result; only a world that does not answer raises."""
+    files = {file.file_id: file for file in map(SourceFile.from_dict, pack["files"])}
+    results = [
+        _counted(files[found.file_id], found.state, found.counts, found.error)
+        for found in pipeline.load(list(files.values()), run_id=run_id, force=force)
+    ]
+    tables.log_table(log, f"{len(results):,} files", results[: tables.NAMED_AT_MOST])
+    return results
+
+
+def check(pipeline: "Pipeline", pack: Pack) -> list[Result]:
+    """Judge one pack and load nothing."""
+    results = []
+    for file in (SourceFile.from_dict(file) for file in pack["files"]):
+        with pipeline.judged([file]) as staging:
+            (staged,) = staging.files
+            state = "checked" if staged.outcome == "loaded" else staged.outcome
+            results.append(_counted(file, state, staged.counts, staged.error))
+            failed = check_report(staging)["failures"]
+        results[-1]["codes"] = dict(Counter(code for line in failed for code in line["codes"]))
+        for line in failed[: tables.NAMED_AT_MOST]:
+            log.info("%s line %d%s: %s", file.uri, line["line"], line["item"], ", ".join(line["codes"]))
+    tables.log_table(log, f"Checked {len(results):,} files, loaded none", results[: tables.NAMED_AT_MOST])
+    return results
+
+
+def unannounced(
+    pipeline: "Pipeline", packs: Sequence[Pack], run_id: str, announced: Collection[str]
+) -> list[dict[str, Any]]:
+    """What is still to be told of the files that this run loaded: one `extra` a file, with its source beside it.
+
+    Read from the ledger, not from what the loading tasks returned: one that died after its commit returned nothing.
+    The manifest is asked too, since runs of two DAGs may have the same id.
+    """
+    manifest = {SourceFile.from_dict(file).file_id for pack in packs for file in pack["files"]}
+    return [
+        {
+            "source": row["source"],
+            "file_id": row["file_id"],
+            "action": "loaded",
+            "file": row["key"] if row["bucket"] == LOCAL_BUCKET else f"s3://{row['bucket']}/{row['key']}",
+        }
+        | {name: row[name] for name in ("lines", "records", "sets", "aliases", "failed", "repaired", "duplicates")}
+        for row in pipeline.warehouse.files({"run_id": run_id, "state": "loaded"})
+        if row["file_id"] in manifest and row["file_id"] not in announced
+    ]
+
+
+def verdict(pipeline: "Pipeline", packs: Sequence[Pack], results: Sequence[Result]) -> dict[str, Any]:
+    """What became of the files of a run: totals, the failed lines by code, and `not_loaded`, a sentence for each.
+
+    Files whose task died are looked up in the ledger, since it may have committed them before.
+    """
+    known = {result["file_id"]: result for result in results}
+    manifest = [SourceFile.from_dict(file) for pack in packs for file in pack["files"]]
+    lost = {file.file_id: file for file in manifest if file.file_id not in known}
+    for file_id, found in pipeline.warehouse.known(list(lost)).items():
+        known[file_id] = _counted(lost.pop(file_id), found.state, found.counts, found.error)
+
+    files = list(known.values())
+    states = Counter(file["state"] for file in files)
+    with_failures = [file for file in files if file["failed"]]
+    not_loaded = [f"{file['file']}: {file['state']}, {file['error']}" for file in files if file["state"] in NOT_LOADED]
+    not_loaded += [f"{file.uri}: its task did not end; the task's log says why" for file in lost.values()]
+
+    tables.log_table(log, "Files by state", [{"state": state, "files": count} for state, count in states.items()])
+    by_code: list[dict[str, Any]] = []
+    if with_failures:
+        by_code = failed_lines_by_code(pipeline, with_failures)
+        failed = sum(file["failed"] for file in with_failures)
+        shown = [
+            {name: file[name] for name in ("file", "state", "lines", "failed", "file_id")} for file in with_failures
+        ]
+        tables.log_table(
+            log,
+            f"{failed:,} lines failed, in {len(with_failures):,} files",
+            shown[: tables.NAMED_AT_MOST],
+            level=logging.WARNING,
+        )
+        tables.log_table(log, "Why", by_code, level=logging.WARNING)
+        log.warning("To mend them: ingest failures FILE_ID --lines")
+    return {
+        "states": dict(states),
+        "failed_lines": sum(file["failed"] for file in with_failures),
+        "failed_by_code": by_code,
+        "files_with_failed_lines": [file["file"] for file in with_failures[: tables.NAMED_AT_MOST]],
+        "not_loaded": not_loaded,
+    }
+
+
+def reconcile(pipeline: "Pipeline") -> dict[str, Any]:
+    """What was compared, and `differences`, a sentence for each."""
+    found = compare(pipeline)
+    rows = [asdict(difference) for difference in found.differences]
+    tables.log_table(log, f"{len(rows):,} differences", rows[: tables.NAMED_AT_MOST])
+    return {
+        "compared": found.compared,
+        "ignored": found.ignored,
+        "differences": [f"{row['source']} {row['key']}: {row['what']}. {row['explanation']}" for row in rows],
+    }
+
+
+def failed_lines_by_code(pipeline: "Pipeline", files: Sequence[Result]) -> list[dict[str, Any]]:
+    """How many failed lines broke which rule, the most frequent first, with a line to look at and what to do."""
+    counts: Counter[str] = Counter()
+    first: dict[str, str] = {}
+    for file in files[: tables.NAMED_AT_MOST]:
+        counts.update(file.get("codes", {}))
+        if "codes" in file:  # checked, not loaded: there is nothing to look up
+            continue
+        with pipeline.warehouse.failed_lines(file["file_id"]) as lines:
+            for line in islice(lines, _EXPLAINED_AT_MOST):
+                for code in line["codes"]:
+                    counts[code] += 1
+                    first.setdefault(code, f"line {line['line']} of {file['file']}")
+    remedies = {code: meaning.remedy for file in files for code, meaning in codes(file["format"]).items()}
+    return [
+        {"code": code, "lines": count, "first": first.get(code), "remedy": remedies.get(code)}
+        for code, count in counts.most_common()
+    ]
+
+
+def _counted(file: SourceFile, state: str, counts: Counts, error: str | None) -> Result:
+    return {
+        "file": file.uri,
+        "state": state,
+        "lines": counts.lines,
+        "records": counts.records,
+        "sets": counts.sets,
+        "aliases": counts.aliases,
+        "failed": counts.failed,
+        "repaired": counts.repaired,
+        "duplicates": counts.duplicates,
+        "error": error,
+        "format": file.format,
+        "file_id": file.file_id,
+    }

@@ -1,0 +1,60 @@
+"""What a person reads in Airflow: tables for a task's log, the names of mapped tasks, sentences for a red run.
+
+No raw lines and no values: whoever may read a DAG may read its logs.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+NAMED_AT_MOST = 20  # files in one sentence or table; the ledger has them all
+_LABEL = 180  # Airflow keeps 250 characters of a mapped task's name
+
+
+def shorten(text: str, length: int = _LABEL) -> str:
+    """A text cut in its middle: the end of a key tells more than the folder it is in."""
+    return text if len(text) <= length else f"{text[: length // 3]}…{text[-(length - length // 3 - 1) :]}"
+
+
+def pack_name(keys: Sequence[str]) -> str:
+    """What a mapped task is called: the first file, and how many come with it."""
+    return shorten(keys[0]) + (f" and {len(keys) - 1:,} more" if len(keys) > 1 else "")
+
+
+def outcome(results: Iterable[Mapping[str, Any]]) -> str:
+    """The end of a mapped task's name, once it is done; empty when there is nothing to say."""
+    files = list(results)
+    failed = sum(file["failed"] for file in files)
+    states = {state: sum(file["state"] == state for file in files) for state in ("retrying", "rejected", "held")}
+    said = [f"{failed:,} failed line{'s' * (failed != 1)}"] if failed else []
+    said += [f"{count:,} {state}" for state, count in states.items() if count]
+    return f": {', '.join(said)}" if said else ""
+
+
+def log_table(log: logging.Logger, title: str, rows: Sequence[Mapping[str, Any]], *, level: int = logging.INFO) -> None:
+    """Write a table to a task's log, a line a row, columns aligned for the log's fixed-width letters."""
+    log.log(level, "%s", title)
+    if not rows:
+        return
+    columns = list(rows[0])
+    cells = [[shorten(_text(row.get(column)), 90) for column in columns] for row in rows]
+    numeric = [all(isinstance(row.get(column), int | None) for row in rows) for column in columns]
+    widths = [max(len(column), *(len(line[at]) for line in cells)) for at, column in enumerate(columns)]
+    for line in [columns, ["-" * width for width in widths], *cells]:
+        padded = [
+            text.rjust(width) if right else text.ljust(width)
+            for text, width, right in zip(line, widths, numeric, strict=True)
+        ]
+        log.log(level, "    %s", "  ".join(padded).rstrip())
+
+
+def named(sentences: Sequence[str]) -> str:
+    """The first few of many, and how many more."""
+    more = len(sentences) - NAMED_AT_MOST
+    return "\n".join(sentences[:NAMED_AT_MOST]) + (f"\nand {more:,} more: see the ledger" if more > 0 else "")
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -1,0 +1,73 @@
+"""What Airflow shows of a DAG: written for the data engineer who meets it for the first time."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from ingest.settings import Source
+
+_TASKS: Final = """
+| task | does |
+| --- | --- |
+| `discover` | lists the bucket and takes away what the ledger knows |
+| `load` | one task for each pack of files, named by what it loads; once done its name tells failed lines |
+| `announce` | one asset event for each file that this run loaded |
+| `verdict` | **red if a file could not be loaded**, and names it. Its log has the failed lines by code |
+
+Retrying, clearing or running it twice at once loads nothing twice: the ledger in the warehouse decides.
+"""
+
+
+def source_doc(source: Source) -> str:
+    """What this DAG loads, when, and what to do when it is red."""
+    schedule = f"every {source.schedule} seconds" if isinstance(source.schedule, int) else f"`{source.schedule}`"
+    return f"""
+### New {source.format} files of `{source.name}`
+
+Loads what is new under `s3://{source.bucket}/{source.prefix}`{f" (`{source.pattern}`)" if source.pattern else ""},
+{schedule if source.schedule else "when it is started by hand"}. A file is in the warehouse once and whole, or not at all;
+lines that break a rule are kept in `failed_lines`, where `ingest failures FILE_ID --lines` gets them to be mended.
+{_TASKS}
+**Red?** The verdict names the file and why. What did not answer is tried again by later runs, less and less often; a rejected
+file waits for a person. Nothing is held up by it.
+
+**To run when files have arrived:** `schedule=[Asset("landfall/{source.name}")]`; `extra` of the event has `file_id`, `action`
+and the counts.
+"""
+
+
+ONE_OFF_DOC: Final = f"""
+### Your own files or lines, now
+
+Trigger it and fill in the form: addresses in S3, or pasted lines; check or load. Only buckets of sources, the one for uploads and
+`allowed_buckets` of `ingest.toml` are read. The way is the same as for scheduled files, the ledger included.
+{
+    _TASKS.replace(
+        "lists the bucket and takes away what the ledger knows", "finds the files; stores pasted lines"
+    ).replace("`discover`", "`collect`")
+}
+"""
+
+RECONCILE_DOC: Final = """
+### Was anything missed?
+
+Holds every source's bucket against the ledger: files that should have been loaded by now, files that are tried again and again, files
+that are stuck. Red if there is something to look at, and says what.
+"""
+
+
+def config_errors_doc(problems: Sequence[str]) -> str:
+    """The wrong settings, as a list."""
+    listed = "\n".join(f"- {problem}" for problem in problems)
+    return f"""
+### Some settings are wrong
+
+{listed}
+
+The sound sources are loaded as usual. Mend `ingest.toml` (its path is in `INGEST_CONFIG`) or the environment; this DAG is gone as soon as
+Airflow has read it again.
+"""
+
+
+def one_line(problems: Sequence[str]) -> str:
+    """For the list of DAGs."""
+    return problems[0] if len(problems) == 1 else f"{len(problems)} settings are wrong. {problems[0]}"

@@ -1,0 +1,83 @@
+"""Where a task meets the world: settings, credentials and the warehouse, as Airflow's connections name them.
+
+Credentials are Airflow's own: `aws_conn_id` of a source, and `landfall_warehouse`, which may hold the warehouse's URL.
+Imports of boto3 and of the warehouse stand inside: the scheduler reads the DAGs without them.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from ingest.errors import ConfigError
+from ingest.settings import Settings, Source, load_settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+    from ingest.pipeline import Pipeline
+
+WAREHOUSE_CONNECTION = "landfall_warehouse"
+DEFAULT_AWS_CONNECTION = "aws_default"
+
+
+@contextmanager
+def open_world() -> Iterator["Pipeline"]:
+    """The pipeline of this task. A wrong setting fails the task for good; whatever else is wrong is tried again."""
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from ingest.wiring import open_pipeline
+
+    try:
+        with open_pipeline(task_settings(os.environ), client_for=s3_client) as pipeline:
+            yield pipeline
+    except ConfigError as error:
+        raise AirflowFailException(str(error)) from error
+
+
+def task_settings(environment: Mapping[str, str]) -> Settings:
+    """The settings, with the warehouse of the connection if there is one.
+
+    Raises:
+        ConfigError: the connection and INGEST_WAREHOUSE name different warehouses.
+    """
+    settings = load_settings(environment, sound_only=True)
+    url = connected_warehouse()
+    if url is None:
+        return settings
+    connected = load_settings({**environment, "INGEST_WAREHOUSE": url}, sound_only=True).warehouse_url
+    if "INGEST_WAREHOUSE" in environment and connected != settings.warehouse_url:
+        raise ConfigError(
+            f"INGEST_WAREHOUSE and Airflow's connection {WAREHOUSE_CONNECTION} name different warehouses. "
+            "Loading into two would count nothing twice but split the ledger: remove one of them."
+        )
+    return replace(settings, warehouse_url=connected)
+
+
+def connected_warehouse() -> str | None:
+    """The URL that the connection `landfall_warehouse` gives: its extra `url`, else its own fields."""
+    from airflow.sdk import Connection
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    try:
+        connection = Connection.get(WAREHOUSE_CONNECTION)
+    except AirflowNotFoundException:
+        return None
+    extra: dict[str, Any] = connection.extra_dejson
+    if url := extra.get("url"):
+        return str(url)
+    scheme, rest = connection.get_uri().split("://", 1)
+    if scheme == "duckdb":
+        rest = unquote(rest)  # Airflow escapes the slashes of a path
+    return f"{'postgresql' if scheme == 'postgres' else scheme}://{rest}"
+
+
+def s3_client(source: Source | None) -> "S3Client":
+    """A client with the credentials of the source's connection; of `aws_default` where there is no source."""
+    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+
+    hook = S3Hook(aws_conn_id=source.aws_conn_id if source else DEFAULT_AWS_CONNECTION)
+    client: S3Client = hook.get_conn()
+    return client

@@ -1,0 +1,138 @@
+"""What the demo shows: files dropped in two rounds, the runs that load them, and what is then in the warehouse."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from ingest.cli.output import say, write_table
+from ingest.demo import samples
+from ingest.demo.processes import Processes
+from ingest.demo.stack import PASSWORD, USER, Stack, wait_for
+from ingest.pipeline import Pipeline
+from ingest.report import by_code
+from ingest.settings import load_settings
+from ingest.wiring import open_pipeline
+
+DAG_ID: Final = f"ingest_{samples.SOURCE}"
+
+
+def play(stack: Stack, processes: Processes, tell: Callable[[str], None], *, stays: bool) -> bool:
+    """Play the two rounds and show the outcome. True if every expected row is there."""
+    with open_pipeline(load_settings(stack.environment)) as pipeline:
+        stack.s3().create_bucket(Bucket=samples.BUCKET)
+        told: set[str] = set()
+        for files, expected, why in (
+            (samples.FIRST_ROUND, samples.EXPECTED_FIRST, "sample files"),
+            (samples.SECOND_ROUND, samples.EXPECTED_FILES, "a changed file under a known key, and a vendor's retry"),
+        ):
+            _drop(stack, files)
+            tell(f"dropped in s3://{samples.BUCKET}/{samples.PREFIX}: {why}")
+            wait_for(lambda wanted=expected: _states(pipeline) == wanted, "the expected ledger", processes)
+            for run_id in sorted({row["run_id"] for row in pipeline.warehouse.files({})} - told):
+                wait_for(lambda run=run_id: _run_state(stack, run) != "running", f"the end of {run_id}", processes)
+                tell(f"{DAG_ID}: run {run_id} {_run_state(stack, run_id)}, {_loaded_by(stack, run_id)}")
+                told.add(run_id)
+        _show(pipeline)
+        wrong = _wrong(pipeline)
+    say("")
+    for sentence in wrong or ["Every expected row is there, and none besides."]:
+        say(sentence)
+    if stays:
+        say(
+            f"\nAirflow: {stack.url}/dags/{DAG_ID}  login {USER}, password {PASSWORD}"
+            f"\nYour own questions, in another terminal:"
+            f'\n  INGEST_CONFIG={stack.environment["INGEST_CONFIG"]} ingest sql "select * from events"'
+            "\nCtrl-C ends it."
+        )
+    return not wrong
+
+
+def _drop(stack: Stack, files: Mapping[str, bytes]) -> None:
+    client = stack.s3()
+    for name, content in files.items():
+        client.put_object(Bucket=samples.BUCKET, Key=samples.PREFIX + name, Body=content)
+
+
+def _states(pipeline: Pipeline) -> dict[tuple[str, str], int]:
+    rows = pipeline.warehouse.files({})
+    return dict(Counter((row["key"].removeprefix(samples.PREFIX), row["state"]) for row in rows))
+
+
+def _run_state(stack: Stack, run_id: str) -> str:
+    return str(stack.get(f"/api/v2/dags/{DAG_ID}/dagRuns/{_quoted(run_id)}")["state"])
+
+
+def _loaded_by(stack: Stack, run_id: str) -> str:
+    tasks = stack.get(f"/api/v2/dags/{DAG_ID}/dagRuns/{_quoted(run_id)}/taskInstances")["task_instances"]
+    return "; ".join(f"load [{task['rendered_map_index']}]" for task in tasks if task["task_id"] == "load")
+
+
+def _quoted(run_id: str) -> str:
+    from urllib.parse import quote
+
+    return quote(run_id, safe="")
+
+
+def _show(pipeline: Pipeline) -> None:
+    columns = ("state", "lines", "records", "sets", "aliases", "failed", "repaired", "duplicates")
+    ledger = sorted(pipeline.warehouse.files({}), key=lambda row: row["file_no"])
+    write_table(
+        "The ledger: every file, and what became of it",
+        ("file", *columns),
+        [(row["key"].removeprefix(samples.PREFIX), *(row[name] for name in columns)) for row in ledger],
+    )
+    write_table(
+        "Failed lines by code, kept to be mended",
+        ("code", "lines", "problem", "remedy"),
+        [(code, count, meaning.problem, meaning.remedy) for code, count, meaning in by_code("kissmetrics", _failed(pipeline))],
+    )
+    write_table(
+        "Some events (view `events`: each fact once)",
+        ("occurred_at", "person_id", "event", "properties"),
+        _query(
+            pipeline,
+            "SELECT strftime(occurred_at, '%Y-%m-%d %H:%M:%S') AS at, person_id, event, properties"
+            " FROM events ORDER BY occurred_at DESC LIMIT 6",
+        ),
+    )
+    write_table(
+        "The people (view `people`: aliases joined, latest properties)",
+        ("person_id", "identities", "properties"),
+        _query(pipeline, "SELECT person_id, identities, properties FROM people ORDER BY person_id"),
+    )
+
+
+def _failed(pipeline: Pipeline) -> list[dict[str, Any]]:
+    found = []
+    for row in pipeline.warehouse.files({}):
+        with pipeline.warehouse.failed_lines(row["file_id"]) as lines:
+            found += list(lines)
+    return found
+
+
+def _query(pipeline: Pipeline, sql: str) -> list[tuple[Any, ...]]:
+    with pipeline.warehouse.query(sql) as result:
+        return [tuple(row.values()) for row in result.reader.read_all().to_pylist()]
+
+
+def _wrong(pipeline: Pipeline) -> list[str]:
+    """A sentence for each count that is not as expected."""
+    loaded = pipeline.warehouse.files({"state": "loaded"})
+    ((events, people),) = _query(pipeline, "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM people)")
+    found = {
+        "events": events,
+        "people": people,
+        "records": sum(row["records"] for row in loaded),
+        "sets": sum(row["sets"] for row in loaded),
+        "aliases": sum(row["aliases"] for row in loaded),
+        "failed lines": len(_failed(pipeline)),
+        "repaired lines": sum(row["repaired"] for row in loaded),
+    }
+    codes = {code: count for code, count, _ in by_code("kissmetrics", _failed(pipeline))}
+    pairs = ((samples.EXPECTED_FILES, _states(pipeline)), (samples.EXPECTED_COUNTS, found), (samples.EXPECTED_CODES, codes))
+    return [
+        f"WRONG: {name}: expected {expected.get(name, 0)}, found {actual.get(name, 0)}"
+        for expected, actual in pairs
+        for name in sorted({*expected, *actual}, key=str)
+        if expected.get(name, 0) != actual.get(name, 0)
+    ]

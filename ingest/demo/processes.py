@@ -1,0 +1,111 @@
+"""Processes that never outlive the demo: each in a session of its own, ended with all its children in any case.
+
+Three nets: a person's Ctrl-C or a signal ends them in order; what a process left behind is found by a mark in its environment; and
+if this process is killed outright, the kernel tells the others.
+"""
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+_PR_SET_PDEATHSIG = 1
+_MARK = "LANDFALL_DEMO"
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Processes:
+    """What was started here, by name. Leaving the `with` block ends all of it."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._mark = uuid4().hex
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        logs.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> "Processes":
+        return self
+
+    def start(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Start a process that lasts."""
+        with self.log(name).open("ab") as log:
+            self._running[name] = subprocess.Popen(
+                command,
+                env={**environment, _MARK: self._mark},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509 - the demo has one thread
+            )
+
+    def run(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Start a process and wait for its end. Raises ProcessDied unless it ends well."""
+        self.start(name, command, environment)
+        status = self._running[name].wait()
+        del self._running[name]
+        if status:
+            raise ProcessDied(name, status, self.log(name))
+
+    def check(self) -> None:
+        """Raises ProcessDied if one of them has ended."""
+        for name, process in self._running.items():
+            if (status := process.poll()) is not None:
+                raise ProcessDied(name, status, self.log(name))
+
+    def log(self, name: str) -> Path:
+        """Where a process writes what it has to say."""
+        return self._logs / f"{name}.log"
+
+    def __exit__(self, *_: object) -> None:
+        for process in reversed(self._running.values()):
+            with suppress(ProcessLookupError):
+                process.terminate()  # to the leader: it ends its own children in order
+        patience = time.monotonic() + 15
+        for process in self._running.values():
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.1, patience - time.monotonic()))
+        for process in self._running.values():
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        for pid in self._marked():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _marked(self) -> list[int]:
+        mark = f"{_MARK}={self._mark}".encode()
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if mark in (folder / "environ").read_bytes().split(b"\0"):
+                    found.append(int(folder.name))
+        return found
+
+
+class ProcessDied(Exception):
+    """A process ended that should not have."""
+
+    def __init__(self, name: str, status: int, log: Path) -> None:
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
+        super().__init__(f"{name} ended with status {status}. The end of its log ({log}):\n{tail}")
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [listening.getsockname()[1] for listening in sockets]
+    for listening in sockets:
+        listening.close()
+    return ports
+
+
+def _end_with_parent() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell had it ignored
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
