@@ -365,8 +365,8 @@ def _blocked(settings: Settings, problems: list[str]) -> set[str]:
             if source.prefix.startswith(prefix):
                 blocked.add(source.name)
                 problems.append(
-                    f"source {_shown(source.name)}: prefix cannot be {_shown(source.prefix)}: this program itself writes to"
-                    f" {prefix} and takes no files from there."
+                    f"source {_shown(source.name)}: prefix cannot be {_shown(source.prefix)}: the program itself writes"
+                    f" to {prefix} and takes no files from there."
                 )
     return blocked
 

@@ -1,0 +1,267 @@
+"""Settings: what they may be, and that everything wrong is told at once."""
+
+from dataclasses import fields
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from ingest.errors import ConfigError
+from ingest.settings import SOURCE_SETTINGS, Settings, Source, load_settings
+
+SPEC = """
+[[source]]
+name = "website"
+bucket = "acme-events"
+prefix = "landing/website/"
+format = "kissmetrics"
+schedule = "@hourly"
+changed_file = "new_version"
+existing_files = "load"
+max_failed_share = 0.2
+after_load = "keep"
+expect_every = "24h"
+notify = ["smtp:ops_mail"]
+report_prefix = ""
+aws_conn_id = "aws_default"
+"""
+SOURCE = '[[source]]\nname = "website"\nbucket = "acme-events"\n'
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def load(toml: str, **environ: str) -> Settings:
+    Path("ingest.toml").write_text(toml)
+    return load_settings(environ)
+
+
+def problems(toml: str, **environ: str) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        load(toml, **environ)
+    return caught.value.problems
+
+
+def test_nothing_set(folder: Path) -> None:
+    settings = load_settings({"HOME": "/root", "AWS_PROFILE": "x"})
+    assert settings == Settings(warehouse_url=f"duckdb:///{folder}/warehouse.duckdb")
+
+
+def test_the_example_of_the_contract(folder: Path) -> None:
+    settings = load(SPEC)
+    assert settings.config_path == folder / "ingest.toml"
+    assert settings.sources == {
+        "website": Source(
+            name="website", bucket="acme-events", prefix="landing/website/", max_failed_share=0.2,
+            expect_every=timedelta(days=1), notify=("smtp:ops_mail",),
+        )
+    }  # fmt: skip
+
+
+def test_everything_else() -> None:
+    settings = load(
+        """
+        max_line_bytes = 100
+        time_from = 2010-01-01
+        lock_timeout = 1.5
+        max_future = "2d"
+        staging = "/scratch"
+        ignored_identities = [" Nobody "]
+        allowed_buckets = ["acme-other"]
+        [uploads]
+        bucket = "acme-uploads"
+        prefix = "forms"
+        [[source]]
+        name = "a"
+        bucket = "file"
+        prefix = "/data/"
+        schedule = 90
+        archive_prefix = "done"
+        """,
+        INGEST_MAX_LINE_BYTES="200",
+        INGEST_PROCESSES="3",
+        INGEST_MAX_DOCUMENT_BYTES="",
+    )
+    assert (settings.max_line_bytes, settings.processes, settings.max_document_bytes) == (200, 3, 67_108_864)
+    assert (settings.time_from, settings.future_seconds, settings.lock_timeout_seconds) == (1_262_304_000, 172_800, 1.5)
+    assert (settings.staging_folder, settings.ignored_identities) == (Path("/scratch"), frozenset({"nobody"}))
+    assert settings.allowed_buckets == ("acme-other",)
+    assert (settings.uploads_bucket, settings.uploads_prefix) == ("acme-uploads", "forms/")
+    assert (settings.sources["a"].schedule, settings.sources["a"].archive_prefix) == (90, "done/")
+
+
+def test_every_field_of_a_source_can_be_set() -> None:
+    assert list(SOURCE_SETTINGS) == [field.name for field in fields(Source)]
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ('format = "kissmetric"', 'format has to be "kissmetrics"'),
+        ("format = 7", "format has to be"),
+        ('bucket2 = "x"', "bucket2: there is no such setting"),
+        ('patern = "x"', "did you mean pattern?"),
+        ('prefix = "/landing"', 'prefix has to be a prefix that does not begin with /, not "/landing"'),
+        ('prefix = "completed_imports/2026/"', "writes to completed_imports/"),
+        ('report_prefix = "r/"\nprefix = "r/x/"', "writes to r/"),
+        ("schedule = 0", "schedule has to be"),
+        ("schedule = -5", "schedule has to be"),
+        ("schedule = 1.5", "schedule has to be"),
+        ("schedule = true", "schedule has to be"),
+        ('schedule = ""', "schedule has to be"),
+        ('changed_file = "overwrite"', '"new_version" or "replace" or "hold", not "overwrite"'),
+        ('existing_files = "ignore"', "existing_files has to be"),
+        ("max_failed_share = 1.1", "a number from 0 to 1, not 1.1"),
+        ("max_failed_share = nan", "max_failed_share has to be"),
+        ("max_failed_share = true", "max_failed_share has to be"),
+        ("max_failed_lines = -1", "max_failed_lines has to be"),
+        ("max_failed_lines = 1.0", "max_failed_lines has to be"),
+        ('strict = "yes"', "strict has to be true or false"),
+        ('expect_every = "1 week"', 'a duration such as "30m" or "24h"'),
+        ('expect_every = "0h"', "expect_every has to be"),
+        ("expect_every = true", "expect_every has to be"),
+        ('notify = "smtp:ops"', "notify has to be a list"),
+        ('notify = ["ops"]', "notify has to be a list of Airflow connections"),
+        ('after_load = "move"', "after_load has to be"),
+        ('archive_prefix = ""', "archive_prefix has to be"),
+        ('people_space = " "', "people_space has to be"),
+        ('pattern = ""', "pattern has to be"),
+    ],
+)
+def test_wrong_source_settings(line: str, sentence: str) -> None:
+    (problem,) = problems(SOURCE + line)
+    assert problem.startswith('source "website": ')
+    assert sentence in problem
+
+
+@pytest.mark.parametrize("name", ["Website", "web-site", "", "one_off", "reconcile", "action", "web\\nsite", "ä"])
+def test_wrong_names(name: str) -> None:
+    (problem,) = problems(f'[[source]]\nname = "{name}"\nbucket = "acme"')
+    assert "name has to be made of small letters" in problem
+    assert problem.isprintable()
+
+
+@pytest.mark.parametrize("name", ["one_off_2", "action_log", "7", "_"])
+def test_names_like_the_reserved_ones(name: str) -> None:
+    assert list(load(f'[[source]]\nname = "{name}"\nbucket = "acme"').sources) == [name]
+
+
+@pytest.mark.parametrize(
+    ("toml", "environ", "sentence"),
+    [
+        pytest.param("a = ", {}, "ingest.toml: this is not TOML", id="no TOML"),
+        pytest.param("[source]\nname = 'a'", {}, "[[source]], in two pairs of brackets", id="one pair of brackets"),
+        pytest.param("source = [1]", {}, "[[source]], in two pairs of brackets", id="source is no table"),
+        pytest.param("[[source]]\nbucket = 'acme'", {}, "[[source]] no. 1: name is missing", id="no name"),
+        pytest.param("[[source]]\nname = 'a'", {}, 'source "a": bucket is missing', id="no bucket"),
+        pytest.param("[[source]]\nname='a'\nbucket='s3://acme'", {}, "without s3://", id="bucket with scheme"),
+        pytest.param("[[source]]\nname='a'\nbucket='file'\nprefix='x'", {}, "begins with /", id="relative folder"),
+        pytest.param("[[source]]\nname='a'\nbucket='file'", {}, "begins with /", id="the whole disk"),
+        pytest.param("max_lines = 1", {}, "max_lines: there is no such setting", id="unknown at the top"),
+        pytest.param("max_line_bytes = 0", {}, "max_line_bytes has to be", id="wrong at the top"),
+        pytest.param("uploads = 'x'", {}, "uploads has to be a table", id="uploads is no table"),
+        pytest.param("[uploads]\nprefix = 'x'", {}, "[uploads]: bucket is missing", id="uploads without bucket"),
+        pytest.param("[uploads]\nbucket = 'acme'\nx = 1", {}, "[uploads]: x: there is no", id="unknown in uploads"),
+        pytest.param("allowed_buckets = 'acme'", {}, "a list of bucket names", id="a text for a list"),
+        pytest.param("", {"INGEST_MAX_LINE_BYTES": "1 MB"}, "INGEST_MAX_LINE_BYTES has to be", id="wrong variable"),
+        pytest.param("", {"INGEST_MAX_LINES": "1"}, "INGEST_MAX_LINES: there is no such", id="unknown variable"),
+        pytest.param("", {"INGEST_WAREHOUS": "x"}, "did you mean INGEST_WAREHOUSE?", id="mistyped variable"),
+        pytest.param("", {"INGEST_TIME_FROM": "soon"}, "INGEST_TIME_FROM has to be a day", id="no day"),
+        pytest.param("", {"INGEST_CONFIG": "missing.toml"}, "missing.toml cannot be read", id="no such file"),
+        pytest.param("", {"INGEST_WAREHOUSE": "mysql://u:secret@h/d"}, "INGEST_WAREHOUSE: no warehouse", id="unknown"),
+        pytest.param("", {"INGEST_WAREHOUSE": "warehouse.duckdb"}, "INGEST_WAREHOUSE: no warehouse", id="no URL"),
+        pytest.param("", {"INGEST_WAREHOUSE": "postgresql://u:secret@h/d"}, "not in this version", id="postgres"),
+        pytest.param("", {"INGEST_WAREHOUSE": "iceberg://c/n"}, "not in this version", id="iceberg"),
+        pytest.param("", {"INGEST_WAREHOUSE": "duckdb:///"}, "duckdb:///file", id="no file"),
+        pytest.param("", {"INGEST_WAREHOUSE": "duckdb://x.duckdb"}, "duckdb:///file", id="two slashes"),
+        pytest.param("", {"INGEST_WAREHOUSE": "duckdb:///:memory:"}, "duckdb:///file", id="memory"),
+    ],
+)
+def test_wrong_settings(toml: str, environ: dict[str, str], sentence: str) -> None:
+    (problem,) = problems(toml, **environ)
+    assert sentence in problem
+    assert "secret" not in problem
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "both"),
+    [
+        pytest.param("prefix = 'a/'", "prefix = 'b/'", False, id="apart"),
+        pytest.param("prefix = 'a/'", "prefix = 'a/'", True, id="the same prefix"),
+        pytest.param("prefix = 'a/'", "prefix = 'a/b/'", True, id="nested"),
+        pytest.param("prefix = 'a/b/'", "prefix = 'a/'", True, id="nested the other way"),
+        pytest.param("", "prefix = 'a/'", True, id="the whole bucket"),
+        pytest.param("prefix = 'a/'", "prefix = 'a/'\npattern = 'x*.json'", True, id="one pattern"),
+        pytest.param("pattern = 'x*.json'", "pattern = 'y*.json'", False, id="two patterns"),
+        pytest.param("pattern = 'x*.json'", "pattern = 'x*.json'", True, id="the same pattern"),
+    ],
+)
+def test_two_sources_that_would_take_the_same(first: str, second: str, both: bool) -> None:
+    toml = f"{SOURCE}{first}\n[[source]]\nname = 'second'\nbucket = 'acme-events'\n{second}"
+    if not both:
+        assert list(load(toml).sources) == ["website", "second"]
+        assert list(load(toml.replace("'acme-events'", "'other'")).sources) == ["website", "second"]
+        return
+    (problem,) = problems(toml)
+    assert problem.startswith('source "second": it would take the files of source "website", too')
+
+
+def test_a_name_that_comes_twice() -> None:
+    (problem,) = problems(f"{SOURCE}prefix = 'a/'\n{SOURCE}prefix = 'b/'")
+    assert problem.startswith('source "website": its name is taken')
+
+
+MANY_WRONG = f"""
+max_line_bytes = "x"
+{SOURCE}
+schedule = 0
+strict = 1
+[[source]]
+name = "sound"
+bucket = "other"
+prefix = "landing/"
+[[source]]
+name = "third"
+bucket = "acme-events"
+"""
+
+
+def test_everything_wrong_is_told_at_once() -> None:
+    told = problems(MANY_WRONG, INGEST_MAX="1", INGEST_PROCESSES="x", INGEST_WAREHOUSE="nonsense")
+    assert [problem.partition(":")[0].partition(" has")[0] for problem in told] == [
+        "INGEST_MAX", "INGEST_PROCESSES", "ingest.toml", 'source "website"', 'source "website"', 'source "third"',
+        "INGEST_WAREHOUSE",
+    ]  # fmt: skip
+
+
+def test_the_sound_sources_can_be_had_alone() -> None:
+    Path("ingest.toml").write_text(MANY_WRONG)
+    settings = load_settings({"INGEST_WAREHOUSE": "nonsense"}, sound_only=True)
+    assert list(settings.sources) == ["sound"]
+    assert len(settings.problems) == 5
+    assert settings.max_line_bytes == 1_048_576
+    assert settings.warehouse_url == "nonsense", "a wrong warehouse never becomes another one"
+
+
+def test_without_a_readable_file_there_are_no_sources() -> None:
+    Path("ingest.toml").write_text("[[source")
+    settings = load_settings({}, sound_only=True)
+    assert (settings.sources, len(settings.problems)) == ({}, 1)
+
+
+def test_where_the_warehouse_is(folder: Path) -> None:
+    etc = folder / "etc"
+    etc.mkdir()
+    (etc / "my.toml").write_text(SOURCE)
+    there = {"INGEST_CONFIG": "etc/my.toml"}
+    assert load_settings(there).warehouse_url == f"duckdb:///{etc}/warehouse.duckdb"
+    assert load_settings(there | {"INGEST_WAREHOUSE": "duckdb:///w/x.db"}).warehouse_url == f"duckdb:///{etc}/w/x.db"
+    assert load_settings(there | {"INGEST_WAREHOUSE": "duckdb:////w/x.db"}).warehouse_url == "duckdb:////w/x.db"
+    assert load_settings({"INGEST_WAREHOUSE": "duckdb:///x.db"}).warehouse_url == f"duckdb:///{folder}/x.db"
+
+
+def test_a_password_is_not_shown() -> None:
+    assert "secret" not in repr(Settings(warehouse_url="postgresql://u:secret@h/d"))
