@@ -30,6 +30,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EXCEL_EPOCH: Final = 25_569  # 1970-01-01 as an Excel date, which counts days
 _EXCEL_LAST: Final = 80_000  # in 2119
 _MILLISECONDS_FROM: Final = 10**11  # as in the schema
+_NANOSECONDS_UNTIL: Final = 10**20
 _MICROSECOND: Final = Decimal("0.000001")
 _DECIMAL: Final = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
 
@@ -176,9 +177,9 @@ def _as_sent(failure: Failure, sent: Mapping[str, object]) -> Failure:
 
 
 def _time_meant(time: object) -> str:
-    text = time.strip() if isinstance(time, str) else f"{time:f}" if isinstance(time, (int, Decimal)) else ""
-    number = Decimal(text) if _DECIMAL.fullmatch(text) else Decimal(0)
-    if number >= _MILLISECONDS_FROM:
+    text = time.strip() if isinstance(time, str) else ""
+    number = Decimal(time if isinstance(time, (int, Decimal)) else text if _DECIMAL.fullmatch(text) else 0)
+    if _MILLISECONDS_FROM <= number < _NANOSECONDS_UNTIL:
         while number >= _MILLISECONDS_FROM:
             number /= 1000
         return _advice("It reads as", number)

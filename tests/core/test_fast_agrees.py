@@ -1,0 +1,68 @@
+"""The fast decoder may only say yes, without a warning, and then says what the judge says."""
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingest.core import rows
+from ingest.core.commands import Rules
+from ingest.core.formats import open_format
+from tests.core.lines import lines
+from tests.core.test_kissmetrics import BROKEN, WARNED
+
+FORMAT = open_format("kissmetrics")
+RULES = [
+    Rules(received_at=1_800_000_000_000_000),
+    Rules(received_at=1_800_000_000_000_000, strict=True, match="exact", people_space="ours é"),
+    Rules(received_at=1_393_344_600_000_000, nested="flatten", time_from=5, future_seconds=3),
+    Rules(received_at=1_800_000_000_000_000, ignored_identities=frozenset()),
+]
+FAST = [FORMAT.fast(rules) for rules in RULES]
+
+
+def agrees(line: bytes, number: int = 0) -> bool:
+    """Whether the fast decoder said yes; if it did, the judge must say the same."""
+    row = FAST[number](line, 7)
+    if row is None:
+        return False
+    (item,) = FORMAT.judge(line, RULES[number])
+    assert (item.failures, item.warnings, len(item.commands)) == ((), (), 1)
+    assert rows.row(item.commands[0], 7, "", RULES[number]) == row
+    return True
+
+
+@settings(max_examples=400, deadline=None)
+@given(lines(), st.sampled_from(range(len(RULES))))
+def test_any_line(line: bytes, number: int) -> None:
+    agrees(line, number)
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=5), st.text(max_size=20) | st.booleans() | st.integers(-(2**63), 2**63 - 1), max_size=4
+    ),
+    st.text(min_size=1, max_size=20),
+    st.sampled_from(range(len(RULES))),
+)
+def test_any_ordinary_line(properties: dict[str, object], name: str, number: int) -> None:
+    agrees(orjson.dumps(properties | {"_p": name, "_t": 1_393_344_603, "_n": name}), number)
+
+
+@pytest.mark.parametrize("text", [text for text, _ in BROKEN + WARNED], ids=lambda text: text[:60])
+def test_the_tables_of_the_judge(text: str) -> None:
+    for number in range(len(RULES)):
+        agrees(text.encode(), number)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        '"_n":"x"', '"a":1', '"_p2":"bob"', '"_n":"x","a":1.10,"b":true,"c":"é"', '"_n":"x","_ip":"::1"', '"a":""',
+        '"_n":"x","a":"a\\nb"', '"_n":"Signed Up, at last"', '"a":9223372036854775807', '"a":-1.5', '"_p2":"ann"',
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("end", ["", "\r", " "])
+def test_ordinary_lines_are_fast(members: str, end: str) -> None:
+    for number in range(len(RULES)):
+        assert agrees(f'{{"_p":"Ann@x.com","_t":1393344603,{members}}}{end}'.encode(), number)

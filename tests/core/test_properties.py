@@ -1,0 +1,90 @@
+"""What holds for any bytes whatever: one item, never an exception; what was sent is what is kept."""
+
+import json
+from decimal import Decimal
+
+import orjson
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.core import rows
+from ingest.core.commands import Item, Rules
+from ingest.core.formats import open_format
+from ingest.core.jsontext import Undecodable, decode, dumps
+from ingest.core.schema import codes
+from tests.core.lines import any_json, lines
+
+FORMAT = open_format("kissmetrics")
+CODES = set(codes("kissmetrics"))
+RULES = st.builds(
+    Rules,
+    strict=st.booleans(),
+    nested=st.sampled_from(["fail", "flatten"]),
+    max_line_bytes=st.sampled_from([40, 1_048_576]),
+    time_from=st.sampled_from([0, 1_230_768_000]),
+    received_at=st.sampled_from([0, 1_800_000_000_000_000]),
+)
+
+
+def check(item: Item, rules: Rules) -> None:
+    assert bool(item.commands) != bool(item.failures)
+    told = [(failure.code, failure.pointer) for failure in item.failures]
+    assert len(told) == len(set(told))
+    assert {code for code, _ in told} | set(item.warnings) <= CODES
+    assert not (item.failures and item.warnings)
+    assert not (rules.strict and item.warnings)
+    assert b"\\u0000" not in orjson.dumps(
+        [(failure.pointer, failure.got, failure.message) for failure in item.failures]
+    )
+    for command in item.commands:
+        properties = orjson.loads(rows.row(command, 7, item.path, rules)[11])
+        assert properties.keys() == command.properties.keys()
+
+
+@given(st.binary() | lines(), RULES)
+def test_any_bytes_are_one_item(line: bytes, rules: Rules) -> None:
+    (item,) = FORMAT.judge(line, rules)
+    check(item, rules)
+
+
+@given(lines(), st.data(), RULES)
+def test_a_damaged_line_is_one_item(line: bytes, data: st.DataObject, rules: Rules) -> None:
+    start = data.draw(st.integers(0, len(line)))
+    damaged = line[:start] + data.draw(st.binary(max_size=3)) + line[data.draw(st.integers(start, len(line))) :]
+    (item,) = FORMAT.judge(damaged, rules)
+    check(item, rules)
+
+
+@given(st.lists(st.binary(max_size=40) | lines(), max_size=4))
+def test_any_head_is_refused_or_not(parts: list[bytes]) -> None:
+    item = FORMAT.refusal(b"\n".join(parts))
+    assert item is None or [failure.code for failure in item.failures] == ["document_not_lines"]
+
+
+@given(any_json())
+def test_decoding_agrees_with_python_and_loses_no_digit(text: str) -> None:
+    try:
+        value = decode(text.encode()).value
+    except Undecodable:
+        return
+    loosely = json.loads(text, parse_float=Decimal)
+    assert value == loosely
+    assert decode(dumps(value).encode()).value == value
+
+
+@given(st.text(), st.booleans())
+def test_octal_escapes_of_any_text_are_read_back(text: str, as_windows: bool) -> None:
+    encoding = "windows-1252" if as_windows else "utf-8"
+    encoded = text.encode(encoding, "ignore")
+    meant = encoded.decode(encoding)
+    sent = b"".join(
+        b"\\%03o" % byte if byte > 127 else json.dumps(chr(byte))[1:-1].encode() for byte in encoded
+    )  # fmt: skip
+    try:
+        decoded = decode(b'{"a":"%s"}' % sent, repair=True)
+    except Undecodable:
+        assert as_windows  # never of UTF-8
+        raise
+    assert decoded.repaired == any(byte > 127 for byte in encoded)
+    if not as_windows:
+        assert decoded.value == {"a": meant}
