@@ -8,12 +8,15 @@ _SPACE = st.sampled_from(["", "", "", " ", "\t", "\r", "  "])
 _ODD_NUMBERS = [
     "0", "-0", "-0.0", "1.10", "1e5", "1E+5", "1.5e-7", "1e400", "-1e-400", "1e99999999999999999999", "0e999", "1e308",
     "9223372036854775807", "9223372036854775808", "18446744073709551616", "-9223372036854775809", "9" * 30, "9" * 310,
-    "0.1234567890123456789012345", "1.0", "100.00", "01", "1.", ".5", "+1", "NaN", "Infinity", "1e", "0x1", "1_0",
+    "0.1234567890123456789012345", "1.0", "100.00",
 ]  # fmt: skip
 _ODD_STRINGS = [
-    r'"\u0000"', r'"\ud83d"', r'"\ud83d\ude00"', r'"\/\b\f\n\r\t\"\\"', r'"\302\243"', r'"\231"', r'"\201"', r'"\\302"',
-    '"\u2028"', '"{"', '"["', '"a\tb"', '"\x7f"', '"\\u005f"', '"' + "x" * 8193 + '"', '"İ"', '"ς,Σ:"', r'"\x41"',
-    '"', "'a'", r'"\u00"', '"\\',
+    r'"\u0000"', r'"\ud83d\ude00"', r'"\/\b\f\n\r\t\"\\"', r'"\\302"', '"\u2028"', '"{"', '"["', '"\x7f"', '"\\u005f"',
+    '"' + "x" * 8193 + '"', '"İ"', '"ς,Σ:"',
+]  # fmt: skip
+_NO_JSON = [
+    "01", "1.", ".5", "+1", "NaN", "Infinity", "1e", "0x1", "1_0", "tru", "", r'"\ud83d"', r'"\302\243"', r'"\231"',
+    r'"\201"', '"a\tb"', r'"\x41"', '"', "'a'", r'"\u00"', '"\\',
 ]  # fmt: skip
 _NAMES = [
     "_p",
@@ -59,13 +62,13 @@ def _numbers() -> st.SearchStrategy[str]:
 
 
 def _values() -> st.SearchStrategy[str]:
-    return st.sampled_from(["null", "true", "false", "tru", ""]) | _numbers() | _strings()
+    return st.sampled_from(["null", "true", "false"]) | _numbers() | _strings()
 
 
 def any_json() -> st.SearchStrategy[str]:
     """JSON texts, or nearly: nested, and spelled in every way."""
     return st.recursive(
-        _values(),
+        _values() | st.sampled_from(_NO_JSON),
         lambda inner: (
             st.lists(inner, max_size=3).map(lambda items: f"[{','.join(items)}]")
             | st.lists(_member(inner), max_size=3).map(_object)
@@ -85,18 +88,14 @@ def _object(members: list[str]) -> str:
 
 @st.composite
 def lines(draw: st.DrawFn) -> bytes:
-    """Lines with the columns mostly there and mostly sound, in any order, with anything else around them."""
-    members = draw(st.lists(_member(_values() | any_json()), max_size=3))
-    for name, values in (
-        ("_p", _PERSONS),
-        ("_t", _TIMES),
-        ("_n", ['"x"', '"X,y"', '""', "null", "7"]),
-        ("_p2", _PERSONS),
-    ):
-        if draw(st.integers(0, 9)) < (4 if name == "_p2" else 9):
-            value = draw(st.sampled_from(values[:2]) | st.sampled_from(values) | _values())
+    """Lines with the columns mostly there, in any order. One half is sound, or nearly; anything goes in the other."""
+    tidy = draw(st.booleans())
+    members = draw(st.lists(_member(_values() if tidy else any_json()), max_size=3))
+    events = ['"x"', '"X,y"', '""', "null", "7"]
+    for name, values in (("_p", _PERSONS), ("_t", _TIMES), ("_n", events), ("_p2", _PERSONS)):
+        if draw(st.integers(0, 9)) < (2 if name == "_p2" else 9):
+            value = draw(st.sampled_from(values[:2] if tidy else values) | (st.nothing() if tidy else _values()))
             members.append(f'{draw(_SPACE)}"{name}"{draw(_SPACE)}:{draw(_SPACE)}{value}{draw(_SPACE)}')
-    text = _object(draw(st.permutations(members)))
-    return (draw(_SPACE) + text + draw(st.sampled_from(["", "", "", "\r", " ", ",", "}", "{}"]))).encode(
-        "utf-8", "replace"
-    )
+    text = draw(_SPACE) + _object(draw(st.permutations(members)))
+    end = st.sampled_from(["", "", "\r", " "] if tidy else ["", "\r", ",", "}", "{}"])
+    return (text + draw(end)).encode("utf-8", "replace")
