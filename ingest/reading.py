@@ -216,9 +216,7 @@ def _gunzip(pieces: Iterator[bytes]) -> Iterator[bytes]:
                 rest = member.unused_data
                 member, begun = zlib.decompressobj(_GZIP_FORMAT), False
     if begun:
-        yield member.flush()
-        if not member.eof:
-            raise TransientError("The gzip data is cut off before its end: send the file again.")
+        raise TransientError("The gzip data is cut off before its end: send the file again.")
 
 
 def _unzstd(pieces: Iterator[bytes]) -> Iterator[bytes]:
