@@ -182,7 +182,7 @@ def test_broken_archives_can_be_tried_again(stored: bytes, size: int) -> None:
         list(decompressed(cut(stored, max(size, len(stored) // 1000))))
 
 
-@pytest.mark.parametrize("packed", [gzip.compress(b""), zstd(b"")])
+@pytest.mark.parametrize("packed", [gzip.compress(b""), zstd(b"")], ids=["gzip", "zstd"])
 def test_an_error_of_the_store_passes_through(packed: bytes) -> None:
     def broken() -> Iterator[bytes]:
         yield packed[:8]
