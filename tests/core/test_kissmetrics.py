@@ -338,6 +338,10 @@ def test_strict_tells_warnings_beside_failures() -> None:
     ]  # fmt: skip
 
 
+def test_a_long_identity_is_no_long_value() -> None:
+    assert told(judge(f'{{"_p":"{"a" * 8193}","_t":{T},"_n":"x"}}', STRICT)) == [("person_too_long", "/_p")]
+
+
 @pytest.mark.parametrize("name", ["_p", "_n", "_p2"])
 def test_names_have_at_most_255_characters(name: str) -> None:
     sound = {"_p": "ann", "_t": T, "_n": "x"}
@@ -420,6 +424,10 @@ def test_what_was_got_is_short_and_kept_by_any_warehouse() -> None:
     assert got == {
         "/_n": 7, "/_p2": "a" * 99 + "…", "/a": '["\\u0000"]', "/a/0": "␀", "/b": "␀", "/c": "9" * 99 + "…",
     }  # fmt: skip
+
+
+def test_a_name_that_cannot_be_kept_is_shown() -> None:
+    assert [failure.got for failure in judge(line('"a\\u0000":1')).failures] == ["a␀"]
 
 
 OBJECT = b'{"_p":"ann","_t":1393344604,"a":1}'

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_DOWN, Decimal
-from typing import Final, Literal
+from typing import Final
 
 from ingest.core import schema
 from ingest.core.commands import Command, Failure, Item, Rules
 from ingest.core.flatten import flatten
-from ingest.core.identity import is_ignored
+from ingest.core.identity import Match, is_ignored
 from ingest.core.jsontext import Undecodable, decode, in_range, pointer, shortened
 from ingest.core.rows import TRANSPORT_NAMES, Row
 
@@ -39,7 +39,7 @@ class Kissmetrics:
     """One JSON object a line. See `Format`."""
 
     name: str = NAME
-    match: Literal["kissmetrics", "exact"] = "kissmetrics"
+    match: Match = "kissmetrics"
 
     def judge(self, unit: bytes, rules: Rules) -> list[Item]:
         """Exactly one item, whatever the bytes."""
