@@ -119,8 +119,8 @@ def one_off_dag(settings: Settings) -> DAG:
         **COMMON | {"max_active_runs": 4},
     )
     def build() -> None:
-        @task(multiple_outputs=True)
-        def collect() -> dict[str, Packs]:
+        @task
+        def collect() -> Packs:
             """Find the files that were named; store pasted lines first."""
             from pathlib import Path
 
@@ -140,8 +140,12 @@ def one_off_dag(settings: Settings) -> DAG:
                     asked_at=context["dag_run"].run_after,
                     pasted_folder=Path(AIRFLOW_HOME) / "landfall" / "pasted",
                 )
-                packs = steps.packed(pipeline, files)
-            return {"load": packs, "check": []} if request.action == "load" else {"load": [], "check": packs}
+                return steps.packed(pipeline, files)
+
+        @task.branch
+        def choose() -> str:
+            """Take the way that the form asks for."""
+            return str(get_current_context()["params"]["action"])
 
         @task(map_index_template=LABEL)
         def check(pack: dict[str, Any]) -> Results:
@@ -153,11 +157,12 @@ def one_off_dag(settings: Settings) -> DAG:
                 return _labelled(steps.check(pipeline, pack))
 
         packs = collect()
-        loaded = _load_task(settings).expand(pack=packs["load"])
-        checked = check.expand(pack=packs["check"])
-        announced = _announce(ONE_OFF, packs["load"])
+        loaded = _load_task(settings).expand(pack=packs)
+        checked = check.expand(pack=packs)
+        announced = _announce(ONE_OFF, packs)
+        packs >> choose() >> [loaded, checked]
         loaded >> announced
-        [announced, checked] >> _verdict(packs["load"], skippable=False)
+        [announced, checked] >> _verdict(packs, skippable=False)
 
     return build()
 
@@ -275,7 +280,7 @@ def _announce(source: str, packs: Any) -> Any:
     alias = AssetAlias(f"landfall/{source}")
 
     @task(outlets=[alias], inlets=[alias], trigger_rule="none_skipped")
-    def announce(packs: Packs) -> int:
+    def announce(packs: Packs | None) -> int:
         """Tell other DAGs which files are in the warehouse now."""
         from ingest.airflow import steps
         from ingest.airflow.world import open_world
@@ -299,7 +304,7 @@ def _announce(source: str, packs: Any) -> Any:
 
 def _verdict(packs: Any, *, skippable: bool) -> Any:
     @task(trigger_rule="none_skipped" if skippable else "all_done")
-    def verdict(packs: Packs) -> Mapping[str, Any]:
+    def verdict(packs: Packs | None) -> Mapping[str, Any]:
         """Say what became of the files; fail if one could not be loaded."""
         from airflow.sdk.exceptions import AirflowFailException
 
@@ -307,15 +312,19 @@ def _verdict(packs: Any, *, skippable: bool) -> Any:
         from ingest.airflow.tables import named
         from ingest.airflow.world import open_world
 
+        if packs is None:
+            raise AirflowFailException("The files could not be found: the task before the loads says why in its log.")
         ti = get_current_context()["ti"]
-        parts = ti.xcom_pull(task_ids=["load"]) + ti.xcom_pull(task_ids=["check"])
-        results = [result for part in parts for result in part or []]
+        parts = [part for part in ti.xcom_pull(task_ids=["load", "check"]) if part is not None]
         with open_world() as pipeline:
-            told = steps.verdict(pipeline, packs or [], results)
-        if told["not_loaded"]:
+            told = steps.verdict(pipeline, packs, [result for part in parts for result in part])
+        missing = told["not_loaded"]
+        if missing:
             ti.xcom_push("return_value", told)
-            missing = told["not_loaded"]
             raise AirflowFailException(f"{len(missing):,} files could not be loaded:\n{named(missing)}")
+        if died := len(packs) - len(parts):
+            ti.xcom_push("return_value", told)
+            raise AirflowFailException(f"{died:,} loading tasks did not end, though all their files are in the ledger.")
         return told
 
     return verdict(packs)

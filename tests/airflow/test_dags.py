@@ -1,0 +1,240 @@
+"""The DAGs, run to their end against a real S3 server and a real warehouse."""
+
+import gzip
+from typing import Any
+
+import pytest
+
+from tests.airflow.conftest import Job
+
+ANN: dict[str, Any] = {"_p": "ann", "_t": 1_700_000_000, "_n": "Signed Up"}
+BOB: dict[str, Any] = {"_p": "bob", "_t": 1_700_000_001, "_n": "Signed Up"}
+
+
+def test_new_files_are_loaded_announced_and_told_of(job: Job) -> None:
+    job.put("2.json", ANN, {"_p": "ann", "_t": 1_700_000_000_000, "_n": "Left"})
+    job.put("10.json", BOB)
+
+    ran = job.run()
+
+    assert ran.state == "success"
+    assert ran.names == ["landing/2.json and 1 more: 1 failed line"]
+    assert job.states() == {"2.json": "loaded", "10.json": "loaded"}
+    assert job.count("events") == 2
+    assert {row["run_id"] for row in job.ledger()} == {ran.run_id}
+    assert ran.returned["verdict"]["failed_lines"] == 1
+    assert [row["code"] for row in ran.returned["verdict"]["failed_by_code"]] == ["time_in_milliseconds"]
+    told = {event["file"].rpartition("/")[2]: event for event in job.events()}
+    assert {name: (event["action"], event["records"], event["failed"]) for name, event in told.items()} == {
+        "2.json": ("loaded", 1, 1),
+        "10.json": ("loaded", 1, 0),
+    }
+    assert {event["asset"] for event in told.values()} == {"landfall/website"}
+
+
+def test_a_second_run_finds_nothing_and_tells_nothing(job: Job) -> None:
+    job.put("1.json", ANN)
+    job.run()
+
+    again = job.run()
+
+    assert again.state == "success"
+    assert again.tasks == {"discover": "success", "load": "skipped", "announce": "skipped", "verdict": "skipped"}
+    assert job.count("commands") == 1
+    assert len(job.events()) == 1
+
+
+def test_a_broken_file_turns_the_run_red_by_name_and_holds_up_no_other(
+    job: Job, caplog: pytest.LogCaptureFixture
+) -> None:
+    job.put("1.json", ANN)
+    job.s3.put("landing/2.json.gz", gzip.compress(b'{"_p": "x", "_t": 1700000000, "_n": "y"}\n' * 1000)[:-20])
+    job.put("3.json", BOB)
+
+    ran = job.run()
+
+    assert ran.state == "failed"
+    assert ran.tasks["load[0]"] == ran.tasks["announce"] == "success"
+    assert ran.tasks["verdict"] == "failed"
+    assert job.states() == {"1.json": "loaded", "2.json.gz": "retrying", "3.json": "loaded"}
+    (sentence,) = ran.returned["verdict"]["not_loaded"]
+    assert f"s3://{job.s3.bucket}/landing/2.json.gz: retrying" in sentence
+    assert len(job.events()) == 2
+    assert job.run().state == "success"  # it is put off, and the next run is not held up by it
+
+
+def test_a_rejected_file_turns_the_run_red(job: Job) -> None:
+    job.configure(max_failed_lines=0)
+    job.put("1.json", ANN, "no json")
+
+    ran = job.run()
+
+    assert (ran.state, job.states()) == ("failed", {"1.json": "rejected"})
+    assert "max_failed_lines" in ran.returned["verdict"]["not_loaded"][0]
+    assert job.events() == []
+
+
+def test_many_small_files_share_a_few_tasks(job: Job) -> None:
+    for number in range(700):
+        job.s3.put(f"landing/{number}.json", b'{"_p": "a", "_t": 1700000000, "_n": "e", "n": %d}\n' % number)
+
+    ran = job.run()
+
+    assert ran.state == "success"
+    assert len(ran.names) <= 3
+    assert ran.names[0].startswith("landing/0.json and ")
+    assert job.count("events") == len(job.events()) == 700
+
+
+def test_a_task_that_dies_after_its_commit_is_told_of_all_the_same(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger says what was loaded, not what the task returned."""
+    from ingest.airflow import steps
+
+    real = steps.load
+
+    def load_and_die(*args: Any, **more: Any) -> Any:
+        real(*args, **more)
+        raise OSError("the worker is gone")
+
+    job.put("1.json", ANN)
+    monkeypatch.setattr(steps, "load", load_and_die)
+    monkeypatch.setitem(__import__("ingest.airflow.dags").airflow.dags.COMMON["default_args"], "retries", 0)
+
+    ran = job.run()
+
+    assert ran.tasks["load[0]"] == "failed"
+    assert ran.state == "failed"
+    assert ran.returned["verdict"]["not_loaded"] == []
+    assert [event["file"].rpartition("/")[2] for event in job.events()] == ["1.json"]
+
+
+def test_an_unreachable_warehouse_is_tried_again(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ingest.airflow import dags, steps
+    from ingest.errors import TransientError
+
+    real, calls = steps.load, []
+
+    def load_at_the_second_try(*args: Any, **more: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 1:
+            raise TransientError("the warehouse did not answer")
+        return real(*args, **more)
+
+    job.put("1.json", ANN)
+    monkeypatch.setattr(steps, "load", load_at_the_second_try)
+    monkeypatch.setitem(dags.COMMON["default_args"], "retry_delay", 0)
+
+    assert job.run().state == "success"
+    assert len(calls) == 2
+    assert job.states() == {"1.json": "loaded"}
+
+
+@pytest.mark.parametrize("address", ["landing/1.json", "landing/"], ids=["a file", "a prefix"])
+def test_a_person_loads_files_by_address(job: Job, address: str) -> None:
+    job.put("1.json", ANN)
+
+    ran = job.run("ingest_one_off", files=[f"s3://{job.s3.bucket}/{address}"])
+
+    assert ran.state == "success"
+    assert job.states() == {"1.json": "loaded"}
+    assert [event["asset"] for event in job.events()] == ["landfall/one_off"]
+    assert job.run("ingest_website").tasks["load"] == "skipped"  # the ledger knows it, whoever loaded it
+
+
+def test_pasted_lines_are_a_local_file_where_no_bucket_is_set_up(job: Job) -> None:
+    ran = job.run("ingest_one_off", lines='{"_p": "ann", "_t": 1700000000, "_n": "Pasted"}\r\nbroken')
+
+    assert ran.state == "success"
+    (row,) = job.ledger()
+    assert (row["bucket"], row["records"], row["failed"], row["source"]) == ("file", 1, 1, "one_off")
+
+
+def test_pasted_lines_are_an_object_where_a_bucket_is_set_up(job: Job) -> None:
+    job.write(f'[uploads]\nbucket = "{job.s3.bucket}"\nprefix = "uploads/"\n')
+
+    ran = job.run("ingest_one_off", lines='{"_p": "ann", "_t": 1700000000, "_n": "Pasted"}')
+
+    assert ran.state == "success"
+    (row,) = job.ledger()
+    assert row["key"].startswith("uploads/")
+    body = job.s3.client.get_object(Bucket=job.s3.bucket, Key=row["key"])["Body"].read()
+    assert body == b'{"_p": "ann", "_t": 1700000000, "_n": "Pasted"}'
+
+
+def test_a_check_loads_nothing(job: Job) -> None:
+    job.put("1.json", ANN, "no json")
+
+    ran = job.run("ingest_one_off", files=[f"s3://{job.s3.bucket}/landing/1.json"], action="check")
+
+    assert ran.state == "success"
+    assert ran.names == ["landing/1.json: 1 failed line"]
+    assert ran.returned["verdict"]["states"] == {"checked": 1}
+    assert [(row["code"], row["lines"]) for row in ran.returned["verdict"]["failed_by_code"]] == [("not_json", 1)]
+    assert job.ledger() == []
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param({}, id="nothing was named"),
+        pytest.param({"files": ["/etc/passwd"]}, id="a path of the worker"),
+        pytest.param({"files": ["s3://somebody-elses/1.json"]}, id="a bucket that nobody allowed"),
+        pytest.param({"files": ["s3://{bucket}/landing/none.json"]}, id="nothing there"),
+    ],
+)
+def test_a_wrong_form_fails_at_once_and_loads_nothing(job: Job, form: dict[str, list[str]]) -> None:
+    filled = {name: [text.format(bucket=job.s3.bucket) for text in texts] for name, texts in form.items()}
+
+    ran = job.run("ingest_one_off", **filled)
+
+    assert (ran.state, ran.tasks["collect"]) == ("failed", "failed")
+    assert job.ledger() == []
+
+
+def test_reconcile_is_green_when_all_is_well_and_red_when_a_file_is_stuck(job: Job) -> None:
+    job.put("1.json", ANN)
+    job.run()
+    assert job.run("ingest_reconcile").state == "success"
+
+    job.s3.put("landing/2.json.gz", gzip.compress(b"{}")[:-4])
+    job.run()
+    ran = job.run("ingest_reconcile")
+
+    assert ran.state == "failed"
+    assert "landing/2.json.gz: retrying" in ran.returned["reconcile"]["differences"][0]
+
+
+def test_wrong_settings_are_a_dag_and_the_sound_sources_stay(job: Job) -> None:
+    job.write(
+        '[[source]]\nname = "website"\nbucket = "acme"\n'
+        '[[source]]\nname = "shop"\nbucket = "acme-shop"\nschedule = "each tuesday"\n'
+        '[[source]]\nname = "Bad Name"\nbucket = "acme"\n'
+    )
+
+    dags = job.dags()
+
+    assert set(dags) == {"ingest_website", "ingest_one_off", "ingest_reconcile", "landfall_config_errors"}
+    shown = dags["landfall_config_errors"].doc_md
+    assert "Bad Name" in shown
+    assert "ingest_shop" in shown
+    assert job.run("landfall_config_errors").state == "failed"
+
+
+def test_settings_that_cannot_be_read_at_all_are_shown_too(job: Job) -> None:
+    job.write("[[source]\n")
+
+    assert "not TOML" in job.dags()["landfall_config_errors"].doc_md
+
+
+def test_the_warehouse_may_be_named_by_a_connection(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    job.put("1.json", ANN)
+    other = job.folder / "elsewhere.duckdb"
+    monkeypatch.setenv("AIRFLOW_CONN_LANDFALL_WAREHOUSE", f"duckdb:///{other}")
+
+    assert job.run().state == "success"
+    assert other.exists()
+
+    monkeypatch.setenv("INGEST_WAREHOUSE", f"duckdb:///{job.folder / 'third.duckdb'}")
+    assert job.run().tasks["discover"] == "failed"

@@ -1,0 +1,37 @@
+"""Reading the DAG file is what Airflow does most often: it must be cheap, and in a task only what the task needs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.airflow.conftest import Job
+
+
+def test_no_heavy_library_is_imported(job: Job) -> None:
+    heavy = ("boto3", "duckdb", "pyarrow")
+    script = "import sys; import ingest.airflow as a; a.build_dags(); print([m for m in sys.argv[1:] if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script, *heavy], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_task_reads_only_its_own_dag(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ingest.airflow import build_dags
+
+    monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_DAG_ID", "ingest_website")
+    assert set(build_dags()) == {"ingest_website"}
+
+
+def test_every_dag_says_what_it_is(job: Job) -> None:
+    for dag in job.dags().values():
+        assert dag.doc_md
+        assert dag.description
+        assert "landfall" in dag.tags
+        assert dag.catchup is False
+
+
+def test_the_shipped_file_is_the_two_lines_that_the_docs_give() -> None:
+    root = Path(__file__).parents[2]
+    code = (root / "dags/landfall.py").read_text().split('"""', 2)[2].split()
+    assert " ".join(code) in " ".join((root / "docs/existing-airflow.md").read_text().split())
