@@ -14,7 +14,7 @@ from uuid import uuid4
 from ingest.core.commands import Rules
 from ingest.core.formats import FORMATS, open_format
 from ingest.core.source import LOCAL_BUCKET, ONE_OFF, SourceFile
-from ingest.discovery import Selection, in_order, own_prefixes
+from ingest.discovery import Selection, in_order
 from ingest.errors import ConfigError, ObjectGone
 from ingest.ports import FileResult, ObjectStore, StagedFile, Staging, Warehouse
 from ingest.settings import Settings, Source
@@ -56,7 +56,7 @@ class Pipeline:
     def discover(self, name: str) -> Discovery:
         """The landing of a source minus the ledger, in natural key order."""
         source = self.source(name)
-        selection = Selection(source, own_prefixes(self.settings, source.bucket))
+        selection = Selection(source, self.settings.own_prefixes(source.bucket))
         listed = self.store_of(name).list(source.bucket, source.prefix)
         pending = self.warehouse.unseen(selection.sift(listed), datetime.now(UTC))
         return Discovery(in_order(pending), selection.taken, selection.ignored, selection.ignored_names)

@@ -68,7 +68,7 @@ class StagedFile:
 
 @dataclass(frozen=True, slots=True)
 class Staging:
-    """A folder of judged files. `commands` and `failed` are Arrow IPC streams (see ingest.staging for the columns)."""
+    """A folder of judged files. `commands` and `failed` are Parquet files (see ingest.staging for the columns)."""
 
     folder: Path
     files: Sequence[StagedFile]

@@ -8,11 +8,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyarrow import parquet
 
 from ingest.core.schema import Meaning, codes
 from ingest.ports import FileResult, Staging
@@ -148,7 +150,7 @@ def _time(at: datetime) -> str:
     return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-def _batches(paths: Iterable[Any]) -> Iterator[pa.RecordBatch]:
+def _batches(paths: Iterable[Path]) -> Iterator[pa.RecordBatch]:
     for path in paths:
-        with pa.OSFile(str(path)) as source, pa.ipc.open_stream(source) as stream:
-            yield from stream
+        with parquet.ParquetFile(path) as file:
+            yield from file.iter_batches()

@@ -1,7 +1,7 @@
 """From source files to judged rows on disk: what a load will write, made without a lock or a warehouse.
 
 In:     source files and the store that holds them.
-Out:    a folder of Arrow IPC streams (COMMANDS, FAILED) and, for each file, what was counted.
+Out:    a folder of Parquet files (COMMANDS, FAILED), which every engine reads without our help, and, for each file, what was counted.
 Blocks of lines are judged independently, by several processes where there is enough to do; memory does not depend on
 the size of a file, since only a few blocks are in flight.
 """
@@ -24,6 +24,7 @@ from pathlib import Path
 
 import orjson
 import pyarrow as pa
+from pyarrow import parquet
 
 from ingest.core.commands import Item, Rules
 from ingest.core.formats import open_format
@@ -196,7 +197,7 @@ def _refuse(
         line=1, item="", byte_offset=0, byte_length=length, raw=text if whole else text[:HEAD_BYTES],
         raw_sha256=digest.hexdigest(), mendable=False, failures=refusal.failures,
     )  # fmt: skip
-    _write(folder / f"failed-document-{staged.staged_no:08d}", FAILED, [[cell] for cell in _failed_row(staged.staged_no, failed)])
+    _write(folder / f"failed-document-{staged.staged_no:08d}.parquet", FAILED, [[cell] for cell in _failed_row(staged.staged_no, failed)])
     staged.counts = Counts(lines=1, items=1, failed=1)
     staged.outcome = "rejected"
 
@@ -214,15 +215,15 @@ class _Batch:
 
 
 def judge_batch(parts: Sequence[_Part], folder: str, name: str) -> list[_Tally]:
-    """Judge some blocks into one Arrow stream of commands and one of failed lines."""
+    """Judge some blocks into one file of commands and one of failed lines."""
     batch = _Batch()
     with _no_collector():
         tallies = [_judge(part, batch) for part in parts]
         if batch.rows:
             numbers = pa.concat_arrays([pa.repeat(pa.scalar(number, pa.int32()), count) for number, count in batch.runs])
-            _write(Path(folder, f"commands-{name}"), COMMANDS, [numbers, *zip(*batch.rows, strict=True)])
+            _write(Path(folder, f"commands-{name}.parquet"), COMMANDS, [numbers, *zip(*batch.rows, strict=True)])
         if batch.failed:
-            _write(Path(folder, f"failed-{name}"), FAILED, list(zip(*batch.failed, strict=True)))
+            _write(Path(folder, f"failed-{name}.parquet"), FAILED, list(zip(*batch.failed, strict=True)))
     return tallies
 
 
@@ -294,8 +295,8 @@ def _failed_row(staged_no: int, line: FailedLine) -> tuple[object, ...]:
 
 def _write(path: Path, schema: pa.Schema, columns: Sequence[Sequence[object]]) -> None:
     arrays = [_array(column, field.type) for column, field in zip(columns, schema, strict=True)]
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
-        stream.write_batch(pa.record_batch(arrays, schema=schema))
+    # Uncompressed: it is read once, soon, from the page cache.
+    parquet.write_table(pa.table(arrays, schema=schema), path, compression="none", write_statistics=False)
 
 
 def _array(column: Sequence[object], type: pa.DataType) -> pa.Array:

@@ -6,7 +6,7 @@ come last, but nothing is seen before the commit.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +21,6 @@ from ingest.core.identity import is_ignored
 from ingest.core.people import Key, components
 from ingest.errors import TransientError
 from ingest.ports import FINAL_STATES, FileResult, StagedFile, Staging, State
-from ingest.staging import COMMANDS, FAILED
 
 if TYPE_CHECKING:
     from ingest.adapters.duckdb import DuckDBWarehouse
@@ -104,7 +103,7 @@ class _Load:
         kept = [entry for entry in self.entries if entry.state in ("loaded", "rejected")]
         if any(entry.staged.counts.failed for entry in kept):
             self._insert_failed(kept)
-        if taken:
+        if taken and self.staging.commands:
             self._insert_commands(taken)
         self._enter(load_id, run_id, now)
         return [self.results[file.file.file_id] for file in files]
@@ -152,7 +151,8 @@ class _Load:
 
     def _insert_failed(self, kept: Sequence[_Entry]) -> None:
         entered = {"staged_no": [e.staged.staged_no for e in kept], "file_no": [e.file_no for e in kept]}
-        with self._table("entered", pa.table(entered)), self._stream("staged_failed", self.staging.failed, FAILED):
+        self._staged("staged_failed", self.staging.failed)
+        with self._table("entered", pa.table(entered)):
             self.connection.execute(statement("insert_failed"))
 
     def _insert_commands(self, taken: Sequence[_Entry]) -> None:
@@ -162,15 +162,14 @@ class _Load:
             "file_no": [entry.file_no for entry in taken],
             "position": [entry.staged.file.position for entry in taken],
         }
+        self._staged("staged_commands", self.staging.commands)
         with self._table("taken", pa.table(table)):
-            with self._stream("staged_commands", self.staging.commands, COMMANDS, _FACT_COLUMNS):
-                self.connection.execute(statement("staged_facts"))
+            self.connection.execute(statement("staged_facts"))
             self.connection.execute(statement("repeated_facts"))
             duplicates = dict(self.connection.execute(statement("count_duplicates")).fetchall())
             for entry in taken:
                 entry.duplicates = duplicates.get(entry.staged.staged_no, 0)
-            with self._stream("staged_commands", self.staging.commands, COMMANDS):
-                self.connection.execute(statement("insert_commands"))
+            self.connection.execute(statement("insert_commands"))
             self.connection.execute(statement("yield_first"), {"first_file_no": first})
         for space, match in {(entry.staged.people_space, entry.match) for entry in taken}:
             self.connection.execute(statement("enter_people_space"), {"people_space": space, "match": match})
@@ -246,27 +245,17 @@ class _Load:
         return rows
 
     @contextmanager
-    def _table(self, name: str, table: pa.Table | pa.RecordBatchReader) -> Iterator[None]:
+    def _table(self, name: str, table: pa.Table) -> Iterator[None]:
         self.connection.register(name, table)
         try:
             yield
         finally:
             self.connection.unregister(name)
 
-    def _stream(
-        self, name: str, paths: Sequence[Path], schema: pa.Schema, columns: Sequence[str] | None = None
-    ) -> AbstractContextManager[None]:
-        """Staged rows under a name, to be read once: a few batches are in memory at a time."""
-        fields = None if columns is None else [schema.get_field_index(column) for column in columns]
-        schema = schema if columns is None else pa.schema([schema.field(column) for column in columns])
-        options = pa.ipc.IpcReadOptions(included_fields=fields)
-
-        def batches() -> Iterator[pa.RecordBatch]:
-            for path in paths:
-                with pa.OSFile(str(path)) as source, pa.ipc.open_stream(source, options=options) as stream:
-                    yield from stream
-
-        return self._table(name, pa.RecordBatchReader.from_batches(schema, batches()))
+    def _staged(self, name: str, paths: Sequence[Path]) -> None:
+        """Staged rows under a name. The engine reads the files itself, a piece at a time."""
+        files = ", ".join(f"'{quoted}'" for quoted in (str(path).replace("'", "''") for path in paths))
+        self.connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM read_parquet([{files}])")
 
 
 def _keys(keys: set[Key]) -> pa.Table:
@@ -279,7 +268,6 @@ def _keys(keys: set[Key]) -> pa.Table:
     )
 
 
-_FACT_COLUMNS = ("staged_no", "line", "item", "occurred_at", "command_id")
 _TEXT, _NUMBER, _TIME = pa.string(), pa.int64(), pa.timestamp("us", "UTC")
 _LEDGER = pa.schema(
     [

@@ -24,7 +24,11 @@ _DIGITS = re.compile(r"[0-9]+")
 
 def key(name: str, match: Match) -> str:
     """The form under which `name` is compared and joined."""
-    return name.translate(_TO_SPACE).strip().lower() if match == "kissmetrics" else name.strip()
+    if match == "exact":
+        return name.strip()
+    if "," in name or ":" in name:  # `translate` is slow, and few names need it
+        name = name.translate(_TO_SPACE)
+    return name.strip().lower()
 
 
 def is_ignored(name: str, ignored: frozenset[str]) -> bool:

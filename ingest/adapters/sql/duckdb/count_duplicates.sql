@@ -3,5 +3,5 @@
 SELECT s.staged_no, count(*) AS duplicates
 FROM staged_facts AS s
 JOIN repeated_facts AS r USING (command_id)
-WHERE r.here_position IS NOT NULL OR s.position > r.brought_position
+WHERE r.is_here OR (s.staged_no, s.line, s.item) <> (r.brought_staged_no, r.brought_line, r.brought_item)
 GROUP BY s.staged_no
