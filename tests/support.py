@@ -1,0 +1,152 @@
+"""A small world for tests: a store in memory, a warehouse on disk, lines in few words, and all that a load left."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from ingest.core.source import SourceFile
+from ingest.errors import ObjectGone, TransientError
+from ingest.pipeline import Pipeline
+from ingest.ports import FileResult, Warehouse
+from ingest.settings import Settings, Source
+
+START = 1_393_344_603  # 2014-02-25 16:10:03 UTC, the moment of the vendor's own examples
+ARRIVAL = datetime(2026, 1, 1, tzinfo=UTC)
+ROOT = Path(__file__).parents[1]
+
+Line = bytes | str | dict[str, object]
+Rows = list[dict[str, Any]]
+
+
+def record(person: object, at: float, event: object, /, **properties: object) -> dict[str, object]:
+    """`person` did `event`, `at` seconds after START."""
+    return {"_p": person, "_t": START + at, "_n": event, **properties}
+
+
+def put(person: object, at: float, /, **properties: object) -> dict[str, object]:
+    """A set."""
+    return {"_p": person, "_t": START + at, **properties}
+
+
+def alias(person: object, other: object, at: float = 0) -> dict[str, object]:
+    return {"_p": person, "_t": START + at, "_p2": other}
+
+
+def lines(*lines: Line) -> bytes:
+    """The bytes of a file."""
+    return b"".join(_line(line) + b"\n" for line in lines)
+
+
+def _line(line: Line) -> bytes:
+    if isinstance(line, dict):
+        return json.dumps(line, ensure_ascii=False).encode()
+    return line.encode() if isinstance(line, str) else line
+
+
+@dataclass
+class MemoryStore:
+    """`ingest.ports.ObjectStore` in memory. What is in `broken` cannot be read."""
+
+    objects: dict[tuple[str, str], tuple[SourceFile, bytes]] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
+    read_keys: list[str] = field(default_factory=list)
+
+    def put(self, file: SourceFile, body: bytes) -> SourceFile:
+        self.objects[file.bucket, file.key] = file, body
+        return file
+
+    def list(self, bucket: str, prefix: str) -> Iterator[SourceFile]:
+        for (of, key), (file, _) in sorted(self.objects.items()):
+            if of == bucket and key.startswith(prefix):
+                yield file
+
+    def describe(self, bucket: str, key: str) -> SourceFile:
+        if (bucket, key) not in self.objects:
+            raise ObjectGone(f"{key}: gone")
+        return self.objects[bucket, key][0]
+
+    def read(self, file: SourceFile) -> Iterator[bytes]:
+        self.read_keys.append(file.key)
+        now, body = self.objects.get((file.bucket, file.key), (None, b""))
+        if now is None or now.file_id != file.file_id:
+            raise ObjectGone(f"{file.key}: gone")
+        middle = len(body) // 2
+        yield body[:middle]
+        if file.key in self.broken:
+            raise TransientError(self.broken[file.key])
+        yield body[middle:]
+
+
+@dataclass
+class World:
+    """A store and a warehouse, and a pipeline over the two."""
+
+    warehouse: Warehouse
+    sources: Sequence[Source] = ()
+    store: MemoryStore = field(default_factory=MemoryStore)
+    _tick: int = 0
+
+    @property
+    def pipeline(self) -> Pipeline:
+        settings = Settings(
+            warehouse_url=self.warehouse.name, processes=1, sources={source.name: source for source in self.sources}
+        )
+        return Pipeline(settings, lambda _: self.store, self.warehouse)
+
+    def put(
+        self,
+        key: str,
+        *content: Line,
+        arrived: float | None = None,
+        source: str = "one_off",
+        bucket: str = "bucket",
+        body: bytes | None = None,
+        etag: str | None = None,
+    ) -> SourceFile:
+        """An object of these lines (or this `body`), each a minute later than the one before unless `arrived` says."""
+        body = lines(*content) if body is None else body
+        self._tick += 1
+        at = ARRIVAL + timedelta(seconds=60 * self._tick if arrived is None else arrived)
+        etag = etag or sha256(body).hexdigest()[:32]
+        file = SourceFile(bucket=bucket, key=key, etag=etag, last_modified=at, size_bytes=len(body), source=source)
+        return self.store.put(file, body)
+
+    def load(self, *files: SourceFile, force: bool = False) -> list[FileResult]:
+        return self.pipeline.load(files, force=force)
+
+    def bring(self, key: str, *content: Line, **more: Any) -> FileResult:
+        """Put and load one file."""
+        (result,) = self.load(self.put(key, *content, **more))
+        return result
+
+    def rows(self, sql: str) -> Rows:
+        return rows(self.warehouse, sql)
+
+    def count(self, table: str, where: str = "TRUE") -> int:
+        return int(self.rows(f"SELECT count(*) AS n FROM {table} WHERE {where}")[0]["n"])
+
+
+def rows(warehouse: Warehouse, sql: str) -> Rows:
+    with warehouse.query(sql) as answer:
+        return [row for batch in answer.reader for row in batch.to_pylist()]
+
+
+# What two loads of the same files may differ in, however careful both were.
+VOLATILE = {"file_no", "load_id", "run_id", "loaded_at", "is_first", "next_try_at", "attempts"}
+TABLES = ("ledger", "commands", "failed_lines", "events", "identities", "people", "kissmetrics_events")
+
+
+def everything(warehouse: Warehouse, without: Iterable[str] = (), tables: Sequence[str] = TABLES) -> dict[str, Rows]:
+    """All that a warehouse shows, so that two of them can be compared."""
+    left_out = VOLATILE | set(without)
+    return {table: in_order(rows(warehouse, f"SELECT * FROM {table}"), left_out) for table in tables}
+
+
+def in_order(found: Rows, without: Iterable[str] = ()) -> Rows:
+    """Rows in an order of their own, whichever the engine gave."""
+    kept = [{name: value for name, value in row.items() if name not in set(without)} for row in found]
+    return sorted(kept, key=repr)
