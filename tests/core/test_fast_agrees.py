@@ -38,6 +38,7 @@ def test_any_line(line: bytes, number: int) -> None:
     agrees(line, number)
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.text(max_size=5), st.text(max_size=20) | st.booleans() | st.integers(-(2**63), 2**63 - 1), max_size=4

@@ -1,10 +1,10 @@
 """What holds for any bytes whatever: one item, never an exception; what was sent is what is kept."""
 
 import json
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 
 import orjson
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.core import rows
@@ -41,12 +41,14 @@ def check(item: Item, rules: Rules) -> None:
         assert properties.keys() == command.properties.keys()
 
 
+@settings(deadline=None)
 @given(st.binary() | lines(), RULES)
 def test_any_bytes_are_one_item(line: bytes, rules: Rules) -> None:
     (item,) = FORMAT.judge(line, rules)
     check(item, rules)
 
 
+@settings(deadline=None)
 @given(lines(), st.data(), RULES)
 def test_a_damaged_line_is_one_item(line: bytes, data: st.DataObject, rules: Rules) -> None:
     start = data.draw(st.integers(0, len(line)))
@@ -55,23 +57,26 @@ def test_a_damaged_line_is_one_item(line: bytes, data: st.DataObject, rules: Rul
     check(item, rules)
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=40) | lines(), max_size=4))
 def test_any_head_is_refused_or_not(parts: list[bytes]) -> None:
     item = FORMAT.refusal(b"\n".join(parts))
     assert item is None or [failure.code for failure in item.failures] == ["document_not_lines"]
 
 
+@settings(deadline=None)
 @given(any_json())
 def test_decoding_agrees_with_python_and_loses_no_digit(text: str) -> None:
     try:
         value = decode(text.encode()).value
-    except Undecodable:
+        loosely = json.loads(text, parse_float=Decimal)
+    except (Undecodable, InvalidOperation):  # of Decimal: an exponent of more than 18 digits
         return
-    loosely = json.loads(text, parse_float=Decimal)
     assert value == loosely
     assert decode(dumps(value).encode()).value == value
 
 
+@settings(deadline=None)
 @given(st.text(), st.booleans())
 def test_octal_escapes_of_any_text_are_read_back(text: str, as_windows: bool) -> None:
     encoding = "windows-1252" if as_windows else "utf-8"
@@ -80,11 +85,7 @@ def test_octal_escapes_of_any_text_are_read_back(text: str, as_windows: bool) ->
     sent = b"".join(
         b"\\%03o" % byte if byte > 127 else json.dumps(chr(byte))[1:-1].encode() for byte in encoded
     )  # fmt: skip
-    try:
-        decoded = decode(b'{"a":"%s"}' % sent, repair=True)
-    except Undecodable:
-        assert as_windows  # never of UTF-8
-        raise
+    decoded = decode(b'{"a":"%s"}' % sent, repair=True)
     assert decoded.repaired == any(byte > 127 for byte in encoded)
-    if not as_windows:
+    if not as_windows:  # whose bytes may happen to be UTF-8
         assert decoded.value == {"a": meant}
