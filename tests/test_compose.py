@@ -1,4 +1,4 @@
-"""docker-compose.yml keeps the Compose specification. No engine runs in the tests: the containers themselves are not started."""
+"""docker-compose.yml keeps the Compose specification. No engine runs in the tests: no container is started."""
 
 import base64
 import json
@@ -26,7 +26,7 @@ def test_compose_file_is_valid(compose: dict[str, Any]) -> None:
 
 def test_everything_it_names_is_there(compose: dict[str, Any]) -> None:
     for service in compose["services"].values():
-        assert set(service["depends_on"] if "depends_on" in service else ()) <= set(compose["services"])
+        assert set(service.get("depends_on", ())) <= set(compose["services"])
         named = {volume.split(":")[0] for volume in service.get("volumes", ())}
         assert named <= set(compose["volumes"])
     for config in compose["configs"].values():

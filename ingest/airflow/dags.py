@@ -1,10 +1,11 @@
 """The DAGs: one for each source, one for a person's own files, one that looks for what was missed.
 
-    discover ──► load (a task for each pack) ──► announce ──► verdict
+    discover ─► load (a task for each pack) ─┬─► announcements ─► announce (a task for each hundred)
+                                             └─► verdict
 
-Loading tasks commit what they can and never fail for a file. `announce` tells other DAGs, `verdict` tells people: it is what
-turns a run red. Both run unless there was nothing to load. A DAG says when; `steps` say what. The scheduler reads this module
-often, so nothing here imports boto3, DuckDB or Arrow.
+Loading tasks commit what they can and never fail for a file. `announce` tells other DAGs, `verdict` tells people: it is
+what turns a run red. Both run unless there was nothing to load. A DAG says when; `steps` say what. The scheduler reads
+this module often, so nothing here imports boto3, DuckDB or Arrow.
 """
 
 import os
@@ -30,6 +31,7 @@ COMMON: Final[dict[str, Any]] = {
     "start_date": START,
     "catchup": False,
     "max_active_runs": 1,
+    "auto_register": False,  # one that turns out wrong must not reach Airflow
     "is_paused_upon_creation": False,  # who writes a source down wants it loaded; pausing it is one click
     "default_args": {
         "owner": "landfall",
@@ -65,7 +67,9 @@ def build_dags() -> dict[str, DAG]:
     for dag_id, make in makers.items():
         if wanted in (None, dag_id):
             try:
-                made[dag_id] = make()
+                found = make()
+                found.timetable.validate()
+                made[dag_id] = found
             except Exception as error:  # noqa: BLE001 - Airflow has its own ways to refuse a schedule
                 problems.append(f"{dag_id}: {error}")
     if problems and wanted in (None, CONFIG_ERRORS_DAG):
@@ -100,8 +104,8 @@ def source_dag(source: Source, settings: Settings) -> DAG:
 
         packs = discover()
         loaded = _load_task(settings).expand(pack=packs)
-        announced = _announce(source.name, packs)
-        loaded >> announced >> _verdict(packs, skippable=True)
+        _announce(source.name, packs, loaded)
+        loaded >> _verdict(packs, skippable=True)
 
     return build()
 
@@ -159,10 +163,9 @@ def one_off_dag(settings: Settings) -> DAG:
         packs = collect()
         loaded = _load_task(settings).expand(pack=packs)
         checked = check.expand(pack=packs)
-        announced = _announce(ONE_OFF, packs)
         packs >> choose() >> [loaded, checked]
-        loaded >> announced
-        [announced, checked] >> _verdict(packs, skippable=False)
+        _announce(ONE_OFF, packs, loaded)
+        [loaded, checked] >> _verdict(packs, skippable=False)
 
     return build()
 
@@ -226,13 +229,9 @@ def config_errors_dag(problems: list[str]) -> DAG:
 
 
 def airflow_schedule(schedule: str | int | None) -> str | timedelta | None:
-    """Seconds become a timedelta; a preset or cron expression is Airflow's own. Raises ValueError for any other text."""
+    """Seconds become a timedelta; presets and cron expressions are Airflow's own."""
     if isinstance(schedule, int):
         return timedelta(seconds=schedule)
-    if schedule is not None and not schedule.startswith("@"):
-        from croniter import croniter
-
-        croniter(schedule)
     return schedule
 
 
@@ -248,13 +247,13 @@ LABEL: Final = "{{ task.op_kwargs['pack']['name'] }}{{ outcome | default('') }}"
 def _labelled(results: Results) -> Results:
     from ingest.airflow.tables import outcome
 
-    get_current_context()["outcome"] = outcome(results)  # type: ignore[typeddict-unknown-key]
+    get_current_context()["outcome"] = outcome(results)
     return results
 
 
 def _load_task(settings: Settings) -> Any:
-    # Judging uses every core of a host; with an embedded warehouse all tasks are on one. Its writers wait for each other in
-    # the adapter, so no pool is needed.
+    # Judging uses every core of a host, and with an embedded warehouse all tasks are on one. Its writers wait for each
+    # other in the adapter, so no pool is needed.
     at_once = 2 if settings.warehouse_url.startswith("duckdb:") else None
 
     @task(map_index_template=LABEL, max_active_tis_per_dag=at_once)
@@ -271,35 +270,40 @@ def _load_task(settings: Settings) -> Any:
     return load
 
 
-def _announce(source: str, packs: Any) -> Any:
+def _announce(source: str, packs: Any, loaded: Any) -> None:
     """One asset event for each file that the run loaded.
 
-    An alias, since it is the only outlet that carries several events with an `extra` each. Airflow keeps them only if the
-    task succeeds, and a retry or a cleared run first looks at what it has told already.
+    An alias, since it is the only outlet that carries several events with an `extra` each. Airflow keeps the events
+    only if the task succeeds, all in one request that must be quick: hence batches. A task that is run once more, after
+    a crash or because a person cleared it, first looks at what was told already.
     """
     alias = AssetAlias(f"landfall/{source}")
 
-    @task(outlets=[alias], inlets=[alias], trigger_rule="none_skipped")
-    def announce(packs: Packs | None) -> int:
-        """Tell other DAGs which files are in the warehouse now."""
+    @task(trigger_rule="none_skipped")
+    def announcements(packs: Packs | None) -> list[list[dict[str, Any]]]:
+        """Ask the ledger which files this run loaded."""
         from ingest.airflow import steps
         from ingest.airflow.world import open_world
 
-        context = get_current_context()
-        run_id, dag_id = context["run_id"], context["dag"].dag_id
-        told = context["inlet_events"][alias].after(context["dag_run"].run_after.isoformat())
-        announced = {
-            str(event.extra.get("file_id"))
-            for event in told
-            if (event.source_dag_id, event.source_run_id) == (dag_id, run_id)
-        }
         with open_world() as pipeline:
-            extras = steps.unannounced(pipeline, packs or [], run_id, announced)
-        for extra in extras:
-            context["outlet_events"][alias].add(asset_of(extra["source"]), extra=extra)
-        return len(extras)
+            return steps.announcements(pipeline, packs or [], get_current_context()["run_id"])
 
-    return announce(packs)
+    @task(outlets=[alias], inlets=[alias], map_index_template="{{ task.op_kwargs['batch'] | length }} files")
+    def announce(batch: list[dict[str, Any]]) -> None:
+        """Tell other DAGs which files are in the warehouse now."""
+        context = get_current_context()
+        told = set()
+        if context["ti"].try_number > 1:
+            run = (context["dag"].dag_id, context["run_id"])
+            events = context["inlet_events"][alias].after(context["dag_run"].run_after.isoformat())
+            told = {event.extra.get("file_id") for event in events if (event.source_dag_id, event.source_run_id) == run}
+        for extra in batch:
+            if extra["file_id"] not in told:
+                context["outlet_events"][alias].add(asset_of(extra["source"]), extra=extra)
+
+    planned = announcements(packs)
+    loaded >> planned
+    announce.expand(batch=planned)
 
 
 def _verdict(packs: Any, *, skippable: bool) -> Any:
@@ -347,7 +351,7 @@ def one_off_params(settings: Settings) -> dict[str, Param]:
             format="multiline",
             maxLength=PASTED_AT_MOST,
             title="Or paste lines",
-            description=f"As they would stand in a file, one JSON object a line; {PASTED_AT_MOST:,} characters at most.",
+            description=f"As they stand in a file, one JSON object a line; {PASTED_AT_MOST:,} characters at most.",
         ),
         "action": Param(
             "load",

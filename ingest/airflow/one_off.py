@@ -1,7 +1,7 @@
 """What a person asks for in the form of `ingest_one_off`, turned into files.
 
-Pasted lines become an object (or a local file) before anything else is done with them, so that from there on they are a source
-file like any other: same judging, same ledger, failed lines kept and mended in the same way.
+Pasted lines become an object (or a local file) before anything else is done with them, so that from there on they are a
+source file like any other: same judging, same ledger, failed lines kept and mended in the same way.
 """
 
 from collections.abc import Mapping
@@ -65,12 +65,8 @@ def collect(
     """
     allowed = readable_buckets(settings)
     if refused := sorted({bucket_of(uri) for uri in request.files} - allowed):
-        raise ConfigError(
-            *(
-                f"The bucket {bucket} may not be read from here. Let an operator add it to allowed_buckets in ingest.toml."
-                for bucket in refused
-            )
-        )
+        remedy = "Let an operator add it to allowed_buckets in ingest.toml."
+        raise ConfigError(*(f"The bucket {bucket} may not be read from here. {remedy}" for bucket in refused))
     addresses = list(request.files)
     if request.lines:
         addresses.append(keep_pasted(settings, request.lines, run_id, asked_at, pasted_folder))

@@ -5,7 +5,7 @@ Exactly once is the ledger's promise, so every step may be repeated, cleared or 
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RUN_AT_MOST: Final = 50_000  # files in one run, so that its manifest fits in XCom; the next run takes the rest
+ANNOUNCED_AT_ONCE: Final = (
+    100  # events: each costs milliseconds, and Airflow answers a task within 5 seconds or not at all
+)
 NOT_LOADED: Final = ("retrying", "rejected")  # what turns a run red
 _EXPLAINED_AT_MOST = 1_000  # failed lines of one file that a log's table is made from
 
@@ -76,16 +79,14 @@ def check(pipeline: "Pipeline", pack: Pack) -> list[Result]:
     return results
 
 
-def unannounced(
-    pipeline: "Pipeline", packs: Sequence[Pack], run_id: str, announced: Collection[str]
-) -> list[dict[str, Any]]:
-    """What is still to be told of the files that this run loaded: one `extra` a file, with its source beside it.
+def announcements(pipeline: "Pipeline", packs: Sequence[Pack], run_id: str) -> list[list[dict[str, Any]]]:
+    """What is to be told of the files that this run loaded: one `extra` a file, in batches.
 
     Read from the ledger, not from what the loading tasks returned: one that died after its commit returned nothing.
     The manifest is asked too, since runs of two DAGs may have the same id.
     """
     manifest = {SourceFile.from_dict(file).file_id for pack in packs for file in pack["files"]}
-    return [
+    extras = [
         {
             "source": row["source"],
             "file_id": row["file_id"],
@@ -94,8 +95,9 @@ def unannounced(
         }
         | {name: row[name] for name in ("lines", "records", "sets", "aliases", "failed", "repaired", "duplicates")}
         for row in pipeline.warehouse.files({"run_id": run_id, "state": "loaded"})
-        if row["file_id"] in manifest and row["file_id"] not in announced
+        if row["file_id"] in manifest
     ]
+    return [extras[start : start + ANNOUNCED_AT_ONCE] for start in range(0, len(extras), ANNOUNCED_AT_ONCE)]
 
 
 def verdict(pipeline: "Pipeline", packs: Sequence[Pack], results: Sequence[Result]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ _TASKS: Final = """
 | --- | --- |
 | `discover` | lists the bucket and takes away what the ledger knows |
 | `load` | one task for each pack of files, named by what it loads; once done its name tells failed lines |
-| `announce` | one asset event for each file that this run loaded |
+| `announcements`, `announce` | one asset event for each file that this run loaded |
 | `verdict` | **red if a file could not be loaded**, and names it. Its log has the failed lines by code |
 
 Retrying, clearing or running it twice at once loads nothing twice: the ledger in the warehouse decides.
@@ -24,22 +24,23 @@ def source_doc(source: Source) -> str:
 ### New {source.format} files of `{source.name}`
 
 Loads what is new under `s3://{source.bucket}/{source.prefix}`{f" (`{source.pattern}`)" if source.pattern else ""},
-{schedule if source.schedule else "when it is started by hand"}. A file is in the warehouse once and whole, or not at all;
-lines that break a rule are kept in `failed_lines`, where `ingest failures FILE_ID --lines` gets them to be mended.
+{schedule if source.schedule else "when it is started by hand"}. A file is in the warehouse once and whole, or not at
+all; lines that break a rule are kept in `failed_lines`, from where `ingest failures FILE_ID --lines` gets them to be
+mended.
 {_TASKS}
-**Red?** The verdict names the file and why. What did not answer is tried again by later runs, less and less often; a rejected
-file waits for a person. Nothing is held up by it.
+**Red?** The verdict names the file and why. What did not answer is tried again by later runs, less and less often; a
+rejected file waits for a person. Nothing is held up by it.
 
-**To run when files have arrived:** `schedule=[Asset("landfall/{source.name}")]`; `extra` of the event has `file_id`, `action`
-and the counts.
+**To run when files have arrived:** `schedule=[Asset("landfall/{source.name}")]`; `extra` of the event has `file_id`,
+`action` and the counts.
 """
 
 
 ONE_OFF_DOC: Final = f"""
 ### Your own files or lines, now
 
-Trigger it and fill in the form: addresses in S3, or pasted lines; check or load. Only buckets of sources, the one for uploads and
-`allowed_buckets` of `ingest.toml` are read. The way is the same as for scheduled files, the ledger included.
+Trigger it and fill in the form: addresses in S3, or pasted lines; check or load. Only buckets of sources, the one for
+uploads and `allowed_buckets` of `ingest.toml` are read. The way is that of scheduled files, the ledger included.
 {
     _TASKS.replace(
         "lists the bucket and takes away what the ledger knows", "finds the files; stores pasted lines"
@@ -50,8 +51,8 @@ Trigger it and fill in the form: addresses in S3, or pasted lines; check or load
 RECONCILE_DOC: Final = """
 ### Was anything missed?
 
-Holds every source's bucket against the ledger: files that should have been loaded by now, files that are tried again and again, files
-that are stuck. Red if there is something to look at, and says what.
+Holds every source's bucket against the ledger: files that should have been loaded by now, files that are tried again
+and again. Red if there is something to look at, and says what.
 """
 
 
@@ -63,8 +64,8 @@ def config_errors_doc(problems: Sequence[str]) -> str:
 
 {listed}
 
-The sound sources are loaded as usual. Mend `ingest.toml` (its path is in `INGEST_CONFIG`) or the environment; this DAG is gone as soon as
-Airflow has read it again.
+The sound sources are loaded as usual. Mend `ingest.toml` (its path is in `INGEST_CONFIG`) or the environment; this DAG
+is gone as soon as Airflow has read it again.
 """
 
 

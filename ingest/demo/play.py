@@ -2,7 +2,9 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
+from urllib.parse import quote
 
 from ingest.cli.output import say, write_table
 from ingest.demo import samples
@@ -27,9 +29,9 @@ def play(stack: Stack, processes: Processes, tell: Callable[[str], None], *, sta
         ):
             _drop(stack, files)
             tell(f"dropped in s3://{samples.BUCKET}/{samples.PREFIX}: {why}")
-            wait_for(lambda wanted=expected: _states(pipeline) == wanted, "the expected ledger", processes)
+            wait_for(partial(_ledger_is, pipeline, expected), "the expected ledger", processes)
             for run_id in sorted({row["run_id"] for row in pipeline.warehouse.files({})} - told):
-                wait_for(lambda run=run_id: _run_state(stack, run) != "running", f"the end of {run_id}", processes)
+                wait_for(partial(_has_ended, stack, run_id), f"the end of {run_id}", processes)
                 tell(f"{DAG_ID}: run {run_id} {_run_state(stack, run_id)}, {_loaded_by(stack, run_id)}")
                 told.add(run_id)
         _show(pipeline)
@@ -58,6 +60,14 @@ def _states(pipeline: Pipeline) -> dict[tuple[str, str], int]:
     return dict(Counter((row["key"].removeprefix(samples.PREFIX), row["state"]) for row in rows))
 
 
+def _ledger_is(pipeline: Pipeline, expected: Mapping[tuple[str, str], int]) -> bool:
+    return _states(pipeline) == expected
+
+
+def _has_ended(stack: Stack, run_id: str) -> bool:
+    return _run_state(stack, run_id) not in ("queued", "running")
+
+
 def _run_state(stack: Stack, run_id: str) -> str:
     return str(stack.get(f"/api/v2/dags/{DAG_ID}/dagRuns/{_quoted(run_id)}")["state"])
 
@@ -68,13 +78,11 @@ def _loaded_by(stack: Stack, run_id: str) -> str:
 
 
 def _quoted(run_id: str) -> str:
-    from urllib.parse import quote
-
     return quote(run_id, safe="")
 
 
 def _show(pipeline: Pipeline) -> None:
-    columns = ("state", "lines", "records", "sets", "aliases", "failed", "repaired", "duplicates")
+    columns = ("state", "lines", "records", "sets", "aliases", "failed")
     ledger = sorted(pipeline.warehouse.files({}), key=lambda row: row["file_no"])
     write_table(
         "The ledger: every file, and what became of it",
@@ -84,7 +92,10 @@ def _show(pipeline: Pipeline) -> None:
     write_table(
         "Failed lines by code, kept to be mended",
         ("code", "lines", "problem", "remedy"),
-        [(code, count, meaning.problem, meaning.remedy) for code, count, meaning in by_code("kissmetrics", _failed(pipeline))],
+        [
+            (code, count, meaning.problem, meaning.remedy)
+            for code, count, meaning in by_code("kissmetrics", _failed(pipeline))
+        ],
     )
     write_table(
         "Some events (view `events`: each fact once)",
@@ -129,7 +140,11 @@ def _wrong(pipeline: Pipeline) -> list[str]:
         "repaired lines": sum(row["repaired"] for row in loaded),
     }
     codes = {code: count for code, count, _ in by_code("kissmetrics", _failed(pipeline))}
-    pairs = ((samples.EXPECTED_FILES, _states(pipeline)), (samples.EXPECTED_COUNTS, found), (samples.EXPECTED_CODES, codes))
+    pairs = (
+        (samples.EXPECTED_FILES, _states(pipeline)),
+        (samples.EXPECTED_COUNTS, found),
+        (samples.EXPECTED_CODES, codes),
+    )
     return [
         f"WRONG: {name}: expected {expected.get(name, 0)}, found {actual.get(name, 0)}"
         for expected, actual in pairs

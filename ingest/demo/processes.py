@@ -1,7 +1,7 @@
 """Processes that never outlive the demo: each in a session of its own, ended with all its children in any case.
 
-Three nets: a person's Ctrl-C or a signal ends them in order; what a process left behind is found by a mark in its environment; and
-if this process is killed outright, the kernel tells the others.
+Three nets: a person's Ctrl-C or a signal ends them in order; what a process left behind is found by a mark in its
+environment; and if this process is killed outright, the kernel tells the others.
 """
 
 import ctypes
@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 from uuid import uuid4
 
 _PR_SET_PDEATHSIG = 1
@@ -29,7 +30,7 @@ class Processes:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         logs.mkdir(parents=True, exist_ok=True)
 
-    def __enter__(self) -> "Processes":
+    def __enter__(self) -> Self:
         return self
 
     def start(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -89,7 +90,7 @@ class Processes:
         return found
 
 
-class ProcessDied(Exception):
+class ProcessDied(Exception):  # noqa: N818 - what happened, in two words
     """A process ended that should not have."""
 
     def __init__(self, name: str, status: int, log: Path) -> None:

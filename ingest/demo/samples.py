@@ -31,7 +31,7 @@ _COMPRESSED = rb"""{"_p": "dora@example.com", "_t": 1700001100, "_n": "Signed Up
 {"_p": "dora@example.com", "_t": 1700001200, "country": "PT"}
 """
 
-# As Kissmetrics exports: bytes beyond ASCII as octal escapes, here of UTF-8 and of windows-1252. Not JSON until repaired.
+# As Kissmetrics exports: bytes beyond ASCII as octal escapes, here of UTF-8 and windows-1252. Not JSON until repaired.
 _OCTAL = rb"""{"_p": "emil@example.com", "_t": 1700001300, "_n": "Searched", "words": "caf\303\251 m\303\274nchen"}
 {"_p": "emil@example.com", "_t": 1700001400, "_n": "Searched", "words": "Landfall\231"}
 """

@@ -68,9 +68,7 @@ class Stack:
     def get(self, path: str) -> Any:
         """Ask Airflow's REST API."""
         if not self._token:
-            self._token.append(
-                _ask(f"{self.url}/auth/token", {"username": USER, "password": PASSWORD})["access_token"]
-            )
+            self._token.append(_ask(f"{self.url}/auth/token", {"username": USER, "password": PASSWORD})["access_token"])
         return _ask(f"{self.url}{path}", token=self._token[0])
 
 

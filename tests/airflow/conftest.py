@@ -1,4 +1,4 @@
-"""Airflow for tests: its database in a temporary folder, the shipped DAG file, a bucket and a warehouse for each test."""
+"""Airflow for tests: its database in a temporary folder, the shipped DAG file, a bucket and warehouse for each test."""
 
 import json
 import os
@@ -82,9 +82,7 @@ class Job:
         run = self.dags()[dag_id].test(run_conf=conf or None)
         instances = run.get_task_instances()
         names = [ti.rendered_map_index for ti in instances if ti.task_id in ("load", "check") and ti.map_index >= 0]
-        tasks = {
-            ti.task_id if ti.map_index < 0 else f"{ti.task_id}[{ti.map_index}]": str(ti.state) for ti in instances
-        }
+        tasks = {ti.task_id if ti.map_index < 0 else f"{ti.task_id}[{ti.map_index}]": str(ti.state) for ti in instances}
         with create_session() as session:
             query = XComModel.get_many(run_id=run.run_id, dag_ids=dag_id, key="return_value")
             returned = {
@@ -122,7 +120,9 @@ class Job:
 
         with create_session() as session:
             found = session.execute(select(AssetEvent)).scalars().all()
-            return [event.extra | {"asset": event.asset.name} for event in found if self.s3.bucket in event.extra["file"]]
+            return [
+                event.extra | {"asset": event.asset.name} for event in found if self.s3.bucket in event.extra["file"]
+            ]
 
 
 @pytest.fixture

@@ -11,7 +11,9 @@ from tests.airflow.conftest import Job
 
 def test_no_heavy_library_is_imported(job: Job) -> None:
     heavy = ("boto3", "duckdb", "pyarrow")
-    script = "import sys; import ingest.airflow as a; a.build_dags(); print([m for m in sys.argv[1:] if m in sys.modules])"
+    script = (
+        "import sys; import ingest.airflow as a; a.build_dags(); print([m for m in sys.argv[1:] if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", script, *heavy], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
 
