@@ -188,12 +188,16 @@ class DuckDBWarehouse:
         how = "READ_ONLY" if read_only else f"STORAGE_VERSION '{_STORAGE_VERSION}'"
         quoted = str(self.path).replace("'", "''")
         deadline = time.monotonic() + self.lock_timeout_seconds
+        was_free = False
         while True:
             try:
                 connection.execute(f"ATTACH '{quoted}' AS warehouse ({how})")
                 return
             except duckdb.IOException as error:
                 holder = _holder(self.path)
+                if holder is None and not was_free:  # let go just now, perhaps
+                    was_free = True
+                    continue
                 if holder is None:
                     raise ConfigError(f"{self.path} cannot be opened as a DuckDB warehouse: {error}") from error
                 if time.monotonic() > deadline:

@@ -1,0 +1,506 @@
+"""A file is in the warehouse once and whole, or not at all: several loaders, a failure at any step, kill -9."""
+
+import json
+import os
+import pickle
+import random
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import duckdb
+import pytest
+
+from ingest.adapters.duckdb import DuckDBWarehouse
+from ingest.core.identity import IGNORED_IDENTITIES
+from ingest.core.source import SourceFile
+from ingest.errors import ConfigError, IngestError, TransientError
+from ingest.ports import Staging
+from ingest.settings import Source
+from tests.support import (
+    ROOT,
+    START,
+    VOLATILE,
+    Line,
+    Rows,
+    World,
+    alias,
+    everything,
+    in_order,
+    lines,
+    put,
+    record,
+    rows,
+)
+
+
+def warehouse_at(path: Path, **more: Any) -> DuckDBWarehouse:
+    return DuckDBWarehouse(path, ignored_identities=IGNORED_IDENTITIES, **more)
+
+
+def environment(folder: Path, **more: str) -> dict[str, str]:
+    """Of a process of ours: its warehouse and what it leaves behind are in `folder`."""
+    (folder / "staging").mkdir(exist_ok=True)
+    ours = {"INGEST_WAREHOUSE": f"duckdb:///{folder}/warehouse.duckdb", "INGEST_STAGING": f"{folder}/staging"}
+    return {**os.environ, **ours, "PYTHONPATH": str(ROOT), **more}
+
+
+# --- several at a time -----------------------------------------------------------------------------------------------
+
+
+def test_processes_that_load_the_same_files_at_the_same_time(tmp_path: Path) -> None:
+    folder = tmp_path / "landing"
+    folder.mkdir()
+    for number in range(6):
+        content = [record(f"p{n % 7}", n, "x") for n in range(number, number + 40)]
+        (folder / f"{number}.json").write_bytes(lines(*content, "bad", alias(f"p{number}", f"p{number + 1}")))
+    (folder / "copy.json").write_bytes((folder / "5.json").read_bytes())
+
+    command = [sys.executable, "-m", "ingest", "load", "--json"]
+    backwards = [str(path) for path in sorted(folder.iterdir(), reverse=True)]
+    loaders = [
+        subprocess.Popen([*command, *paths], env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for paths in ([str(folder)], backwards, [f"{folder}/"], backwards[::-1])
+    ]
+    told = []
+    for loader in loaders:
+        out, err = loader.communicate(timeout=120)
+        assert loader.returncode in (0, 1), err
+        told.append({file["key"]: file for file in json.loads(out)["files"]})
+
+    for key in told[0]:
+        assert sorted(each[key]["already"] for each in told) == [False, True, True, True]
+        assert len({each[key]["load_id"] for each in told}) == 1
+    warehouse = warehouse_at(tmp_path / "warehouse.duckdb")
+    assert broken_promises(warehouse) == {}
+    states = [row["state"] for row in rows(warehouse, "SELECT state FROM ledger")]
+    assert sorted(states) == ["duplicate", *["loaded"] * 6]
+    (counted,) = rows(warehouse, "SELECT count(*) AS n, count(DISTINCT command_id) AS facts FROM commands")
+    assert counted["n"] == 6 * 41
+    persons = rows(warehouse, "SELECT DISTINCT person_id FROM identities")
+    assert persons == [{"person_id": "p0"}]
+
+
+def broken_promises(warehouse: DuckDBWarehouse) -> dict[str, int]:
+    """What must never be seen, whatever happened: the promise and how often it is broken."""
+    promises = {
+        "commands without a ledger row": "SELECT 1 FROM command_rows ANTI JOIN ledger USING (file_no)",
+        "failed lines without a ledger row": "SELECT 1 FROM failed_line_rows ANTI JOIN ledger USING (file_no)",
+        "a loaded file with more or fewer commands than the ledger says":
+            "SELECT 1 FROM ledger AS l WHERE l.state = 'loaded' AND l.records + l.sets + l.aliases"
+            " <> (SELECT count(*) FROM commands AS c WHERE c.file_id = l.file_id)",
+        "commands of a file that is not loaded":
+            "SELECT 1 FROM commands JOIN ledger AS l USING (file_id) WHERE l.state <> 'loaded'",
+        "a file with more or fewer failed lines than the ledger says":
+            "SELECT 1 FROM ledger AS l WHERE l.state IN ('loaded', 'rejected') AND l.failed"
+            " <> (SELECT count(*) FROM failed_lines AS f WHERE f.file_id = l.file_id)",
+        "a line twice": "SELECT 1 FROM commands GROUP BY file_id, line, item, kind HAVING count(*) > 1",
+        "a line accepted and failed":
+            "SELECT 1 FROM commands AS c JOIN failed_lines AS f USING (file_id, line, item)",
+        "a file twice": "SELECT 1 FROM ledger GROUP BY file_id HAVING count(*) > 1",
+        "a fact that counts never or twice":
+            "SELECT 1 FROM commands LEFT JOIN (SELECT command_id, 1 AS seen FROM events) USING (command_id)"
+            " WHERE kind = 'record' GROUP BY command_id, file_id, line, item HAVING count(seen) <> 1",
+    }  # fmt: skip
+    union = " UNION ALL ".join(
+        f"SELECT '{name}' AS promise, count(*) AS broken FROM ({sql})" for name, sql in promises.items()
+    )
+    return {row["promise"]: row["broken"] for row in rows(warehouse, union) if row["broken"]}
+
+
+# --- a failure at every step -----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Steps:
+    """Connections to DuckDB that count their steps and fail at one of them."""
+
+    fail_at: int = 0
+    error: BaseException | None = None  # none: the process is gone
+    after: bool = False  # the step is done, but nobody learns of it
+    names: list[str] = field(default_factory=list)
+
+    def run(self, name: str, call: Any, *arguments: Any, **more: Any) -> Any:
+        self.names.append(name)
+        failing = len(self.names) == self.fail_at
+        if failing and not self.after:
+            self.fail()
+        result = call(*arguments, **more)
+        if failing:
+            self.fail()
+        return result
+
+    def fail(self) -> None:
+        if self.error is None:
+            os._exit(9)
+        raise self.error
+
+    @contextmanager
+    def taken(self) -> Iterator["Steps"]:
+        connect = duckdb.connect
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(duckdb, "connect", lambda *arguments: Counting(connect(*arguments), self))
+            yield self
+
+
+class Counting:
+    """A connection whose every call is a step."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, steps: Steps) -> None:
+        self._connection, self._steps = connection, steps
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._connection, name)
+        if name == "close":
+            return call
+        return lambda *arguments, **more: self._steps.run(f"{name} {arguments[:1]}", call, *arguments, **more)
+
+
+@dataclass
+class Undisturbed:
+    """A load that meets all that a load can meet, judged and waiting; what the warehouse shows before and after it."""
+
+    folder: Path
+    staging: Staging
+    steps: int = 0
+    before: dict[str, Rows] = field(default_factory=dict)
+    after: dict[str, Rows] = field(default_factory=dict)
+
+    def load(self, path: Path) -> None:
+        warehouse_at(path, lock_timeout_seconds=5).load(self.staging, "load", None, force=True)
+
+    @cached_property
+    def untouched(self) -> bytes:
+        return (self.folder / "before.duckdb").read_bytes()
+
+    def copy(self, name: str) -> Path:
+        return Path(shutil.copy(self.folder / "before.duckdb", self.folder / name))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Undisturbed]:
+    folder = tmp_path_factory.mktemp("steps")
+    strict = Source(name="strict", bucket="bucket", max_failed_lines=0)
+    world = World(warehouse_at(folder / "before.duckdb"), [strict])
+    world.bring("other.json", record("ann", 5, "x"), alias("d", "e"), alias("y", "z"), record("q", 1, "x"), arrived=900)
+    forced = world.put("forced.json", record("ann", 4, "x"), "bad", alias("x", "y"), record("q", 1, "x"), arrived=800)
+    world.load(forced)
+    world.store.put(forced, lines(record("ann", 4, "x"), "bad", alias("x", "y"), record("ann", 7, "x")))
+    new: list[Line] = [
+        record("ann", 5, "x"),
+        "bad",
+        put("bob", 1, a=1),
+        alias("e", "c"),
+        alias("z", "w"),
+        record("bob", 0, "y"),
+    ]
+    files = [
+        world.put("new.json", *new, arrived=0), world.put("copy.json", *new),
+        world.put("broken.json", record("ann", 0, "x")),
+        world.put("rejected.json", record("ann", 9, "x"), "bad", source="strict"), forced,
+    ]  # fmt: skip
+    world.store.broken["broken.json"] = "it broke off"
+    with world.pipeline.judged(files) as staging:
+        plan = Undisturbed(folder, staging, before=shown(folder / "before.duckdb"))
+        with Steps().taken() as steps:
+            plan.load(plan.copy("after.duckdb"))
+        plan.steps = len(steps.names)
+        plan.after = shown(folder / "after.duckdb")
+        yield plan
+
+
+def shown(path: Path) -> dict[str, Rows]:
+    """What the views show, over one connection of somebody else's."""
+    with duckdb.connect(path, read_only=True) as connection:
+        return {
+            view: in_order(connection.sql(f"SELECT * FROM {view}").to_arrow_table().to_pylist(), VOLATILE)
+            for view in ("ledger", "commands", "failed_lines", "events", "identities")
+        }
+
+
+def test_the_load_that_is_disturbed_meets_everything(undisturbed: Undisturbed) -> None:
+    states = {row["key"]: row["state"] for row in undisturbed.after["ledger"]}
+    assert states == {
+        "other.json": "loaded", "forced.json": "loaded", "new.json": "loaded", "copy.json": "duplicate",
+        "broken.json": "retrying", "rejected.json": "rejected",
+    }  # fmt: skip
+    assert undisturbed.steps > 40
+    warehouse = warehouse_at(undisturbed.folder / "after.duckdb")
+    assert broken_promises(warehouse) == {}
+    found = {row["identity_key"]: row["person_id"] for row in undisturbed.after["identities"]}
+    assert found == {**dict.fromkeys("cde", "c"), **dict.fromkeys("wxyz", "w"), "ann": "ann", "bob": "bob", "q": "q"}
+
+
+def ends_as_if_nothing_had_happened(plan: Undisturbed, path: Path, step: int) -> None:
+    if not path.with_name(f"{path.name}.wal").exists() and path.read_bytes() == plan.untouched:
+        return  # not a byte was written: the second run is the undisturbed one
+    seen = shown(path)
+    assert seen in (plan.before, plan.after), f"half of a load is seen after step {step}"
+    if seen == plan.before:
+        plan.load(path)
+        assert shown(path) == plan.after, f"the second run after step {step}"
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before it", "after it"])
+def test_an_error_at_every_step(undisturbed: Undisturbed, after: bool) -> None:
+    # One that stops everything; the disk; memory; and one that the load takes for a fault of one file's rows.
+    errors: list[BaseException] = [KeyboardInterrupt(), duckdb.IOException("no"), MemoryError(), KeyboardInterrupt()]
+    if not after:
+        errors.append(duckdb.BinderException("no"))
+    for step in range(1, undisturbed.steps + 1):
+        path = undisturbed.copy("error.duckdb")
+        error = errors[step % len(errors)]
+        with Steps(step, error, after).taken() as steps, suppress(type(error), IngestError):
+            undisturbed.load(path)
+        assert len(steps.names) >= step
+        ends_as_if_nothing_had_happened(undisturbed, path, step)
+        path.unlink()
+
+
+def test_a_process_that_is_gone_at_every_step(undisturbed: Undisturbed) -> None:
+    plan = undisturbed.folder / "plan.pickle"
+    plan.write_bytes(pickle.dumps(undisturbed))
+    script = f"from tests.test_exactly_once import exit_at_every_step as run; run({str(plan)!r})"
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=300)
+    for step in range(1, undisturbed.steps + 1):
+        ends_as_if_nothing_had_happened(undisturbed, undisturbed.folder / f"exit-{step}.duckdb", step)
+
+
+def exit_at_every_step(plan: str) -> None:
+    """Runs in a process of its own that has no threads, and so may fork."""
+    undisturbed: Undisturbed = pickle.loads(Path(plan).read_bytes())
+    for step in range(1, undisturbed.steps + 1):
+        path = undisturbed.copy(f"exit-{step}.duckdb")
+        if (child := os.fork()) == 0:
+            with Steps(step, after=True).taken():
+                undisturbed.load(path)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 9
+
+
+# --- kill -9 ---------------------------------------------------------------------------------------------------------
+
+KILLS = 50
+LINES = 1200
+# `ingest` as it is, but that a small file is cut up and spread over processes like a large one.
+SPREAD = (
+    "import ingest.staging as s; from functools import partial; s._POOL_FROM_BYTES = 0; s._BATCH_BYTES = 1 << 14;"
+    " s.blocks = partial(s.blocks, block_bytes=1 << 14); from ingest.cli import main; main()"
+)
+
+
+def big_file(folder: Path, number: int) -> Path:
+    """Half of its facts are in the next file as well; one line in a hundred is bad; an alias joins it to the next."""
+    path = folder / f"{number}.json"
+    content = [record(f"p{n % 50}", n * 10, "x", of=n) for n in range(number * LINES // 2, (number + 2) * LINES // 2)]
+    bad = [f'{{"_p":"bad {n}"}}' for n in range(LINES // 100)]
+    path.write_bytes(lines(*content, *bad, alias(f"link {number:02d}", f"link {number + 1:02d}")))
+    return path
+
+
+def session_of(leader: int) -> list[int]:
+    """The processes of a session."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):
+            pid, fields = int(entry.name), (entry / "stat").read_text().rpartition(") ")[2].split()
+            if int(fields[3]) == leader and fields[0] != "Z":
+                found.append(pid)
+    return found
+
+
+def all_end(pids: list[int], timeout_seconds: float = 20) -> bool:
+    deadline = time.monotonic() + timeout_seconds
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            handle = os.pidfd_open(pid)
+            try:
+                if not select.select([handle], [], [], max(0, deadline - time.monotonic()))[0]:
+                    return False
+            finally:
+                os.close(handle)
+    return True
+
+
+def test_kill_9_at_random_moments(tmp_path: Path) -> None:
+    chance = random.Random(2014)
+    landing = tmp_path / "landing"
+    landing.mkdir()
+    files = [big_file(landing, number) for number in range(KILLS + 2)]
+    where = environment(tmp_path)
+
+    def start(file: Path, processes: int) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", SPREAD, "load", str(file)]
+        return subprocess.Popen(
+            command, env=where | {"INGEST_PROCESSES": str(processes)}, cwd=tmp_path, start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    usual_seconds = {}
+    for processes, file in ((1, files[-1]), (2, files[-2])):
+        begun = time.monotonic()
+        assert start(file, processes).wait(120) == 1  # some failed lines
+        usual_seconds[processes] = time.monotonic() - begun
+
+    warehouse = warehouse_at(tmp_path / "warehouse.duckdb")
+    for number, file in enumerate(files[:KILLS]):
+        processes = 2 if number % 5 < 2 else 1
+        loader = start(file, processes)
+        with suppress(subprocess.TimeoutExpired):
+            loader.wait(chance.uniform(0.2, 1.0) * usual_seconds[processes])
+        with suppress(ProcessLookupError):
+            if number % 2:
+                os.killpg(loader.pid, signal.SIGKILL)
+            else:
+                os.kill(loader.pid, signal.SIGKILL)
+        loader.wait()
+        assert all_end(session_of(loader.pid)), "judging processes outlive their parent"
+        assert broken_promises(warehouse) == {}
+    (loaded,) = rows(warehouse, "SELECT count(*) AS n FROM ledger WHERE state = 'loaded'")
+    assert loaded["n"] < len(files), "no kill came before a commit"
+
+    done = subprocess.run(
+        [sys.executable, "-m", "ingest", "load", f"{landing}/"], env=where, capture_output=True, check=False
+    )
+    assert done.returncode in (0, 1), done.stderr
+    assert broken_promises(warehouse) == {}
+    (counted,) = rows(
+        warehouse,
+        "SELECT count(*) AS files, sum(records) AS records, sum(failed) AS failed, sum(aliases) AS aliases,"
+        " sum(duplicates) AS duplicates FROM ledger WHERE state = 'loaded'",
+    )
+    many = len(files)
+    assert counted == {
+        "files": many, "records": many * LINES, "failed": many * LINES // 100, "aliases": many,
+        "duplicates": (many - 1) * LINES // 2,
+    }  # fmt: skip
+    (events,) = rows(warehouse, "SELECT count(*) AS n FROM events")
+    assert events["n"] == (many + 1) * LINES // 2
+    linked = rows(warehouse, "SELECT DISTINCT person_id FROM identities WHERE starts_with(identity_key, 'link')")
+    assert linked == [{"person_id": "link 00"}]
+
+
+# --- another program -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def held_by_another(path: Path) -> Iterator["subprocess.Popen[str]"]:
+    """Some program has the file open to write, and knows nothing of our lock. It lets go at the end of its input."""
+    script = (
+        "import sys, duckdb; c = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read(); c.close()"
+    )
+    command = [sys.executable, "-c", script, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdin is not None
+        assert holder.stdout.readline() == "held\n"
+        try:
+            yield holder
+        finally:
+            holder.stdin.close()
+
+
+def test_a_program_that_holds_the_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "warehouse.duckdb"
+    world = World(warehouse_at(path))
+    world.bring("a.json", record("ann", 0, "x"))
+    impatient = World(warehouse_at(path, lock_timeout_seconds=0.1), store=world.store)
+    with held_by_another(path) as holder:
+        with pytest.raises(TransientError, match=rf"\b{holder.pid}\b"):
+            impatient.bring("b.json", record("ann", 1, "x"))
+        file = tmp_path / "b.json"
+        file.write_bytes(lines(record("ann", 1, "x")))
+        done = subprocess.run(
+            [sys.executable, "-m", "ingest", "load", str(file)],
+            env=environment(tmp_path, INGEST_LOCK_TIMEOUT="0.1"), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (2, "")
+        assert str(holder.pid) in done.stderr
+        assert "Traceback" not in done.stderr
+    assert world.count("ledger") == 1
+
+
+def test_a_program_that_holds_the_file_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(warehouse_at(tmp_path / "warehouse.duckdb", lock_timeout_seconds=60))
+    world.bring("a.json", record("ann", 0, "x"))
+    with held_by_another(tmp_path / "warehouse.duckdb") as holder:
+        waits = []
+
+        def let_go(seconds: float) -> None:
+            waits.append(seconds)
+            assert holder.stdin is not None
+            holder.stdin.close()
+            holder.wait(30)
+
+        clock = SimpleNamespace(monotonic=time.monotonic, sleep=let_go)
+        monkeypatch.setattr("ingest.adapters.duckdb.time", clock)
+        assert world.bring("b.json", record("ann", 1, "x")).state == "loaded"
+        assert waits
+    assert world.count("commands") == 2
+
+
+def test_a_program_that_lets_go_while_we_ask_who_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then nobody holds the file, which is no reason to call it damaged."""
+    world = World(warehouse_at(tmp_path / "warehouse.duckdb"))
+    world.bring("a.json", record("ann", 0, "x"))
+    with held_by_another(tmp_path / "warehouse.duckdb") as holder:
+
+        def let_go(path: Path) -> None:
+            assert holder.stdin is not None
+            holder.stdin.close()
+            holder.wait(30)
+
+        monkeypatch.setattr("ingest.adapters.duckdb._holder", let_go)
+        assert world.bring("b.json", record("ann", 1, "x")).state == "loaded"
+
+
+def test_what_is_no_duckdb_file_is_said(tmp_path: Path) -> None:
+    (tmp_path / "warehouse.duckdb").write_bytes(b"something else" * 1000)
+    with pytest.raises(ConfigError, match="cannot be opened"):
+        World(warehouse_at(tmp_path / "warehouse.duckdb")).count("ledger")
+
+
+def test_readers_do_not_wait_for_readers_and_writers_are_waited_for(tmp_path: Path) -> None:
+    warehouse = warehouse_at(tmp_path / "warehouse.duckdb", lock_timeout_seconds=0.1)
+    world = World(warehouse)
+    world.bring("a.json", record("ann", 0, "x"))
+    with warehouse.reading() as connection:
+        assert world.count("ledger") == 1
+        with pytest.raises(TransientError, match="busy"):
+            world.bring("b.json", record("ann", 1, "x"))
+        assert connection.execute("SELECT count(*) FROM ledger").fetchone() == (1,)
+    with warehouse.writing() as connection:
+        connection.execute("DELETE FROM ledger")
+        with pytest.raises(TransientError, match="busy"):
+            world.count("ledger")
+        connection.execute("ROLLBACK")
+        connection.execute("BEGIN")
+    assert world.count("ledger") == 1
+
+
+def test_an_undisturbed_second_warehouse_is_equal(tmp_path: Path) -> None:
+    """What the other tests compare with: the same files give the same warehouse."""
+    outcomes = []
+    for name in ("one", "two"):
+        world = World(warehouse_at(tmp_path / f"{name}.duckdb"))
+        for number in range(3):
+            world.bring(f"{number}.json", record("ann", number, "x"), alias("ann", f"p{number}"), "bad", arrived=0)
+        outcomes.append(everything(world.warehouse))
+    assert outcomes[0] == outcomes[1]
+    assert outcomes[0]["events"][0]["occurred_at"].timestamp() >= START
+
+
+def test_source_files_travel(undisturbed: Undisturbed) -> None:
+    for staged in undisturbed.staging.files:
+        assert SourceFile.from_dict(json.loads(json.dumps(staged.file.to_dict()))) == staged.file
