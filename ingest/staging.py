@@ -34,7 +34,7 @@ from ingest.core.schema import too_long
 from ingest.core.source import SourceFile
 from ingest.errors import ObjectGone, TransientError
 from ingest.ports import Counts, FailedLine, ObjectStore, StagedFile, Staging
-from ingest.reading import HEAD_BYTES, Block, Digest, blocks, decompressed
+from ingest.reading import BOM, HEAD_BYTES, Block, Digest, blocks, decompressed
 
 _TEXT = pa.string()
 COMMANDS = pa.schema(
@@ -186,7 +186,7 @@ def _refuse(
     staged: StagedFile, refusal: Item, first: Block, rest: Iterator[Block], rules: Rules, folder: Path
 ) -> None:
     """Enter the whole file as one failed line: its text if it is short, else its beginning and its hash."""
-    text, length, digest = b"", 0, sha256()
+    text, length, digest = BOM[: first.offset], first.offset, sha256(BOM[: first.offset])
     for block in chain((first,), rest):
         for piece, size in ((block.data, len(block.data)), *((line.head, line.length) for line in block.long)):
             length += size

@@ -1,0 +1,301 @@
+"""What leaves judging, whatever the bytes: counts add up, each line once, and the same however the work is cut up."""
+
+import gzip
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from hashlib import sha256
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingest import staging as staging_module
+from ingest.core.commands import Rules
+from ingest.core.source import SourceFile
+from ingest.ports import StagedFile
+from ingest.reading import BOM, HEAD_BYTES, blocks
+from ingest.report import _batches
+from ingest.staging import stage
+from tests.core.lines import lines as any_lines
+from tests.support import ARRIVAL, START, MemoryStore, Rows, in_order, lines, record
+
+
+class Staged:
+    """Files judged, and the rows that they became."""
+
+    def __init__(self, bodies: Sequence[bytes], **rules: Any) -> None:
+        store = MemoryStore()
+        files = [
+            store.put(
+                SourceFile(bucket="b", key=f"{n}.json", etag=str(n), last_modified=ARRIVAL, size_bytes=len(body)), body
+            )
+            for n, body in enumerate(bodies)
+        ]
+        chosen = Rules(received_at=files[0].received_at, **rules) if files else Rules()
+        with TemporaryDirectory() as folder:
+            result = stage(files, store, lambda _: chosen, Path(folder), processes=1)
+            self.files: Sequence[StagedFile] = result.files
+            self.commands = [row for batch in _batches(result.commands) for row in batch.to_pylist()]
+            self.failed = [row for batch in _batches(result.failed) for row in batch.to_pylist()]
+
+    @property
+    def rows(self) -> tuple[Rows, Rows]:
+        return in_order(self.commands), in_order(self.failed)
+
+
+def check(staged: Staged, bodies: Sequence[bytes]) -> None:
+    """What holds for every file."""
+    for number, body in enumerate(bodies):
+        counts = staged.files[number].counts
+        commands = [row for row in staged.commands if row["staged_no"] == number]
+        failed = [row for row in staged.failed if row["staged_no"] == number]
+        accepted = {(row["line"], row["item"]) for row in commands}
+        refused = [(row["line"], row["item"]) for row in failed]
+        assert len(refused) == len(set(refused)) == counts.failed
+        assert not accepted & set(refused)
+        assert counts.items == len(accepted) + counts.failed
+        assert len(commands) == counts.records + counts.sets + counts.aliases
+        assert [sum(row["kind"] == kind for row in commands) for kind in ("record", "set", "alias")] == [
+            counts.records, counts.sets, counts.aliases,
+        ]  # fmt: skip
+        for row in failed:
+            assert row["codes"]
+            sent = body[row["byte_offset"] :][: row["byte_length"]]
+            assert len(sent) == row["byte_length"]
+            assert row["raw"] == (sent if row["mendable"] else sent[: len(row["raw"])])
+        if staged.files[number].outcome == "rejected":
+            assert (counts.lines, counts.failed, counts.items) == (1, 1, 1)
+            continue
+        content = body.removeprefix(BOM)
+        physical = content.split(b"\n")
+        if not physical[-1]:
+            physical.pop()
+        assert counts.lines == len(physical)
+        assert counts.lines == counts.blank + counts.items
+        assert counts.blank == sum(not line.strip() for line in physical)
+        for row in failed:
+            assert row["raw"] == physical[row["line"] - 1].removesuffix(b"\r")
+
+
+def files() -> st.SearchStrategy[bytes]:
+    """Contents: sound lines, odd lines, blank ones, any bytes; every line end."""
+    line = (
+        any_lines()
+        | st.sampled_from([b"", b" ", b"\r", b"{}", lines(record("ann", 1, "x"))[:-1]])
+        | st.binary(max_size=20)
+    )
+    ends = st.sampled_from([b"\n", b"\n", b"\n", b"\r\n", b"\n\n", b"\r", b"\x0b", b"\xe2\x80\xa8"])
+    body = st.lists(st.tuples(line, ends).map(b"".join), max_size=8).map(b"".join)
+    cut = st.sampled_from([b"", b"", b'{"_p":1', b"\r"])
+    head = st.sampled_from([b"", b"", b"", BOM])
+    return (
+        st.tuples(head, body, cut)
+        .map(b"".join)
+        .filter(lambda body: not body.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd")))
+    )
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(files(), min_size=1, max_size=3))
+def test_any_bytes(bodies: list[bytes]) -> None:
+    check(Staged(bodies), bodies)
+
+
+def cut_into(patch: pytest.MonkeyPatch, block_bytes: int) -> None:
+    """Blocks of this size, each judged on its own."""
+    patch.setattr(staging_module, "blocks", partial(blocks, block_bytes=block_bytes))
+    patch.setattr(staging_module, "_BATCH_BYTES", 1)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(files(), min_size=1, max_size=2), st.integers(1, 200))
+def test_any_size_of_blocks_gives_the_same(bodies: list[bytes], block_bytes: int) -> None:
+    whole = Staged(bodies)
+    with pytest.MonkeyPatch.context() as patch:
+        cut_into(patch, block_bytes)
+        cut = Staged(bodies)
+    assert cut.rows == whole.rows
+    assert [file.counts for file in cut.files] == [file.counts for file in whole.files]
+    assert [(file.sha256, file.outcome) for file in cut.files] == [(file.sha256, file.outcome) for file in whole.files]
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[Executor]:
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        yield pool
+
+
+def test_several_processes_give_the_same(executor: Executor) -> None:
+    @settings(deadline=None, max_examples=25)
+    @given(st.lists(files(), min_size=1, max_size=3), st.integers(1, 100))
+    def check_one(bodies: list[bytes], block_bytes: int) -> None:
+        alone = Staged(bodies)
+        with pytest.MonkeyPatch.context() as patch:
+            cut_into(patch, block_bytes)
+            patch.setattr(staging_module, "_pool", lambda _: nullcontext(executor))
+            spread = Staged(bodies)
+        assert spread.rows == alone.rows
+        assert [file.counts for file in spread.files] == [file.counts for file in alone.files]
+
+    check_one()
+
+
+def test_a_large_file_starts_processes_and_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real pool."""
+    asked = []
+    real = staging_module._pool
+
+    @contextmanager
+    def seen(processes: int) -> Iterator[Executor | None]:
+        asked.append(processes)
+        with real(processes) as pool:
+            yield pool
+
+    body = lines(*(record(f"p{n}", n, "x", a="é" * 20) if n % 50 else f"bad {n}" for n in range(2000)))
+    bodies = [body, b"", body[:5000]]
+    alone = Staged(bodies)
+    monkeypatch.setattr(staging_module, "_pool", seen)
+    monkeypatch.setattr(staging_module, "_POOL_FROM_BYTES", len(body))
+    cut_into(monkeypatch, 20_000)
+    store = MemoryStore()
+    placed = [
+        store.put(SourceFile(bucket="b", key=f"{n}.json", etag=str(n), last_modified=ARRIVAL, size_bytes=len(b)), b)
+        for n, b in enumerate(bodies)
+    ]
+    with TemporaryDirectory() as folder:
+        result = stage(placed, store, lambda file: Rules(received_at=file.received_at), Path(folder), processes=2)
+        commands = [row for batch in _batches(result.commands) for row in batch.to_pylist()]
+        failed = [row for batch in _batches(result.failed) for row in batch.to_pylist()]
+    assert asked == [2]
+    assert (in_order(commands), in_order(failed)) == alone.rows
+    assert [file.counts for file in result.files] == [file.counts for file in alone.files]
+    check(alone, bodies)
+
+
+# --- files that are not as they should be ----------------------------------------------------------------------------
+
+GOOD = lines(*(record("ann", n, "x", noise=f"{n * 7919 % 1000}") for n in range(3000)))
+
+
+def damaged(packed: bytes) -> bytes:
+    middle = len(packed) // 2
+    return packed[:middle] + bytes(byte ^ 0xFF for byte in packed[middle : middle + 8]) + packed[middle + 8 :]
+
+
+@pytest.mark.parametrize("broken", [
+    pytest.param(damaged(gzip.compress(GOOD)), id="gzip damaged in the middle"),
+    pytest.param(gzip.compress(GOOD)[:-200], id="gzip cut off"),
+    pytest.param(gzip.compress(GOOD)[:-4], id="gzip without the end of its trailer"),
+    pytest.param(gzip.compress(GOOD) + gzip.compress(GOOD)[:-9], id="the second member cut off"),
+    pytest.param(damaged(pa.Codec("zstd").compress(GOOD, asbytes=True)), id="zstd damaged in the middle"),
+])  # fmt: skip
+def test_what_is_broken_is_put_off_and_its_neighbours_are_judged(broken: bytes) -> None:
+    good = lines(record("ann", 1, "x"))
+    staged = Staged([good, broken, good])
+    assert [file.outcome for file in staged.files] == ["loaded", "retrying", "loaded"]
+    assert [bool(file.error) for file in staged.files] == [False, True, False]
+    assert [file.counts.records for file in staged.files][::2] == [1, 1]
+
+
+def test_nothing_of_a_broken_file_is_loaded(tmp_path: Path) -> None:
+    from ingest.adapters.duckdb import DuckDBWarehouse
+    from tests.support import World
+
+    world = World(DuckDBWarehouse(tmp_path / "w.duckdb"))
+    files = [
+        world.put("1.json", record("ann", 1, "x")), world.put("2.json.gz", body=damaged(gzip.compress(GOOD))),
+        world.put("3.json.gz", body=gzip.compress(GOOD)),
+    ]  # fmt: skip
+    assert [result.state for result in world.load(*files)] == ["loaded", "retrying", "loaded"]
+    assert world.count("commands") == 1 + 3000
+    assert world.count("commands", f"file_id = '{files[1].file_id}'") == 0
+    assert world.count("failed_lines") == 0
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lambda data: pa.Codec("zstd").compress(data, asbytes=True)])
+def test_offsets_are_of_the_decompressed_file(pack: Any) -> None:
+    body = BOM + lines(record("ann", 1, "é"), "bad é", "", "worse")
+    staged = Staged([pack(body)])
+    assert [body[row["byte_offset"] :][: row["byte_length"]] for row in staged.failed] == ["bad é".encode(), b"worse"]
+    assert [row["line"] for row in staged.failed] == [2, 4]
+
+
+@pytest.mark.parametrize(("body", "rejected"), [
+    pytest.param(json.dumps([record("ann", 1, "x")], indent=1).encode(), True, id="array"),
+    pytest.param(b"\n\n" + json.dumps({"links": [record("ann", 1, "x")]}, indent=1).encode(), True, id="object"),
+    pytest.param(BOM + b"{\r\n}\r\n", True, id="with BOM and CRLF"),
+    pytest.param(b"[\n" + lines(record("ann", 1, "x")) + b"]", False, id="a line is an object"),
+    pytest.param(b"[1]\n[2]", False, id="the first line is complete"),
+    pytest.param(b"nothing\n{", False, id="the first line opens nothing"),
+    pytest.param(b"[\n" + b"1,\n" * HEAD_BYTES + lines(record("ann", 1, "x")), True, id="an object too far on"),
+])  # fmt: skip
+def test_a_document_over_lines_is_refused_as_a_whole(body: bytes, rejected: bool) -> None:
+    staged = Staged([body])
+    (file,) = staged.files
+    assert file.outcome == ("rejected" if rejected else "loaded")
+    check(staged, [body])
+    if rejected:
+        (failed,) = staged.failed
+        assert failed["codes"] == ["document_not_lines"]
+        assert (failed["line"], failed["byte_offset"], failed["byte_length"]) == (1, 0, len(body))
+        assert staged.commands == []
+        assert (file.counts.lines, file.counts.failed) == (1, 1)
+
+
+@pytest.mark.xfail(reason="the line end of a line over the limit, and what of it is not held, are left out")
+def test_the_range_of_a_document_is_the_whole_file() -> None:
+    body = b'{\n"a":"' + b"x" * 200_000 + b'"\n}\n'
+    (failed,) = Staged([body], max_line_bytes=1000).failed
+    assert failed["byte_length"] == len(body)
+    assert failed["raw_sha256"] == sha256(body).hexdigest()
+
+
+LIMIT = 100
+
+
+@pytest.mark.parametrize(("length", "end", "refused"), [
+    (LIMIT, b"\n", False), (LIMIT, b"\r\n", False), (LIMIT, b"", False), (LIMIT + 1, b"\n", True),
+    (LIMIT + 1, b"\r\n", True), (LIMIT + 1, b"", True), (HEAD_BYTES * 3, b"\n", True),
+])  # fmt: skip
+@pytest.mark.parametrize("block_bytes", [1, 64, 1 << 20])
+def test_a_line_over_the_limit(
+    length: int, end: bytes, refused: bool, block_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_into(monkeypatch, block_bytes)
+    bare = lines({"_p": "ann", "_t": START, "a": ""})[:-1]
+    long = bare.replace(b'""', b'"%b"' % (b"x" * (length - len(bare))))
+    assert len(long) == length
+    sound = lines(record("ann", 1, "x"))
+    body = sound + long + end + (sound if end else b"")
+    staged = Staged([body], max_line_bytes=LIMIT)
+    counts = staged.files[0].counts
+    assert (counts.lines, counts.records, counts.sets) == (2 + bool(end), 1 + bool(end), int(not refused))
+    if not refused:
+        assert staged.failed == []
+        return
+    (failed,) = staged.failed
+    assert (failed["line"], failed["codes"], failed["mendable"]) == (2, ["line_too_long"], False)
+    assert (failed["byte_offset"], failed["byte_length"]) == (len(sound), length)
+    assert failed["raw"] == long[: len(failed["raw"])]
+    assert len(failed["raw"]) == min(length, HEAD_BYTES)
+
+
+def test_warnings_and_repairs_are_counted() -> None:
+    body = lines(
+        f'{{"_p":"ann","_t":"{START}","_n":"a\\302\\243"}}', f'{{"_p":"ann","_t":{START}.0,"_n":" ","a":1}}',
+        record("null", 0, "x"), record("ann", 0, "x"),
+    )  # fmt: skip
+    (file,) = Staged([body]).files
+    assert file.counts.repaired == 1
+    assert file.counts.warnings == {"repaired": 1, "time_coerced": 2, "event_blank": 1, "ignored_identity": 1}
+    assert (file.counts.records, file.counts.sets, file.counts.failed) == (3, 1, 0)
+    (strict,) = Staged([body], strict=True).files
+    assert (strict.counts.records, strict.counts.failed) == (1, 3)
