@@ -1,8 +1,10 @@
 """What the demo shows: files dropped in two rounds, the runs that load them, and what is then in the warehouse."""
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -28,11 +30,11 @@ def play(stack: Stack, processes: Processes, tell: Callable[[str], None], *, sta
             (samples.SECOND_ROUND, samples.EXPECTED_FILES, "a changed file under a known key, and a vendor's retry"),
         ):
             _drop(stack, files)
-            tell(f"dropped in s3://{samples.BUCKET}/{samples.PREFIX}: {why}")
+            tell(f"dropped in s3://{samples.BUCKET}/{samples.PREFIX}: {why}; now {DAG_ID} has to find them")
             wait_for(partial(_ledger_is, pipeline, expected), "the expected ledger", processes)
             for run_id in sorted({row["run_id"] for row in pipeline.warehouse.files({})} - told):
                 wait_for(partial(_has_ended, stack, run_id), f"the end of {run_id}", processes)
-                tell(f"{DAG_ID}: run {run_id} {_run_state(stack, run_id)}, {_loaded_by(stack, run_id)}")
+                tell(f"run {run_id}: {_run_state(stack, run_id)}, {_loaded_by(stack, run_id)}")
                 told.add(run_id)
         _show(pipeline)
         wrong = _wrong(pipeline)
@@ -41,10 +43,11 @@ def play(stack: Stack, processes: Processes, tell: Callable[[str], None], *, sta
         say(sentence)
     if stays:
         say(
-            f"\nAirflow: {stack.url}/dags/{DAG_ID}  login {USER}, password {PASSWORD}"
-            f"\nYour own questions, in another terminal:"
-            f'\n  INGEST_CONFIG={stack.environment["INGEST_CONFIG"]} ingest sql "select * from events"'
-            "\nCtrl-C ends it."
+            f"\nLook around: {stack.url}/dags/{DAG_ID}  (login {USER}, password {PASSWORD})"
+            "\nYour own questions, in another terminal:"
+            f"\n  export INGEST_CONFIG={stack.environment['INGEST_CONFIG']}"
+            f'\n  {Path(sys.executable).parent / "ingest"} sql "select * from events"'
+            "\nCtrl-C ends it and removes everything."
         )
     return not wrong
 

@@ -1,7 +1,7 @@
 """Processes that never outlive the demo: each in a session of its own, ended with all its children in any case.
 
-Three nets: a person's Ctrl-C or a signal ends them in order; what a process left behind is found by a mark in its
-environment; and if this process is killed outright, the kernel tells the others.
+Three nets: Ctrl-C or a signal ends them in order; whatever a process leaves behind becomes our own child, and is ended
+then; and if this process is killed outright, the kernel tells the others.
 """
 
 import ctypes
@@ -14,10 +14,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
-from uuid import uuid4
+
+import psutil
 
 _PR_SET_PDEATHSIG = 1
-_MARK = "LANDFALL_DEMO"
+_PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -26,9 +27,9 @@ class Processes:
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
-        self._mark = uuid4().hex
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         logs.mkdir(parents=True, exist_ok=True)
+        _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)  # children of children become ours when their parent ends
 
     def __enter__(self) -> Self:
         return self
@@ -38,7 +39,7 @@ class Processes:
         with self.log(name).open("ab") as log:
             self._running[name] = subprocess.Popen(
                 command,
-                env={**environment, _MARK: self._mark},
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -76,18 +77,12 @@ class Processes:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        for pid in self._marked():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-    def _marked(self) -> list[int]:
-        mark = f"{_MARK}={self._mark}".encode()
-        found = []
-        for folder in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                if mark in (folder / "environ").read_bytes().split(b"\0"):
-                    found.append(int(folder.name))
-        return found
+        # What they leave behind is ours now. Ending one may hand us its children: until there are none.
+        while orphans := psutil.Process().children():
+            for orphan in orphans:
+                with suppress(psutil.NoSuchProcess):
+                    orphan.kill()
+                    orphan.wait()
 
 
 class ProcessDied(Exception):  # noqa: N818 - what happened, in two words

@@ -26,7 +26,7 @@ USER: Final = "admin"
 PASSWORD: Final = "admin"  # noqa: S105 - a login for loopback, told to everyone
 _REGION: Final = "us-east-1"
 _SECONDS_BETWEEN_POLLS: Final = 10
-_PATIENCE_SECONDS: Final = 180
+_PATIENCE_SECONDS: Final = 300
 
 _INGEST_TOML = f"""\
 [[source]]
@@ -87,13 +87,14 @@ def running_stack(folder: Path, say: Callable[[str], None]) -> Iterator[tuple[St
     with Processes(folder / "logs") as processes:
         python = sys.executable
         processes.start("s3", [python, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(s3_port)], environment)
-        say("making Airflow's database")
+        say(f"an S3 server at {s3_url}; making Airflow's database")
         processes.run("airflow-db", [python, "-m", "airflow", "db", "migrate"], environment)
-        say("starting Airflow")
+        say("starting Airflow: API server, scheduler, DAG processor")
         for part in ("api-server", "scheduler", "dag-processor"):
             processes.start(part, [python, "-m", "airflow", part], environment)
         wait_for(lambda: _answers(f"{s3_url}/moto-api/"), "the S3 server", processes)
         wait_for(lambda: _answers(f"{url}/api/v2/version"), "Airflow's API", processes)
+        say(f"Airflow is at {url}, login {USER}, password {PASSWORD}")
         yield stack, processes
 
 
@@ -104,7 +105,7 @@ def wait_for(condition: Callable[[], bool], what: str, processes: Processes) -> 
         processes.check()
         if time.monotonic() > until:
             raise TimeoutError(f"{what} did not come about within {_PATIENCE_SECONDS} seconds")
-        time.sleep(0.5)
+        time.sleep(1)
 
 
 def _environment(folder: Path, s3_url: str, url: str, ui_port: int, log_port: int) -> dict[str, str]:
