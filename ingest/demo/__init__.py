@@ -55,7 +55,7 @@ def run(exit_when_done: bool) -> int:
     return status
 
 
-class _Stopped(Exception):  # noqa: N818 - not an error: a person has seen enough
+class _Stopped(BaseException):  # no Exception: nothing on its way up may take it for a failure of its own
     """Ctrl-C, or a signal that asks for an end."""
 
 

@@ -60,8 +60,10 @@ def test_however_it_is_stopped_nothing_is_left_behind(number: signal.Signals, tm
     assert len(seen) > 5
 
     demo.send_signal(number)
-    demo.wait(60)
+    _, rest = demo.communicate(timeout=60)
 
+    if number != signal.SIGKILL:
+        assert (demo.returncode, list(tmp_path.iterdir())) == (130, []), rest
     until = time.monotonic() + 60
     while still_running(seen) and time.monotonic() < until:
         time.sleep(0.5)
