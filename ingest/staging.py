@@ -199,7 +199,7 @@ def _refuse(
     )  # fmt: skip
     _write(folder / f"failed-document-{staged.staged_no:08d}.parquet", FAILED, [[cell] for cell in _failed_row(staged.staged_no, failed)])
     staged.counts = Counts(lines=1, items=1, failed=1)
-    staged.outcome = "rejected"
+    staged.outcome, staged.error = "rejected", refusal.failures[0].message
 
 
 # --- in the judging process ------------------------------------------------------------------------------------------
