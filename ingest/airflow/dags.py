@@ -17,7 +17,7 @@ from airflow.sdk import DAG, Asset, AssetAlias, Param, dag, get_current_context,
 from airflow.sdk.definitions.context import get_parsing_context
 
 from ingest.airflow import texts
-from ingest.airflow.one_off import PASTED_AT_MOST
+from ingest.airflow.one_off import AUTO, PASTED_AT_MOST
 from ingest.core.formats import FORMATS
 from ingest.core.source import ONE_OFF
 from ingest.errors import ConfigError
@@ -362,18 +362,20 @@ def one_off_params(settings: Settings) -> dict[str, Param]:
             description="A file that is in the warehouse already is never loaded twice.",
         ),
         "format": Param(
-            None,
-            type=["null", "string"],
-            enum=[None, *FORMATS],
+            AUTO,
+            type="string",
+            enum=[AUTO, *FORMATS],
+            values_display={AUTO: "The source's own; kissmetrics where there is none"},
             title="Format",
-            description="Leave empty for the source's format, or kissmetrics where no source is chosen.",
+            description="What the lines are.",
         ),
         "source": Param(
-            None,
-            type=["null", "string"],
-            enum=[None, *sources],
+            ONE_OFF,
+            type="string",
+            enum=[ONE_OFF, *sources],
+            values_display={ONE_OFF: "No source: the default rules, no limits"},
             title="As if found by",
-            description="A source whose rules and limits apply. Leave empty for none.",
+            description="The source whose rules, limits and credentials apply.",
         ),
         "force": Param(
             False,

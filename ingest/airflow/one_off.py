@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from ingest.core.source import ONE_OFF
 from ingest.errors import ConfigError, ObjectGone
 from ingest.settings import Settings
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ingest.core.source import SourceFile
     from ingest.pipeline import Pipeline
 
+AUTO: Final = "auto"  # the form's word for a format that the source decides
 PASTED_AT_MOST: Final = 262_144  # characters: the form's values are kept in Airflow's own database
 
 
@@ -37,8 +39,8 @@ class Request:
     @classmethod
     def from_params(cls, params: Mapping[str, Any]) -> "Request":
         """Read the form's values. Raises ConfigError, a sentence for each thing that is wrong."""
-        files = tuple(uri for line in params.get("files") or [] if (uri := line.strip()))
-        lines: str = params.get("lines") or ""
+        files = tuple(uri for line in params["files"] or [] if (uri := line.strip()))
+        lines: str = params["lines"] or ""
         problems = [f"{uri} is not an S3 address: write s3://bucket/key or s3://bucket/prefix/" for uri in files
                     if not uri.startswith("s3://")]  # fmt: skip
         if not files and not lines.strip():
@@ -48,10 +50,10 @@ class Request:
         return cls(
             files=files,
             lines=lines if lines.strip() else "",
-            source=params.get("source") or None,
-            format=params.get("format") or None,
-            action=params.get("action") or "load",
-            force=bool(params.get("force")),
+            source=None if params["source"] == ONE_OFF else params["source"],
+            format=None if params["format"] == AUTO else params["format"],
+            action=params["action"],
+            force=params["force"],
         )
 
 
