@@ -1,7 +1,7 @@
 """How fast a load is beside what the engine alone can do, and how much memory it takes.
 
-    make bench                       2,000,000 lines, 1 % bad: `ingest load` and DuckDB's read_json(auto), in turn
-    python bench/run.py --memory     one load of a file of 2 GB: the peak of all processes together
+    make bench                     2,000,000 lines, 1 % bad: `ingest load`, and DuckDB reading it with read_json(auto)
+    python bench/run.py --memory   one load of a file of 2 GB: the peak of all processes together
 
 Figures are wall times of whole processes, start included, on whatever machine this is: quote the ratio, not the seconds.
 The peer checks no rule, keeps no ledger and nulls bad lines: it is the limit, not a rival.
@@ -21,7 +21,9 @@ from generate import write
 _PEER = """
 import duckdb, sys
 connection = duckdb.connect(sys.argv[2])
-connection.execute("CREATE TABLE events AS SELECT * FROM read_json(?, format='newline_delimited', ignore_errors=true)", [sys.argv[1]])
+connection.execute(
+    "CREATE TABLE events AS SELECT * FROM read_json(?, format='newline_delimited', ignore_errors=true)", [sys.argv[1]]
+)
 connection.close()
 """
 _POLL_SECONDS = 0.05
@@ -64,8 +66,8 @@ def _speed(folder: Path, lines: int, rounds: int) -> None:
                 print(f"  {what:16} {seconds:6.2f} s  {lines / seconds / 1e3:7,.0f} k lines/s", flush=True)
     ours, peer = (statistics.median(times[what]) for what in times)
     print(
-        f"medians of {rounds}: ingest load {ours:.2f} s ({lines / ours / 1e3:,.0f} k lines/s), read_json(auto) {peer:.2f} s "
-        f"({lines / peer / 1e3:,.0f} k lines/s)\nratio {peer / ours:.2f} (1.00 would be as fast as the engine alone); "
+        f"medians of {rounds}: ingest load {ours:.2f} s ({lines / ours / 1e3:,.0f} k lines/s), "
+        f"read_json(auto) {peer:.2f} s ({lines / peer / 1e3:,.0f} k lines/s)\nratio {peer / ours:.2f} (1.00 would be as fast as the engine alone); "
         f"peak memory of all our processes {max(peaks) / 1e6:,.0f} MB"
     )
 
@@ -78,7 +80,9 @@ def _memory(folder: Path) -> None:
             large.write(path.read_bytes())
     path.unlink()
     seconds, peak = _run([sys.executable, "-m", "ingest", "load", str(copies)], folder)
-    print(f"{copies.stat().st_size / 1e9:.2f} GB in {seconds:,.0f} s, peak memory of all processes {peak / 1e6:,.0f} MB")
+    print(
+        f"{copies.stat().st_size / 1e9:.2f} GB in {seconds:,.0f} s, peak memory of all processes {peak / 1e6:,.0f} MB"
+    )
 
 
 def _run(command: list[str], folder: Path) -> tuple[float, int]:
@@ -92,7 +96,9 @@ def _run(command: list[str], folder: Path) -> tuple[float, int]:
         time.sleep(_POLL_SECONDS)
     seconds = time.perf_counter() - begin
     if process.returncode not in (0, 1):
-        sys.exit(f"{command} ended with {process.returncode}: {process.stderr.read().decode() if process.stderr else ''}")
+        sys.exit(
+            f"{command} ended with {process.returncode}: {process.stderr.read().decode() if process.stderr else ''}"
+        )
     return seconds, peak
 
 

@@ -1,12 +1,12 @@
-"""The story of a load: discover, judge, load. Every way in (schedule, upload, command line, dry run) comes through here.
+"""The story of a load: discover, judge, load. Every way in (schedule, upload, command line, dry run) comes this way.
 
 What is written is decided by the warehouse in one transaction; nothing here remembers anything between two calls.
 """
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
@@ -85,7 +85,7 @@ class Pipeline:
         return in_order(file.for_source(chosen.name, format or chosen.format) for file in files)
 
     def pack(self, files: Sequence[SourceFile]) -> list[list[SourceFile]]:
-        """Files in the order given, in packs that are worth a task: small ones share one, and there are never too many."""
+        """Files in the order given, in packs worth a task: small ones share one, and there are never too many."""
         total = sum(file.size_bytes for file in files)
         most_bytes = max(_PACK_BYTES, total // _MOST_PACKS * 2)
         most_files = max(_PACK_FILES, len(files) // _MOST_PACKS * 2)
@@ -139,13 +139,14 @@ class Pipeline:
     ) -> Iterator[Staging]:
         """Judge files into a folder that is gone afterwards."""
         with tempfile.TemporaryDirectory(prefix="landfall-", dir=self.settings.staging_folder) as folder:
-            store = _Stores(self.store_of)
-            staging = stage(
-                files, store, self.rules, Path(folder), processes=self.settings.processes, progress=progress
-            )
+            processes = self.settings.processes
+            staging = stage(files, self._read, self.rules, Path(folder), processes=processes, progress=progress)
             for staged in staging.files:
                 self._apply_policies(staged, force)
             yield staging
+
+    def _read(self, file: SourceFile) -> Iterator[bytes]:
+        return self.store_of(file.source).read(file)
 
     def rules(self, file: SourceFile) -> Rules:
         """The rules by which the items of a file are judged."""
@@ -181,19 +182,6 @@ class Pipeline:
         elif source.max_failed_share is not None and counts.failed > source.max_failed_share * judged:
             staged.outcome = "rejected"
             staged.error = f"{counts.failed} of {judged} lines failed; max_failed_share is {source.max_failed_share}."
-
-
-@dataclass(frozen=True, slots=True)
-class _Stores:
-    """Reads each file with the credentials of its own source."""
-
-    store_of: Callable[[str], ObjectStore]
-    _made: dict[str, ObjectStore] = field(default_factory=dict)
-
-    def read(self, file: SourceFile) -> Iterator[bytes]:
-        if file.source not in self._made:
-            self._made[file.source] = self.store_of(file.source)
-        return self._made[file.source].read(file)
 
 
 def split_address(address: str) -> tuple[str, str]:

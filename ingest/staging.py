@@ -1,7 +1,8 @@
 """From source files to judged rows on disk: what a load will write, made without a lock or a warehouse.
 
-In:     source files and the store that holds them.
-Out:    a folder of Parquet files (COMMANDS, FAILED), which every engine reads without our help, and, for each file, what was counted.
+In:     source files and how to read them.
+Out:    a folder of Parquet files (COMMANDS, FAILED), which every engine can read, and for each file
+        what was counted.
 Blocks of lines are judged independently, by several processes where there is enough to do; memory does not depend on
 the size of a file, since only a few blocks are in flight.
 """
@@ -18,8 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
-from multiprocessing import get_context, parent_process
 from itertools import chain
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import orjson
@@ -33,7 +34,7 @@ from ingest.core.rows import row as to_row
 from ingest.core.schema import too_long
 from ingest.core.source import SourceFile
 from ingest.errors import ObjectGone, TransientError
-from ingest.ports import Counts, FailedLine, ObjectStore, StagedFile, Staging
+from ingest.ports import Counts, FailedLine, StagedFile, Staging
 from ingest.reading import BOM, HEAD_BYTES, Block, Digest, blocks, decompressed
 
 _TEXT = pa.string()
@@ -53,9 +54,11 @@ FAILED = pa.schema(
     ]
 )  # fmt: skip
 
+_REPEATING = ["item", "kind", "people_space", "person", "person_key", "event", "event_key", "time_source"]
 _BATCH_BYTES = 1 << 20
 _POOL_FROM_BYTES = 16 << 20  # below this, starting processes costs more than it saves
 
+Read = Callable[[SourceFile], Iterator[bytes]]  # `ObjectStore.read`
 Progress = Callable[[int], None]  # called with the bytes of the stored files that were read since the last call
 
 
@@ -80,7 +83,7 @@ class _Tally:
 
 def stage(
     files: Sequence[SourceFile],
-    store: ObjectStore,
+    read: Read,
     rules_of: Callable[[SourceFile], Rules],
     folder: Path,
     *,
@@ -100,7 +103,7 @@ def stage(
         work.pool, work.in_flight = pool, 2 * processes
         for one in staged:
             try:
-                _stage_file(one, store, rules_of(one.file), work, progress or (lambda _: None))
+                _stage_file(one, read, rules_of(one.file), work, progress or (lambda _: None))
             except ObjectGone as gone:
                 one.outcome, one.error = "gone", str(gone)
             except TransientError as error:
@@ -157,13 +160,13 @@ def _add(staged: StagedFile, tally: _Tally) -> None:
     staged.all_timed &= tally.all_timed
 
 
-def _stage_file(staged: StagedFile, store: ObjectStore, rules: Rules, work: _Work, progress: Progress) -> None:
+def _stage_file(staged: StagedFile, read: Read, rules: Rules, work: _Work, progress: Progress) -> None:
     digest = Digest()
     format = open_format(staged.file.format)
     staged.people_space, staged.match = rules.people_space, rules.match
 
     def stored() -> Iterator[bytes]:
-        for piece in digest.over(store.read(staged.file)):
+        for piece in digest.over(read(staged.file)):
             progress(len(piece))
             yield piece
 
@@ -182,9 +185,7 @@ def _head(block: Block) -> bytes:
     return (block.data or b"".join(line.head for line in block.long))[:HEAD_BYTES]
 
 
-def _refuse(
-    staged: StagedFile, refusal: Item, first: Block, rest: Iterator[Block], rules: Rules, folder: Path
-) -> None:
+def _refuse(staged: StagedFile, refusal: Item, first: Block, rest: Iterator[Block], rules: Rules, folder: Path) -> None:
     """Enter the whole file as one failed line: its text if it is short, else its beginning and its hash."""
     text, length, digest = BOM[: first.offset], first.offset, sha256(BOM[: first.offset])
     for block in chain((first,), rest):
@@ -197,7 +198,11 @@ def _refuse(
         line=1, item="", byte_offset=0, byte_length=length, raw=text if whole else text[:HEAD_BYTES],
         raw_sha256=digest.hexdigest(), mendable=False, failures=refusal.failures,
     )  # fmt: skip
-    _write(folder / f"failed-document-{staged.staged_no:08d}.parquet", FAILED, [[cell] for cell in _failed_row(staged.staged_no, failed)])
+    _write(
+        folder / f"failed-document-{staged.staged_no:08d}.parquet",
+        FAILED,
+        [[cell] for cell in _failed_row(staged.staged_no, failed)],
+    )
     staged.counts = Counts(lines=1, items=1, failed=1)
     staged.outcome, staged.error = "rejected", refusal.failures[0].message
 
@@ -218,71 +223,75 @@ def judge_batch(parts: Sequence[_Part], folder: str, name: str) -> list[_Tally]:
     """Judge some blocks into one file of commands and one of failed lines."""
     batch = _Batch()
     with _no_collector():
-        tallies = [_judge(part, batch) for part in parts]
+        tallies = [_Judging(part, batch).run() for part in parts]
         if batch.rows:
-            numbers = pa.concat_arrays([pa.repeat(pa.scalar(number, pa.int32()), count) for number, count in batch.runs])
-            _write(Path(folder, f"commands-{name}.parquet"), COMMANDS, [numbers, *zip(*batch.rows, strict=True)])
+            runs = [pa.repeat(pa.scalar(staged_no, pa.int32()), rows) for staged_no, rows in batch.runs]
+            columns = [pa.concat_arrays(runs), *zip(*batch.rows, strict=True)]
+            _write(Path(folder, f"commands-{name}.parquet"), COMMANDS, columns)
         if batch.failed:
             _write(Path(folder, f"failed-{name}.parquet"), FAILED, list(zip(*batch.failed, strict=True)))
     return tallies
 
 
-def _judge(part: _Part, batch: _Batch) -> _Tally:
-    """Judge the lines of one block."""
-    format, rules, block = open_format(part.format), part.rules, part.block
-    tally = _Tally(part.staged_no)
-    counts = tally.counts
-    rows, begin = batch.rows, len(batch.rows)
-    accept = _decoder(part.format, rules)
-    lines = block.data.split(b"\n")
-    if not lines[-1]:
-        lines.pop()
-    offset, seen = block.offset, 0  # the byte offset of line `seen`: kept up only for lines that the judge must see
-    for index, line in enumerate(lines):
-        row = accept(line, block.first_line + index)
-        if row is not None:
-            rows.append(row)
+class _Judging:
+    """One part on its way into a batch."""
+
+    def __init__(self, part: _Part, batch: _Batch) -> None:
+        self.part = part
+        self.batch = batch
+        self.format = open_format(part.format)
+        self.tally = _Tally(part.staged_no)
+
+    def run(self) -> _Tally:
+        counts, rows, begin = self.tally.counts, self.batch.rows, len(self.batch.rows)
+        block, rules = self.part.block, self.part.rules
+        accept = _decoder(self.part.format, rules)
+        lines = block.data.split(b"\n")
+        if not lines[-1]:
+            lines.pop()
+        offset, seen = block.offset, 0  # the byte offset of line `seen`: only lines that the judge must see need one
+        for index, line in enumerate(lines):
+            row = accept(line, block.first_line + index)
+            if row is not None:
+                rows.append(row)
+                counts.items += 1
+            elif not line.strip():
+                counts.blank += 1
+            else:
+                offset += sum(map(len, lines[seen:index])) + index - seen
+                seen = index
+                unit = line.removesuffix(b"\r")
+                for item in self.format.judge(unit, rules):
+                    self._take(item, block.first_line + index, offset, unit)
+        for long in block.long:
+            failure = too_long(self.part.format, long.length, rules.max_line_bytes)
+            self._fail(FailedLine(long.line, "", long.offset, long.length, long.head, long.sha256, False, (failure,)))
             counts.items += 1
-        elif not line.strip():
-            counts.blank += 1
-        else:
-            offset += sum(map(len, lines[seen:index])) + index - seen
-            seen = index
-            text = line.removesuffix(b"\r")
-            for item in format.judge(text, rules):
-                _take(item, block.first_line + index, offset, text, rules, batch, tally)
-    for long in block.long:
-        failure = too_long(part.format, long.length, rules.max_line_bytes)
-        line = FailedLine(long.line, "", long.offset, long.length, long.head, long.sha256, False, (failure,))
-        batch.failed.append(_failed_row(part.staged_no, line))
+        counts.lines = len(lines) + len(block.long)
+        kinds = Counter([row[2] for row in rows[begin:]])
+        counts.records, counts.sets, counts.aliases = kinds["record"], kinds["set"], kinds["alias"]
+        self.batch.runs.append((self.part.staged_no, len(rows) - begin))
+        return self.tally
+
+    def _take(self, item: Item, line: int, offset: int, unit: bytes) -> None:
+        """Add the outcome of one item of the unit that stands at `offset`."""
+        counts, rules = self.tally.counts, self.part.rules
         counts.items += 1
-        counts.failed += 1
-    counts.lines = len(lines) + len(block.long)
-    kinds = Counter([row[2] for row in rows[begin:]])
-    counts.records, counts.sets, counts.aliases = kinds["record"], kinds["set"], kinds["alias"]
-    batch.runs.append((part.staged_no, len(rows) - begin))
-    return tally
+        counts.repaired += "repaired" in item.warnings
+        for code in item.warnings:
+            counts.warnings[code] = counts.warnings.get(code, 0) + 1
+        if item.failures:
+            raw = unit if item.raw is None else item.raw
+            kept = raw if len(raw) <= rules.max_line_bytes else raw[:HEAD_BYTES]
+            digest = sha256(raw).hexdigest()
+            self._fail(FailedLine(line, item.path, offset, len(unit), kept, digest, kept is raw, item.failures))
+        for command in item.commands:
+            self.batch.rows.append(to_row(command, line, item.path, rules))
+            self.tally.all_timed &= command.time_source == "event"
 
-
-def _take(item: Item, line: int, offset: int, unit: bytes, rules: Rules, batch: _Batch, tally: _Tally) -> None:
-    """Add the outcome of one item."""
-    counts = tally.counts
-    counts.items += 1
-    for code in item.warnings:
-        counts.warnings[code] = counts.warnings.get(code, 0) + 1
-    if "repaired" in item.warnings:
-        counts.repaired += 1
-    if item.failures:
-        raw = unit if item.raw is None else item.raw
-        kept = raw if len(raw) <= rules.max_line_bytes else raw[:HEAD_BYTES]
-        failed = FailedLine(
-            line, item.path, offset, len(unit), kept, sha256(raw).hexdigest(), kept is raw, item.failures
-        )  # fmt: skip
-        batch.failed.append(_failed_row(tally.staged_no, failed))
-        counts.failed += 1
-    for command in item.commands:
-        batch.rows.append(to_row(command, line, item.path, rules))
-        tally.all_timed &= command.time_source == "event"
+    def _fail(self, line: FailedLine) -> None:
+        self.batch.failed.append(_failed_row(self.part.staged_no, line))
+        self.tally.counts.failed += 1
 
 
 def _failed_row(staged_no: int, line: FailedLine) -> tuple[object, ...]:
@@ -295,20 +304,23 @@ def _failed_row(staged_no: int, line: FailedLine) -> tuple[object, ...]:
 
 def _write(path: Path, schema: pa.Schema, columns: Sequence[Sequence[object]]) -> None:
     arrays = [_array(column, field.type) for column, field in zip(columns, schema, strict=True)]
-    # Uncompressed: it is read once, soon, from the page cache.
-    parquet.write_table(pa.table(arrays, schema=schema), path, compression="none", write_statistics=False)
+    # Uncompressed and without statistics: it is read once, soon, from the page cache.
+    parquet.write_table(
+        pa.table(arrays, names=schema.names), path, compression="none", write_statistics=False, store_schema=False,
+        use_dictionary=_REPEATING,
+    )  # fmt: skip
 
 
 def _array(column: Sequence[object], type: pa.DataType) -> pa.Array:
     if isinstance(column, pa.Array):
         return column
+    if pa.types.is_string(type):
+        if column.count(column[0]) == len(column):  # many are the same all over a batch, and then cost nothing
+            return pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int8()), len(column)), column[:1])
+        return pa.array(column, pa.binary()).cast(type) if isinstance(column[0], bytes) else pa.array(column, type)
     if type == pa.uuid():
         return pa.ExtensionArray.from_storage(type, pa.array(column, pa.binary(16)))
-    if pa.types.is_string(type) and isinstance(column[0], bytes):
-        return pa.array(column, pa.binary()).cast(type)
-    if pa.types.is_timestamp(type):
-        return pa.array(column, pa.int64()).cast(type)
-    return pa.array(column, type)
+    return pa.array(column, pa.int64()).cast(type) if pa.types.is_timestamp(type) else pa.array(column, type)
 
 
 @lru_cache(maxsize=4)  # the blocks of one file come one after the other
@@ -336,7 +348,8 @@ def _pool(processes: int) -> Iterator[Executor | None]:
         try:
             yield pool
         except BrokenProcessPool as error:
-            raise TransientError("A judging process was killed (out of memory?). Nothing was loaded; try again.") from error
+            sentence = "A judging process was killed (out of memory?). Nothing was loaded; try again."
+            raise TransientError(sentence) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

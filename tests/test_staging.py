@@ -41,7 +41,7 @@ class Staged:
         ]
         chosen = Rules(received_at=files[0].received_at, **rules) if files else Rules()
         with TemporaryDirectory() as folder:
-            result = stage(files, store, lambda _: chosen, Path(folder), processes=1)
+            result = stage(files, store.read, lambda _: chosen, Path(folder), processes=1)
             self.files: Sequence[StagedFile] = result.files
             self.commands = [row for batch in _batches(result.commands) for row in batch.to_pylist()]
             self.failed = [row for batch in _batches(result.failed) for row in batch.to_pylist()]
@@ -171,7 +171,7 @@ def test_a_large_file_starts_processes_and_gives_the_same(monkeypatch: pytest.Mo
         for n, b in enumerate(bodies)
     ]
     with TemporaryDirectory() as folder:
-        result = stage(placed, store, lambda file: Rules(received_at=file.received_at), Path(folder), processes=2)
+        result = stage(placed, store.read, lambda file: Rules(received_at=file.received_at), Path(folder), processes=2)
         commands = [row for batch in _batches(result.commands) for row in batch.to_pylist()]
         failed = [row for batch in _batches(result.failed) for row in batch.to_pylist()]
     assert asked == [2]

@@ -97,7 +97,9 @@ class DuckDBWarehouse:
         if not found:
             raise IngestError(f"No file {reference} is in the ledger. `ingest files` lists those that are.")
         if len(found) > 1:
-            raise IngestError(f"More than one file begins with {reference}. Give more of its id: `ingest files --json`.")
+            raise IngestError(
+                f"More than one file begins with {reference}. Give more of its id: `ingest files --json`."
+            )
         return found[0]
 
     @contextmanager
@@ -120,9 +122,7 @@ class DuckDBWarehouse:
                 connection.execute("SET lock_configuration = true")
                 relation = connection.sql(sql)
                 json_columns = {
-                    name
-                    for name, type in zip(relation.columns, relation.types, strict=True)
-                    if str(type) == "JSON"
+                    name for name, type in zip(relation.columns, relation.types, strict=True) if str(type) == "JSON"
                 }
                 yield QueryResult(frozenset(json_columns), relation.to_arrow_reader(1000))
         except duckdb.Error as error:

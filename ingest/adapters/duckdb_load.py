@@ -93,9 +93,7 @@ class _Load:
     entries: list[_Entry] = field(default_factory=list)
     results: dict[str, FileResult] = field(default_factory=dict)
 
-    def run(
-        self, files: Sequence[StagedFile], load_id: str, run_id: str | None, *, force: bool
-    ) -> list[FileResult]:
+    def run(self, files: Sequence[StagedFile], load_id: str, run_id: str | None, *, force: bool) -> list[FileResult]:
         now = datetime.now(UTC)
         self._claim(files, force=force)
         self._find_copies()

@@ -29,7 +29,7 @@ _SURROGATE: Final = re.compile(
 _OCTAL: Final = re.compile(r"((?:\\[23][0-7]{2})+)|\\.", re.DOTALL)
 
 
-class Undecodable(ValueError):  # noqa: N818  # a word of the domain: what the bytes are
+class Undecodable(ValueError):
     """The bytes are not JSON. `code` is not_utf8 or not_json, `reason` one sentence; `is_cut`: they may go on."""
 
     def __init__(self, code: str, reason: str, is_cut: bool = False) -> None:

@@ -33,7 +33,7 @@ class SourceFile:
     def file_id(self) -> str:
         """32 hex digits, the same wherever and whenever this source file is met."""
         version = f"version:{self.version_id}" if self.version_id else f"etag:{self.etag}"
-        return blake2b("\0".join((self.bucket, self.key, version)).encode(), digest_size=16).hexdigest()
+        return blake2b(f"{self.bucket}\0{self.key}\0{version}".encode(), digest_size=16).hexdigest()
 
     @property
     def uri(self) -> str:

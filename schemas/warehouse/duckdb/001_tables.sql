@@ -2,6 +2,10 @@
 
 CREATE SEQUENCE file_numbers;
 
+-- A byte instead of a text in every row.
+CREATE TYPE command_kind AS ENUM ('record', 'set', 'alias');
+CREATE TYPE time_source AS ENUM ('event', 'received');
+
 CREATE TABLE ledger (
     file_id       VARCHAR PRIMARY KEY,
     file_no       BIGINT NOT NULL,      -- the number of its rows; a file that is put anew gets a new one
@@ -42,7 +46,7 @@ CREATE TABLE command_rows (
     file_no      BIGINT NOT NULL,
     line         BIGINT NOT NULL,
     item         VARCHAR NOT NULL,
-    kind         VARCHAR NOT NULL,
+    kind         command_kind NOT NULL,
     people_space VARCHAR NOT NULL,
     person       VARCHAR NOT NULL,
     person_key   VARCHAR NOT NULL,
@@ -52,7 +56,7 @@ CREATE TABLE command_rows (
     alias        VARCHAR,
     alias_key    VARCHAR,
     properties   JSON NOT NULL,
-    time_source  VARCHAR NOT NULL,
+    time_source  time_source NOT NULL,
     command_id   UUID NOT NULL,
     is_first     BOOLEAN NOT NULL       -- of all rows with its command_id, the one with the smallest position
 );
