@@ -7,14 +7,27 @@ Imports stay inside the commands, so that `ingest check your.json` starts quickl
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ingest import __version__
-from ingest.cli.output import count, progress, say, shortened, value, write_json, write_table
+from ingest.cli.output import (
+    count,
+    places,
+    progress,
+    say,
+    total,
+    value,
+    visible,
+    write_failed_lines,
+    write_json,
+    write_table,
+)
+from ingest.core.source import LOCAL_BUCKET
 from ingest.errors import IngestError
 
 if TYPE_CHECKING:
@@ -25,6 +38,12 @@ Command = Callable[..., Any]
 _json = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 _format = click.option("--format", "format", help="The format of the file; default: the source's, else kissmetrics.")
 _source = click.option("--source", "source", help="Judge by the rules of this source of ingest.toml.")
+
+_ID = 8  # of a file's id: a beginning that is unique will do wherever one is asked for
+_NUMBERS = {  # of a file, as a table shows them: those that are 0 everywhere are left out
+    "lines": "lines", "records": "records", "sets": "sets", "aliases": "aliases", "failed": "failed",
+    "duplicates": "dupl.",
+}  # fmt: skip
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -82,41 +101,43 @@ def check(path: str, format: str | None, source: str | None, as_json: bool) -> i
     if as_json:
         write_json(report)
     else:
-        _show_check(report)
+        _show_check(path, report)
     return 1 if report["failed"] else 0
 
 
-def _show_check(report: dict[str, Any]) -> None:
-    from ingest.report import by_code
-
-    accepted = ", ".join(count(report[name], name[:-1]).replace("aliase", "alias") for name in ("records", "sets"))
-    aliases = f"{report['aliases']:,} alias{'' if report['aliases'] == 1 else 'es'}"
-    click.echo(
-        f"{report['file']}: {count(report['lines'], 'line')}: {accepted}, {aliases}; "
-        f"{report['failed']:,} failed, {report['blank']:,} blank."
-    )
+def _show_check(path: str, report: dict[str, Any]) -> None:
+    counted = total({name: report[name] for name in ("records", "sets", "aliases", "failed", "blank")}, ("failed",))
+    click.echo(f"{visible(path)}: {count(report['lines'], 'line')}: {counted}")
     if report["first_time"]:
-        click.echo(f"{count(report['persons'], 'person')}, {report['first_time']} to {report['last_time']}.")
+        click.echo(f"{count(report['persons'], 'person')}, {report['first_time']} to {report['last_time']}")
     if report["rejected"]:
         click.echo(f"A load would reject the file: {report['rejected']}")
+    click.echo()
     if report["events"]:
-        write_table("Events", ("event", "records"), list(report["events"].items())[:20])
-    if report["warnings"]:
-        write_table("Accepted with a warning", ("code", "lines"), report["warnings"].items())
-    if report["failures"]:
-        rows = [
-            (code, lines, f"{meaning.problem} {meaning.remedy}")
-            for code, lines, meaning in by_code(report["format"], report["failures"])
-        ]
-        write_table("Failed lines", ("code", "lines", "what to do"), rows)
-        shown = report["failures"][:20]
-        samples = [
-            (f"{line['line']}{line['item']}", shortened(failure["message"], 160), shortened(line["raw"], 80))
-            for line in shown
-            for failure in line["failures"]
-        ]
-        title = "Each of them" if len(shown) == len(report["failures"]) else f"The first {len(shown)}"
-        write_table(title, ("line", "what is wrong", "as sent"), samples)
+        more = len(report["events"]) - 20
+        title = f"Events, without {more:,} that are less frequent" if more > 0 else "Events"
+        write_table(title, ("event", "records"), list(report["events"].items())[:20])
+    _show_codes(report["format"], "Accepted with a warning", report["warnings"].items())
+    _show_failures(report["format"], report["failures"])
+
+
+def _show_codes(format: str, title: str, counted: Iterable[tuple[str, int]]) -> None:
+    """What each code means and what to do, once, however many lines have it."""
+    from ingest.core.schema import Meaning, codes
+
+    known = codes(format)
+    rows = [(code, lines, " ".join(known.get(code, Meaning("", "")))) for code, lines in counted]
+    if rows:
+        write_table(title, ("code", "lines", "what it means and what to do"), rows)
+
+
+def _show_failures(format: str, failed: Sequence[dict[str, Any]]) -> None:
+    from ingest.core.schema import codes
+    from ingest.report import by_code
+
+    if failed:
+        write_failed_lines(failed, codes(format))
+        _show_codes(format, "Failed lines", [(code, lines) for code, lines, _ in by_code(format, failed)])
 
 
 @cli.command()
@@ -158,13 +179,15 @@ def poll(sources: tuple[str, ...], as_json: bool) -> int:
             try:
                 found = pipeline.discover(name)
                 if found.ignored:
-                    say(f"{name}: {count(found.ignored, 'object')} that no rule takes: {', '.join(found.ignored_names)}")
+                    say(
+                        f"{name}: {count(found.ignored, 'object')} that no rule takes: {', '.join(found.ignored_names)}"
+                    )
                 with progress(name, sum(file.size_bytes for file in found.pending)) as moved:
                     for pack in pipeline.pack(found.pending):
                         results += pipeline.load(pack, progress=moved)
             except IngestError as error:  # one source that is out of order does not hold up the others
                 unreachable.append(f"{name}: {error}")
-    code = _tell(results, as_json, "loaded")
+    code = _tell(results, as_json, "loaded") if results or as_json or not unreachable else 2
     for sentence in unreachable:
         say(f"ingest: {sentence}")
     return 2 if unreachable else code
@@ -180,21 +203,26 @@ def _tell(results: "list[FileResult]", as_json: bool, done: str) -> int:
     elif not results:
         click.echo("Nothing new.")
     else:
-        columns = ("state", "key", "lines", "records", "sets", "aliases", "failed", "duplicates", "file_id")
+        folder, names = places(summaries)
+        states = [f"{'already ' * one['already']}{one['state']}" for one in summaries]
+        told = Counter(done if state == "loaded" else state for state in states)
+        numbers = [n for n in _NUMBERS if n in ("lines", "failed") or any(one[n] for one in summaries)]
         rows = [
-            ("already " * summary["already"] + summary["state"], *(summary[name] for name in columns[1:-1]),
-             summary["file_id"][:12])
-            for summary in summaries
-        ]  # fmt: skip
-        new = sum(result.state == "loaded" and not result.already for result in results)
-        write_table(f"{new} of {count(len(results), 'file')} {done}", columns, rows)
+            (one["file_id"][:_ID], state, *(one[n] for n in numbers), name)
+            for one, state, name in zip(summaries, states, names, strict=True)
+        ]
+        title = f"{count(len(results), 'file')}{f' in {folder}' * bool(folder)}: "
+        title += ", ".join(f"{number:,} {state}" for state, number in told.items())
+        write_table(title, ("file_id", "state", *(_NUMBERS[n] for n in numbers), "file"), rows)
     for result in results:
         if result.error:
             say(f"{result.key}: {result.error}")
+    failed = [result for result in results if result.counts.failed and not result.already]
+    if failed and not as_json and done == "loaded":
+        say(f"The failed lines: ingest failures {failed[0].file_id[:_ID]}{' …' * (len(failed) > 1)}")
     if any(result.state in ("retrying", "gone") for result in results):
         return 2
-    failed = (result.counts.failed and not result.already for result in results)
-    return int(any(result.state in ("rejected", "held") for result in results) or any(failed))
+    return int(any(result.state in ("rejected", "held") for result in results) or bool(failed))
 
 
 @cli.command()
@@ -212,10 +240,23 @@ def files(source: str | None, state: str | None, limit: int, as_json: bool) -> N
     if as_json:
         write_json({"files": [plain(row, {"warnings"}) for row in rows]})
         return
-    columns = ("state", "source", "key", "lines", "failed", "duplicates", "loaded_at", "file_id")
-    write_table(
-        count(len(rows), "file"), columns, ([*(value(row, c) for c in columns[:-1]), row["file_id"][:12]] for row in rows)
-    )
+    folder, names = places(rows)
+    columns = [
+        "state",
+        *(["source"] if len({row["source"] for row in rows}) > 1 else []),
+        "lines",
+        "failed",
+        "loaded_at",
+    ]
+    title = f"{count(len(rows), 'file')}{f' in {folder}' * bool(folder)}"
+    cells = [
+        (row["file_id"][:_ID], *(value(row, name) for name in columns), name)
+        for row, name in zip(rows, names, strict=True)
+    ]
+    write_table(title, ("file_id", *columns, "file"), cells)
+    for row, name in zip(rows, names, strict=True):
+        if row["error"] or row["duplicate_of"]:
+            click.echo(visible(f"{name}: {row['error'] or 'the same bytes as ' + row['duplicate_of'][:_ID]}"))
 
 
 @cli.command()
@@ -224,7 +265,7 @@ def files(source: str | None, state: str | None, limit: int, as_json: bool) -> N
 @_json
 def failures(file_id: str, lines: bool, as_json: bool) -> None:
     """Show the failed lines of FILE_ID: an id, the beginning of one, or an s3:// URI."""
-    from ingest.report import by_code, failed_line
+    from ingest.report import failed_line
 
     with _pipeline() as pipeline:
         file = pipeline.warehouse.find_file(file_id)
@@ -235,17 +276,15 @@ def failures(file_id: str, lines: bool, as_json: bool) -> None:
                 return
             failed = [failed_line(row) for row in found]
     if as_json:
-        write_json({name: file[name] for name in ("file_id", "bucket", "key", "state", "failed")} | {"failures": failed})
+        write_json(
+            {name: file[name] for name in ("file_id", "bucket", "key", "state", "failed")} | {"failures": failed}
+        )
         return
-    title = f"{file['key']} ({file['state']}): {count(file['failed'], 'failed line')} of {file['lines']:,}"
-    rows = [(code, n, meaning.problem, meaning.remedy) for code, n, meaning in by_code(file["format"], failed)]
-    write_table(title, ("code", "lines", "problem", "remedy"), rows)
-    samples = [
-        (f"{line['line']}{line['item']}", shortened(failure["message"], 160), shortened(line["raw"], 80))
-        for line in failed[:20]
-        for failure in line["failures"]
-    ]
-    write_table(f"The first {min(20, len(failed))}", ("line", "what is wrong", "as sent"), samples)
+    click.echo(f"{visible(file['key'])} ({file['state']}): {file['failed']:,} of {count(file['lines'], 'line')} failed")
+    if file["error"]:
+        click.echo(visible(file["error"]))
+    click.echo()
+    _show_failures(file["format"], failed)
 
 
 @cli.command()
@@ -276,12 +315,37 @@ def sources(name: str | None, as_json: bool) -> int:
     if as_json:
         write_json({"sources": found})
     else:
-        columns = ("name", "reachable", "matching", "pending", "ignored", "schedule", "error")
-        write_table(count(len(found), "source"), columns, ([entry.get(c) for c in columns] for entry in found))
         for entry in found:
-            for judged in entry.get("judged", ()):
-                click.echo(f"{entry['name']}: {judged['key']}: {judged['lines']} lines, {judged['failed']} would fail.")
-    return 0 if all(entry["reachable"] for entry in found) else 2
+            _show_source(entry)
+    unread = any(judged["state"] == "retrying" for entry in found for judged in entry.get("judged", ()))
+    return 0 if all(entry["reachable"] for entry in found) and not unread else 2
+
+
+def _show_source(entry: dict[str, Any]) -> None:
+    address = (
+        f"{entry['bucket']}{entry['prefix']}"
+        if entry["bucket"] == LOCAL_BUCKET
+        else f"s3://{entry['bucket']}/{entry['prefix']}"
+    )
+    click.echo(visible(f"{entry['name']}: {address} ({entry['format']}, {entry['schedule']})"))
+    if not entry["reachable"]:
+        click.echo(visible(f"  list: no. {entry['error']}") + "\n")
+        return
+    click.echo(f"  list: yes. {count(entry['matching'], 'file')}, of which {entry['pending']:,} pending")
+    if entry["ignored"]:
+        names = ", ".join(entry["ignored_names"][:3])
+        click.echo(visible(f"  no rule takes {count(entry['ignored'], 'object')}, such as {names}"))
+    if not entry["judged"]:
+        click.echo("  read: not tried, since nothing is pending")
+    for judged in entry["judged"]:
+        if judged["state"] in ("retrying", "gone"):
+            click.echo(visible(f"  read: no. {judged['error']}"))
+        else:
+            would = total({n: judged[n] for n in ("records", "sets", "aliases", "failed", "blank")}, ("failed",))
+            click.echo(visible(f"  read: yes. {judged['key']}: {count(judged['lines'], 'line')}: {would}"))
+        if judged["state"] == "rejected":
+            click.echo(visible(f"  a load would reject it: {judged['error']}"))
+    click.echo()
 
 
 @cli.command()

@@ -1,12 +1,21 @@
 """What a terminal shows: JSON on stdout, tables for people, progress and sentences on stderr."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from shutil import get_terminal_size
+from typing import TYPE_CHECKING, Any
 
 import click
 import orjson
+
+from ingest.core.source import LOCAL_BUCKET
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ingest.core.schema import Meaning
 
 Row = Sequence[object]
 
@@ -23,19 +32,58 @@ def write_json(document: object) -> None:
 
 
 def write_table(title: str, columns: Sequence[str], rows: Iterable[Row]) -> None:
-    """A table; numbers to the right, control characters of producers made visible."""
+    """A table; numbers to the right, control characters of producers made visible.
+
+    Where the terminal is narrow the widest columns are folded, the others never. What has more columns than fit is
+    written as one `name  value` a line.
+    """
     from rich.console import Console
+    from rich.text import Text
+
+    console = Console()
+    rows = [list(row) for row in rows]
+    console.print(Text(visible(title), "bold"), soft_wrap=True)
+    if sum(max(4, len(name)) + 2 for name in columns) > console.width:
+        for number, row in enumerate(rows, 1):
+            _print(console, (f"row {number:,}", ""), list(zip(columns, row, strict=True)))
+    elif rows:
+        _print(console, columns, rows)
+
+
+def _print(console: "Console", columns: Sequence[str], rows: Sequence[Row]) -> None:
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", expand=False)
-    rows = [list(row) for row in rows]
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    widths = [max(len(name), *(len(_shown(row[place])) for row in rows)) for place, name in enumerate(columns)]
+    room = console.width * 2 // 3
     for place, name in enumerate(columns):
-        numbers = bool(rows) and all(isinstance(row[place], (int, float)) for row in rows)
-        table.add_column(name, justify="right" if numbers else "left", overflow="fold")
+        cells = [row[place] for row in rows]
+        numbers = all(isinstance(cell, (int, float)) and not isinstance(cell, bool) for cell in cells)
+        whole = sum(width + 2 for width in widths if width <= widths[place]) <= room  # with all that are narrower
+        table.add_column(name, justify="right" if numbers else "left", overflow="fold", no_wrap=whole)
     for row in rows:
         table.add_row(*(Text(_shown(cell)) for cell in row))
-    Console().print(table)
+    with console.capture() as captured:
+        console.print(table)
+    # The spaces that fill up the last column are copied along from a terminal, and noise in a log.
+    click.echo("\n".join(line.rstrip() for line in captured.get().rstrip().split("\n")) + "\n")
+
+
+def write_failed_lines(lines: Sequence[Mapping[str, Any]], meanings: Mapping[str, "Meaning"], shown: int = 20) -> None:
+    """Failed lines as they were sent, each with the rules that it breaks and what only this line can tell of them."""
+    for line in lines[:shown]:
+        click.echo(shortened(f"line {line['line']}{line['item']}  {visible(line['raw'])}", get_terminal_size().columns))
+        for failure in line["failures"]:
+            where = f" at {visible(failure['pointer'])}" if failure["pointer"] else ""
+            detail = failure["message"]
+            for known in meanings.get(failure["code"], ()):
+                detail = detail.replace(known, "")
+            click.echo(f"  {failure['code']}{where}{': ' * bool(detail.strip())}{' '.join(visible(detail).split())}")
+    if len(lines) > shown:
+        click.echo(f"… and {count(len(lines) - shown, 'more line')} (--json has all of them)")
+    click.echo()
 
 
 def _shown(cell: object) -> str:
@@ -43,8 +91,11 @@ def _shown(cell: object) -> str:
         return ""
     if isinstance(cell, int) and not isinstance(cell, bool):
         return f"{cell:,}"
-    text = str(cell)
-    # An escape sequence in a producer's line must not reach the terminal.
+    return visible(str(cell))
+
+
+def visible(text: str) -> str:
+    """`text` with control characters spelt out: an escape sequence in a producer's line must not reach the terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -73,7 +124,32 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def total(counts: Mapping[str, int], first: Sequence[str]) -> str:
+    """`3 lines: 1 record, 2 failed`: those of `first` always, the others where there are any."""
+    names = {"sets": "set", "aliases": "alias", "records": "record", "lines": "line"}
+    parts = [
+        f"{number:,} {names.get(name, name) if number == 1 else name}"
+        for name, number in counts.items()
+        if number or name in first
+    ]
+    return ", ".join(parts)
+
+
+def places(rows: Sequence[Mapping[str, Any]]) -> tuple[str, list[str]]:
+    """Where all of these files are, and what each is called there; a file in this folder goes without it."""
+    here = f"{Path.cwd()}/"
+    full = [
+        row["key"].removeprefix(here) if row["bucket"] == LOCAL_BUCKET else f"s3://{row['bucket']}/{row['key']}"
+        for row in rows
+    ]
+    folder = full[0].rpartition("/")[0] + "/" if full and "/" in full[0] else ""
+    while folder and not all(name.startswith(folder) for name in full):
+        folder = folder[:-1].rpartition("/")[0] + "/"
+        folder = "" if folder in ("/", "s3://") else folder
+    return folder, [name.removeprefix(folder) for name in full]
+
+
 def value(row: dict[str, Any], name: str) -> Any:
-    """A cell as people read it."""
+    """A cell as people read it; times are UTC."""
     cell = row[name]
-    return cell.strftime("%Y-%m-%d %H:%M:%S") if hasattr(cell, "strftime") else cell
+    return cell.strftime("%Y-%m-%d %H:%M") if hasattr(cell, "strftime") else cell
