@@ -104,7 +104,7 @@ def source_dag(source: Source, settings: Settings) -> DAG:
 
         packs = discover()
         loaded = _load_task(settings).expand(pack=packs)
-        _announce(source.name, packs, loaded)
+        _announce(source.name, loaded)
         loaded >> _verdict(packs, skippable=True)
 
     return build()
@@ -164,7 +164,7 @@ def one_off_dag(settings: Settings) -> DAG:
         loaded = _load_task(settings).expand(pack=packs)
         checked = check.expand(pack=packs)
         packs >> choose() >> [loaded, checked]
-        _announce(ONE_OFF, packs, loaded)
+        _announce(ONE_OFF, loaded)
         [loaded, checked] >> _verdict(packs, skippable=False)
 
     return build()
@@ -270,7 +270,7 @@ def _load_task(settings: Settings) -> Any:
     return load
 
 
-def _announce(source: str, packs: Any, loaded: Any) -> None:
+def _announce(source: str, loaded: Any) -> None:
     """One asset event for each file that the run loaded.
 
     An alias, since it is the only outlet that carries several events with an `extra` each. Airflow keeps the events
@@ -280,13 +280,14 @@ def _announce(source: str, packs: Any, loaded: Any) -> None:
     alias = AssetAlias(f"landfall/{source}")
 
     @task(trigger_rule="none_skipped")
-    def announcements(packs: Packs | None) -> list[list[dict[str, Any]]]:
+    def announcements() -> list[list[dict[str, Any]]]:
         """Ask the ledger which files this run loaded."""
         from ingest.airflow import steps
         from ingest.airflow.world import open_world
 
         with open_world() as pipeline:
-            return steps.announcements(pipeline, packs or [], get_current_context()["run_id"])
+            run_id = get_current_context()["run_id"]
+            return steps.announcements(pipeline, run_id, None if source == ONE_OFF else source)
 
     @task(outlets=[alias], inlets=[alias], map_index_template="{{ task.op_kwargs['batch'] | length }} files")
     def announce(batch: list[dict[str, Any]]) -> None:
@@ -301,7 +302,7 @@ def _announce(source: str, packs: Any, loaded: Any) -> None:
             if extra["file_id"] not in told:
                 context["outlet_events"][alias].add(asset_of(extra["source"]), extra=extra)
 
-    planned = announcements(packs)
+    planned = announcements()
     loaded >> planned
     announce.expand(batch=planned)
 
@@ -326,7 +327,7 @@ def _verdict(packs: Any, *, skippable: bool) -> Any:
         if missing:
             ti.xcom_push("return_value", told)
             raise AirflowFailException(f"{len(missing):,} files could not be loaded:\n{named(missing)}")
-        if died := len(packs) - len(parts):
+        if (died := len(packs) - len(parts)) > 0:
             ti.xcom_push("return_value", told)
             raise AirflowFailException(f"{died:,} loading tasks did not end, though all their files are in the ledger.")
         return told

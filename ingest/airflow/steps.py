@@ -79,13 +79,14 @@ def check(pipeline: "Pipeline", pack: Pack) -> list[Result]:
     return results
 
 
-def announcements(pipeline: "Pipeline", packs: Sequence[Pack], run_id: str) -> list[list[dict[str, Any]]]:
-    """What is to be told of the files that this run loaded: one `extra` a file, in batches.
+def announcements(pipeline: "Pipeline", run_id: str, source: str | None) -> list[list[dict[str, Any]]]:
+    """What is to be told of the files that this run loaded: one `extra` a file, in batches, oldest first.
 
-    Read from the ledger, not from what the loading tasks returned: one that died after its commit returned nothing.
-    The manifest is asked too, since runs of two DAGs may have the same id.
+    Read from the ledger, not from what the loading tasks returned, nor from the manifest: a task that died after its
+    commit returned nothing, and a run that was cleared has a new manifest, without the files that it loaded before.
+    `source` tells apart the runs of scheduled DAGs that began in the same moment; None: a run that takes any.
     """
-    manifest = {SourceFile.from_dict(file).file_id for pack in packs for file in pack["files"]}
+    loaded = {"run_id": run_id, "state": "loaded"} | ({"source": source} if source else {})
     extras = [
         {
             "source": row["source"],
@@ -94,8 +95,7 @@ def announcements(pipeline: "Pipeline", packs: Sequence[Pack], run_id: str) -> l
             "file": row["key"] if row["bucket"] == LOCAL_BUCKET else f"s3://{row['bucket']}/{row['key']}",
         }
         | {name: row[name] for name in ("lines", "records", "sets", "aliases", "failed", "repaired", "duplicates")}
-        for row in pipeline.warehouse.files({"run_id": run_id, "state": "loaded"})
-        if row["file_id"] in manifest
+        for row in reversed(pipeline.warehouse.files(loaded))
     ]
     return [extras[start : start + ANNOUNCED_AT_ONCE] for start in range(0, len(extras), ANNOUNCED_AT_ONCE)]
 
@@ -103,11 +103,12 @@ def announcements(pipeline: "Pipeline", packs: Sequence[Pack], run_id: str) -> l
 def verdict(pipeline: "Pipeline", packs: Sequence[Pack], results: Sequence[Result]) -> dict[str, Any]:
     """What became of the files of a run: totals, the failed lines by code, and `not_loaded`, a sentence for each.
 
-    Files whose task died are looked up in the ledger, since it may have committed them before.
+    Files whose task died are looked up in the ledger, since it may have committed them before. Results of files that
+    are not in the manifest are of an earlier try of this run.
     """
-    known = {result["file_id"]: result for result in results}
-    manifest = [SourceFile.from_dict(file) for pack in packs for file in pack["files"]]
-    lost = {file.file_id: file for file in manifest if file.file_id not in known}
+    manifest = {file.file_id: file for pack in packs for file in map(SourceFile.from_dict, pack["files"])}
+    known = {result["file_id"]: result for result in results if result["file_id"] in manifest}
+    lost = {file_id: file for file_id, file in manifest.items() if file_id not in known}
     for file_id, found in pipeline.warehouse.known(list(lost)).items():
         known[file_id] = _counted(lost.pop(file_id), found.state, found.counts, found.error)
 

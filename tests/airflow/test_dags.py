@@ -238,3 +238,20 @@ def test_the_warehouse_may_be_named_by_a_connection(job: Job, monkeypatch: pytes
     monkeypatch.setenv("INGEST_WAREHOUSE", f"duckdb:///{job.folder / 'third.duckdb'}")
     ran = job.run()
     assert (ran.tasks["discover"], ran.state) == ("failed", "failed")
+
+
+def test_a_cleared_run_tells_what_it_loaded_before(job: Job) -> None:
+    """Cleared after its commit, a run finds nothing new; what it loaded is still to be told of, by its own id."""
+    from ingest.airflow import steps
+
+    job.put("1.json", ANN)
+    ran = job.run()
+
+    batches = job.ask(lambda pipeline: steps.announcements(pipeline, ran.run_id, "website"))
+    others = job.ask(lambda pipeline: steps.announcements(pipeline, ran.run_id, "shop"))
+    stale = [{"file_id": "of an earlier try", "state": "retrying", "failed": 0}]
+    told = job.ask(lambda pipeline: steps.verdict(pipeline, [], stale))
+
+    assert [[extra["file"].rpartition("/")[2] for extra in batch] for batch in batches] == [["1.json"]]
+    assert others == []
+    assert told["not_loaded"] == []
