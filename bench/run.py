@@ -3,7 +3,7 @@
     make bench                     2,000,000 lines, 1 % bad: `ingest load`, and DuckDB reading it with read_json(auto)
     python bench/run.py --memory   one load of a file of 2 GB: the peak of all processes together
 
-Figures are wall times of whole processes, start included, on whatever machine this is: quote the ratio, not the seconds.
+Figures are wall times of whole processes, start included: quote the ratio, not the seconds.
 The peer checks no rule, keeps no ledger and nulls bad lines: it is the limit, not a rival.
 """
 

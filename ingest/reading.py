@@ -68,7 +68,7 @@ def decompressed(pieces: Iterable[bytes]) -> Iterator[bytes]:
     Raises:
         TransientError: compressed data that is cut off or damaged. Pieces given out before are worth nothing.
     """
-    head, pieces = _peek(pieces, len(_ZSTD))
+    head, pieces = peek(pieces, len(_ZSTD))
     if head.startswith(_GZIP):
         return _gunzip(_sliced(pieces, STEP_BYTES))
     if head.startswith(_ZSTD):
@@ -78,7 +78,7 @@ def decompressed(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 def blocks(pieces: Iterable[bytes], max_line_bytes: int, block_bytes: int = 1 << 20) -> Iterator[Block]:
     """Cut the content into blocks of about `block_bytes`; a longer line than `max_line_bytes` is a block of its own."""
-    head, pieces = _peek(pieces, len(BOM))
+    head, pieces = peek(pieces, len(BOM))
     cutter = _Cutter(max_line_bytes, block_bytes, skip=len(BOM) if head == BOM else 0)
     for piece in _sliced(pieces, block_bytes):
         yield from cutter.feed(piece)
@@ -248,7 +248,7 @@ class _Readable(io.RawIOBase):
         return data
 
 
-def _peek(pieces: Iterable[bytes], size: int) -> tuple[bytes, Iterator[bytes]]:
+def peek(pieces: Iterable[bytes], size: int) -> tuple[bytes, Iterator[bytes]]:
     """The first `size` bytes (fewer if there are no more), and all pieces as if none had been taken."""
     rest = iter(pieces)
     taken: list[bytes] = []

@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
-from itertools import chain
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 
@@ -35,7 +34,7 @@ from ingest.core.schema import too_long
 from ingest.core.source import SourceFile
 from ingest.errors import ObjectGone, TransientError
 from ingest.ports import Counts, FailedLine, StagedFile, Staging
-from ingest.reading import BOM, HEAD_BYTES, Block, Digest, blocks, decompressed
+from ingest.reading import HEAD_BYTES, Block, Digest, blocks, decompressed, peek
 
 _TEXT = pa.string()
 COMMANDS = pa.schema(
@@ -162,7 +161,6 @@ def _add(staged: StagedFile, tally: _Tally) -> None:
 
 def _stage_file(staged: StagedFile, read: Read, rules: Rules, work: _Work, progress: Progress) -> None:
     digest = Digest()
-    format = open_format(staged.file.format)
     staged.people_space, staged.match = rules.people_space, rules.match
 
     def stored() -> Iterator[bytes]:
@@ -170,39 +168,27 @@ def _stage_file(staged: StagedFile, read: Read, rules: Rules, work: _Work, progr
             progress(len(piece))
             yield piece
 
-    pieces = blocks(decompressed(stored()), rules.max_line_bytes)
-    first = next(pieces, None)
-    if first is not None and (refusal := format.refusal(_head(first))):
-        _refuse(staged, refusal, first, pieces, rules, work.folder)
-    elif first is not None:
-        work.add(_Part(staged.staged_no, staged.file.format, rules, first))
-        for block in pieces:
+    head, content = peek(decompressed(stored()), HEAD_BYTES)
+    if refusal := open_format(staged.file.format).refusal(head):
+        _refuse(staged, refusal, content, rules, work.folder)
+    else:
+        for block in blocks(content, rules.max_line_bytes):
             work.add(_Part(staged.staged_no, staged.file.format, rules, block))
     staged.sha256 = digest.hexdigest()
 
 
-def _head(block: Block) -> bytes:
-    return (block.data or b"".join(line.head for line in block.long))[:HEAD_BYTES]
-
-
-def _refuse(staged: StagedFile, refusal: Item, first: Block, rest: Iterator[Block], rules: Rules, folder: Path) -> None:
+def _refuse(staged: StagedFile, refusal: Item, content: Iterator[bytes], rules: Rules, folder: Path) -> None:
     """Enter the whole file as one failed line: its text if it is short, else its beginning and its hash."""
-    text, length, digest = BOM[: first.offset], first.offset, sha256(BOM[: first.offset])
-    for block in chain((first,), rest):
-        for piece, size in ((block.data, len(block.data)), *((line.head, line.length) for line in block.long)):
-            length += size
-            digest.update(piece)
-            text = (text + piece)[: rules.max_line_bytes + 1]
-    whole = len(text) == length
+    text, digest = b"", Digest()
+    for piece in digest.over(content):
+        text += piece[: rules.max_line_bytes + 1 - len(text)]
+    whole = len(text) == digest.size_bytes
     failed = FailedLine(
-        line=1, item="", byte_offset=0, byte_length=length, raw=text if whole else text[:HEAD_BYTES],
+        line=1, item="", byte_offset=0, byte_length=digest.size_bytes, raw=text if whole else text[:HEAD_BYTES],
         raw_sha256=digest.hexdigest(), mendable=False, failures=refusal.failures,
     )  # fmt: skip
-    _write(
-        folder / f"failed-document-{staged.staged_no:08d}.parquet",
-        FAILED,
-        [[cell] for cell in _failed_row(staged.staged_no, failed)],
-    )
+    path = folder / f"failed-document-{staged.staged_no:08d}.parquet"
+    _write(path, FAILED, [[cell] for cell in _failed_row(staged.staged_no, failed)])
     staged.counts = Counts(lines=1, items=1, failed=1)
     staged.outcome, staged.error = "rejected", refusal.failures[0].message
 
@@ -315,12 +301,16 @@ def _array(column: Sequence[object], type: pa.DataType) -> pa.Array:
     if isinstance(column, pa.Array):
         return column
     if pa.types.is_string(type):
-        if column.count(column[0]) == len(column):  # many are the same all over a batch, and then cost nothing
-            return pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int8()), len(column)), column[:1])
-        return pa.array(column, pa.binary()).cast(type) if isinstance(column[0], bytes) else pa.array(column, type)
+        if column[0] is not None and column.count(column[0]) == len(column):  # then they cost nothing
+            return pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int8()), len(column)), _texts(column[:1]))
+        return _texts(column)
     if type == pa.uuid():
         return pa.ExtensionArray.from_storage(type, pa.array(column, pa.binary(16)))
     return pa.array(column, pa.int64()).cast(type) if pa.types.is_timestamp(type) else pa.array(column, type)
+
+
+def _texts(column: Sequence[object]) -> pa.Array:
+    return pa.array(column, pa.binary()).cast(pa.string()) if isinstance(column[0], bytes) else pa.array(column, _TEXT)
 
 
 @lru_cache(maxsize=4)  # the blocks of one file come one after the other

@@ -66,7 +66,9 @@ def open_warehouse(settings: Settings) -> Warehouse:
 def _open(settings: Settings) -> Warehouse:
     scheme, _, rest = settings.warehouse_url.partition(":///")
     if scheme != "duckdb":
-        raise ConfigError(f"INGEST_WAREHOUSE: {scheme}:// is not a warehouse of this version. Use duckdb:///path.duckdb.")
+        raise ConfigError(
+            f"INGEST_WAREHOUSE: {scheme}:// is not a warehouse of this version. Use duckdb:///path.duckdb."
+        )
     from ingest.adapters.duckdb import DuckDBWarehouse
 
     return DuckDBWarehouse(

@@ -527,15 +527,7 @@ def test_only_loaded_bytes_make_duplicates(new_world: NewWorld) -> None:
     assert world.bring("d.json", X, "bad", source="web").state == "duplicate"
 
 
-@pytest.mark.parametrize(
-    "same_bytes",
-    [
-        "skip",
-        pytest.param(
-            "load", marks=pytest.mark.xfail(reason="same_bytes = load lets copies of the same key in as well")
-        ),
-    ],
-)
+@pytest.mark.parametrize("same_bytes", ["skip", "load"])
 def test_equal_bytes_under_one_key_are_no_change(new_world: NewWorld, same_bytes: Any) -> None:
     """A multipart upload has another ETag for the same bytes."""
     world = new_world(source("web", same_bytes=same_bytes))

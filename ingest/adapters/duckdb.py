@@ -192,7 +192,7 @@ class DuckDBWarehouse:
         while True:
             try:
                 connection.execute(f"ATTACH '{quoted}' AS warehouse ({how})")
-                return
+                break
             except duckdb.IOException as error:
                 holder = _holder(self.path)
                 if holder is None and not was_free:  # let go just now, perhaps

@@ -96,7 +96,8 @@ class _Load:
     def run(self, files: Sequence[StagedFile], load_id: str, run_id: str | None, *, force: bool) -> list[FileResult]:
         now = datetime.now(UTC)
         self._claim(files, force=force)
-        self._find_copies()
+        if not force:
+            self._find_copies()
         taken = [entry for entry in self.entries if entry.state == "loaded"]
         kept = [entry for entry in self.entries if entry.state in ("loaded", "rejected")]
         if any(entry.staged.counts.failed for entry in kept):
@@ -127,8 +128,8 @@ class _Load:
             self.entries.append(_Entry(file, number[0], file.outcome, attempts, file.match))
 
     def _find_copies(self) -> None:
-        """Bytes that are loaded already, under another key or as another version of the same, are not loaded again."""
-        new = [entry for entry in self.entries if entry.state == "loaded" and entry.staged.skip_same_bytes]
+        """Bytes that are loaded already are not loaded again: under the same key never, under another as told."""
+        new = [entry for entry in self.entries if entry.state == "loaded" and entry.staged.file.size_bytes]
         if not new:
             return
         columns = ("file_id", "source", "bucket", "key")
@@ -137,11 +138,15 @@ class _Load:
             for entry in new
         ]
         with self._table("candidates", pa.Table.from_pylist(candidates)):
-            loaded = {row["file_id"]: row["loaded_file_id"] for row in self._fetch(statement("known_same_bytes"), {})}
+            found = self._fetch(statement("known_same_bytes"), {})
+        same_key = {row["file_id"]: row["loaded_file_id"] for row in found if row["same_key"]}
+        loaded = {row["file_id"]: row["loaded_file_id"] for row in found}
         in_this_load: dict[tuple[str, str], str] = {}
         for entry in new:
             file = entry.staged.file
-            original = loaded.get(file.file_id) or in_this_load.get((file.source, entry.staged.sha256))
+            original = same_key.get(file.file_id)
+            if entry.staged.skip_same_bytes:
+                original = original or loaded.get(file.file_id) or in_this_load.get((file.source, entry.staged.sha256))
             if original:
                 entry.state, entry.duplicate_of = "duplicate", original
             else:

@@ -85,7 +85,7 @@ class Processes:
                     orphan.wait()
 
 
-class ProcessDied(Exception):  # noqa: N818 - what happened, in two words
+class ProcessDied(Exception):
     """A process ended that should not have."""
 
     def __init__(self, name: str, status: int, log: Path) -> None:
