@@ -1,0 +1,172 @@
+"""The documentation is true: its commands are run and their output compared, its tables held against the program.
+
+In a `console` block a line `$ …` is run by bash, and what follows is what it prints on stdout, at 100 columns. `…`
+stands for any lines; ids of files and times of today may differ. `$ cat NAME` makes the file NAME, as it is shown.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import duckdb
+import pytest
+
+from ingest.cli import cli
+from ingest.core.schema import codes, load
+from ingest.settings import SOURCE_SETTINGS, TOP_SETTINGS, UPLOADS_SETTINGS, VARIABLES
+from tests.conftest import S3
+from tests.support import ROOT
+from tests.support import TABLES as SHOWN
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCS = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+BUCKET = "acme-events"
+TABLES = (*SHOWN, "accounts", "history")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def steps(text: str) -> Iterator[tuple[str, str]]:
+    """(command, what it prints) of every console block."""
+    for block in blocks(text, "console"):
+        for step in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            command, _, printed = step.partition("\n")
+            yield command, printed
+
+
+def as_pattern(printed: str) -> str:
+    any_lines = re.escape(printed.rstrip()).replace(re.escape("…"), "(?s:.*)")
+    any_id = re.sub(r"(?m)^[0-9a-f]{8}(?=\\ )", "[0-9a-f]{8}", any_lines)
+    return re.sub(r"20[23]\d\\-\d\d\\-\d\d\\ \d\d:\d\d", r"\\d{4}-\\d\\d-\\d\\d \\d\\d:\\d\\d", any_id)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the examples in it, and `ingest` on the path."""
+    here = tmp_path / "here"
+    shutil.copytree(ROOT / "examples", here / "examples")
+    program = tmp_path / "bin" / "ingest"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ingest "$@"\n', encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("COLUMNS", "100")
+    return here
+
+
+def run(command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["bash", "-c", command], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_the_readme_prints_what_it_says(folder: Path, s3: S3) -> None:
+    s3.client.create_bucket(Bucket=BUCKET)
+
+    def drop(name: str, body: bytes) -> None:
+        s3.client.put_object(Bucket=BUCKET, Key=f"landing/website/{name}", Body=body)
+
+    drop("sample.json", (ROOT / "examples" / "sample.json").read_bytes())
+    drop("notes.txt", b"no events")
+    count = 0
+    for command, printed in steps(README):
+        if made := re.fullmatch(r"cat (\S+)", command):
+            (folder / made[1]).write_text(printed, encoding="utf-8")
+            if made[1].endswith(".json"):
+                drop(made[1], printed.encode())
+            continue
+        ran = run(command, folder)
+        assert re.fullmatch(as_pattern(printed), ran.stdout.rstrip()), f"$ {command}\n{ran.stdout}{ran.stderr}"
+        assert ran.returncode in (0, 1), ran.stderr
+        count += 1
+    assert count >= 6
+
+
+def test_every_query_of_the_docs_answers(folder: Path) -> None:
+    assert run("ingest load examples/*.json", folder).returncode == 1
+    statements = re.findall(r"\| `(select [^`]+)` \|", README)
+    assert len(statements) >= 8
+    for block in blocks((ROOT / "docs" / "warehouse.md").read_text(encoding="utf-8"), "sql"):
+        statements += [part for part in block.split(";") if part.strip()]
+    with duckdb.connect(str(folder / "warehouse.duckdb"), read_only=True) as warehouse:
+        for statement in statements:
+            warehouse.execute(statement).fetchall()
+
+
+def test_every_column_is_documented(folder: Path) -> None:
+    run("ingest load examples/sample.json", folder)
+    page = (ROOT / "docs" / "warehouse.md").read_text(encoding="utf-8")
+    told = {frozenset(names.split(", ")) for names in re.findall(r"`(\w+(?:, \w+)+)`", page)}
+    with duckdb.connect(str(folder / "warehouse.duckdb"), read_only=True) as warehouse:
+        for table in TABLES:
+            assert f"`{table}`" in README
+            columns = [name for name, *_ in warehouse.execute(f"DESCRIBE {table}").fetchall()]
+            assert frozenset(columns) in told, f"{table}: `{', '.join(columns)}`"
+
+
+def rows(heading: str) -> dict[str, tuple[str, str]]:
+    """The README's table whose first column is called `heading`: code → (problem, remedy)."""
+    table = README.partition(f"| {heading} | problem | remedy |\n")[2].partition("\n\n")[0]
+    cells = [re.split(r" \| ", line.strip("| ")) for line in table.splitlines()[1:]]
+    return {code.strip("`"): (problem, remedy) for code, problem, remedy in cells}
+
+
+def test_the_rules_are_those_of_the_schema() -> None:
+    warnings = set(load("kissmetrics")["x-warnings"])
+    meanings = {code: tuple(meaning) for code, meaning in codes("kissmetrics").items()}
+    assert rows("code") == {code: meaning for code, meaning in meanings.items() if code not in warnings}
+    assert rows("warning") == {code: meaning for code, meaning in meanings.items() if code in warnings}
+
+
+@pytest.mark.parametrize("setting", sorted({*SOURCE_SETTINGS, *TOP_SETTINGS, *UPLOADS_SETTINGS, *VARIABLES}))
+def test_every_setting_is_documented(setting: str) -> None:
+    assert re.search(rf"`(\[+)?{setting}\b", README), setting
+
+
+@pytest.mark.parametrize("command", sorted(cli.commands))
+def test_every_command_is_documented(command: str) -> None:
+    assert re.search(rf"\| `{command}\b", README), command
+    for parameter in cli.commands[command].params:
+        if isinstance(parameter, click.Option) and parameter.name not in ("format", "limit", "exit_when_done"):
+            assert parameter.opts[0] in README, f"{command} {parameter.opts[0]}"
+
+
+def test_every_command_that_is_named_is_there() -> None:
+    named = set(re.findall(r"\bingest ([a-z]+)\b(?! for)", " ".join(re.findall(r"`[^`\n]+`", DOCS))))
+    assert named <= cli.commands.keys(), named - cli.commands.keys()
+
+
+def test_the_policy_is_json_with_reading_rights_only() -> None:
+    (policy,) = map(json.loads, blocks(README, "json"))
+    actions = {action for one in policy["Statement"] for action in (
+        [one["Action"]] if isinstance(one["Action"], str) else one["Action"])}  # fmt: skip
+    assert actions == {
+        "s3:ListBucket", "s3:ListBucketVersions", "s3:GetBucketVersioning", "s3:GetObject", "s3:GetObjectVersion",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+        path, _, heading = link.partition("#")
+        target = page.parent / path if path else page
+        if "://" in link:
+            continue
+        assert target.exists(), link
+        if heading:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in {re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings}, link
+
+
+def test_make_targets_that_are_named_are_there() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in set(re.findall(r"\bmake ([a-z][a-z-]*)", " ".join(re.findall(r"`[^`\n]+`", DOCS)))):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
