@@ -190,12 +190,13 @@ def reconcile_dag() -> DAG:
             from ingest.airflow import steps
             from ingest.airflow.tables import named
             from ingest.airflow.world import open_world
+            from ingest.cli.output import count
 
             with open_world() as pipeline:
                 told = steps.reconcile(pipeline)
             if differences := told["differences"]:
                 get_current_context()["ti"].xcom_push("return_value", told)
-                raise AirflowFailException(f"{len(differences):,} things to look at:\n{named(differences)}")
+                raise AirflowFailException(f"{count(len(differences), 'thing')} to look at:\n{named(differences)}")
             return told
 
         reconcile()
@@ -316,6 +317,7 @@ def _verdict(packs: Any, *, skippable: bool) -> Any:
         from ingest.airflow import steps
         from ingest.airflow.tables import named
         from ingest.airflow.world import open_world
+        from ingest.cli.output import count
 
         if packs is None:
             raise AirflowFailException("The files could not be found: the task before the loads says why in its log.")
@@ -326,10 +328,12 @@ def _verdict(packs: Any, *, skippable: bool) -> Any:
         missing = told["not_loaded"]
         if missing:
             ti.xcom_push("return_value", told)
-            raise AirflowFailException(f"{len(missing):,} files could not be loaded:\n{named(missing)}")
+            raise AirflowFailException(f"{count(len(missing), 'file')} could not be loaded:\n{named(missing)}")
         if (died := len(packs) - len(parts)) > 0:
             ti.xcom_push("return_value", told)
-            raise AirflowFailException(f"{died:,} loading tasks did not end, though all their files are in the ledger.")
+            raise AirflowFailException(
+                f"{count(died, 'loading task')} did not end, but all files are in the ledger."
+            )
         return told
 
     return verdict(packs)

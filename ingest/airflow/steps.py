@@ -11,6 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from ingest.airflow import tables
+from ingest.cli.output import count
 from ingest.core.schema import codes
 from ingest.core.source import LOCAL_BUCKET, SourceFile
 from ingest.ports import Counts
@@ -59,7 +60,7 @@ def load(pipeline: "Pipeline", pack: Pack, run_id: str, *, force: bool = False) 
         _counted(files[found.file_id], found.state, found.counts, found.error)
         for found in pipeline.load(list(files.values()), run_id=run_id, force=force)
     ]
-    tables.log_table(log, f"{len(results):,} files", results[: tables.NAMED_AT_MOST])
+    tables.log_table(log, count(len(results), "file"), results[: tables.NAMED_AT_MOST])
     return results
 
 
@@ -75,7 +76,7 @@ def check(pipeline: "Pipeline", pack: Pack) -> list[Result]:
         results[-1]["codes"] = dict(Counter(code for line in failed for code in line["codes"]))
         for line in failed[: tables.NAMED_AT_MOST]:
             log.info("%s line %d%s: %s", file.uri, line["line"], line["item"], ", ".join(line["codes"]))
-    tables.log_table(log, f"Checked {len(results):,} files, loaded none", results[: tables.NAMED_AT_MOST])
+    tables.log_table(log, f"Checked {count(len(results), 'file')}, loaded none", results[: tables.NAMED_AT_MOST])
     return results
 
 
@@ -118,7 +119,7 @@ def verdict(pipeline: "Pipeline", packs: Sequence[Pack], results: Sequence[Resul
     not_loaded = [f"{file['file']}: {file['state']}, {file['error']}" for file in files if file["state"] in NOT_LOADED]
     not_loaded += [f"{file.uri}: its task did not end; the task's log says why" for file in lost.values()]
 
-    tables.log_table(log, "Files by state", [{"state": state, "files": count} for state, count in states.items()])
+    tables.log_table(log, "Files by state", [{"state": state, "files": number} for state, number in states.items()])
     by_code: list[dict[str, Any]] = []
     if with_failures:
         by_code = failed_lines_by_code(pipeline, with_failures)
@@ -128,12 +129,14 @@ def verdict(pipeline: "Pipeline", packs: Sequence[Pack], results: Sequence[Resul
         ]
         tables.log_table(
             log,
-            f"{failed:,} lines failed, in {len(with_failures):,} files",
+            f"{count(failed, 'failed line')} in {count(len(with_failures), 'file')}",
             shown[: tables.NAMED_AT_MOST],
             level=logging.WARNING,
         )
         tables.log_table(log, "Why", by_code, level=logging.WARNING)
         log.warning("To mend them: ingest failures FILE_ID --lines")
+    for sentence in not_loaded[: tables.NAMED_AT_MOST]:
+        log.error("not loaded: %s", sentence)
     return {
         "states": dict(states),
         "failed_lines": sum(file["failed"] for file in with_failures),
@@ -147,7 +150,7 @@ def reconcile(pipeline: "Pipeline") -> dict[str, Any]:
     """What was compared, and `differences`, a sentence for each."""
     found = compare(pipeline)
     rows = [asdict(difference) for difference in found.differences]
-    tables.log_table(log, f"{len(rows):,} differences", rows[: tables.NAMED_AT_MOST])
+    tables.log_table(log, count(len(rows), "difference"), rows[: tables.NAMED_AT_MOST])
     return {
         "compared": found.compared,
         "ignored": found.ignored,
@@ -170,8 +173,8 @@ def failed_lines_by_code(pipeline: "Pipeline", files: Sequence[Result]) -> list[
                     first.setdefault(code, f"line {line['line']} of {file['file']}")
     remedies = {code: meaning.remedy for file in files for code, meaning in codes(file["format"]).items()}
     return [
-        {"code": code, "lines": count, "first": first.get(code), "remedy": remedies.get(code)}
-        for code, count in counts.most_common()
+        {"code": code, "lines": number, "first": first.get(code), "remedy": remedies.get(code)}
+        for code, number in counts.most_common()
     ]
 
 

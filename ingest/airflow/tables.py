@@ -7,6 +7,8 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ingest.cli.output import count
+
 NAMED_AT_MOST = 20  # files in one sentence or table; the ledger has them all
 _LABEL = 180  # Airflow keeps 250 characters of a mapped task's name
 
@@ -26,8 +28,8 @@ def outcome(results: Iterable[Mapping[str, Any]]) -> str:
     files = list(results)
     failed = sum(file["failed"] for file in files)
     states = {state: sum(file["state"] == state for file in files) for state in ("retrying", "rejected", "held")}
-    said = [f"{failed:,} failed line{'s' * (failed != 1)}"] if failed else []
-    said += [f"{count:,} {state}" for state, count in states.items() if count]
+    said = [count(failed, "failed line")] if failed else []
+    said += [f"{number:,} {state}" for state, number in states.items() if number]
     return f": {', '.join(said)}" if said else ""
 
 
