@@ -84,7 +84,10 @@ def _pipeline(*, warehouse: bool = True) -> Iterator["Pipeline"]:
 @_source
 @_json
 def check(path: str, format: str | None, source: str | None, as_json: bool) -> int:
-    """Judge PATH (a file, s3://bucket/key or -) and load nothing. Needs no warehouse."""
+    """Judge a file and load nothing.
+
+    PATH: a file, s3://bucket/key, or - for standard input. Needs no warehouse.
+    """
     from ingest.report import check_report
 
     with _pipeline(warehouse=False) as pipeline:
@@ -150,7 +153,10 @@ def _show_failures(format: str, failed: Sequence[dict[str, Any]]) -> None:
 def load(
     paths: tuple[str, ...], format: str | None, source: str | None, force: bool, dry_run: bool, as_json: bool
 ) -> int:
-    """Load files now: paths, s3://bucket/key, or s3://bucket/prefix/ for all below it."""
+    """Load files now, each once.
+
+    PATH: a file, a folder, s3://bucket/key, or s3://bucket/prefix/ for all below it.
+    """
     with _pipeline() as pipeline:
         files = [file for path in paths for file in pipeline.locate(path, source, format)]
         results: list[FileResult] = []
@@ -167,7 +173,10 @@ def load(
 @click.argument("sources", nargs=-1, metavar="[SOURCE…]")
 @_json
 def poll(sources: tuple[str, ...], as_json: bool) -> int:
-    """Find what is pending in the landing of each SOURCE (default: all) and load it: what the DAG does."""
+    """Find what is pending and load it: what the DAG does.
+
+    In the landing of each SOURCE, or of all.
+    """
     results: list[FileResult] = []
     unreachable: list[str] = []
     with _pipeline() as pipeline:
@@ -231,7 +240,7 @@ def _tell(results: "list[FileResult]", as_json: bool, done: str) -> int:
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="The newest so many.")
 @_json
 def files(source: str | None, state: str | None, limit: int, as_json: bool) -> None:
-    """List the ledger: the source files that were dealt with, the newest first."""
+    """List the files that were dealt with, the newest first."""
     from ingest.report import plain
 
     where = {name: given for name, given in (("source", source), ("state", state)) if given}
@@ -264,7 +273,10 @@ def files(source: str | None, state: str | None, limit: int, as_json: bool) -> N
 @click.option("--lines", is_flag=True, help="Only LINE[/ITEM]<TAB>text of each, ready to edit and redrive.")
 @_json
 def failures(file_id: str, lines: bool, as_json: bool) -> None:
-    """Show the failed lines of FILE_ID: an id, the beginning of one, or an s3:// URI."""
+    """Show the failed lines of a file, and what to do.
+
+    FILE_ID: an id, the beginning of one, or an s3:// URI.
+    """
     from ingest.report import failed_line
 
     with _pipeline() as pipeline:
@@ -291,7 +303,7 @@ def failures(file_id: str, lines: bool, as_json: bool) -> None:
 @click.argument("name", required=False)
 @_json
 def sources(name: str | None, as_json: bool) -> int:
-    """Try each source: can it be reached, what matches, what is pending, how do first lines do."""
+    """Try each source: rights, what matches, how a file does."""
     from ingest.report import file_summary
 
     found: list[dict[str, Any]] = []
@@ -322,11 +334,8 @@ def sources(name: str | None, as_json: bool) -> int:
 
 
 def _show_source(entry: dict[str, Any]) -> None:
-    address = (
-        f"{entry['bucket']}{entry['prefix']}"
-        if entry["bucket"] == LOCAL_BUCKET
-        else f"s3://{entry['bucket']}/{entry['prefix']}"
-    )
+    is_local = entry["bucket"] == LOCAL_BUCKET
+    address = entry["prefix"] if is_local else f"s3://{entry['bucket']}/{entry['prefix']}"
     click.echo(visible(f"{entry['name']}: {address} ({entry['format']}, {entry['schedule']})"))
     if not entry["reachable"]:
         click.echo(visible(f"  list: no. {entry['error']}") + "\n")
@@ -339,7 +348,8 @@ def _show_source(entry: dict[str, Any]) -> None:
         click.echo("  read: not tried, since nothing is pending")
     for judged in entry["judged"]:
         if judged["state"] in ("retrying", "gone"):
-            click.echo(visible(f"  read: no. {judged['error']}"))
+            named = "" if judged["key"] in judged["error"] else f"{judged['key']}: "
+            click.echo(visible(f"  read: no. {named}{judged['error']}"))
         else:
             would = total({n: judged[n] for n in ("records", "sets", "aliases", "failed", "blank")}, ("failed",))
             click.echo(visible(f"  read: yes. {judged['key']}: {count(judged['lines'], 'line')}: {would}"))
@@ -352,7 +362,10 @@ def _show_source(entry: dict[str, Any]) -> None:
 @click.argument("statement")
 @_json
 def sql(statement: str, as_json: bool) -> None:
-    """Run one SELECT over ledger, commands, failed_lines, events, people, …"""
+    """Ask the warehouse: one SELECT.
+
+    Over events, people, identities, kissmetrics_events, ledger, failed_lines, commands.
+    """
     from ingest.report import plain
 
     with _pipeline() as pipeline, pipeline.warehouse.query(statement) as answer:
@@ -364,13 +377,16 @@ def sql(statement: str, as_json: bool) -> None:
         import orjson
 
         cells = ([c if isinstance(c, (str, int)) else orjson.dumps(c).decode() for c in row.values()] for row in rows)
-        write_table(count(len(rows), "row"), names, cells)
+        write_table(count(len(rows), "row"), names, cells, folded=False)
 
 
 @cli.command()
 @_json
 def reconcile(as_json: bool) -> int:
-    """Compare the landing of every source with the ledger; exit code 1 if something is not as it should be."""
+    """Name what waits or fails for too long.
+
+    Holds the landing of every source against the ledger. Exit code 1 if something is not as it should be.
+    """
     from dataclasses import asdict
 
     from ingest.reconcile import reconcile as compare
@@ -388,7 +404,10 @@ def reconcile(as_json: bool) -> int:
 @cli.command()
 @click.option("--exit", "exit_when_done", is_flag=True, help="End by itself; the exit code says whether all is there.")
 def demo(exit_when_done: bool) -> int:
-    """Watch the whole job: a local S3, Airflow, sample files, the warehouse. Needs the extra [airflow]."""
+    """Watch the whole job on this machine.
+
+    A local S3, Airflow, sample files, the warehouse. Needs the extras [airflow,demo].
+    """
     from ingest.demo import run
 
     return run(exit_when_done)

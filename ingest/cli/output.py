@@ -31,11 +31,11 @@ def write_json(document: object) -> None:
     sys.stdout.buffer.flush()
 
 
-def write_table(title: str, columns: Sequence[str], rows: Iterable[Row]) -> None:
+def write_table(title: str, columns: Sequence[str], rows: Iterable[Row], *, folded: bool = True) -> None:
     """A table; numbers to the right, control characters of producers made visible.
 
-    Where the terminal is narrow the widest columns are folded, the others never. What has more columns than fit is
-    written as one `name  value` a line.
+    Where the terminal is narrow the widest columns are folded, the others never. What has more columns than fit, or
+    wide ones that shall not be `folded`, is written as one `name  value` a line.
     """
     from rich.console import Console
     from rich.text import Text
@@ -43,7 +43,8 @@ def write_table(title: str, columns: Sequence[str], rows: Iterable[Row]) -> None
     console = Console()
     rows = [list(row) for row in rows]
     console.print(Text(visible(title), "bold"), soft_wrap=True)
-    if sum(max(4, len(name)) + 2 for name in columns) > console.width:
+    widest = ([len(name), 4, *(0 if folded else len(_shown(row[n])) for row in rows)] for n, name in enumerate(columns))
+    if len(columns) > 1 and sum(max(widths) + 2 for widths in widest) - 2 > console.width:
         for number, row in enumerate(rows, 1):
             _print(console, (f"row {number:,}", ""), list(zip(columns, row, strict=True)))
     elif rows:
