@@ -12,8 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -167,72 +166,53 @@ class Counting:
 
 
 @dataclass
-class Undisturbed:
-    """Two loads that meet all that a load can meet, judged and waiting: new files, then one that is there, by force.
+class Plan:
+    """A load, judged and waiting; the warehouse that it starts from, and what that shows before and after it."""
 
-    And what the warehouse shows before, between and after them.
-    """
-
-    folder: Path
+    start: Path
     staging: Staging
-    steps: int = 0
+    force: bool
     before: dict[str, Rows] = field(default_factory=dict)
-    between: dict[str, Rows] = field(default_factory=dict)
     after: dict[str, Rows] = field(default_factory=dict)
+    steps: int = 0
 
     def load(self, path: Path) -> None:
-        for load in (self.load_new, self.load_forced):
-            load(path)
-
-    def load_new(self, path: Path) -> None:
-        warehouse_at(path, lock_timeout_seconds=5).load(replace(self.staging, files=self.staging.files[:-1]), "1", None)
-
-    def load_forced(self, path: Path) -> None:
-        forced = replace(self.staging, files=self.staging.files[-1:])
-        warehouse_at(path, lock_timeout_seconds=5).load(forced, "2", None, force=True)
-
-    @cached_property
-    def untouched(self) -> bytes:
-        return (self.folder / "before.duckdb").read_bytes()
+        warehouse_at(path, lock_timeout_seconds=5).load(self.staging, "load", None, force=self.force)
 
     def copy(self, name: str) -> Path:
-        return Path(shutil.copy(self.folder / "before.duckdb", self.folder / name))
+        return Path(shutil.copy(self.start, self.start.with_name(name)))
+
+    def undisturbed(self, name: str) -> Path:
+        """Where the load ends if nothing happens."""
+        path = self.copy(name)
+        with Steps().taken() as steps:
+            self.load(path)
+        self.before, self.after, self.steps = shown(self.start), shown(path), len(steps.names)
+        return path
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Undisturbed]:
+def plans(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Plan]]:
+    """Two loads, one after the other, that meet all that a load can meet: new files; one that is there, by force."""
     folder = tmp_path_factory.mktemp("steps")
     strict = Source(name="strict", bucket="bucket", max_failed_lines=0)
-    world = World(warehouse_at(folder / "before.duckdb"), [strict])
+    world = World(warehouse_at(folder / "start.duckdb"), [strict])
     world.bring("other.json", record("ann", 5, "x"), alias("d", "e"), alias("y", "z"), record("q", 1, "x"), arrived=900)
-    forced = world.put("forced.json", record("ann", 4, "x"), "bad", alias("x", "y"), record("q", 1, "x"), arrived=800)
-    world.load(forced)
-    world.store.put(forced, lines(record("ann", 4, "x"), "bad", alias("x", "y"), record("ann", 7, "x")))
-    new: list[Line] = [
-        record("ann", 5, "x"),
-        "bad",
-        put("bob", 1, a=1),
-        alias("e", "c"),
-        alias("z", "w"),
-        record("bob", 0, "y"),
-    ]
+    there = world.put("there.json", record("ann", 4, "x"), "bad", alias("x", "y"), record("q", 1, "x"), arrived=800)
+    world.load(there)
+    new: list[Line] = [record("ann", 5, "x"), "bad", put("bob", 1, a=1), alias("e", "c"), alias("z", "w")]
     files = [
         world.put("new.json", *new, arrived=0), world.put("copy.json", *new),
         world.put("broken.json", record("ann", 0, "x")),
-        world.put("rejected.json", record("ann", 9, "x"), "bad", source="strict"), forced,
+        world.put("rejected.json", record("ann", 9, "x"), "bad", source="strict"),
     ]  # fmt: skip
     world.store.broken["broken.json"] = "it broke off"
-    with world.pipeline.judged(files) as staging:
-        plan = Undisturbed(folder, staging, before=shown(folder / "before.duckdb"))
-        path = plan.copy("after.duckdb")
-        with Steps().taken() as steps:
-            plan.load_new(path)
-        plan.between = shown(path)
-        with steps.taken():
-            plan.load_forced(path)
-        plan.steps = len(steps.names)
-        plan.after = shown(path)
-        yield plan
+    world.store.put(there, lines(record("ann", 4, "x"), "bad", alias("x", "y"), record("ann", 7, "x")))
+    with world.pipeline.judged(files) as first, world.pipeline.judged([there], force=True) as second:
+        plan = Plan(folder / "start.duckdb", first, force=False)
+        forced = Plan(plan.undisturbed("between.duckdb"), second, force=True)
+        forced.undisturbed("end.duckdb")
+        yield [plan, forced]
 
 
 def shown(path: Path) -> dict[str, Rows]:
@@ -244,65 +224,67 @@ def shown(path: Path) -> dict[str, Rows]:
         }
 
 
-def test_the_load_that_is_disturbed_meets_everything(undisturbed: Undisturbed) -> None:
-    states = {row["key"]: row["state"] for row in undisturbed.after["ledger"]}
+def test_the_loads_that_are_disturbed_meet_everything(plans: list[Plan]) -> None:
+    new, forced = plans
+    states = {row["key"]: row["state"] for row in new.after["ledger"]}
     assert states == {
-        "other.json": "loaded", "forced.json": "loaded", "new.json": "loaded", "copy.json": "duplicate",
+        "other.json": "loaded", "there.json": "loaded", "new.json": "loaded", "copy.json": "duplicate",
         "broken.json": "retrying", "rejected.json": "rejected",
     }  # fmt: skip
-    assert undisturbed.steps > 40
-    warehouse = warehouse_at(undisturbed.folder / "after.duckdb")
-    assert broken_promises(warehouse) == {}
-    found = {row["identity_key"]: row["person_id"] for row in undisturbed.after["identities"]}
+    assert new.before != new.after == forced.before != forced.after
+    assert min(new.steps, forced.steps) > 30
+    assert broken_promises(warehouse_at(forced.start)) == {}
+    assert broken_promises(warehouse_at(forced.start.with_name("end.duckdb"))) == {}
+    found = {row["identity_key"]: row["person_id"] for row in forced.after["identities"]}
     assert found == {**dict.fromkeys("cde", "c"), **dict.fromkeys("wxyz", "w"), "ann": "ann", "bob": "bob", "q": "q"}
 
 
-def ends_as_if_nothing_had_happened(plan: Undisturbed, path: Path, step: int) -> None:
-    if not path.with_name(f"{path.name}.wal").exists() and path.read_bytes() == plan.untouched:
+def ends_as_if_nothing_had_happened(plan: Plan, path: Path, step: int) -> None:
+    if not path.with_name(f"{path.name}.wal").exists() and path.read_bytes() == plan.start.read_bytes():
         return  # not a byte was written: the second run is the undisturbed one
     seen = shown(path)
-    assert seen in (plan.before, plan.between, plan.after), f"half of a load is seen after step {step}"
-    if seen != plan.after:
-        plan.load(path)
-        assert shown(path) == plan.after, f"the second run after step {step}"
+    assert seen in (plan.before, plan.after), f"half of a load is seen after step {step}"
+    plan.load(path)
+    assert shown(path) == plan.after, f"the second run after step {step}"
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before it", "after it"])
-def test_an_error_at_every_step(undisturbed: Undisturbed, after: bool) -> None:
+def test_an_error_at_every_step(plans: list[Plan], after: bool) -> None:
     # One that stops everything; the disk; memory; and one that the load takes for a fault of one file's rows.
     errors: list[BaseException] = [KeyboardInterrupt(), duckdb.IOException("no"), MemoryError(), KeyboardInterrupt()]
     if not after:
         errors.append(duckdb.BinderException("no"))
-    for step in range(1, undisturbed.steps + 1):
-        path = undisturbed.copy("error.duckdb")
-        error = errors[step % len(errors)]
-        with Steps(step, error, after).taken() as steps, suppress(type(error), IngestError):
-            undisturbed.load(path)
-        assert len(steps.names) >= step
-        ends_as_if_nothing_had_happened(undisturbed, path, step)
-        path.unlink()
+    for plan in plans:
+        for step in range(1, plan.steps + 1):
+            path = plan.copy("error.duckdb")
+            error = errors[step % len(errors)]
+            with Steps(step, error, after).taken() as steps, suppress(type(error), IngestError):
+                plan.load(path)
+            assert len(steps.names) >= step
+            ends_as_if_nothing_had_happened(plan, path, step)
+            path.unlink()
 
 
-def test_a_process_that_is_gone_at_every_step(undisturbed: Undisturbed) -> None:
-    plan = undisturbed.folder / "plan.pickle"
-    plan.write_bytes(pickle.dumps(undisturbed))
-    script = f"from tests.test_exactly_once import exit_at_every_step as run; run({str(plan)!r})"
+def test_a_process_that_is_gone_at_every_step(plans: list[Plan], tmp_path: Path) -> None:
+    (tmp_path / "plans").write_bytes(pickle.dumps(plans))
+    script = f"from tests.test_exactly_once import exit_at_every_step as run; run({str(tmp_path / 'plans')!r})"
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=300)
-    for step in range(1, undisturbed.steps + 1):
-        ends_as_if_nothing_had_happened(undisturbed, undisturbed.folder / f"exit-{step}.duckdb", step)
+    for plan in plans:
+        for step in range(1, plan.steps + 1):
+            ends_as_if_nothing_had_happened(plan, plan.start.with_name(f"exit-{plan.force}-{step}.duckdb"), step)
 
 
-def exit_at_every_step(plan: str) -> None:
+def exit_at_every_step(plans: str) -> None:
     """Runs in a process of its own that has no threads, and so may fork."""
-    undisturbed: Undisturbed = pickle.loads(Path(plan).read_bytes())
-    for step in range(1, undisturbed.steps + 1):
-        path = undisturbed.copy(f"exit-{step}.duckdb")
-        if (child := os.fork()) == 0:
-            with Steps(step, after=True).taken():
-                undisturbed.load(path)
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        assert os.waitstatus_to_exitcode(status) == 9
+    for plan in pickle.loads(Path(plans).read_bytes()):
+        for step in range(1, plan.steps + 1):
+            path = plan.copy(f"exit-{plan.force}-{step}.duckdb")
+            if (child := os.fork()) == 0:
+                with Steps(step, after=True).taken():
+                    plan.load(path)
+                os._exit(0)
+            _, status = os.waitpid(child, 0)
+            assert os.waitstatus_to_exitcode(status) == 9
 
 
 # --- kill -9 ---------------------------------------------------------------------------------------------------------
@@ -517,6 +499,6 @@ def test_an_undisturbed_second_warehouse_is_equal(tmp_path: Path) -> None:
     assert outcomes[0]["events"][0]["occurred_at"].timestamp() >= START
 
 
-def test_source_files_travel(undisturbed: Undisturbed) -> None:
-    for staged in undisturbed.staging.files:
+def test_source_files_travel(plans: list[Plan]) -> None:
+    for staged in plans[0].staging.files:
         assert SourceFile.from_dict(json.loads(json.dumps(staged.file.to_dict()))) == staged.file
