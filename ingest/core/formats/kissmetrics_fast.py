@@ -34,21 +34,21 @@ def _number(text: str) -> orjson.Fragment:
     return orjson.Fragment(text)
 
 
-class _Keys(dict[str, tuple[str, bytes]]):
-    """Name → (key, key as JSON), remembered; only for names to which no rule objects."""
+class _Keys:
+    """Name → (key, key as JSON, with a comma), remembered; only for names to which no rule objects."""
 
     def __init__(self, match: Match, ignored: frozenset[str]) -> None:
-        super().__init__()
         self.match: Match = match
         self.ignored = ignored
+        self.known: dict[object, tuple[str, bytes]] = {}
 
-    def __missing__(self, name: object) -> tuple[str, bytes]:
+    def learn(self, name: object) -> tuple[str, bytes]:
         if type(name) is not str or len(name) > _MAX_NAME or not name.strip() or is_ignored(name, self.ignored):
             raise _Doubt
-        if len(self) > _CACHED_NAMES:
-            self.clear()
+        if len(self.known) > _CACHED_NAMES:
+            self.known.clear()
         made = key(name, self.match)
-        self[name] = found = (made, orjson.dumps(made))
+        self.known[name] = found = (made, orjson.dumps(made) + b",")
         return found
 
 
@@ -58,10 +58,13 @@ def decoder(rules: Rules) -> Callable[[bytes, int], Row | None]:
     dumps, sort_keys = orjson.dumps, orjson.OPT_SORT_KEYS
     persons = _Keys(rules.match, rules.ignored_identities)
     events = _Keys(rules.match, frozenset())
+    person_of, event_of = persons.known.get, events.known.get
     time_from, time_until = rules.time_from, min(rules.time_until, 99_999_999_999)
     space = rules.people_space
-    begin_record, begin_set, begin_alias = (
-        b'["%b",%b,' % (kind, orjson.dumps(space)) for kind in (b"record", b"set", b"alias")
+    # The canonical JSON of a fact begins alike for each kind: hashed once, and gone on from there.
+    record, set_, alias_ = (
+        blake2b(b'["%b",%b,' % (kind, orjson.dumps(space)), digest_size=16).copy
+        for kind in (b"record", b"set", b"alias")
     )
 
     def accept(line: bytes, number: int) -> Row | None:
@@ -75,18 +78,19 @@ def decoder(rules: Rules) -> Callable[[bytes, int], Row | None]:
             at *= 1_000_000
             event = values.pop("_n", None)
             alias = values.pop("_p2", None)
-            person_key, person_json = persons[person]
+            person_key, person_json = person_of(person) or persons.learn(person)
             if _BACKSLASH in line and line.find(b"\\u0000") >= 0:
                 return None
             if alias is not None:
                 if values or event is not None:  # two commands
                     return None
-                alias_key, alias_json = persons[alias]
+                alias_key, alias_json = person_of(alias) or persons.learn(alias)
                 low, high = (person_json, alias_json) if person_key <= alias_key else (alias_json, person_json)
-                fact = b"%b%b,%d,null,%b,{}]" % (begin_alias, low, at, high)
+                fact = alias_()
+                fact.update(b"%b%d,null,%b{}]" % (low, at, high))
                 return (
                     number, "", "alias", space, person, person_key, at, None, None, alias, alias_key, b"{}", "event",
-                    blake2b(fact, digest_size=16).digest(),
+                    fact.digest(),
                 )  # fmt: skip
             fact_json = properties = dumps(values, option=sort_keys)
             if properties.find(b"{", 1) >= 0 or _BRACKET in properties or None in values.values():
@@ -98,16 +102,18 @@ def decoder(rules: Rules) -> Callable[[bytes, int], Row | None]:
             if event is None:
                 if fact_json == b"{}":  # nothing that makes a set
                     return None
-                fact = b"%b%b,%d,null,null,%b]" % (begin_set, person_json, at, fact_json)
+                fact = set_()
+                fact.update(b"%b%d,null,null,%b]" % (person_json, at, fact_json))
                 return (
                     number, "", "set", space, person, person_key, at, None, None, None, None, properties, "event",
-                    blake2b(fact, digest_size=16).digest(),
+                    fact.digest(),
                 )  # fmt: skip
-            event_key, event_json = events[event]
-            fact = b"%b%b,%d,%b,null,%b]" % (begin_record, person_json, at, event_json, fact_json)
+            event_key, event_json = event_of(event) or events.learn(event)
+            fact = record()
+            fact.update(b"%b%d,%bnull,%b]" % (person_json, at, event_json, fact_json))
             return (
                 number, "", "record", space, person, person_key, at, event, event_key, None, None, properties, "event",
-                blake2b(fact, digest_size=16).digest(),
+                fact.digest(),
             )  # fmt: skip
         except (_Doubt, KeyError, TypeError, ValueError, msgspec.MsgspecError, RecursionError):
             return None
