@@ -29,11 +29,14 @@ setup: .venv/.ready ## the virtual environment, with the command at .venv/bin/in
 demo: setup ## Airflow, a store and a warehouse on this machine, with sample files; EXIT=1 ends by itself
 	@exec $(BIN)/ingest demo $(if $(EXIT),--exit)
 
+# A worker for each core: half of the longest tests is waiting for other processes.
+PYTEST = $(BIN)/pytest --numprocesses logical --dist worksteal
+
 test: setup ## every test that takes seconds
-	$(BIN)/pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: setup ## the slow ones too
-	$(BIN)/pytest
+	$(PYTEST)
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .

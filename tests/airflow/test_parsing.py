@@ -1,8 +1,10 @@
 """Reading the DAG file is what Airflow does most often: it must be cheap, and in a task only what the task needs."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,6 +33,14 @@ def test_every_dag_says_what_it_is(job: Job) -> None:
         assert dag.description
         assert "landfall" in dag.tags
         assert dag.catchup is False
+
+
+def test_the_consumer_of_the_docs_is_a_dag(airflow_db: None) -> None:
+    page = (Path(__file__).parents[2] / "docs/existing-airflow.md").read_text()
+    (block,) = (text for text in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "after_website" in text)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    assert names["after_website"]().dag_id == "after_website"
 
 
 def test_the_shipped_file_is_the_two_lines_that_the_docs_give() -> None:
