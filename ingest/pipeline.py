@@ -3,7 +3,6 @@
 What is written is decided by the warehouse in one transaction; nothing here remembers anything between two calls.
 """
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from ingest.discovery import Selection, in_order
 from ingest.errors import ConfigError, ObjectGone
 from ingest.ports import FileResult, ObjectStore, StagedFile, Staging, Warehouse
 from ingest.settings import Settings, Source
-from ingest.staging import Progress, stage
+from ingest.staging import Progress, stage, staging_folder
 
 _PACK_BYTES = 256 << 20
 _PACK_FILES = 500
@@ -138,9 +137,9 @@ class Pipeline:
         self, files: Sequence[SourceFile], force: bool = False, progress: Progress | None = None
     ) -> Iterator[Staging]:
         """Judge files into a folder that is gone afterwards."""
-        with tempfile.TemporaryDirectory(prefix="landfall-", dir=self.settings.staging_folder) as folder:
+        with staging_folder(self.settings.staging_folder) as folder:
             processes = self.settings.processes
-            staging = stage(files, self._read, self.rules, Path(folder), processes=processes, progress=progress)
+            staging = stage(files, self._read, self.rules, folder, processes=processes, progress=progress)
             for staged in staging.files:
                 self._apply_policies(staged, force)
             yield staging

@@ -15,12 +15,15 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from fcntl import LOCK_EX, LOCK_NB, flock
 from functools import lru_cache
 from hashlib import sha256
 from multiprocessing import get_context, parent_process
 from pathlib import Path
+from shutil import rmtree
+from tempfile import TemporaryDirectory, gettempdir
 
 import orjson
 import pyarrow as pa
@@ -57,6 +60,9 @@ _REPEATING = ["item", "kind", "people_space", "person", "person_key", "event", "
 _BATCH_BYTES = 1 << 20
 _POOL_FROM_BYTES = 16 << 20  # below this, starting processes costs more than it saves
 
+_FOLDER_PREFIX = "landfall-"
+_OWNED = "owned"  # locked for as long as the process that made the folder lives
+
 Read = Callable[[SourceFile], Iterator[bytes]]  # `ObjectStore.read`
 Progress = Callable[[int], None]  # called with the bytes of the stored files that were read since the last call
 
@@ -78,6 +84,20 @@ class _Tally:
     staged_no: int
     counts: Counts = field(default_factory=Counts)
     all_timed: bool = True
+
+
+@contextmanager
+def staging_folder(parent: Path | None) -> Iterator[Path]:
+    """A folder that is gone afterwards; and what killed processes left of theirs is removed."""
+    parent = parent or Path(gettempdir())
+    for left in parent.glob(f"{_FOLDER_PREFIX}*/{_OWNED}"):
+        with suppress(OSError), left.open("rb") as file:
+            flock(file, LOCK_EX | LOCK_NB)  # its owner, if it lived, would have it
+            rmtree(left.parent, ignore_errors=True)
+    with TemporaryDirectory(prefix=_FOLDER_PREFIX, dir=parent) as name, Path(name, "new").open("wb") as owned:
+        flock(owned, LOCK_EX)
+        Path(name, "new").rename(Path(name, _OWNED))  # so that only a locked one is ever seen
+        yield Path(name)
 
 
 def stage(

@@ -303,3 +303,16 @@ def test_warnings_and_repairs_are_counted() -> None:
     assert (file.counts.records, file.counts.sets, file.counts.failed) == (3, 1, 0)
     (strict,) = Staged([body], strict=True).files
     assert (strict.counts.records, strict.counts.failed) == (1, 3)
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    left = tmp_path / "landfall-left"
+    left.mkdir()
+    (left / "owned").touch()
+    (left / "commands-00000001.parquet").write_bytes(b"x")
+    with staging_module.staging_folder(tmp_path) as first:
+        assert not left.exists()
+        with staging_module.staging_folder(tmp_path) as second:
+            assert first.exists()
+            assert second.exists()
+    assert list(tmp_path.iterdir()) == []

@@ -166,7 +166,9 @@ def load(
                     results += pipeline.would_load(pack, force=force, progress=moved)
                 else:
                     results += pipeline.load(pack, force=force, progress=moved)
-    return _tell(results, as_json, "would be loaded" if dry_run else "loaded")
+    code = _tell(results, as_json, "would be loaded" if dry_run else "loaded")
+    # Somebody named it, so it is missed; an object that vanished under a poll left nothing to load.
+    return 2 if any(result.state == "gone" for result in results) else code
 
 
 @cli.command()
@@ -229,7 +231,7 @@ def _tell(results: "list[FileResult]", as_json: bool, done: str) -> int:
     failed = [result for result in results if result.counts.failed and not result.already]
     if failed and not as_json and done == "loaded":
         say(f"The failed lines: ingest failures {failed[0].file_id[:_ID]}{' …' * (len(failed) > 1)}")
-    if any(result.state in ("retrying", "gone") for result in results):
+    if any(result.state == "retrying" for result in results):
         return 2
     return int(any(result.state in ("rejected", "held") for result in results) or bool(failed))
 
