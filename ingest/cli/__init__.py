@@ -285,8 +285,15 @@ def failures(file_id: str, lines: bool, as_json: bool) -> None:
         file = pipeline.warehouse.find_file(file_id)
         with pipeline.warehouse.failed_lines(file["file_id"]) as found:
             if lines:
+                cut = 0
                 for row in found:
-                    sys.stdout.buffer.write(b"%d%b\t%b\n" % (row["line"], row["item"].encode(), row["raw"]))
+                    if row["mendable"]:
+                        sys.stdout.buffer.write(b"%d%b\t%b\n" % (row["line"], row["item"].encode(), row["raw"]))
+                    cut += not row["mendable"]
+                if cut:
+                    say(
+                        f"{count(cut, 'more failed line')} can only be mended in the file itself: too long to keep whole."
+                    )
                 return
             failed = [failed_line(row) for row in found]
     if as_json:
