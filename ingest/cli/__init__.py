@@ -291,9 +291,7 @@ def failures(file_id: str, lines: bool, as_json: bool) -> None:
                         sys.stdout.buffer.write(b"%d%b\t%b\n" % (row["line"], row["item"].encode(), row["raw"]))
                     cut += not row["mendable"]
                 if cut:
-                    say(
-                        f"{count(cut, 'more failed line')} can only be mended in the file itself: too long to keep whole."
-                    )
+                    say(f"{count(cut, 'more failed line')}, too long to keep whole: mend the file itself.")
                 return
             failed = [failed_line(row) for row in found]
     if as_json:
