@@ -66,13 +66,12 @@ class Processes:
         return self._logs / f"{name}.log"
 
     def __exit__(self, *_: object) -> None:
+        # The last one first, each before the next: a scheduler whose API server is gone waits for its tasks in vain.
+        patience = time.monotonic() + 20
         for process in reversed(self._running.values()):
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError, subprocess.TimeoutExpired):
                 process.terminate()  # to the leader: it ends its own children in order
-        patience = time.monotonic() + 15
-        for process in self._running.values():
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.1, patience - time.monotonic()))
+                process.wait(max(1, patience - time.monotonic()))
         for process in self._running.values():
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
