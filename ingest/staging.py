@@ -236,6 +236,7 @@ def judge_batch(parts: Sequence[_Part], folder: str, name: str) -> list[_Tally]:
             _write(Path(folder, f"commands-{name}.parquet"), COMMANDS, columns)
         if batch.failed:
             _write(Path(folder, f"failed-{name}.parquet"), FAILED, list(zip(*batch.failed, strict=True)))
+        del batch  # before the collector looks at every row
     return tallies
 
 

@@ -163,6 +163,8 @@ def _commands(line: Mapping[str, object]) -> Iterator[Command]:
 
 def _in_order(failures: Sequence[Failure], names: Sequence[str]) -> tuple[Failure, ...]:
     """Each failure once, by the names in their order; what concerns the whole line last."""
+    if len(failures) == 1:
+        return tuple(failures)
     places = {pointer(name): place for place, name in reversed([*enumerate(names)])}
     once = {(failure.code, failure.pointer): failure for failure in failures}
     return tuple(sorted(once.values(), key=lambda one: places.get(f"/{one.pointer[1:].split('/')[0]}", len(names))))
