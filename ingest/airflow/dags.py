@@ -331,9 +331,7 @@ def _verdict(packs: Any, *, skippable: bool) -> Any:
             raise AirflowFailException(f"{count(len(missing), 'file')} could not be loaded:\n{named(missing)}")
         if (died := len(packs) - len(parts)) > 0:
             ti.xcom_push("return_value", told)
-            raise AirflowFailException(
-                f"{count(died, 'loading task')} did not end, but all files are in the ledger."
-            )
+            raise AirflowFailException(f"{count(died, 'loading task')} did not end, but all files are in the ledger.")
         return told
 
     return verdict(packs)

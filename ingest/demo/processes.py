@@ -1,7 +1,7 @@
 """Processes that never outlive the demo: each in a session of its own, ended with all its children in any case.
 
 Three nets: Ctrl-C or a signal ends them in order; whatever a process leaves behind becomes our own child, and is ended
-then; and if this process is killed outright, the kernel tells the others.
+then; and if this process is killed outright, a guard that holds the other end of a pipe ends the sessions.
 """
 
 import ctypes
@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,9 +18,19 @@ from typing import Self
 
 import psutil
 
-_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_libc = ctypes.CDLL(None, use_errno=True)
+# Reads what has been started and what has ended (+session, -session). Its input ends when we do, however we do.
+_GUARD = """
+import os, signal, sys
+running = set()
+for line in sys.stdin:
+    (running.add if line[0] == "+" else running.discard)(int(line[1:]))
+for session in running:
+    try:
+        os.killpg(session, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+"""
 
 
 class Processes:
@@ -29,7 +40,11 @@ class Processes:
         self._logs = logs
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         logs.mkdir(parents=True, exist_ok=True)
-        _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)  # children of children become ours when their parent ends
+        # Children of children become ours when their parent ends.
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        self._guard = subprocess.Popen(
+            [sys.executable, "-c", _GUARD], stdin=subprocess.PIPE, text=True, start_new_session=True
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -44,14 +59,14 @@ class Processes:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509 - the demo has one thread
             )
+        self._tell_guard("+", self._running[name])
 
     def run(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
         """Start a process and wait for its end. Raises ProcessDied unless it ends well."""
         self.start(name, command, environment)
         status = self._running[name].wait()
-        del self._running[name]
+        self._tell_guard("-", self._running.pop(name))
         if status:
             raise ProcessDied(name, status, self.log(name))
 
@@ -65,6 +80,11 @@ class Processes:
         """Where a process writes what it has to say."""
         return self._logs / f"{name}.log"
 
+    def _tell_guard(self, change: str, process: subprocess.Popen[bytes]) -> None:
+        assert self._guard.stdin
+        self._guard.stdin.write(f"{change}{process.pid}\n")
+        self._guard.stdin.flush()
+
     def __exit__(self, *_: object) -> None:
         # The last one first, each before the next: a scheduler whose API server is gone waits for its tasks in vain.
         patience = time.monotonic() + 20
@@ -76,6 +96,8 @@ class Processes:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            self._tell_guard("-", process)
+        self._guard.communicate()
         # What they leave behind is ours now. Ending one may hand us its children: until there are none.
         while orphans := psutil.Process().children():
             for orphan in orphans:
@@ -99,8 +121,3 @@ def free_ports(count: int) -> list[int]:
     for listening in sockets:
         listening.close()
     return ports
-
-
-def _end_with_parent() -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell had it ignored
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
