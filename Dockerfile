@@ -8,7 +8,7 @@ RUN python -m venv /opt/build && /opt/build/bin/pip install --no-cache-dir --req
 COPY requirements-airflow.txt ./
 RUN python -m venv /opt/landfall \
     && /opt/build/bin/uv pip install --no-cache --python /opt/landfall/bin/python --require-hashes -r requirements-airflow.txt
-COPY pyproject.toml LICENSE ./
+COPY pyproject.toml LICENSE README.md ./
 COPY ingest ingest
 COPY schemas schemas
 RUN PATH=/opt/build/bin:$PATH /opt/build/bin/uv build --wheel --no-build-isolation --python /opt/build/bin/python --out-dir /tmp/dist . \
