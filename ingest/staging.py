@@ -256,20 +256,27 @@ class _Judging:
         lines = block.data.split(b"\n")
         if not lines[-1]:
             lines.pop()
-        offset, seen = block.offset, 0  # the byte offset of line `seen`: only lines that the judge must see need one
-        for index, line in enumerate(lines):
-            row = accept(line, block.first_line + index)
+        doubtful = []
+        number = block.first_line
+        for line in lines:
+            row = accept(line, number)
             if row is not None:
                 rows.append(row)
-                counts.items += 1
-            elif not line.strip():
-                counts.blank += 1
             else:
-                offset += sum(map(len, lines[seen:index])) + index - seen
-                seen = index
-                unit = line.removesuffix(b"\r")
-                for item in self.format.judge(unit, rules):
-                    self._take(item, block.first_line + index, offset, unit)
+                doubtful.append(number - block.first_line)
+            number += 1
+        counts.items = len(lines) - len(doubtful)
+        # Afterwards, and together: the judge is large, and in turns the two would push each other out of the caches.
+        offset, seen = block.offset, 0  # where line `seen` begins
+        for index in doubtful:
+            offset += sum(map(len, lines[seen:index])) + index - seen
+            seen = index
+            unit = lines[index].removesuffix(b"\r")
+            if not unit.strip():
+                counts.blank += 1
+                continue
+            for item in self.format.judge(unit, rules):
+                self._take(item, block.first_line + index, offset, unit)
         for long in block.long:
             failure = too_long(self.part.format, long.length, rules.max_line_bytes)
             self._fail(FailedLine(long.line, "", long.offset, long.length, long.head, long.sha256, False, (failure,)))
