@@ -21,6 +21,7 @@ from fcntl import LOCK_EX, LOCK_NB, flock
 from functools import lru_cache
 from hashlib import sha256
 from multiprocessing import get_context, parent_process
+from operator import itemgetter
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory, gettempdir
@@ -277,6 +278,8 @@ class _Judging:
                 continue
             for item in self.format.judge(unit, rules):
                 self._take(item, block.first_line + index, offset, unit)
+        if len(rows) - begin > len(lines) - len(doubtful):  # some were accepted late: back in the order of lines
+            rows[begin:] = sorted(rows[begin:], key=itemgetter(0))
         for long in block.long:
             failure = too_long(self.part.format, long.length, rules.max_line_bytes)
             self._fail(FailedLine(long.line, "", long.offset, long.length, long.head, long.sha256, False, (failure,)))

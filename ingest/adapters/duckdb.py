@@ -180,6 +180,11 @@ class DuckDBWarehouse:
             connection.execute("USE warehouse")
             connection.execute("SET TimeZone = 'UTC'")
             yield connection
+        except RuntimeError as error:
+            # Ctrl-C while the engine works: it says "Query interrupted", and what we were asked is behind that.
+            if isinstance(error.__cause__, BaseException) and not isinstance(error.__cause__, Exception):
+                raise error.__cause__ from None
+            raise
         finally:
             connection.close()
 
