@@ -260,9 +260,9 @@ def _column(name: str) -> str:
 
 def _version(connection: duckdb.DuckDBPyConnection) -> tuple[int, str]:
     tables = "SELECT count(*) FROM duckdb_tables() WHERE database_name = 'warehouse' AND table_name = 'schema_version'"
-    if connection.execute(tables).fetchone() == (0,):
+    if connection.execute(tables).fetchall() == [(0,)]:
         return 0, ""
-    return connection.execute("SELECT step, views FROM schema_version").fetchone() or (0, "")
+    return next(iter(connection.execute("SELECT step, views FROM schema_version").fetchall()), (0, ""))
 
 
 def _holder(path: Path) -> int | None:

@@ -122,10 +122,9 @@ class _Load:
                     self.results[row["file_id"]] = replace(result_of(row), state="retrying", error=file.error)
                     continue
                 self._take_away(row["file_no"])
-            number = self.connection.execute("SELECT nextval('file_numbers')").fetchone()
-            assert number is not None
+            ((number,),) = self.connection.execute("SELECT nextval('file_numbers')").fetchall()
             attempts = (row["attempts"] if row else 0) + 1
-            self.entries.append(_Entry(file, number[0], file.outcome, attempts, file.match))
+            self.entries.append(_Entry(file, number, file.outcome, attempts, file.match))
 
     def _find_copies(self) -> None:
         """Bytes that are loaded already are not loaded again: under the same key never, under another as told."""
