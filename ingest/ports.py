@@ -20,6 +20,10 @@ State = Literal[
 FINAL_STATES: tuple[State, ...] = ("loaded", "rejected", "held", "duplicate", "undone", "replaced", "ignored")
 
 
+# The numbers of a file, in the order in which they are told; names of `Counts` and columns of `ledger` alike.
+COUNTED = ("lines", "blank", "items", "records", "sets", "aliases", "failed", "repaired", "duplicates")
+
+
 @dataclass(slots=True)
 class Counts:
     """What a file holds, as the ledger tells it."""

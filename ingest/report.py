@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from pyarrow import parquet
 
 from ingest.core.schema import Meaning, codes
-from ingest.ports import FileResult, Staging
+from ingest.ports import COUNTED, FileResult, Staging
 
 _PREVIEW = ("line", "item", "kind", "people_space", "person", "occurred_at", "event", "alias", "properties")
 _PREVIEW_ROWS = 10
@@ -93,22 +93,13 @@ def by_code(format: str, failed: Iterable[Mapping[str, Any]]) -> list[tuple[str,
 
 def file_summary(result: FileResult) -> dict[str, Any]:
     """A file as `load --json` tells it."""
-    counts = result.counts
     return {
         "file_id": result.file_id,
         "source": result.source,
         "bucket": result.bucket,
         "key": result.key,
         "state": result.state,
-        "lines": counts.lines,
-        "blank": counts.blank,
-        "items": counts.items,
-        "records": counts.records,
-        "sets": counts.sets,
-        "aliases": counts.aliases,
-        "failed": counts.failed,
-        "repaired": counts.repaired,
-        "duplicates": counts.duplicates,
+        **{name: getattr(result.counts, name) for name in COUNTED},
         "already": result.already,
         "load_id": result.load_id,
         "duplicate_of": result.duplicate_of,

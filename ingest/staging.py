@@ -37,7 +37,7 @@ from ingest.core.rows import row as to_row
 from ingest.core.schema import too_long
 from ingest.core.source import SourceFile
 from ingest.errors import ObjectGone, TransientError
-from ingest.ports import Counts, FailedLine, StagedFile, Staging
+from ingest.ports import COUNTED, Counts, FailedLine, StagedFile, Staging
 from ingest.reading import HEAD_BYTES, Block, Digest, blocks, decompressed, peek
 
 _TEXT = pa.string()
@@ -174,7 +174,7 @@ class _Work:
 
 def _add(staged: StagedFile, tally: _Tally) -> None:
     ours, theirs = staged.counts, tally.counts
-    for name in ("lines", "blank", "items", "records", "sets", "aliases", "failed", "repaired"):
+    for name in COUNTED:
         setattr(ours, name, getattr(ours, name) + getattr(theirs, name))
     ours.warnings = dict(Counter(ours.warnings) + Counter(theirs.warnings))
     staged.all_timed &= tally.all_timed

@@ -24,13 +24,12 @@ import pyarrow as pa
 from ingest.core.schema import schemas_folder
 from ingest.core.source import SourceFile
 from ingest.errors import ConfigError, IngestError, TransientError
-from ingest.ports import FINAL_STATES, Counts, FileResult, QueryResult, Staging, State
+from ingest.ports import COUNTED, FINAL_STATES, Counts, FileResult, QueryResult, Staging, State
 
 # Files of this storage version are read and written by every supported DuckDB (1.5 and 2).
 _STORAGE_VERSION = "v1.2.0"
 _LISTED_AT_ONCE = 50_000
 _SQL_FOLDER = Path(__file__).parent / "sql" / "duckdb"
-_COUNTS = ("lines", "blank", "items", "records", "sets", "aliases", "failed", "repaired", "duplicates")
 
 
 @cache
@@ -242,7 +241,7 @@ def result_of(row: Mapping[str, Any], *, already: bool = False) -> FileResult:
     """A ledger row as the outcome of its file."""
     return FileResult(
         file_id=row["file_id"], bucket=row["bucket"], key=row["key"], state=cast("State", row["state"]),
-        counts=Counts(**{name: row[name] for name in _COUNTS}), source=row["source"], load_id=row["load_id"],
+        counts=Counts(**{name: row[name] for name in COUNTED}), source=row["source"], load_id=row["load_id"],
         error=row["error"], duplicate_of=row["duplicate_of"], already=already,
     )  # fmt: skip
 
