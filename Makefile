@@ -3,7 +3,10 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-PYTHON ?= python3
+# The system's own interpreter where it will do: distributions build theirs with every optimization, a fifth faster than
+# one built without.
+PYTHON ?= $(shell /usr/bin/python3 -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+	2>/dev/null && echo /usr/bin/python3 || echo python3)
 BIN := .venv/bin
 # The interpreter is the machine's own.
 export UV_PYTHON_DOWNLOADS := never
@@ -22,7 +25,7 @@ setup: .venv/.ready ## the virtual environment, with the command at .venv/bin/in
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "This Python has no venv module: installing the system's"; apt-get update -q && apt-get install -yq python3-venv; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-setup.txt
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements-dev.txt
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --compile-bytecode --require-hashes requirements-dev.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps --editable .
 	@touch $@
 

@@ -35,11 +35,12 @@ def check_report(staging: Staging) -> dict[str, Any]:
         for entry in pc.value_counts(batch["event"]).to_pylist():
             if entry["values"] is not None:
                 events[entry["values"]] += entry["counts"]
-        persons.update(pc.unique(batch["person_key"]).to_pylist())
+        persons.update(pc.unique(pc.coalesce(batch["person_key"], batch["person"])).to_pylist())
         times += pc.min_max(batch["occurred_at"]).as_py().values()
         if len(preview) < _PREVIEW_ROWS:
             rows = batch.slice(0, _PREVIEW_ROWS - len(preview)).select(_PREVIEW).to_pylist()
-            preview += [plain(row, {"properties"}) for row in rows]
+            own = {"people_space": staged.people_space}
+            preview += [plain(row | ({} if row["people_space"] else own), {"properties"}) for row in rows]
     return {
         "file": staged.file.uri,
         "format": staged.file.format,

@@ -21,18 +21,18 @@ from fcntl import LOCK_EX, LOCK_NB, flock
 from functools import lru_cache
 from hashlib import sha256
 from multiprocessing import get_context, parent_process
-from operator import itemgetter
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory, gettempdir
+from typing import Any
 
 import orjson
 import pyarrow as pa
 from pyarrow import parquet
 
 from ingest.core.commands import Item, Rules
-from ingest.core.formats import open_format
-from ingest.core.rows import Row
+from ingest.core.formats import Fast, open_format
+from ingest.core.rows import Columns, Row
 from ingest.core.rows import row as to_row
 from ingest.core.schema import too_long
 from ingest.core.source import SourceFile
@@ -45,8 +45,8 @@ COMMANDS = pa.schema(
     [
         ("staged_no", pa.int32()), ("line", pa.int64()), ("item", _TEXT), ("kind", _TEXT), ("people_space", _TEXT),
         ("person", _TEXT), ("person_key", _TEXT), ("occurred_at", pa.timestamp("us", "UTC")), ("event", _TEXT),
-        ("event_key", _TEXT), ("alias", _TEXT), ("alias_key", _TEXT), ("properties", _TEXT), ("time_source", _TEXT),
-        ("command_id", pa.uuid()),
+        ("event_key", _TEXT), ("alias", _TEXT), ("alias_key", _TEXT), ("properties", pa.json_()),
+        ("time_source", _TEXT), ("command_id", pa.uuid()),
     ]
 )  # fmt: skip
 FAILED = pa.schema(
@@ -58,7 +58,9 @@ FAILED = pa.schema(
 )  # fmt: skip
 
 _REPEATING = ["item", "kind", "people_space", "person", "person_key", "event", "event_key", "time_source"]
+_KIND = COMMANDS.get_field_index("kind") - 1  # among the columns of a row
 _BATCH_BYTES = 1 << 20
+_LINES_AT_ONCE = 512  # what they become fits the caches
 _POOL_FROM_BYTES = 16 << 20  # below this, starting processes costs more than it saves
 
 _FOLDER_PREFIX = "landfall-"
@@ -221,9 +223,16 @@ def _refuse(staged: StagedFile, refusal: Item, content: Iterator[bytes], rules: 
 class _Batch:
     """The rows of some parts. `runs` tells how many rows of each file follow each other."""
 
-    rows: list[Row] = field(default_factory=list)
+    columns: list[list[object]] = field(default_factory=lambda: [[] for _ in COMMANDS.names[1:]])
     runs: list[tuple[int, int]] = field(default_factory=list)  # (staged_no, rows)
     failed: list[tuple[object, ...]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.columns[0])
+
+    def add(self, columns: Columns) -> None:
+        for ours, more in zip(self.columns, columns, strict=True):
+            ours.extend(more)
 
 
 def judge_batch(parts: Sequence[_Part], folder: str, name: str) -> list[_Tally]:
@@ -231,10 +240,9 @@ def judge_batch(parts: Sequence[_Part], folder: str, name: str) -> list[_Tally]:
     batch = _Batch()
     with _no_collector():
         tallies = [_Judging(part, batch).run() for part in parts]
-        if batch.rows:
+        if len(batch):
             runs = [pa.repeat(pa.scalar(staged_no, pa.int32()), rows) for staged_no, rows in batch.runs]
-            columns = [pa.concat_arrays(runs), *zip(*batch.rows, strict=True)]
-            _write(Path(folder, f"commands-{name}.parquet"), COMMANDS, columns)
+            _write(Path(folder, f"commands-{name}.parquet"), COMMANDS, [pa.concat_arrays(runs), *batch.columns])
         if batch.failed:
             _write(Path(folder, f"failed-{name}.parquet"), FAILED, list(zip(*batch.failed, strict=True)))
         del batch  # before the collector looks at every row
@@ -249,23 +257,20 @@ class _Judging:
         self.batch = batch
         self.format = open_format(part.format)
         self.tally = _Tally(part.staged_no)
+        self.late: list[Row] = []  # rows that the judge gave
 
     def run(self) -> _Tally:
-        counts, rows, begin = self.tally.counts, self.batch.rows, len(self.batch.rows)
+        counts, batch, begin = self.tally.counts, self.batch, len(self.batch)
         block, rules = self.part.block, self.part.rules
         accept = _decoder(self.part.format, rules)
         lines = block.data.split(b"\n")
         if not lines[-1]:
             lines.pop()
-        doubtful = []
-        number = block.first_line
-        for line in lines:
-            row = accept(line, number)
-            if row is not None:
-                rows.append(row)
-            else:
-                doubtful.append(number - block.first_line)
-            number += 1
+        doubtful: list[int] = []
+        for some in range(0, len(lines), _LINES_AT_ONCE):
+            columns, places = accept(lines[some : some + _LINES_AT_ONCE], block.first_line + some)
+            batch.add(columns)
+            doubtful += [some + place for place in places]
         counts.items = len(lines) - len(doubtful)
         # Afterwards, and together: the judge is large, and in turns the two would push each other out of the caches.
         offset, seen = block.offset, 0  # where line `seen` begins
@@ -278,16 +283,17 @@ class _Judging:
                 continue
             for item in self.format.judge(unit, rules):
                 self._take(item, block.first_line + index, offset, unit)
-        if len(rows) - begin > len(lines) - len(doubtful):  # some were accepted late: back in the order of lines
-            rows[begin:] = sorted(rows[begin:], key=itemgetter(0))
+        if self.late:
+            batch.add(tuple(zip(*self.late, strict=True)))
+            _in_order_of_lines(batch.columns, begin)
         for long in block.long:
             failure = too_long(self.part.format, long.length, rules.max_line_bytes)
             self._fail(FailedLine(long.line, "", long.offset, long.length, long.head, long.sha256, False, (failure,)))
             counts.items += 1
         counts.lines = len(lines) + len(block.long)
-        kinds = Counter([row[2] for row in rows[begin:]])
+        kinds = Counter(batch.columns[_KIND][begin:])
         counts.records, counts.sets, counts.aliases = kinds["record"], kinds["set"], kinds["alias"]
-        self.batch.runs.append((self.part.staged_no, len(rows) - begin))
+        batch.runs.append((self.part.staged_no, len(batch) - begin))
         return self.tally
 
     def _take(self, item: Item, line: int, offset: int, unit: bytes) -> None:
@@ -303,12 +309,20 @@ class _Judging:
             digest = sha256(raw).hexdigest()
             self._fail(FailedLine(line, item.path, offset, len(unit), kept, digest, kept is raw, item.failures))
         for command in item.commands:
-            self.batch.rows.append(to_row(command, line, item.path, rules))
+            self.late.append(to_row(command, line, item.path, rules))
             self.tally.all_timed &= command.time_source == "event"
 
     def _fail(self, line: FailedLine) -> None:
         self.batch.failed.append(_failed_row(self.part.staged_no, line))
         self.tally.counts.failed += 1
+
+
+def _in_order_of_lines(columns: list[list[object]], begin: int) -> None:
+    """Put the rows from `begin` on back in the order of their lines, where some were accepted late."""
+    numbers: Any = columns[0][begin:]
+    order = sorted(range(len(numbers)), key=numbers.__getitem__)
+    for column in columns:
+        column[begin:] = map(column[begin:].__getitem__, order)
 
 
 def _failed_row(staged_no: int, line: FailedLine) -> tuple[object, ...]:
@@ -332,11 +346,15 @@ def _array(column: Sequence[object], type: pa.DataType) -> pa.Array:
     if isinstance(column, pa.Array):
         return column
     if pa.types.is_string(type):
-        if column[0] is not None and column.count(column[0]) == len(column):  # then they cost nothing
+        if column.count(column[0]) == len(column):  # then they cost next to nothing
+            if column[0] is None:
+                return pa.nulls(len(column), type)
             return pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int8()), len(column)), _texts(column[:1]))
         return _texts(column)
     if type == pa.uuid():
         return pa.ExtensionArray.from_storage(type, pa.array(column, pa.binary(16)))
+    if type == pa.json_():  # so that the engine need not check what was just written
+        return pa.ExtensionArray.from_storage(type, _texts(column))
     return pa.array(column, pa.int64()).cast(type) if pa.types.is_timestamp(type) else pa.array(column, type)
 
 
@@ -345,7 +363,7 @@ def _texts(column: Sequence[object]) -> pa.Array:
 
 
 @lru_cache(maxsize=4)  # the blocks of one file come one after the other
-def _decoder(format: str, rules: Rules) -> Callable[[bytes, int], Row | None]:
+def _decoder(format: str, rules: Rules) -> Fast:
     return open_format(format).fast(rules)
 
 

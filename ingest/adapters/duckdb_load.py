@@ -1,8 +1,8 @@
 """One load into DuckDB: staged files become rows and ledger entries in one transaction, or nothing does.
 
 The order within: what is in the ledger already is passed over; copies of loaded bytes become `duplicate`; of the rest
-the rows are inserted, each knowing whether its fact is new; persons that an alias joined are joined; the ledger rows
-come last, but nothing is seen before the commit.
+the rows are inserted, each knowing whether its fact is new; the ledger rows follow; persons that an alias joined are
+joined. Nothing is seen before the commit.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +20,7 @@ from ingest.adapters.duckdb import result_of, statement
 from ingest.core.identity import is_ignored
 from ingest.core.people import Key, components
 from ingest.errors import TransientError
-from ingest.ports import FINAL_STATES, FileResult, StagedFile, Staging, State
+from ingest.ports import COUNTED, FINAL_STATES, FileResult, StagedFile, Staging, State
 
 if TYPE_CHECKING:
     from ingest.adapters.duckdb import DuckDBWarehouse
@@ -50,9 +50,8 @@ class _Entry:
             "file_id": file.file_id, "file_no": self.file_no, "source": file.source, "bucket": file.bucket,
             "key": file.key, "etag": file.etag, "version_id": file.version_id, "last_modified": file.last_modified,
             "sha256": self.staged.sha256 or None, "size_bytes": file.size_bytes, "format": file.format,
-            "state": self.state, "lines": counts.lines, "blank": counts.blank, "items": counts.items,
-            "records": counts.records, "sets": counts.sets, "aliases": counts.aliases, "failed": counts.failed,
-            "repaired": counts.repaired, "duplicates": self.duplicates,
+            "people_space": self.staged.people_space, "state": self.state, "duplicates": self.duplicates,
+            **{name: getattr(counts, name) for name in COUNTED if name != "duplicates"},
             "warnings": orjson.dumps(counts.warnings).decode(), "load_id": load_id, "run_id": run_id,
             "loaded_at": None if retrying else now, "attempts": self.attempts,
             "next_try_at": now + delay if retrying else None, "duplicate_of": self.duplicate_of,
@@ -105,6 +104,8 @@ class _Load:
         if taken and self.staging.commands:
             self._insert_commands(taken)
         self._enter(load_id, run_id, now)
+        if any(entry.staged.counts.aliases for entry in taken):
+            self._join_persons(min(entry.file_no for entry in taken))
         return [self.results[file.file.file_id] for file in files]
 
     def _claim(self, files: Sequence[StagedFile], *, force: bool) -> None:
@@ -175,8 +176,6 @@ class _Load:
             self.connection.execute(statement("yield_first"), {"first_file_no": first})
         for space, match in {(entry.staged.people_space, entry.match) for entry in taken}:
             self.connection.execute(statement("enter_people_space"), {"people_space": space, "match": match})
-        if any(entry.staged.counts.aliases for entry in taken):
-            self._join_persons(first)
 
     def _join_persons(self, first_file_no: int) -> None:
         """Join the components that this load's aliases touch: the others are not even read."""
@@ -275,9 +274,8 @@ _LEDGER = pa.schema(
     [
         ("file_id", _TEXT), ("file_no", _NUMBER), ("source", _TEXT), ("bucket", _TEXT), ("key", _TEXT), ("etag", _TEXT),
         ("version_id", _TEXT), ("last_modified", _TIME), ("sha256", _TEXT), ("size_bytes", _NUMBER), ("format", _TEXT),
-        ("state", _TEXT), ("lines", _NUMBER), ("blank", _NUMBER), ("items", _NUMBER), ("records", _NUMBER),
-        ("sets", _NUMBER), ("aliases", _NUMBER), ("failed", _NUMBER), ("repaired", _NUMBER), ("duplicates", _NUMBER),
-        ("warnings", _TEXT), ("load_id", _TEXT), ("run_id", _TEXT), ("loaded_at", _TIME), ("attempts", _NUMBER),
+        ("people_space", _TEXT), ("state", _TEXT), *((name, _NUMBER) for name in COUNTED), ("warnings", _TEXT),
+        ("load_id", _TEXT), ("run_id", _TEXT), ("loaded_at", _TIME), ("attempts", _NUMBER),
         ("next_try_at", _TIME), ("duplicate_of", _TEXT), ("error", _TEXT), ("position", _TEXT),
     ]
 )  # fmt: skip

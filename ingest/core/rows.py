@@ -3,6 +3,7 @@
 Everything a file's rows share (file, source, load, arrival) is added when they are written.
 """
 
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Final
 
@@ -15,7 +16,15 @@ TRANSPORT_NAMES: Final = frozenset({"_k", "_d", "_c", "_u", "_ip", "_ua", "_serv
 
 # (line, item, kind, people_space, person, person_key, at, event, event_key, alias, alias_key, properties, time_source,
 #  command_id). `at`: microseconds UTC. `properties`: JSON. `command_id`: 16 bytes.
-Row = tuple[int, str, str, str, str, str, int, str | None, str | None, str | None, str | None, bytes, str, bytes]
+# Most rows repeat themselves, and what is not written costs nothing: `people_space` None is the file's own, a key None
+# is its name as it stands.
+Row = tuple[
+    int, str, str, str | None, str, str | None, int, str | None, str | None, str | None, str | None, bytes, str, bytes
+]  # fmt: skip
+
+
+# Some rows, column by column, in the order of `Row`.
+Columns = tuple[Sequence[object], ...]
 
 
 def _exact(value: object) -> object:
@@ -55,6 +64,12 @@ def row(command: Command, line: int, path: str, rules: Rules, identity: tuple[ob
     fact = json_object({name: value for name, value in exact.items() if name not in TRANSPORT_NAMES})
     fact_id = command_id(command.kind, space, person_key, command.at, event_key, alias_key, fact, identity)
     return (
-        line, path, command.kind, space, command.person, person_key, command.at, command.event, event_key,
-        command.alias, alias_key, json_object(exact), command.time_source, fact_id,
+        line, path, command.kind, None if space == rules.people_space else space, command.person,
+        differing(person_key, command.person), command.at, command.event, differing(event_key, command.event),
+        command.alias, differing(alias_key, command.alias), json_object(exact), command.time_source, fact_id,
     )  # fmt: skip
+
+
+def differing(key: str | None, name: str | None) -> str | None:
+    """A key as a row has it: None where it is its name."""
+    return None if key == name else key

@@ -23,9 +23,12 @@ FAST = [FORMAT.fast(rules) for rules in RULES]
 
 def agrees(line: bytes, number: int = 0) -> bool:
     """Whether the fast decoder said yes; if it did, the judge must say the same."""
-    row = FAST[number](line, 7)
-    if row is None:
+    columns, doubtful = FAST[number]([line], 7)
+    if doubtful:
+        assert doubtful == [0]
+        assert not any(columns)
         return False
+    (row,) = zip(*columns, strict=True)
     (item,) = FORMAT.judge(line, RULES[number])
     assert (item.failures, item.warnings, len(item.commands)) == ((), (), 1)
     assert rows.row(item.commands[0], 7, "", RULES[number]) == row
@@ -36,6 +39,17 @@ def agrees(line: bytes, number: int = 0) -> bool:
 @given(lines(), st.sampled_from(range(len(RULES))))
 def test_any_line(line: bytes, number: int) -> None:
     agrees(line, number)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(lines(), max_size=30), st.sampled_from(range(len(RULES))))
+def test_lines_together_give_what_each_gives_alone(some: list[bytes], number: int) -> None:
+    columns, doubtful = FAST[number](some, 7)
+    alone = [FAST[number]([line], 7 + place) for place, line in enumerate(some)]
+    assert doubtful == [place for place, (_, doubt) in enumerate(alone) if doubt]
+    assert list(zip(*columns, strict=True)) == [
+        row for one, doubt in alone if not doubt for row in zip(*one, strict=True)
+    ]
 
 
 @settings(deadline=None)

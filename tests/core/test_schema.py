@@ -190,7 +190,7 @@ import sys
 from ingest.core.formats import open_format
 from ingest.core.commands import Rules
 format, rules = open_format("kissmetrics"), Rules(received_at=1_800_000_000_000_000)
-assert format.fast(rules)(b'{"_p":"ann","_t":1393344604,"_n":"x"}', 1)
+assert not format.fast(rules)([b'{"_p":"ann","_t":1393344604,"_n":"x"}'], 1)[1]
 assert "jsonschema" not in sys.modules
 format.judge(b"{}", rules)
 assert "jsonschema" in sys.modules

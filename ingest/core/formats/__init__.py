@@ -1,14 +1,17 @@
 """The formats that can be read. Adding one is a module here and a schema in schemas/."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Final, Protocol
 
 from ingest.core.commands import Item, Rules
 from ingest.core.identity import Match
-from ingest.core.rows import Row
+from ingest.core.rows import Columns
 
 FORMATS: Final = ("kissmetrics",)
+
+# Called with some units and the number of the first: the rows of those beyond doubt, and the places of the others.
+Fast = Callable[[Sequence[bytes], int], tuple[Columns, list[int]]]
 
 
 class Format(Protocol):
@@ -23,10 +26,10 @@ class Format(Protocol):
     def refusal(self, head: bytes) -> Item | None:
         """Why a file that begins with `head` (64 KiB at most) is refused as a whole; None if it is not."""
 
-    def fast(self, rules: Rules) -> Callable[[bytes, int], Row | None]:
-        """A decoder for one unit and its line number, for speed: the row, or None where `judge` must decide.
+    def fast(self, rules: Rules) -> Fast:
+        """A decoder that leaves to `judge` what is not plain, for speed.
 
-        It may only accept, without a warning, what `judge` accepts without a warning, and give the same row.
+        It may only accept what `judge` accepts as one command without a warning, and must give the same row.
         """
 
 

@@ -8,18 +8,21 @@ Source: "JSON Files as an External Data Source", Kissmetrics support.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_DOWN, Decimal
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ingest.core import schema
 from ingest.core.commands import Command, Failure, Item, Rules
 from ingest.core.flatten import flatten
 from ingest.core.identity import Match, is_ignored
 from ingest.core.jsontext import Undecodable, decode, in_range, pointer, shortened
-from ingest.core.rows import TRANSPORT_NAMES, Row
+from ingest.core.rows import TRANSPORT_NAMES
+
+if TYPE_CHECKING:
+    from ingest.core.formats import Fast
 
 NAME: Final = "kissmetrics"
 COLUMNS: Final = ("_p", "_t", "_n", "_p2")
@@ -78,7 +81,7 @@ class Kissmetrics:
             return None
         return Item(failures=(schema.failure(NAME, "document_not_lines", got=lines[0].decode(errors="replace")),))
 
-    def fast(self, rules: Rules) -> Callable[[bytes, int], Row | None]:
+    def fast(self, rules: Rules) -> "Fast":
         """See `kissmetrics_fast`."""
         from ingest.core.formats.kissmetrics_fast import decoder
 

@@ -18,6 +18,7 @@ CREATE TABLE ledger (
     sha256        VARCHAR,              -- of the stored bytes
     size_bytes    BIGINT NOT NULL,
     format        VARCHAR NOT NULL,
+    people_space  VARCHAR NOT NULL,
     state         VARCHAR NOT NULL,
     lines         BIGINT NOT NULL DEFAULT 0,
     blank         BIGINT NOT NULL DEFAULT 0,
@@ -42,19 +43,20 @@ CREATE TABLE ledger (
     position      VARCHAR NOT NULL      -- what the positions of its rows begin with
 );
 
+-- What most rows would repeat is NULL: see the view `full_rows`.
 CREATE TABLE command_rows (
     file_no      BIGINT NOT NULL,
     line         BIGINT NOT NULL,
-    item         VARCHAR NOT NULL,
+    item         VARCHAR,               -- NULL: the whole line
     kind         command_kind NOT NULL,
-    people_space VARCHAR NOT NULL,
+    people_space VARCHAR,               -- NULL: the file's
     person       VARCHAR NOT NULL,
-    person_key   VARCHAR NOT NULL,
+    person_key   VARCHAR,               -- NULL: as `person`
     occurred_at  TIMESTAMPTZ NOT NULL,
     event        VARCHAR,
-    event_key    VARCHAR,
+    event_key    VARCHAR,               -- NULL: as `event`
     alias        VARCHAR,
-    alias_key    VARCHAR,
+    alias_key    VARCHAR,               -- NULL: as `alias`
     properties   JSON NOT NULL,
     time_source  time_source NOT NULL,
     command_id   UUID NOT NULL,

@@ -1,13 +1,22 @@
 -- The views that people query. Made anew whenever this text changes.
 
-CREATE OR REPLACE VIEW commands AS
+-- Each stored row in full.
+CREATE OR REPLACE VIEW full_rows AS
 SELECT
-    l.file_id, c.line, c.item, c.kind, c.people_space, c.person, c.person_key, c.occurred_at, c.event, c.event_key,
-    c.alias, c.alias_key, c.properties, c.time_source,
-    l.position || lpad(c.line::VARCHAR, 12, '0') || c.item AS position,
+    l.file_id, c.file_no, l.source, c.line, coalesce(c.item, '') AS item, c.kind,
+    coalesce(c.people_space, l.people_space) AS people_space, c.person, coalesce(c.person_key, c.person) AS person_key,
+    c.occurred_at, c.event, coalesce(c.event_key, c.event) AS event_key, c.alias,
+    coalesce(c.alias_key, c.alias) AS alias_key, c.properties, c.time_source,
+    l.position || lpad(c.line::VARCHAR, 12, '0') || coalesce(c.item, '') AS position,
     c.command_id, l.load_id, c.is_first
 FROM command_rows AS c
 JOIN ledger AS l USING (file_no);
+
+CREATE OR REPLACE VIEW commands AS
+SELECT
+    file_id, line, item, kind, people_space, person, person_key, occurred_at, event, event_key, alias, alias_key,
+    properties, time_source, position, command_id, load_id
+FROM full_rows;
 
 CREATE OR REPLACE VIEW failed_lines AS
 SELECT
@@ -19,14 +28,11 @@ JOIN ledger AS l USING (file_no);
 -- Each fact once, with the person it belongs to.
 CREATE OR REPLACE VIEW facts AS
 SELECT
-    c.command_id, c.kind, c.people_space, coalesce(p.person_id, c.person_key) AS person_id, c.person, c.person_key,
-    c.event, c.event_key, c.occurred_at,
-    l.position || lpad(c.line::VARCHAR, 12, '0') || c.item AS position,
-    c.properties, c.time_source, l.source, l.file_id, c.line, c.item
-FROM command_rows AS c
-JOIN ledger AS l USING (file_no)
-LEFT JOIN person_links AS p ON p.people_space = c.people_space AND p.identity_key = c.person_key
-WHERE c.is_first;
+    r.command_id, r.kind, r.people_space, coalesce(p.person_id, r.person_key) AS person_id, r.person, r.person_key,
+    r.event, r.event_key, r.occurred_at, r.position, r.properties, r.time_source, r.source, r.file_id, r.line, r.item
+FROM full_rows AS r
+LEFT JOIN person_links AS p ON p.people_space = r.people_space AND p.identity_key = r.person_key
+WHERE r.is_first;
 
 CREATE OR REPLACE VIEW events AS
 SELECT
@@ -41,9 +47,9 @@ SELECT
     k.people_space, min(k.identity) AS identity, k.identity_key,
     coalesce(any_value(p.person_id), k.identity_key) AS person_id
 FROM (
-    SELECT people_space, person AS identity, person_key AS identity_key FROM command_rows
+    SELECT people_space, person AS identity, person_key AS identity_key FROM full_rows
     UNION ALL
-    SELECT people_space, alias, alias_key FROM command_rows WHERE kind = 'alias'
+    SELECT people_space, alias, alias_key FROM full_rows WHERE kind = 'alias'
 ) AS k
 LEFT JOIN person_links AS p USING (people_space, identity_key)
 GROUP BY k.people_space, k.identity_key;

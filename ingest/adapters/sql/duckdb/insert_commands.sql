@@ -2,8 +2,8 @@
 -- in: staged_commands (Parquet), taken, repeated_facts.
 INSERT INTO command_rows
 SELECT
-    t.file_no, s.line, s.item, s.kind, s.people_space, s.person, s.person_key, s.occurred_at, s.event, s.event_key,
-    s.alias, s.alias_key, s.properties, s.time_source, s.command_id,
+    t.file_no, s.line, nullif(s.item, ''), s.kind, s.people_space, s.person, s.person_key, s.occurred_at, s.event,
+    s.event_key, s.alias, s.alias_key, s.properties, s.time_source, s.command_id,
     r.command_id IS NULL OR (
         NOT r.here_is_first
         AND r.brought_staged_no = s.staged_no AND r.brought_line = s.line AND r.brought_item = s.item

@@ -3,7 +3,7 @@
 UPDATE command_rows
 SET is_first = TRUE
 FROM (
-    SELECT c.command_id, arg_min(c.rowid, l.position || lpad(c.line::VARCHAR, 12, '0') || c.item) AS next_row
+    SELECT c.command_id, arg_min(c.rowid, l.position || lpad(c.line::VARCHAR, 12, '0') || coalesce(c.item, '')) AS next_row
     FROM command_rows AS c
     JOIN ledger AS l USING (file_no)
     WHERE c.file_no <> $file_no

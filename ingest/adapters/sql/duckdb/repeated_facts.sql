@@ -8,7 +8,7 @@ WITH bounds AS (
     SELECT min(occurred_at) AS earliest, max(occurred_at) AS latest FROM staged_facts
 ),
 here AS (
-    SELECT c.command_id, l.position || lpad(c.line::VARCHAR, 12, '0') || c.item AS position
+    SELECT c.command_id, l.position || lpad(c.line::VARCHAR, 12, '0') || coalesce(c.item, '') AS position
     FROM command_rows AS c
     JOIN ledger AS l USING (file_no)
     WHERE c.is_first
