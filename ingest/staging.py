@@ -43,9 +43,9 @@ from ingest.reading import HEAD_BYTES, Block, Digest, blocks, decompressed, peek
 _TEXT = pa.string()
 COMMANDS = pa.schema(
     [
-        ("staged_no", pa.int32()), ("line", pa.int64()), ("item", _TEXT), ("kind", _TEXT), ("people_space", _TEXT),
-        ("person", _TEXT), ("person_key", _TEXT), ("occurred_at", pa.timestamp("us", "UTC")), ("event", _TEXT),
-        ("event_key", _TEXT), ("alias", _TEXT), ("alias_key", _TEXT), ("properties", pa.json_()),
+        ("staged_no", pa.int32()), ("line", pa.int64()), ("item_no", pa.int32()), ("item", _TEXT), ("kind", _TEXT),
+        ("people_space", _TEXT), ("person", _TEXT), ("person_key", _TEXT), ("occurred_at", pa.timestamp("us", "UTC")),
+        ("event", _TEXT), ("event_key", _TEXT), ("alias", _TEXT), ("alias_key", _TEXT), ("properties", pa.json_()),
         ("time_source", _TEXT), ("command_id", pa.uuid()),
     ]
 )  # fmt: skip
@@ -281,8 +281,8 @@ class _Judging:
             if not unit.strip():
                 counts.blank += 1
                 continue
-            for item in self.format.judge(unit, rules):
-                self._take(item, block.first_line + index, offset, unit)
+            for item_no, item in enumerate(self.format.judge(unit, rules)):
+                self._take(item, block.first_line + index, item_no, offset, unit)
         if self.late:
             batch.add(tuple(zip(*self.late, strict=True)))
             _in_order_of_lines(batch.columns, begin)
@@ -296,7 +296,7 @@ class _Judging:
         batch.runs.append((self.part.staged_no, len(batch) - begin))
         return self.tally
 
-    def _take(self, item: Item, line: int, offset: int, unit: bytes) -> None:
+    def _take(self, item: Item, line: int, item_no: int, offset: int, unit: bytes) -> None:
         """Add the outcome of one item of the unit that stands at `offset`."""
         counts, rules = self.tally.counts, self.part.rules
         counts.items += 1
@@ -309,7 +309,7 @@ class _Judging:
             digest = sha256(raw).hexdigest()
             self._fail(FailedLine(line, item.path, offset, len(unit), kept, digest, kept is raw, item.failures))
         for command in item.commands:
-            self.late.append(to_row(command, line, item.path, rules))
+            self.late.append(to_row(command, line, item_no, item.path, rules))
             self.tally.all_timed &= command.time_source == "event"
 
     def _fail(self, line: FailedLine) -> None:

@@ -178,6 +178,9 @@ class DuckDBWarehouse:
             self._attach(connection, read_only)
             connection.execute("USE warehouse")
             connection.execute("SET TimeZone = 'UTC'")
+            connection.execute(
+                "SET temp_directory = $folder", {"folder": f"{self.path}.tmp"}
+            )  # else the working folder
             yield connection
         except RuntimeError as error:
             # Ctrl-C while the engine works: it says "Query interrupted", and what we were asked is behind that.

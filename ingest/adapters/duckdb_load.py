@@ -25,6 +25,7 @@ from ingest.ports import COUNTED, FINAL_STATES, FileResult, StagedFile, Staging,
 if TYPE_CHECKING:
     from ingest.adapters.duckdb import DuckDBWarehouse
 
+_BYTES_AT_ONCE = 256 << 20  # of staged rows: what the engine compares at once must fit its memory
 _FIRST_DELAY = timedelta(minutes=1)
 _LONGEST_DELAY = timedelta(hours=6)
 
@@ -159,21 +160,23 @@ class _Load:
             self.connection.execute(statement("insert_failed"))
 
     def _insert_commands(self, taken: Sequence[_Entry]) -> None:
-        first = min(entry.file_no for entry in taken)
+        in_order = sorted(taken, key=lambda entry: entry.staged.file.position)
         table = {
-            "staged_no": [entry.staged.staged_no for entry in taken],
-            "file_no": [entry.file_no for entry in taken],
-            "position": [entry.staged.file.position for entry in taken],
+            "place": range(len(in_order)),
+            "staged_no": [entry.staged.staged_no for entry in in_order],
+            "file_no": [entry.file_no for entry in in_order],
+            "position": [entry.staged.file.position for entry in in_order],
         }
-        self._staged("staged_commands", self.staging.commands)
+        entries = {entry.staged.staged_no: entry for entry in taken}
         with self._table("taken", pa.table(table)):
-            self.connection.execute(statement("staged_facts"))
-            self.connection.execute(statement("repeated_facts"))
-            duplicates = dict(self.connection.execute(statement("count_duplicates")).fetchall())
-            for entry in taken:
-                entry.duplicates = duplicates.get(entry.staged.staged_no, 0)
-            self.connection.execute(statement("insert_commands"))
-            self.connection.execute(statement("yield_first"), {"first_file_no": first})
+            for some in _in_groups(self.staging.commands):
+                self._staged("staged_rows", some)
+                for step in ("staged_commands", "staged_facts", "repeated_facts"):
+                    self.connection.execute(statement(step))
+                for staged_no, duplicates in self.connection.execute(statement("count_duplicates")).fetchall():
+                    entries[staged_no].duplicates += duplicates
+                self.connection.execute(statement("yield_first"))
+                self.connection.execute(statement("insert_commands"))
         for space, match in {(entry.staged.people_space, entry.match) for entry in taken}:
             self.connection.execute(statement("enter_people_space"), {"people_space": space, "match": match})
 
@@ -257,6 +260,20 @@ class _Load:
         """Staged rows under a name. The engine reads the files itself, a piece at a time."""
         files = ", ".join(f"'{quoted}'" for quoted in (str(path).replace("'", "''") for path in paths))
         self.connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM read_parquet([{files}])")
+
+
+def _in_groups(paths: Iterable[Path]) -> Iterator[list[Path]]:
+    """Staged files in their order, some at a time."""
+    group: list[Path] = []
+    size = 0
+    for path in paths:
+        group.append(path)
+        size += path.stat().st_size
+        if size >= _BYTES_AT_ONCE:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 def _keys(keys: set[Key]) -> pa.Table:

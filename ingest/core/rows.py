@@ -14,14 +14,12 @@ from ingest.core.identity import key
 
 TRANSPORT_NAMES: Final = frozenset({"_k", "_d", "_c", "_u", "_ip", "_ua", "_server_timestamp"})
 
-# (line, item, kind, people_space, person, person_key, at, event, event_key, alias, alias_key, properties, time_source,
-#  command_id). `at`: microseconds UTC. `properties`: JSON. `command_id`: 16 bytes.
+# (line, item_no, item, kind, people_space, person, person_key, at, event, event_key, alias, alias_key, properties,
+#  time_source, command_id). `item_no`: where the item stands in its line. `at`: microseconds UTC. `properties`: JSON.
+# `command_id`: 16 bytes.
 # Most rows repeat themselves, and what is not written costs nothing: `people_space` None is the file's own, a key None
 # is its name as it stands.
-Row = tuple[
-    int, str, str, str | None, str, str | None, int, str | None, str | None, str | None, str | None, bytes, str, bytes
-]  # fmt: skip
-
+Row = tuple[object, ...]
 
 # Some rows, column by column, in the order of `Row`.
 Columns = tuple[Sequence[object], ...]
@@ -54,7 +52,7 @@ def command_id(
     return blake2b(orjson.dumps(fact), digest_size=16).digest()
 
 
-def row(command: Command, line: int, path: str, rules: Rules, identity: tuple[object, ...] = ()) -> Row:
+def row(command: Command, line: int, item_no: int, path: str, rules: Rules, identity: tuple[object, ...] = ()) -> Row:
     """The row of one command."""
     space = command.people_space or rules.people_space
     person_key = key(command.person, rules.match)
@@ -64,7 +62,7 @@ def row(command: Command, line: int, path: str, rules: Rules, identity: tuple[ob
     fact = json_object({name: value for name, value in exact.items() if name not in TRANSPORT_NAMES})
     fact_id = command_id(command.kind, space, person_key, command.at, event_key, alias_key, fact, identity)
     return (
-        line, path, command.kind, None if space == rules.people_space else space, command.person,
+        line, item_no, path, command.kind, None if space == rules.people_space else space, command.person,
         differing(person_key, command.person), command.at, command.event, differing(event_key, command.event),
         command.alias, differing(alias_key, command.alias), json_object(exact), command.time_source, fact_id,
     )  # fmt: skip

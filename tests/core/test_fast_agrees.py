@@ -31,7 +31,7 @@ def agrees(line: bytes, number: int = 0) -> bool:
     (row,) = zip(*columns, strict=True)
     (item,) = FORMAT.judge(line, RULES[number])
     assert (item.failures, item.warnings, len(item.commands)) == ((), (), 1)
-    assert rows.row(item.commands[0], 7, "", RULES[number]) == row
+    assert rows.row(item.commands[0], 7, 0, "", RULES[number]) == row
     return True
 
 

@@ -2,6 +2,7 @@
 
 import json
 from decimal import Decimal, InvalidOperation
+from typing import cast
 
 import orjson
 from hypothesis import given, settings
@@ -35,7 +36,7 @@ def check(item: Item, rules: Rules) -> None:
     assert not (rules.strict and item.warnings)
     assert not any("\0" in f"{one.pointer} {one.got} {one.message}" for one in item.failures)
     for command in item.commands:
-        properties = orjson.loads(rows.row(command, 7, item.path, rules)[11])
+        properties = orjson.loads(cast("bytes", rows.row(command, 7, 0, item.path, rules)[12]))
         assert properties.keys() == command.properties.keys()
 
 

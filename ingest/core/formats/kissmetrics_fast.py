@@ -139,7 +139,7 @@ def decoder(rules: Rules) -> Fast:
             ids.append(identity.digest())
         count = len(ids)
         columns = (
-            numbers, [""] * count, kinds, [None] * count, [name.text for name in person],
+            numbers, [0] * count, [""] * count, kinds, [None] * count, [name.text for name in person],
             [name.row_key for name in person], [when * 1_000_000 for when in at], [name.text for name in event],
             [name.row_key for name in event], [name.text for name in alias], [name.row_key for name in alias],
             properties, ["event"] * count, ids,

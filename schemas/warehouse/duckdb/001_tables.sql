@@ -47,6 +47,7 @@ CREATE TABLE ledger (
 CREATE TABLE command_rows (
     file_no      BIGINT NOT NULL,
     line         BIGINT NOT NULL,
+    item_no      INTEGER NOT NULL,      -- where the item stands in its line
     item         VARCHAR,               -- NULL: the whole line
     kind         command_kind NOT NULL,
     people_space VARCHAR,               -- NULL: the file's

@@ -7,7 +7,7 @@ SELECT
     coalesce(c.people_space, l.people_space) AS people_space, c.person, coalesce(c.person_key, c.person) AS person_key,
     c.occurred_at, c.event, coalesce(c.event_key, c.event) AS event_key, c.alias,
     coalesce(c.alias_key, c.alias) AS alias_key, c.properties, c.time_source,
-    l.position || lpad(c.line::VARCHAR, 12, '0') || coalesce(c.item, '') AS position,
+    l.position || lpad(c.line::VARCHAR, 12, '0') || lpad(c.item_no::VARCHAR, 9, '0') AS position,
     c.command_id, l.load_id, c.is_first
 FROM command_rows AS c
 JOIN ledger AS l USING (file_no);

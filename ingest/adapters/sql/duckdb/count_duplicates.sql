@@ -3,5 +3,5 @@
 SELECT s.staged_no, count(*) AS duplicates
 FROM staged_facts AS s
 JOIN repeated_facts AS r USING (command_id)
-WHERE r.is_here OR (s.staged_no, s.line, s.item) <> (r.brought_staged_no, r.brought_line, r.brought_item)
+WHERE r.is_here OR s.place <> r.place
 GROUP BY s.staged_no

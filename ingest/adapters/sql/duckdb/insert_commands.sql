@@ -1,13 +1,9 @@
 -- insert_commands.sql: the rows of a load, each knowing whether it is the first of its fact.
--- in: staged_commands (Parquet), taken, repeated_facts.
+-- in: staged_commands, repeated_facts.
 INSERT INTO command_rows
 SELECT
-    t.file_no, s.line, nullif(s.item, ''), s.kind, s.people_space, s.person, s.person_key, s.occurred_at, s.event,
-    s.event_key, s.alias, s.alias_key, s.properties, s.time_source, s.command_id,
-    r.command_id IS NULL OR (
-        NOT r.here_is_first
-        AND r.brought_staged_no = s.staged_no AND r.brought_line = s.line AND r.brought_item = s.item
-    )
+    s.file_no, s.line, s.item_no, nullif(s.item, ''), s.kind, s.people_space, s.person, s.person_key, s.occurred_at,
+    s.event, s.event_key, s.alias, s.alias_key, s.properties, s.time_source, s.command_id,
+    r.command_id IS NULL OR (NOT r.here_is_first AND r.place = s.place)
 FROM staged_commands AS s
-JOIN taken AS t USING (staged_no)
 LEFT JOIN repeated_facts AS r USING (command_id)
