@@ -162,7 +162,7 @@ class _Load:
     def _insert_commands(self, taken: Sequence[_Entry]) -> None:
         in_order = sorted(taken, key=lambda entry: entry.staged.file.position)
         table = {
-            "place": range(len(in_order)),
+            "place": range(1, 2 * len(in_order), 2),
             "staged_no": [entry.staged.staged_no for entry in in_order],
             "file_no": [entry.file_no for entry in in_order],
             "position": [entry.staged.file.position for entry in in_order],

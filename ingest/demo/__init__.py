@@ -18,7 +18,7 @@ from ingest.cli.output import say
 from ingest.errors import IngestError
 
 
-def run(exit_when_done: bool) -> int:
+def run(exit_when_done: bool, *, as_json: bool = False) -> int:
     """Run the demo. 0: every expected row is there; 1: one is not. Without `exit_when_done` it stays up until Ctrl-C.
 
     Raises:
@@ -39,7 +39,7 @@ def run(exit_when_done: bool) -> int:
 
     try:
         with _stopped_by_signals(), running_stack(folder, tell) as (stack, processes):
-            status = 0 if play(stack, processes, tell, stays=not exit_when_done) else 1
+            status = 0 if play(stack, processes, tell, stays=not exit_when_done, as_json=as_json) else 1
             while not exit_when_done:
                 time.sleep(1)
                 processes.check()

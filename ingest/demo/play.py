@@ -2,13 +2,13 @@
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from ingest.cli.output import say, write_table
+from ingest.cli.output import say, write_json, write_table
 from ingest.demo import samples
 from ingest.demo.processes import Processes
 from ingest.demo.stack import PASSWORD, USER, Stack, wait_for
@@ -17,10 +17,11 @@ from ingest.report import by_code
 from ingest.settings import load_settings
 from ingest.wiring import open_pipeline
 
+Table = tuple[Sequence[str], Sequence[Sequence[Any]]]  # columns, rows
 DAG_ID: Final = f"ingest_{samples.SOURCE}"
 
 
-def play(stack: Stack, processes: Processes, tell: Callable[[str], None], *, stays: bool) -> bool:
+def play(stack: Stack, processes: Processes, tell: Callable[[str], None], *, stays: bool, as_json: bool) -> bool:
     """Play the two rounds and show the outcome. True if every expected row is there."""
     with open_pipeline(load_settings(stack.environment)) as pipeline:
         stack.s3().create_bucket(Bucket=samples.BUCKET)
@@ -36,8 +37,12 @@ def play(stack: Stack, processes: Processes, tell: Callable[[str], None], *, sta
                 wait_for(partial(_has_ended, stack, run_id), f"the end of {run_id}", processes)
                 tell(f"run {run_id}: {_run_state(stack, run_id)}, {_loaded_by(stack, run_id)}")
                 told.add(run_id)
-        _show(pipeline)
         wrong = _wrong(pipeline)
+        if as_json:
+            write_json({"wrong": wrong} | {title: [*_as_objects(*table)] for title, table in _tables(pipeline).items()})
+        else:
+            for title, (columns, rows) in _tables(pipeline).items():
+                write_table(title, columns, rows)
     say("")
     for sentence in wrong or ["Every expected row is there, and none besides."]:
         say(sentence)
@@ -84,36 +89,37 @@ def _quoted(run_id: str) -> str:
     return quote(run_id, safe="")
 
 
-def _show(pipeline: Pipeline) -> None:
+def _tables(pipeline: Pipeline) -> dict[str, Table]:
+    """What is then there, by title."""
     columns = ("state", "lines", "records", "sets", "aliases", "failed")
     ledger = sorted(pipeline.warehouse.files({}), key=lambda row: row["file_no"])
-    write_table(
-        "The ledger: every file, and what became of it",
-        ("file", *columns),
-        [(row["key"].removeprefix(samples.PREFIX), *(row[name] for name in columns)) for row in ledger],
-    )
-    write_table(
-        "Failed lines by code, kept to be mended",
-        ("code", "lines", "problem", "remedy"),
-        [
-            (code, count, meaning.problem, meaning.remedy)
-            for code, count, meaning in by_code("kissmetrics", _failed(pipeline))
-        ],
-    )
-    write_table(
-        "Some events (view `events`: each fact once)",
-        ("occurred_at", "person_id", "event", "properties"),
-        _query(
-            pipeline,
-            "SELECT strftime(occurred_at, '%Y-%m-%d %H:%M:%S') AS at, person_id, event, properties"
-            " FROM events ORDER BY occurred_at DESC LIMIT 6",
+    codes = by_code("kissmetrics", _failed(pipeline))
+    return {
+        "The ledger: every file, and what became of it": (
+            ("file", *columns),
+            [(row["key"].removeprefix(samples.PREFIX), *(row[name] for name in columns)) for row in ledger],
         ),
-    )
-    write_table(
-        "The people (view `people`: aliases joined, latest properties)",
-        ("person_id", "identities", "properties"),
-        _query(pipeline, "SELECT person_id, identities, properties FROM people ORDER BY person_id"),
-    )
+        "Failed lines by code, kept to be mended": (
+            ("code", "lines", "problem", "remedy"),
+            [(code, count, meaning.problem, meaning.remedy) for code, count, meaning in codes],
+        ),
+        "Some events (view `events`: each fact once)": (
+            ("occurred_at", "person_id", "event", "properties"),
+            _query(
+                pipeline,
+                "SELECT strftime(occurred_at, '%Y-%m-%d %H:%M:%S') AS at, person_id, event, properties"
+                " FROM events ORDER BY occurred_at DESC LIMIT 6",
+            ),
+        ),
+        "The people (view `people`: aliases joined, latest properties)": (
+            ("person_id", "identities", "properties"),
+            _query(pipeline, "SELECT person_id, identities, properties FROM people ORDER BY person_id"),
+        ),
+    }
+
+
+def _as_objects(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    return (dict(zip(columns, row, strict=True)) for row in rows)
 
 
 def _failed(pipeline: Pipeline) -> list[dict[str, Any]]:

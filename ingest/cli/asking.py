@@ -1,0 +1,100 @@
+"""Commands that ask the warehouse: `files`, `failures`, `sql`."""
+
+import sys
+
+import click
+
+from ingest.cli.base import SHORT_ID, cli, json_option, opened_pipeline, show_failures
+from ingest.cli.output import count, places, say, value, visible, write_json, write_table
+
+
+@cli.command()
+@click.option("--source", help="Only files of this source.")
+@click.option("--state", help="Only files in this state: loaded, rejected, retrying, duplicate, …")
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="The newest so many.")
+@json_option
+def files(source: str | None, state: str | None, limit: int, as_json: bool) -> None:
+    """List the files that were dealt with, the newest first."""
+    from ingest.report import plain
+
+    where = {name: given for name, given in (("source", source), ("state", state)) if given}
+    with opened_pipeline() as pipeline:
+        rows = pipeline.warehouse.files(where, limit)
+    if as_json:
+        write_json({"files": [plain(row, {"warnings"}) for row in rows]})
+        return
+    folder, names = places(rows)
+    columns = [
+        "state",
+        *(["source"] if len({row["source"] for row in rows}) > 1 else []),
+        "lines",
+        "failed",
+        "loaded_at",
+    ]
+    title = f"{count(len(rows), 'file')}{f' in {folder}' * bool(folder)}"
+    cells = [
+        (row["file_id"][:SHORT_ID], *(value(row, name) for name in columns), name)
+        for row, name in zip(rows, names, strict=True)
+    ]
+    write_table(title, ("file_id", *columns, "file"), cells)
+    for row, name in zip(rows, names, strict=True):
+        if row["error"] or row["duplicate_of"]:
+            click.echo(visible(f"{name}: {row['error'] or 'the same bytes as ' + row['duplicate_of'][:SHORT_ID]}"))
+
+
+@cli.command()
+@click.argument("file_id")
+@click.option("--lines", is_flag=True, help="Only LINE[/ITEM]<TAB>text of each, ready to edit and redrive.")
+@json_option
+def failures(file_id: str, lines: bool, as_json: bool) -> None:
+    """Show the failed lines of a file, and what to do.
+
+    FILE_ID: an id, the beginning of one, or an s3:// URI.
+    """
+    from ingest.report import failed_line
+
+    with opened_pipeline() as pipeline:
+        file = pipeline.warehouse.find_file(file_id)
+        with pipeline.warehouse.failed_lines(file["file_id"]) as found:
+            if lines:
+                cut = 0
+                for row in found:
+                    if row["mendable"]:
+                        sys.stdout.buffer.write(b"%d%b\t%b\n" % (row["line"], row["item"].encode(), row["raw"]))
+                    cut += not row["mendable"]
+                if cut:
+                    say(f"{count(cut, 'more failed line')}, too long to keep whole: mend the file itself.")
+                return
+            failed = [failed_line(row) for row in found]
+    if as_json:
+        write_json(
+            {name: file[name] for name in ("file_id", "bucket", "key", "state", "failed")} | {"failures": failed}
+        )
+        return
+    click.echo(f"{visible(file['key'])} ({file['state']}): {file['failed']:,} of {count(file['lines'], 'line')} failed")
+    if file["error"]:
+        click.echo(visible(file["error"]))
+    click.echo()
+    show_failures(file["format"], failed)
+
+
+@cli.command()
+@click.argument("statement")
+@json_option
+def sql(statement: str, as_json: bool) -> None:
+    """Ask the warehouse: one SELECT.
+
+    Over events, people, identities, kissmetrics_events, ledger, failed_lines, commands.
+    """
+    from ingest.report import plain
+
+    with opened_pipeline() as pipeline, pipeline.warehouse.query(statement) as answer:
+        names = answer.reader.schema.names
+        rows = [plain(row, answer.json_columns) for batch in answer.reader for row in batch.to_pylist()]
+    if as_json:
+        write_json(rows)
+    else:
+        import orjson
+
+        cells = ([c if isinstance(c, (str, int)) else orjson.dumps(c).decode() for c in row.values()] for row in rows)
+        write_table(count(len(rows), "row"), names, cells, folded=False)

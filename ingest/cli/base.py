@@ -1,0 +1,59 @@
+"""What the commands share: the group that they belong to, options, the pipeline, and how files are shown."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ingest import __version__
+from ingest.cli.output import say, write_failed_lines, write_table
+
+if TYPE_CHECKING:
+    from ingest.pipeline import Pipeline
+
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+format_option = click.option(
+    "--format", "format", help="The format of the file; default: the source's, else kissmetrics."
+)
+source_option = click.option("--source", "source", help="Judge by the rules of this source of ingest.toml.")
+
+SHORT_ID = 8  # of a file's id: a beginning that is unique will do wherever one is asked for
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, prog_name="ingest")
+def cli() -> None:
+    """Load files of events from S3 into a warehouse, each exactly once."""
+
+
+@contextmanager
+def opened_pipeline(*, warehouse: bool = True) -> Iterator["Pipeline"]:
+    """The pipeline that the environment asks for; says on which warehouse it works, unless none is needed."""
+    from ingest.settings import load_settings
+    from ingest.wiring import open_pipeline
+
+    with open_pipeline(load_settings(os.environ)) as pipeline:
+        if warehouse:
+            say(f"Warehouse: {pipeline.warehouse.name}")
+        yield pipeline
+
+
+def show_codes(format: str, title: str, counted: Iterable[tuple[str, int]]) -> None:
+    """What each code means and what to do, once, however many lines have it."""
+    from ingest.core.schema import Meaning, codes
+
+    known = codes(format)
+    rows = [(code, lines, " ".join(known.get(code, Meaning("", "")))) for code, lines in counted]
+    if rows:
+        write_table(title, ("code", "lines", "what it means and what to do"), rows)
+
+
+def show_failures(format: str, failed: Sequence[dict[str, Any]]) -> None:
+    from ingest.core.schema import codes
+    from ingest.report import by_code
+
+    if failed:
+        write_failed_lines(failed, codes(format))
+        show_codes(format, "Failed lines", [(code, lines) for code, lines, _ in by_code(format, failed)])

@@ -1,0 +1,115 @@
+"""Commands that judge and load nothing: `check`, `sources`."""
+
+from typing import Any
+
+import click
+
+from ingest.cli.base import cli, format_option, json_option, opened_pipeline, show_codes, show_failures, source_option
+from ingest.cli.output import count, progress, total, visible, write_json, write_table
+from ingest.core.source import LOCAL_BUCKET
+from ingest.errors import IngestError
+
+
+@cli.command()
+@click.argument("path")
+@format_option
+@source_option
+@json_option
+def check(path: str, format: str | None, source: str | None, as_json: bool) -> int:
+    """Judge a file and load nothing.
+
+    PATH: a file, s3://bucket/key, or - for standard input. Needs no warehouse.
+    """
+    from ingest.report import check_report
+
+    with opened_pipeline(warehouse=False) as pipeline:
+        files = pipeline.locate(path, source, format)
+        if len(files) > 1:
+            raise IngestError(f"{path} holds {count(len(files), 'file')}. Check them one at a time.")
+        with (
+            progress("judging", files[0].size_bytes) as moved,
+            pipeline.judged(files, progress=moved) as staging,
+        ):
+            if staging.files[0].outcome in ("retrying", "gone"):
+                raise IngestError(staging.files[0].error)
+            report = check_report(staging)
+    if as_json:
+        write_json(report)
+    else:
+        _show_check(path, report)
+    return 1 if report["failed"] else 0
+
+
+def _show_check(path: str, report: dict[str, Any]) -> None:
+    counted = total({name: report[name] for name in ("records", "sets", "aliases", "failed", "blank")}, ("failed",))
+    click.echo(f"{visible(path)}: {count(report['lines'], 'line')}: {counted}")
+    if report["first_time"]:
+        click.echo(f"{count(report['persons'], 'person')}, {report['first_time']} to {report['last_time']}")
+    if report["rejected"]:
+        click.echo(f"A load would reject the file: {report['rejected']}")
+    click.echo()
+    if report["events"]:
+        more = len(report["events"]) - 20
+        title = f"Events, without {more:,} that are less frequent" if more > 0 else "Events"
+        write_table(title, ("event", "records"), list(report["events"].items())[:20])
+    show_codes(report["format"], "Accepted with a warning", report["warnings"].items())
+    show_failures(report["format"], report["failures"])
+
+
+@cli.command()
+@click.argument("name", required=False)
+@json_option
+def sources(name: str | None, as_json: bool) -> int:
+    """Try each source: rights, what matches, how a file does."""
+    from ingest.report import file_summary
+
+    found: list[dict[str, Any]] = []
+    with opened_pipeline() as pipeline:
+        for source in [pipeline.source(name)] if name else pipeline.settings.sources.values():
+            entry: dict[str, Any] = {
+                "name": source.name, "bucket": source.bucket, "prefix": source.prefix, "format": source.format,
+                "schedule": source.schedule, "reachable": False, "error": None,
+            }  # fmt: skip
+            found.append(entry)
+            try:
+                discovery = pipeline.discover(source.name)
+                entry |= {
+                    "reachable": True, "matching": discovery.matching, "pending": len(discovery.pending),
+                    "ignored": discovery.ignored, "ignored_names": discovery.ignored_names,
+                }  # fmt: skip
+                smallest = sorted(discovery.pending, key=lambda file: file.size_bytes)[:1]
+                entry["judged"] = [file_summary(result) for result in pipeline.would_load(smallest)]
+            except IngestError as error:
+                entry["error"] = str(error)
+    if as_json:
+        write_json({"sources": found})
+    else:
+        for entry in found:
+            _show_source(entry)
+    unread = any(judged["state"] == "retrying" for entry in found for judged in entry.get("judged", ()))
+    return 0 if all(entry["reachable"] for entry in found) and not unread else 2
+
+
+def _show_source(entry: dict[str, Any]) -> None:
+    is_local = entry["bucket"] == LOCAL_BUCKET
+    address = entry["prefix"] if is_local else f"s3://{entry['bucket']}/{entry['prefix']}"
+    click.echo(visible(f"{entry['name']}: {address} ({entry['format']}, {entry['schedule']})"))
+    if not entry["reachable"]:
+        click.echo(visible(f"  list: no. {entry['error']}") + "\n")
+        return
+    click.echo(f"  list: yes. {count(entry['matching'], 'file')}, of which {entry['pending']:,} pending")
+    if entry["ignored"]:
+        names = ", ".join(entry["ignored_names"][:3])
+        click.echo(visible(f"  no rule takes {count(entry['ignored'], 'object')}, such as {names}"))
+    if not entry["judged"]:
+        click.echo("  read: not tried, since nothing is pending")
+    for judged in entry["judged"]:
+        if judged["state"] in ("retrying", "gone"):
+            named = "" if judged["key"] in judged["error"] else f"{judged['key']}: "
+            click.echo(visible(f"  read: no. {named}{judged['error']}"))
+        else:
+            would = total({n: judged[n] for n in ("records", "sets", "aliases", "failed", "blank")}, ("failed",))
+            click.echo(visible(f"  read: yes. {judged['key']}: {count(judged['lines'], 'line')}: {would}"))
+        if judged["state"] == "rejected":
+            click.echo(visible(f"  a load would reject it: {judged['error']}"))
+    click.echo()

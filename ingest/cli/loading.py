@@ -1,0 +1,111 @@
+"""Commands that load: `load`, `poll`."""
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import click
+
+from ingest.cli.base import SHORT_ID, cli, format_option, json_option, opened_pipeline, source_option
+from ingest.cli.output import count, places, progress, say, write_json, write_table
+from ingest.errors import IngestError
+
+if TYPE_CHECKING:
+    from ingest.ports import FileResult
+
+_NUMBERS = {  # of a file, as a table shows them: those that are 0 everywhere are left out
+    "lines": "lines", "records": "records", "sets": "sets", "aliases": "aliases", "failed": "failed",
+    "duplicates": "dupl.",
+}  # fmt: skip
+
+
+@cli.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH…")
+@format_option
+@source_option
+@click.option("--force", is_flag=True, help="Put files that were dealt with anew in the place of their former rows.")
+@click.option("--dry-run", is_flag=True, help="Say what would be loaded, and load nothing.")
+@json_option
+def load(
+    paths: tuple[str, ...], format: str | None, source: str | None, force: bool, dry_run: bool, as_json: bool
+) -> int:
+    """Load files now, each once.
+
+    PATH: a file, a folder, s3://bucket/key, or s3://bucket/prefix/ for all below it.
+    """
+    with opened_pipeline() as pipeline:
+        files = [file for path in paths for file in pipeline.locate(path, source, format)]
+        results: list[FileResult] = []
+        with progress("loading", sum(file.size_bytes for file in files)) as moved:
+            for pack in pipeline.pack(files):
+                if dry_run:
+                    results += pipeline.would_load(pack, force=force, progress=moved)
+                else:
+                    results += pipeline.load(pack, force=force, progress=moved)
+    code = tell_files(results, as_json, "would be loaded" if dry_run else "loaded")
+    # Somebody named it, so it is missed; an object that vanished under a poll left nothing to load.
+    return 2 if any(result.state == "gone" for result in results) else code
+
+
+@cli.command()
+@click.argument("sources", nargs=-1, metavar="[SOURCE…]")
+@json_option
+def poll(sources: tuple[str, ...], as_json: bool) -> int:
+    """Find what is pending and load it: what the DAG does.
+
+    In the landing of each SOURCE, or of all.
+    """
+    results: list[FileResult] = []
+    unreachable: list[str] = []
+    with opened_pipeline() as pipeline:
+        if not pipeline.settings.sources:
+            raise IngestError("There is no [[source]] in ingest.toml. Add one, or load files with `ingest load`.")
+        for name in sources or tuple(pipeline.settings.sources):
+            pipeline.source(name)
+        for name in sources or tuple(pipeline.settings.sources):
+            try:
+                found = pipeline.discover(name)
+                if found.ignored:
+                    say(
+                        f"{name}: {count(found.ignored, 'object')} that no rule takes: {', '.join(found.ignored_names)}"
+                    )
+                with progress(name, sum(file.size_bytes for file in found.pending)) as moved:
+                    for pack in pipeline.pack(found.pending):
+                        results += pipeline.load(pack, progress=moved)
+            except IngestError as error:  # one source that is out of order does not hold up the others
+                unreachable.append(f"{name}: {error}")
+    code = tell_files(results, as_json, "loaded") if results or as_json or not unreachable else 2
+    for sentence in unreachable:
+        say(f"ingest: {sentence}")
+    return 2 if unreachable else code
+
+
+def tell_files(results: "list[FileResult]", as_json: bool, done: str) -> int:
+    """Say what became of the files; the exit code."""
+    from ingest.report import file_summary
+
+    summaries = [file_summary(result) for result in results]
+    if as_json:
+        write_json({"files": summaries})
+    elif not results:
+        click.echo("Nothing new.")
+    else:
+        folder, names = places(summaries)
+        states = [f"{'already ' * one['already']}{one['state']}" for one in summaries]
+        told = Counter(done if state == "loaded" else state for state in states)
+        numbers = [n for n in _NUMBERS if n in ("lines", "failed") or any(one[n] for one in summaries)]
+        rows = [
+            (one["file_id"][:SHORT_ID], state, *(one[n] for n in numbers), name)
+            for one, state, name in zip(summaries, states, names, strict=True)
+        ]
+        title = f"{count(len(results), 'file')}{f' in {folder}' * bool(folder)}: "
+        title += ", ".join(f"{number:,} {state}" for state, number in told.items())
+        write_table(title, ("file_id", "state", *(_NUMBERS[n] for n in numbers), "file"), rows)
+    for result in results:
+        if result.error:
+            say(f"{result.key}: {result.error}")
+    failed = [result for result in results if result.counts.failed and not result.already]
+    if failed and not as_json and done == "loaded":
+        say(f"The failed lines: ingest failures {failed[0].file_id[:SHORT_ID]}{' …' * (len(failed) > 1)}")
+    if any(result.state == "retrying" for result in results):
+        return 2
+    return int(any(result.state in ("rejected", "held") for result in results) or bool(failed))
