@@ -126,6 +126,35 @@ class ObjectStore(Protocol):
             TransientError: the store did not answer, refused, or the object is archived.
         """
 
+    def copy(self, file: SourceFile, to_keys: Sequence[str], sha256: str) -> str:
+        """Copy exactly this version within its bucket, to the first name that is free or holds these bytes already.
+
+        `sha256` is of the stored bytes. The copy was verified when its name is returned.
+
+        Raises:
+            ObjectGone: deleted, or overwritten in a bucket that keeps no versions.
+            ConfigError: the name is too long, or each is taken.
+            TransientError: the store did not answer, refused, or the copy holds other bytes.
+        """
+
+    def remove(self, file: SourceFile, own_prefix: str) -> bool:
+        """Take the object out of the landing if it still is this version; False: another stands there, and stays.
+
+        What the store can do is tried once, with a small object of our own below `own_prefix`.
+
+        Raises:
+            ConfigError: the store could delete another version than this one, so nothing is deleted.
+            TransientError: the store did not answer, or refused.
+        """
+
+    def write(self, bucket: str, key: str, content: Path) -> None:
+        """Put the bytes of a file there, unless they are there already.
+
+        Raises:
+            ConfigError: the key is too long.
+            TransientError: the store did not answer, or refused.
+        """
+
 
 class Warehouse(Protocol):
     """The tables of SPEC 4 on one engine. Each method is one short session; none leaves a lock behind."""

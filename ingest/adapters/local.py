@@ -2,18 +2,21 @@
 
 Decides: when a file is still the one that was listed (its size and time of change are the same), and that what can be
          read only once (standard input, `<(zcat …)`) is first copied to a temporary file, which nobody else sees.
+         What we write appears under its name whole, or not at all.
 """
 
 import hashlib
 import os
+import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import IO, BinaryIO
+from uuid import uuid4
 
 from ingest.core.source import LOCAL_BUCKET, SourceFile
 from ingest.errors import ConfigError, IngestError, ObjectGone, TransientError
@@ -91,6 +94,40 @@ class LocalStore:
                 yield piece
             _check_unchanged(file, os.fstat(content.fileno()))
 
+    def copy(self, file: SourceFile, to_keys: Sequence[str], sha256: str) -> str:
+        for key in to_keys:
+            path = Path(key)
+            with _written(path):
+                if path.exists():
+                    if _digest(path) == sha256:
+                        return key  # of a former try
+                    continue
+                with _beside(path, self.read(file)) as copy:
+                    if _digest(copy) != sha256:
+                        raise ObjectGone(f"{file.key}: it was overwritten before it could be archived")
+                    shutil.copymode(file.key, copy)
+                    os.link(copy, path)  # unlike a rename, it never takes the place of another file
+                    return key
+        raise ConfigError(f"{file.key}: {' and '.join(to_keys)} are taken by other files: it stays where it is")
+
+    def remove(self, file: SourceFile, own_prefix: str) -> bool:  # noqa: ARG002 - nothing has to be tried here
+        path = Path(file.key)
+        try:
+            # No system deletes a file on condition: whoever renames another one here in this very moment loses it.
+            with _explained(path, "deleted"):
+                _check_unchanged(file, path.stat())
+                path.unlink()
+        except ObjectGone:
+            return not path.exists()
+        return True
+
+    def write(self, bucket: str, key: str, content: Path) -> None:  # noqa: ARG002 - as above
+        path = Path(key)
+        with _written(path):
+            if not path.exists() or _digest(path) != _digest(content):
+                with content.open("rb") as body, _beside(path, iter(lambda: body.read(PIECE_BYTES), b"")) as copy:
+                    copy.replace(path)
+
     def _copy(self, key: str, stream: IO[bytes]) -> SourceFile:
         copy = tempfile.TemporaryFile(prefix="ingest-")  # noqa: SIM115 - kept open, it has no name
         digest = hashlib.sha256()
@@ -134,13 +171,42 @@ def _text(path: Path) -> str:
     return str(path)
 
 
+def _digest(path: Path) -> str:
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _beside(path: Path, pieces: Iterable[bytes]) -> Iterator[Path]:
+    """A file of these bytes in the folder of `path`, on the disk for certain, for as long as it takes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = path.with_name(f".landfall-{uuid4().hex}")
+    try:
+        with made.open("xb") as temporary:
+            for piece in pieces:
+                temporary.write(piece)
+            temporary.flush()
+            os.fsync(temporary.fileno())
+        yield made
+    finally:
+        made.unlink(missing_ok=True)
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TransientError(f"{path}: it cannot be written ({error.strerror}): mend that, then it is done") from error
+
+
+@contextmanager
+def _explained(path: Path, done: str = "read") -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
         raise ObjectGone(f"{path}: there is no such file: correct the path") from error
     except PermissionError as error:
-        raise TransientError(f"{path}: we may not read it: change its permissions") from error
+        raise TransientError(f"{path}: it may not be {done}: change its permissions") from error
     except OSError as error:
-        raise TransientError(f"{path}: it cannot be read ({error.strerror}): it is safe to try again") from error
+        raise TransientError(f"{path}: it cannot be {done} ({error.strerror}): it is safe to try again") from error

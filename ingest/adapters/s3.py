@@ -1,7 +1,8 @@
 """Source files in S3, or in a store that speaks its language.
 
 Decides: which version of an object is the current one, what pins a read to it, and what each refusal of the store means
-         for the caller: by the error's code or type, never by the text of its message.
+         for the caller: by the error's code or type, never by the text of its message. And when an object may be
+         deleted: only where the store compares it with the version we mean at that very moment.
 
 A version is known by its version id where the bucket keeps versions and we may ask for them, else by its ETag.
 `describe` answers from a listing, as `list` does, so that an object is the same source file on whichever way it is
@@ -9,13 +10,17 @@ met: a HEAD tells LastModified in whole seconds, the listings of some stores in 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC
+from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3
+from boto3.s3.transfer import TransferConfig
 from botocore import exceptions as aws
 from botocore.config import Config
+from s3transfer.exceptions import S3CopyFailedError
 from urllib3.exceptions import HTTPError
 
 from ingest.core.source import SourceFile
@@ -25,10 +30,16 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
 PIECE_BYTES = 256 * 1024
+PROBE_NAME = ".landfall-probe"
+_KEY_BYTES = 1024  # S3's limit, in UTF-8
+# S3 copies up to 5 GB at once, but answers only at the end: parts do not outlast the read timeout.
+_COPYING = TransferConfig(multipart_threshold=1 << 30, multipart_chunksize=256 << 20, max_concurrency=4)
 
 _GONE = {"NoSuchKey", "NoSuchVersion", "404", "NotFound", "412", "PreconditionFailed"}
 _DENIED = {"AccessDenied", "403", "Forbidden", "AllAccessDisabled"}
-_NO_VERSIONS = _DENIED | {"NotImplemented", "MethodNotAllowed", "501", "405"}
+_NOT_KNOWN = {"NotImplemented", "MethodNotAllowed", "501", "405"}
+_NO_VERSIONS = _DENIED | _NOT_KNOWN
+_NO_CONDITIONS = _NOT_KNOWN | {"InvalidRequest", "InvalidArgument"}
 _SETTINGS = {  # what only a person can mend
     "InvalidAccessKeyId": "the AWS access key is unknown to the store: check the AWS credentials",
     "SignatureDoesNotMatch": "the AWS secret key is wrong: check the AWS credentials",
@@ -84,6 +95,7 @@ class S3Store:
 
     def __init__(self, client: "S3Client") -> None:
         self._client = client
+        self._compares: dict[str, bool] = {}  # whether a bucket deletes on condition
 
     def list(self, bucket: str, prefix: str) -> Iterator[SourceFile]:
         for page in self._pages(bucket, prefix):
@@ -108,6 +120,124 @@ class S3Store:
             answer = self._client.get_object(Bucket=file.bucket, Key=file.key, **pin)
             with closing(answer["Body"]) as body:  # raises at its end if it is shorter than was announced
                 yield from body.iter_chunks(PIECE_BYTES)
+
+    def copy(self, file: SourceFile, to_keys: Sequence[str], sha256: str) -> str:
+        for key in to_keys:
+            to = _address(file.bucket, key)
+            with _explained(to, "s3:PutObject on it, and s3:GetObject on it and its original", "write"):
+                there = self._head(file.bucket, key)
+                if there is None:
+                    self._copy_version(file, key)
+                    if not self._holds(file.bucket, key, file, sha256):
+                        raise TransientError(f"{to}: the copy differs from {file.uri}, which stays: it is tried again")
+                    return key
+                if self._holds(file.bucket, key, file, sha256):
+                    return key  # of a former try
+        raise ConfigError(f"{file.uri}: {' and '.join(to_keys)} are taken by other objects: it stays where it is")
+
+    def remove(self, file: SourceFile, own_prefix: str) -> bool:
+        compares = self._deletes_on_condition(file.bucket, own_prefix)
+        if not compares and not file.version_id:
+            raise ConfigError(
+                f"s3://{file.bucket}: this store can neither delete on condition (If-Match) nor does it keep versions,"
+                ' so nothing is deleted: let the bucket keep versions, or set after_load = "keep"'
+            )
+        with _explained(file.uri, "s3:DeleteObject and s3:GetObject", "delete"):
+            now = self._head(file.bucket, file.key)
+            if now is None:
+                return True
+            # The same bytes sent again have the same ETag, but are another version: a delete marker would hide it.
+            if _etag(now) != file.etag or (file.version_id and now.get("VersionId") != file.version_id):
+                return False
+            try:
+                if compares:
+                    self._client.delete_object(Bucket=file.bucket, Key=file.key, IfMatch=f'"{file.etag}"')
+                else:
+                    self._delete_version(file)
+            except aws.ClientError as error:
+                if _code(error) in _GONE:
+                    return self._head(file.bucket, file.key) is None
+                raise
+        return True
+
+    def write(self, bucket: str, key: str, content: Path) -> None:
+        with _explained(_address(bucket, key), "s3:PutObject and s3:GetObject", "write"), content.open("rb") as body:
+            there = self._head(bucket, key)
+            size = content.stat().st_size
+            if there and there["ContentLength"] == size:
+                digest = sha256()
+                while piece := body.read(PIECE_BYTES):
+                    digest.update(piece)
+                if self._digest(bucket, key) == digest.hexdigest():
+                    return
+                body.seek(0)
+            self._client.put_object(Bucket=bucket, Key=key, Body=body)
+
+    def _head(self, bucket: str, key: str) -> Mapping[str, Any] | None:
+        try:
+            return self._client.head_object(Bucket=bucket, Key=key)
+        except aws.ClientError as error:
+            if _code(error) in _GONE:
+                return None
+            raise
+
+    def _copy_version(self, file: SourceFile, key: str) -> None:
+        origin: Any = {"Bucket": file.bucket, "Key": file.key}
+        pin: Any = {"CopySourceIfMatch": f'"{file.etag}"'}
+        if file.version_id:
+            origin["VersionId"], pin = file.version_id, {}
+        try:
+            self._client.copy(origin, file.bucket, key, ExtraArgs=pin, Config=_COPYING)
+        except aws.ClientError as error:
+            if _code(error) in _GONE:
+                raise ObjectGone(f"{file.uri}: it was deleted or overwritten before it could be archived") from error
+            raise
+        except S3CopyFailedError as error:  # overwritten between two parts
+            raise TransientError(f"{file.uri}: the copy was not finished: it is safe to try again") from error
+
+    def _holds(self, bucket: str, key: str, file: SourceFile, sha256: str) -> bool:
+        """Whether an object has the bytes of a file. ETags that differ prove nothing: they tell parts and keys, too."""
+        there = self._head(bucket, key)
+        if there is None or there["ContentLength"] != file.size_bytes:
+            return False
+        return _etag(there) == file.etag or self._digest(bucket, key) == sha256
+
+    def _digest(self, bucket: str, key: str) -> str:
+        digest = sha256()
+        with closing(self._client.get_object(Bucket=bucket, Key=key)["Body"]) as body:
+            for piece in body.iter_chunks(PIECE_BYTES):
+                digest.update(piece)
+        return digest.hexdigest()
+
+    def _deletes_on_condition(self, bucket: str, own_prefix: str) -> bool:
+        """Whether a delete with an ETag that is not the object's is refused: many stores do not even look at it."""
+        if bucket not in self._compares:
+            key = f"{own_prefix}{PROBE_NAME}"
+            with _explained(_address(bucket, key), "s3:PutObject and s3:DeleteObject", "write or delete"):
+                made = self._client.put_object(Bucket=bucket, Key=key, Body=b"May be deleted.\n")
+                try:
+                    self._client.delete_object(Bucket=bucket, Key=key, IfMatch=f'"{"0" * 32}"')
+                    self._compares[bucket] = False
+                except aws.ClientError as error:
+                    # Gone: another process has just removed the probe; who does not look says nothing of that, either.
+                    if _code(error) not in _GONE | _NO_CONDITIONS:
+                        raise
+                    self._compares[bucket] = _code(error) in _GONE
+                which: Any = {"VersionId": made["VersionId"]} if "VersionId" in made else {}
+                with suppress(aws.ClientError):
+                    self._client.delete_object(Bucket=bucket, Key=key, **which)
+        return self._compares[bucket]
+
+    def _delete_version(self, file: SourceFile) -> None:
+        """Delete this version for good, where the store cannot compare: a delete marker could hide a newer one."""
+        assert file.version_id
+        found = self._client.list_object_versions(Bucket=file.bucket, Prefix=file.key)
+        if any(one["Key"] == file.key and one["VersionId"] != file.version_id for one in found.get("Versions", [])):
+            raise ConfigError(
+                f"{file.uri}: an older version would come to light in its place, so it is not deleted: delete the older"
+                " versions of this key"
+            )
+        self._client.delete_object(Bucket=file.bucket, Key=file.key, VersionId=file.version_id)
 
     def _pages(self, bucket: str, prefix: str, size: int = 1000) -> Iterator[Sequence[SourceFile]]:
         """The current objects under a prefix, page by page, with version ids where there are any."""
@@ -147,13 +277,27 @@ def _source_file(bucket: str, entry: Mapping[str, Any], *, versioned: bool) -> S
     )
 
 
+def _etag(head: Mapping[str, Any]) -> str:
+    return str(head["ETag"]).strip('"')
+
+
+def _address(bucket: str, key: str) -> str:
+    """The URI of an object that we are about to make. Raises ConfigError if its key is too long."""
+    size = len(key.encode())
+    if size > _KEY_BYTES:
+        raise ConfigError(
+            f"s3://{bucket}/{key}: S3 takes keys of {_KEY_BYTES:,} bytes, this one has {size:,}: shorten it"
+        )
+    return f"s3://{bucket}/{key}"
+
+
 @contextmanager
-def _explained(where: str, right: str, *, listing: bool = False) -> Iterator[None]:
+def _explained(where: str, right: str, doing: str = "read", *, listing: bool = False) -> Iterator[None]:
     """Turn what boto3 raises into our errors, each with a sentence on what to do."""
     try:
         yield
     except aws.ClientError as error:
-        raise _meaning(error, where, right, listing=listing) from error
+        raise _meaning(error, where, right, doing, listing=listing) from error
     except _NO_CREDENTIALS as error:
         raise ConfigError(
             f"{where}: there are no usable AWS credentials ({error}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY,"
@@ -167,7 +311,7 @@ def _explained(where: str, right: str, *, listing: bool = False) -> Iterator[Non
         ) from error
 
 
-def _meaning(error: aws.ClientError, where: str, right: str, *, listing: bool) -> IngestError:
+def _meaning(error: aws.ClientError, where: str, right: str, doing: str, *, listing: bool) -> IngestError:
     code = _code(error)
     if code == "NoSuchBucket":
         return ConfigError(f"{where}: there is no such bucket: correct its name, or create it")
@@ -176,7 +320,9 @@ def _meaning(error: aws.ClientError, where: str, right: str, *, listing: bool) -
     if code in _DENIED and listing:
         return _ListingDeniedError(f"{where}: we may not list it: grant {right} on this bucket and prefix")
     if code in _DENIED:
-        return TransientError(f"{where}: we may not read it: grant {right} on it (and kms:Decrypt if it is encrypted)")
+        return TransientError(
+            f"{where}: we may not {doing} it: grant {right} on it (and kms:Decrypt if it is encrypted)"
+        )
     if code in _GONE:
         return ObjectGone(f"{where}: it was deleted or overwritten, or was never there: list again")
     if code == "InvalidObjectState":

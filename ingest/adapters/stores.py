@@ -3,7 +3,8 @@
 The S3 client is made when it is first needed: importing boto3 takes longer than checking a small file.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from ingest.adapters.local import LocalStore
 from ingest.core.source import LOCAL_BUCKET, SourceFile
@@ -33,6 +34,15 @@ class Stores:
 
     def read(self, file: SourceFile) -> Iterator[bytes]:
         return self._of(file.bucket).read(file)
+
+    def copy(self, file: SourceFile, to_keys: Sequence[str], sha256: str) -> str:
+        return self._of(file.bucket).copy(file, to_keys, sha256)
+
+    def remove(self, file: SourceFile, own_prefix: str) -> bool:
+        return self._of(file.bucket).remove(file, own_prefix)
+
+    def write(self, bucket: str, key: str, content: Path) -> None:
+        self._of(bucket).write(bucket, key, content)
 
     def _of(self, bucket: str) -> ObjectStore:
         if bucket == LOCAL_BUCKET:

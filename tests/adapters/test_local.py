@@ -3,7 +3,7 @@
 import io
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -177,6 +177,17 @@ def test_stores_ask_the_store_of_the_bucket(file: Path) -> None:
         def read(self, file: SourceFile) -> Iterator[bytes]:
             return iter([file.key.encode()])
 
+        def copy(self, file: SourceFile, to_keys: Sequence[str], sha256: str) -> str:
+            asked.append(f"copy {file.key} to {to_keys} {sha256}")
+            return to_keys[0]
+
+        def remove(self, file: SourceFile, own_prefix: str) -> bool:
+            asked.append(f"remove {file.key} {own_prefix}")
+            return True
+
+        def write(self, bucket: str, key: str, content: Path) -> None:
+            asked.append(f"write {bucket}/{key} {content.name}")
+
     def open_s3() -> Fake:
         asked.append("opened")
         return Fake()
@@ -189,4 +200,8 @@ def test_stores_ask_the_store_of_the_bucket(file: Path) -> None:
     assert list(stores.list("acme", "landing/")) == []
     with pytest.raises(ObjectGone, match="acme/key"):
         stores.describe("acme", "key")
-    assert asked == ["opened", "list acme/landing/"]
+    elsewhere = SourceFile(bucket="acme", key="a", etag="e", last_modified=datetime.now(UTC), size_bytes=1)
+    assert stores.copy(elsewhere, ["b"], "5") == "b"
+    assert stores.remove(elsewhere, "archive/")
+    stores.write("acme", "c", file)
+    assert asked == ["opened", "list acme/landing/", "copy a to ['b'] 5", "remove a archive/", "write acme/c a.json"]
