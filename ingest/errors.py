@@ -24,5 +24,9 @@ class TransientError(IngestError):
     """The world did not answer, or the object is broken: running again is safe, and may help."""
 
 
+class StaleRedrive(IngestError):
+    """Somebody mended one of these lines in the meantime: look again at what is open."""
+
+
 class ObjectGone(TransientError):
     """The object is no longer there, or no longer the version that was listed: nothing to load."""

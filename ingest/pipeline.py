@@ -15,7 +15,7 @@ from ingest.core.formats import FORMATS, open_format
 from ingest.core.source import LOCAL_BUCKET, ONE_OFF, SourceFile
 from ingest.discovery import Selection, in_order
 from ingest.errors import ConfigError, ObjectGone
-from ingest.ports import FileResult, ObjectStore, StagedFile, Staging, Warehouse
+from ingest.ports import FileResult, Intent, Note, ObjectStore, StagedFile, Staging, Warehouse
 from ingest.settings import Settings, Source
 from ingest.staging import Progress, stage, staging_folder
 
@@ -55,10 +55,17 @@ class Pipeline:
     def discover(self, name: str) -> Discovery:
         """The landing of a source minus the ledger, in natural key order."""
         source = self.source(name)
-        selection = Selection(source, self.settings.own_prefixes(source.bucket))
-        listed = self.store_of(name).list(source.bucket, source.prefix)
-        pending = self.warehouse.unseen(selection.sift(listed), datetime.now(UTC))
+        now = datetime.now(UTC)
+        if source.existing_files == "skip":
+            self.warehouse.first_poll(name, self._landing(source)[1], now)
+        selection, files = self._landing(source)
+        pending = self.warehouse.unseen(files, now)
         return Discovery(in_order(pending), selection.taken, selection.ignored, selection.ignored_names)
+
+    def _landing(self, source: Source) -> tuple[Selection, Iterator[SourceFile]]:
+        """What lies in the landing of a source, and what came of sifting it once all of that was read."""
+        selection = Selection(source, self.settings.own_prefixes(source.bucket))
+        return selection, selection.sift(self.store_of(source.name).list(source.bucket, source.prefix))
 
     def locate(self, address: str, source: str | None = None, format: str | None = None) -> list[SourceFile]:
         """The source files that a person means by a path, `-`, an s3:// URI or a prefix (ending in `/`).
@@ -105,43 +112,44 @@ class Pipeline:
         files: Sequence[SourceFile],
         *,
         run_id: str | None = None,
-        force: bool = False,
+        intent: Intent = "new",
+        note: Note | None = None,
         progress: Progress | None = None,
     ) -> list[FileResult]:
         """Load source files in one transaction, each whole or not at all.
 
-        What the ledger has dealt with is not even read, unless `force` puts it anew in the place of its former rows.
+        What the ledger has dealt with is not even read, unless `intent` asks for it.
 
         Raises:
             TransientError: the warehouse did not answer. Nothing was written; safe to run again.
         """
         files = list({file.file_id: file for file in files}.values())
-        known = {} if force else self.warehouse.known([file.file_id for file in files])
-        with self.judged([file for file in files if file.file_id not in known], force, progress) as staging:
-            results = self.warehouse.load(staging, uuid4().hex, run_id, force=force)
+        known = self.warehouse.known([file.file_id for file in files], intent)
+        with self.judged([file for file in files if file.file_id not in known], intent, progress) as staging:
+            results = self.warehouse.load(staging, uuid4().hex, run_id, intent=intent, note=note)
             gone = [_result(one) for one in staging.files if one.outcome == "gone"]
         outcome = known | {result.file_id: result for result in (*results, *gone)}
         return [outcome[file.file_id] for file in files]
 
     def would_load(
-        self, files: Sequence[SourceFile], *, force: bool = False, progress: Progress | None = None
+        self, files: Sequence[SourceFile], *, intent: Intent = "new", progress: Progress | None = None
     ) -> list[FileResult]:
         """What `load` would do with these files, as far as judging tells; the warehouse stays as it is."""
-        known = {} if force else self.warehouse.known([file.file_id for file in files])
-        with self.judged([file for file in files if file.file_id not in known], force, progress) as staging:
+        known = self.warehouse.known([file.file_id for file in files], intent)
+        with self.judged([file for file in files if file.file_id not in known], intent, progress) as staging:
             judged = {staged.file.file_id: _result(staged) for staged in staging.files}
         return [(known | judged)[file.file_id] for file in files]
 
     @contextmanager
     def judged(
-        self, files: Sequence[SourceFile], force: bool = False, progress: Progress | None = None
+        self, files: Sequence[SourceFile], intent: Intent = "new", progress: Progress | None = None
     ) -> Iterator[Staging]:
         """Judge files into a folder that is gone afterwards."""
         with staging_folder(self.settings.staging_folder) as folder:
             processes = self.settings.processes
             staging = stage(files, self._read, self.rules, folder, processes=processes, progress=progress)
             for staged in staging.files:
-                self._apply_policies(staged, force)
+                self.apply_policies(staged, intent)
             yield staging
 
     def _read(self, file: SourceFile) -> Iterator[bytes]:
@@ -166,9 +174,10 @@ class Pipeline:
     def _source_of(self, file: SourceFile) -> Source:
         return self.settings.sources.get(file.source) or Source(name=file.source, bucket=file.bucket)
 
-    def _apply_policies(self, staged: StagedFile, force: bool) -> None:
-        """What the source's limits make of a judged file. `force` is a person's word that they do not hold."""
-        source, counts = self._source_of(staged.file), staged.counts
+    def apply_policies(self, staged: StagedFile, intent: Intent) -> None:
+        """What the source's settings make of a judged file. To force is a person's word that limits do not hold."""
+        source, counts, force = self._source_of(staged.file), staged.counts, intent == "force"
+        staged.changed_file = source.changed_file
         staged.skip_same_bytes = (
             source.same_bytes == "skip" and not force and staged.all_timed and staged.file.size_bytes > 0
         )

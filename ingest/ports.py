@@ -20,6 +20,23 @@ State = Literal[
 FINAL_STATES: tuple[State, ...] = ("loaded", "rejected", "held", "duplicate", "undone", "replaced", "ignored")
 
 
+# Which files a load takes on: those that the ledger has not dealt with; also those that were undone or ignored, since a
+# person names them; those that are held; all, in the place of their former rows.
+Intent = Literal["new", "again", "release", "force"]
+REOPENED: Mapping[Intent, tuple[State, ...]] = {
+    "new": (), "again": ("undone", "ignored"), "release": ("held",), "force": FINAL_STATES,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Who asks for something, why, and in which run: what `history` tells."""
+
+    by: str
+    reason: str = ""
+    run_id: str | None = None
+
+
 # The numbers of a file, in the order in which they are told; names of `Counts` and columns of `ledger` alike.
 COUNTED = ("lines", "blank", "items", "records", "sets", "aliases", "failed", "repaired", "duplicates")
 
@@ -54,6 +71,14 @@ class FailedLine:
     failures: tuple[Failure, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Redrive:
+    """What a redrive mends: (line, item) of failed lines that are still open, of the file called `of`."""
+
+    of: str
+    lines: Sequence[tuple[int, str]]
+
+
 @dataclass(slots=True)
 class StagedFile:
     """One file, judged, its rows waiting in the staging folder under `staged_no`; or why it could not be."""
@@ -66,6 +91,8 @@ class StagedFile:
     match: Match = "kissmetrics"
     all_timed: bool = True  # no item took the time of its arrival
     skip_same_bytes: bool = True  # a copy of loaded bytes is entered as duplicate
+    changed_file: Literal["new_version", "replace", "hold"] = "new_version"
+    redrive: Redrive | None = None
     error: str = ""  # set: nothing of it may be loaded
     outcome: State = "loaded"  # what the rules ask for: loaded, rejected, retrying, gone
 
@@ -94,6 +121,21 @@ class FileResult:
     error: str | None = None
     duplicate_of: str | None = None
     already: bool = False
+    replaces: tuple[str, ...] = ()  # file_ids whose rows it took the place of
+
+
+@dataclass(frozen=True, slots=True)
+class ActionResult:
+    """What an action did to one file; or why it did nothing, and then `state` is what it was."""
+
+    file_id: str
+    bucket: str
+    key: str
+    before: str  # a state, or `pending`
+    state: State
+    error: str | None = None
+    redrives: tuple[str, ...] = ()  # file_ids that went along
+    duplicates: tuple[str, ...] = ()  # file_ids of its copies, which stay unloaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,18 +208,44 @@ class Warehouse(Protocol):
     def unseen(self, listed: Iterable[SourceFile], now: datetime) -> list[SourceFile]:
         """Those of a listing that the ledger has not dealt with, nor has put off until after `now`."""
 
-    def known(self, file_ids: Sequence[str]) -> dict[str, FileResult]:
-        """The ledger rows of these files that are in a final state, by file_id."""
+    def first_poll(self, source: str, there: Iterable[SourceFile], now: datetime) -> int:
+        """Enter what is there at the first poll of a source as ignored; how many. Later polls do nothing."""
 
-    def load(self, staging: Staging, load_id: str, run_id: str | None, *, force: bool = False) -> list[FileResult]:
+    def known(self, file_ids: Sequence[str], intent: Intent = "new") -> dict[str, FileResult]:
+        """The ledger rows of those of these files that a load with this intent leaves as they are, by file_id."""
+
+    def load(
+        self, staging: Staging, load_id: str, run_id: str | None, *, intent: Intent = "new", note: Note | None = None
+    ) -> list[FileResult]:
         """Make the staged files visible in one transaction: rows and ledger together, or nothing.
 
-        A file that is in the ledger already is left as it is (`already`). One that cannot be written is entered as
-        retrying and does not hold up the others. Files whose state is `gone` are passed over.
+        A file that is in the ledger already is left as it is (`already`), unless `intent` asks for it. One that cannot
+        be written is entered as retrying and does not hold up the others. Files whose state is `gone` are passed over.
 
         Raises:
             TransientError: the warehouse did not answer, or another program holds it. Nothing was written.
+            StaleRedrive: a line that a redrive mends is not open any more. Nothing was written.
         """
+
+    def undo(self, file_ids: Sequence[str], note: Note) -> list[ActionResult]:
+        """Take the rows of loaded and rejected files away, and of their redrives, in one transaction."""
+
+    def ignore(self, file_ids: Sequence[str], new: Sequence[SourceFile], note: Note) -> list[ActionResult]:
+        """Deal with files by not loading them: rows of the ledger, and objects that it does not know yet."""
+
+    def retry(self, file_ids: Sequence[str], note: Note) -> list[ActionResult]:
+        """Let files that are put off be taken by the next poll."""
+
+    def mark(
+        self, file_id: str, note: Note, *, archived_to: str | None = None, deleted_at: datetime | None = None
+    ) -> None:
+        """Write down where the object of a file went."""
+
+    def untidied(self, source: str) -> list[dict[str, Any]]:
+        """Ledger rows of loaded files and copies whose objects are still in the landing, with `open_failures` each."""
+
+    def history(self, file_id: str) -> list[dict[str, Any]]:
+        """What was done to a file, in order."""
 
     def files(self, where: Mapping[str, object], limit: int | None = None) -> list[dict[str, Any]]:
         """Ledger rows, newest first; `where` holds columns and values, ANDed."""

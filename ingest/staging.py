@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -111,8 +111,11 @@ def stage(
     *,
     processes: int = 0,
     progress: Progress | None = None,
+    blocks_of: Callable[[SourceFile], Iterable[Block]] | None = None,
 ) -> Staging:
     """Judge files into `folder`. A file that cannot be read says so in its outcome and holds up nobody.
+
+    With `blocks_of` nothing is read: the lines are given.
 
     Raises:
         ConfigError: a setting is wrong, such as the credentials. Nothing else is.
@@ -125,7 +128,10 @@ def stage(
         work.pool, work.in_flight = pool, 2 * processes
         for one in staged:
             try:
-                _stage_file(one, read, rules_of(one.file), work, progress or (lambda _: None))
+                if blocks_of is None:
+                    _stage_file(one, read, rules_of(one.file), work, progress or (lambda _: None))
+                else:
+                    _stage_blocks(one, blocks_of(one.file), rules_of(one.file), work)
             except ObjectGone as gone:
                 one.outcome, one.error = "gone", str(gone)
             except TransientError as error:
@@ -184,20 +190,26 @@ def _add(staged: StagedFile, tally: _Tally) -> None:
 
 def _stage_file(staged: StagedFile, read: Read, rules: Rules, work: _Work, progress: Progress) -> None:
     digest = Digest()
-    staged.people_space, staged.match = rules.people_space, rules.match
 
     def stored() -> Iterator[bytes]:
         for piece in digest.over(read(staged.file)):
             progress(len(piece))
             yield piece
 
+    staged.people_space, staged.match = rules.people_space, rules.match
     head, content = peek(decompressed(stored()), HEAD_BYTES)
     if refusal := open_format(staged.file.format).refusal(head):
         _refuse(staged, refusal, content, rules, work.folder)
     else:
-        for block in blocks(content, rules.max_line_bytes):
-            work.add(_Part(staged.staged_no, staged.file.format, rules, block))
+        _stage_blocks(staged, blocks(content, rules.max_line_bytes), rules, work)
     staged.sha256 = digest.hexdigest()
+
+
+def _stage_blocks(staged: StagedFile, given: Iterable[Block], rules: Rules, work: _Work) -> None:
+    staged.people_space, staged.match = rules.people_space, rules.match
+    staged.sha256 = staged.sha256 or staged.file.etag
+    for block in given:
+        work.add(_Part(staged.staged_no, staged.file.format, rules, block))
 
 
 def _refuse(staged: StagedFile, refusal: Item, content: Iterator[bytes], rules: Rules, folder: Path) -> None:

@@ -135,7 +135,7 @@ class World:
         return self.store.put(file, body)
 
     def load(self, *files: SourceFile, force: bool = False) -> list[FileResult]:
-        return self.pipeline.load(files, force=force)
+        return self.pipeline.load(files, intent="force" if force else "new")
 
     def bring(self, key: str, *content: Line, **more: Any) -> FileResult:
         """Put and load one file."""

@@ -177,7 +177,9 @@ class Plan:
     steps: int = 0
 
     def load(self, path: Path) -> None:
-        warehouse_at(path, lock_timeout_seconds=5).load(self.staging, "load", None, force=self.force)
+        warehouse_at(path, lock_timeout_seconds=5).load(
+            self.staging, "load", None, intent="force" if self.force else "new"
+        )
 
     def copy(self, name: str) -> Path:
         return Path(shutil.copy(self.start, self.start.with_name(name)))
@@ -208,7 +210,7 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Plan]]:
     ]  # fmt: skip
     world.store.broken["broken.json"] = "it broke off"
     world.store.put(there, lines(record("ann", 4, "x"), "bad", alias("x", "y"), record("ann", 7, "x")))
-    with world.pipeline.judged(files) as first, world.pipeline.judged([there], force=True) as second:
+    with world.pipeline.judged(files) as first, world.pipeline.judged([there], "force") as second:
         plan = Plan(folder / "start.duckdb", first, force=False)
         forced = Plan(plan.undisturbed("between.duckdb"), second, force=True)
         forced.undisturbed("end.duckdb")

@@ -24,7 +24,19 @@ import pyarrow as pa
 from ingest.core.schema import schemas_folder
 from ingest.core.source import SourceFile
 from ingest.errors import ConfigError, IngestError, TransientError
-from ingest.ports import COUNTED, FINAL_STATES, Counts, FileResult, QueryResult, Staging, State
+from ingest.ports import (
+    COUNTED,
+    FINAL_STATES,
+    REOPENED,
+    ActionResult,
+    Counts,
+    FileResult,
+    Intent,
+    Note,
+    QueryResult,
+    Staging,
+    State,
+)
 
 # Files of this storage version are read and written by every supported DuckDB (1.5 and 2).
 _STORAGE_VERSION = "v1.2.0"
@@ -64,19 +76,55 @@ class DuckDBWarehouse:
             new += [files[place] for (place,) in places]
         return new
 
-    def known(self, file_ids: Sequence[str]) -> dict[str, FileResult]:
+    def known(self, file_ids: Sequence[str], intent: Intent = "new") -> dict[str, FileResult]:
         with self.reading() as connection:
-            rows = _rows(
-                connection,
-                "SELECT * FROM ledger WHERE list_contains($ids, file_id) AND list_contains($states, state)",
-                {"ids": list(file_ids), "states": list(FINAL_STATES)},
-            )
-        return {row["file_id"]: result_of(row, already=True) for row in rows}
+            rows = _rows(connection, "SELECT * FROM ledger WHERE list_contains($ids, file_id)", {"ids": list(file_ids)})
+        return {row["file_id"]: result_of(row, already=True) for row in rows if is_settled(row, intent)}
 
-    def load(self, staging: Staging, load_id: str, run_id: str | None, *, force: bool = False) -> list[FileResult]:
-        from ingest.adapters.duckdb_load import load  # it writes; most commands only read
+    # What writes is imported when it is needed: most commands only read.
 
-        return load(self, staging, load_id, run_id, force=force)
+    def first_poll(self, source: str, there: Iterable[SourceFile], now: datetime) -> int:
+        from ingest.adapters.duckdb_actions import first_poll
+
+        return first_poll(self, source, there, now)
+
+    def load(
+        self, staging: Staging, load_id: str, run_id: str | None, *, intent: Intent = "new", note: Note | None = None
+    ) -> list[FileResult]:
+        from ingest.adapters.duckdb_load import load
+
+        return load(self, staging, load_id, run_id, intent=intent, note=note)
+
+    def undo(self, file_ids: Sequence[str], note: Note) -> list[ActionResult]:
+        from ingest.adapters.duckdb_actions import undo
+
+        return undo(self, file_ids, note)
+
+    def ignore(self, file_ids: Sequence[str], new: Sequence[SourceFile], note: Note) -> list[ActionResult]:
+        from ingest.adapters.duckdb_actions import ignore
+
+        return ignore(self, file_ids, new, note)
+
+    def retry(self, file_ids: Sequence[str], note: Note) -> list[ActionResult]:
+        from ingest.adapters.duckdb_actions import retry
+
+        return retry(self, file_ids, note)
+
+    def mark(
+        self, file_id: str, note: Note, *, archived_to: str | None = None, deleted_at: datetime | None = None
+    ) -> None:
+        from ingest.adapters.duckdb_actions import mark
+
+        mark(self, file_id, note, archived_to, deleted_at)
+
+    def untidied(self, source: str) -> list[dict[str, Any]]:
+        with self.reading() as connection:
+            return _rows(connection, statement("untidied"), {"source": source})
+
+    def history(self, file_id: str) -> list[dict[str, Any]]:
+        with self.reading() as connection:
+            sql = 'SELECT * FROM history WHERE file_id = $file_id ORDER BY "at"'
+            return _rows(connection, sql, {"file_id": file_id})
 
     def files(self, where: Mapping[str, object], limit: int | None = None) -> list[dict[str, Any]]:
         conditions = [f"{_column(name)} = ${name}" for name in where] or ["TRUE"]
@@ -238,6 +286,14 @@ class DuckDBWarehouse:
             connection.execute("DELETE FROM schema_version")
             connection.execute("INSERT INTO schema_version VALUES (?, ?)", [len(steps), views])
             connection.execute("COMMIT")
+
+
+def is_settled(row: Mapping[str, Any], intent: Intent) -> bool:
+    """Whether a load with this intent leaves a file as its ledger row says."""
+    state = row["state"]
+    if state == "replaced" and row["version_id"] is None:  # its key came back to these bytes
+        return False
+    return state in FINAL_STATES and state not in REOPENED[intent]
 
 
 def result_of(row: Mapping[str, Any], *, already: bool = False) -> FileResult:

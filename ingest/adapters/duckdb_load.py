@@ -5,8 +5,7 @@ the rows are inserted, each knowing whether its fact is new; the ledger rows fol
 joined. Nothing is seen before the commit.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,11 +15,20 @@ import duckdb
 import orjson
 import pyarrow as pa
 
-from ingest.adapters.duckdb import result_of, statement
-from ingest.core.identity import is_ignored
-from ingest.core.people import Key, components
-from ingest.errors import TransientError
-from ingest.ports import COUNTED, FINAL_STATES, FileResult, StagedFile, Staging, State
+from ingest.adapters.duckdb import is_settled, result_of, statement
+from ingest.adapters.duckdb_rows import Rows
+from ingest.errors import StaleRedrive, TransientError
+from ingest.ports import (
+    COUNTED,
+    FINAL_STATES,
+    FileResult,
+    Intent,
+    Note,
+    Redrive,
+    StagedFile,
+    Staging,
+    State,
+)
 
 if TYPE_CHECKING:
     from ingest.adapters.duckdb import DuckDBWarehouse
@@ -28,6 +36,12 @@ if TYPE_CHECKING:
 _BYTES_AT_ONCE = 256 << 20  # of staged rows: what the engine compares at once must fit its memory
 _FIRST_DELAY = timedelta(minutes=1)
 _LONGEST_DELAY = timedelta(hours=6)
+_ACTIONS: Mapping[Intent, str] = {
+    "new": "load",
+    "again": "load",
+    "release": "release",
+    "force": "force",
+}  # in `history`
 
 
 @dataclass(slots=True)
@@ -41,6 +55,8 @@ class _Entry:
     match: str
     duplicate_of: str | None = None
     duplicates: int = 0
+    replaces: tuple[str, ...] = ()
+    mended: list[dict[str, Any]] = field(default_factory=list)  # lines of its former rows that redrives mended
 
     def row(self, load_id: str, run_id: str | None, now: datetime) -> dict[str, Any]:
         file, counts = self.staged.file, self.staged.counts
@@ -56,31 +72,42 @@ class _Entry:
             "warnings": orjson.dumps(counts.warnings).decode(), "load_id": load_id, "run_id": run_id,
             "loaded_at": None if retrying else now, "attempts": self.attempts,
             "next_try_at": now + delay if retrying else None, "duplicate_of": self.duplicate_of,
-            "error": self.staged.error or None, "position": file.position,
+            "redrive_of": self.staged.redrive.of if self.staged.redrive else None,
+            "error": self.staged.error or None, "position": file.position, "replaced_by": None,
         }  # fmt: skip
 
 
 def load(
-    warehouse: "DuckDBWarehouse", staging: Staging, load_id: str, run_id: str | None, *, force: bool
+    warehouse: "DuckDBWarehouse",
+    staging: Staging,
+    load_id: str,
+    run_id: str | None,
+    *,
+    intent: Intent = "new",
+    note: Note | None = None,
 ) -> list[FileResult]:
     """See `ingest.ports.Warehouse.load`."""
     files = [file for file in staging.files if file.outcome != "gone"]
     if not files:
         return []
+    note = note or Note(by="ingest", run_id=run_id)
     try:
         with warehouse.writing() as connection:
-            return _Load(connection, staging, warehouse.ignored_identities).run(files, load_id, run_id, force=force)
+            rows = Rows(connection, warehouse.ignored_identities)
+            return _Load(connection, rows, staging, intent, note, load_id, run_id).run(files)
     except (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.InternalException, duckdb.FatalException) as error:
         raise TransientError(f"{warehouse.name} could not be written (is the disk full?): {error}") from error
     except duckdb.Error as error:
         # Something in one file that the engine refuses, which judging should have caught: find out which.
         if len(files) > 1:
             alone = [replace(staging, files=[file]) for file in files]
-            return [result for one in alone for result in load(warehouse, one, load_id, run_id, force=force)]
+            return [
+                result for one in alone for result in load(warehouse, one, load_id, run_id, intent=intent, note=note)
+            ]
         if files[0].outcome == "retrying":
             raise TransientError(f"{warehouse.name} refused a ledger row: {error}") from error
         refused = replace(files[0], outcome="retrying", error=f"The warehouse refused its rows: {error}")
-        return load(warehouse, replace(staging, files=[refused]), load_id, run_id, force=force)
+        return load(warehouse, replace(staging, files=[refused]), load_id, run_id, intent=intent, note=note)
 
 
 @dataclass(slots=True)
@@ -88,49 +115,67 @@ class _Load:
     """The statements of one load, in order."""
 
     connection: duckdb.DuckDBPyConnection
+    rows: Rows
     staging: Staging
-    ignored_identities: frozenset[str]
+    intent: Intent
+    note: Note
+    load_id: str
+    run_id: str | None
     entries: list[_Entry] = field(default_factory=list)
     results: dict[str, FileResult] = field(default_factory=dict)
 
-    def run(self, files: Sequence[StagedFile], load_id: str, run_id: str | None, *, force: bool) -> list[FileResult]:
+    def run(self, files: Sequence[StagedFile]) -> list[FileResult]:
         now = datetime.now(UTC)
-        self._claim(files, force=force)
-        if not force:
-            self._find_copies()
+        self._claim(files, now)
+        self._compare_bytes(now)
         taken = [entry for entry in self.entries if entry.state == "loaded"]
         kept = [entry for entry in self.entries if entry.state in ("loaded", "rejected")]
         if any(entry.staged.counts.failed for entry in kept):
             self._insert_failed(kept)
         if taken and self.staging.commands:
             self._insert_commands(taken)
-        self._enter(load_id, run_id, now)
+        self._enter(now)
         if any(entry.staged.counts.aliases for entry in taken):
-            self._join_persons(min(entry.file_no for entry in taken))
+            self.rows.join_persons(min(entry.file_no for entry in taken))
         return [self.results[file.file.file_id] for file in files]
 
-    def _claim(self, files: Sequence[StagedFile], *, force: bool) -> None:
+    def _claim(self, files: Sequence[StagedFile], now: datetime) -> None:
         """Which files are this load's to deal with. Nobody else writes now, so what is read here stays true."""
         ids = [file.file.file_id for file in files]
-        rows = self._fetch("SELECT * FROM ledger WHERE list_contains($ids, file_id)", {"ids": ids})
+        rows = self.rows.fetch("SELECT * FROM ledger WHERE list_contains($ids, file_id)", {"ids": ids})
         before = {row["file_id"]: row for row in rows}
         for file in files:
             row = before.get(file.file.file_id)
-            if row and row["state"] in FINAL_STATES:
-                if not force:
-                    self.results[row["file_id"]] = result_of(row, already=True)
-                    continue
-                if file.outcome == "retrying":  # what is there stays until there is something better
-                    self.results[row["file_id"]] = replace(result_of(row), state="retrying", error=file.error)
-                    continue
-                self._take_away(row["file_no"])
+            if row and is_settled(row, self.intent):
+                self.results[row["file_id"]] = result_of(row, already=True)
+                continue
+            if row and row["state"] in FINAL_STATES and file.outcome == "retrying":
+                # What is there stays until there is something better.
+                self.results[row["file_id"]] = replace(result_of(row), state="retrying", error=file.error)
+                continue
             ((number,),) = self.connection.execute("SELECT nextval('file_numbers')").fetchall()
-            attempts = (row["attempts"] if row else 0) + 1
-            self.entries.append(_Entry(file, number, file.outcome, attempts, file.match))
+            entry = _Entry(file, number, file.outcome, (row["attempts"] if row else 0) + 1, file.match)
+            if row and row["state"] in FINAL_STATES:
+                entry.mended = self.rows.mended_lines(row["file_no"])
+                self.rows.take_away(row["file_no"])
+                self.rows.remember(_ACTIONS[self.intent], [row["file_id"]], self.note, now)
+            if file.redrive:
+                self._mend(entry, file.redrive, now)
+            self.entries.append(entry)
 
-    def _find_copies(self) -> None:
-        """Bytes that are loaded already are not loaded again: under the same key never, under another as told."""
-        new = [entry for entry in self.entries if entry.state == "loaded" and entry.staged.file.size_bytes]
+    def _mend(self, entry: _Entry, redrive: Redrive, now: datetime) -> None:
+        """Mark the lines that a redrive mends. Raises StaleRedrive if one of them is not open any more."""
+        columns = {"line": [line for line, _ in redrive.lines], "item": [item for _, item in redrive.lines]}
+        parameters = {"file_id": redrive.of, "by": entry.staged.file.file_id, "at": now}
+        with self.rows.table("mended", pa.table(columns, pa.schema([("line", pa.int64()), ("item", pa.string())]))):
+            marked = self.connection.execute(statement("mark_mended"), parameters).fetchall()
+        if marked != [(len(redrive.lines),)]:
+            raise StaleRedrive("Somebody mended, undid or loaded these lines anew in the meantime.")
+        self.rows.remember("redrive", [redrive.of], self.note, now)
+
+    def _compare_bytes(self, now: datetime) -> None:
+        """What the policies make of files whose key, or whose bytes, are in the ledger already."""
+        new = [e for e in self.entries if e.state in ("loaded", "rejected") and not e.staged.redrive]
         if not new:
             return
         columns = ("file_id", "source", "bucket", "key")
@@ -138,26 +183,53 @@ class _Load:
             {name: getattr(entry.staged.file, name) for name in columns} | {"sha256": entry.staged.sha256}
             for entry in new
         ]
-        with self._table("candidates", pa.Table.from_pylist(candidates)):
-            found = self._fetch(statement("known_same_bytes"), {})
-        same_key = {row["file_id"]: row["loaded_file_id"] for row in found if row["same_key"]}
-        loaded = {row["file_id"]: row["loaded_file_id"] for row in found}
+        with self.rows.table("candidates", pa.Table.from_pylist(candidates)):
+            found = self.rows.fetch(statement("known_same_bytes"), {})
         in_this_load: dict[tuple[str, str], str] = {}
         for entry in new:
             file = entry.staged.file
-            original = same_key.get(file.file_id)
-            if entry.staged.skip_same_bytes:
-                original = original or loaded.get(file.file_id) or in_this_load.get((file.source, entry.staged.sha256))
-            if original:
-                entry.state, entry.duplicate_of = "duplicate", original
-            else:
+            others = [row for row in found if row["file_id"] == file.file_id]
+            versions = [row for row in others if row["same_key"]]
+            newest = versions[-1] if versions else None
+            if self.intent != "force" and file.size_bytes and entry.state == "loaded":
+                if newest and newest["same_bytes"] and newest["state"] in ("loaded", "duplicate"):
+                    entry.duplicate_of = newest["other"]  # no change, whatever the ETag
+                elif entry.staged.skip_same_bytes:
+                    loaded = [row["other"] for row in others if not row["same_key"]]
+                    entry.duplicate_of = (loaded or [in_this_load.get((file.source, entry.staged.sha256))])[0]
+                if entry.duplicate_of:
+                    entry.state = "duplicate"
+                    continue
+            changed = newest is not None and not newest["same_bytes"]
+            if changed and self.intent in ("new", "again"):
+                if entry.staged.changed_file == "hold":
+                    entry.state = "held"
+                    entry.staged.error = "The object has changed since it was dealt with, and changed_file is hold."
+                    continue
+                if entry.staged.changed_file == "replace" and entry.state == "loaded":
+                    entry.replaces = self._replace([row for row in versions if row["state"] == "loaded"], entry, now)
+            if entry.state == "loaded":
                 in_this_load[file.source, entry.staged.sha256] = file.file_id
+
+    def _replace(self, rows: Sequence[Mapping[str, Any]], entry: _Entry, now: datetime) -> tuple[str, ...]:
+        """Take away what this file takes the place of."""
+        gone: list[str] = []
+        for row in rows:
+            self.rows.take_away(row["file_no"])
+            gone += [row["other"], *self.rows.take_away_redrives(row["other"])]
+        self.rows.set_state(gone, "replaced", entry.staged.file.file_id)
+        self.rows.remember("replace", gone, self.note, now)
+        return tuple(gone)
 
     def _insert_failed(self, kept: Sequence[_Entry]) -> None:
         entered = {"staged_no": [e.staged.staged_no for e in kept], "file_no": [e.file_no for e in kept]}
         self._staged("staged_failed", self.staging.failed)
-        with self._table("entered", pa.table(entered)):
+        with self.rows.table("entered", pa.table(entered)):
             self.connection.execute(statement("insert_failed"))
+        for entry in kept:
+            if entry.mended:
+                with self.rows.table("mended", pa.Table.from_pylist(entry.mended)):
+                    self.connection.execute(statement("keep_mended"), {"file_no": entry.file_no})
 
     def _insert_commands(self, taken: Sequence[_Entry]) -> None:
         in_order = sorted(taken, key=lambda entry: entry.staged.file.position)
@@ -168,7 +240,7 @@ class _Load:
             "position": [entry.staged.file.position for entry in in_order],
         }
         entries = {entry.staged.staged_no: entry for entry in taken}
-        with self._table("taken", pa.table(table)):
+        with self.rows.table("taken", pa.table(table)):
             for some in _in_groups(self.staging.commands):
                 self._staged("staged_rows", some)
                 for step in ("staged_commands", "staged_facts", "repeated_facts"):
@@ -180,81 +252,14 @@ class _Load:
         for space, match in {(entry.staged.people_space, entry.match) for entry in taken}:
             self.connection.execute(statement("enter_people_space"), {"people_space": space, "match": match})
 
-    def _join_persons(self, first_file_no: int) -> None:
-        """Join the components that this load's aliases touch: the others are not even read."""
-        found = self.connection.execute(statement("new_alias_pairs"), {"first_file_no": first_file_no}).fetchall()
-        pairs = self._joining(found)
-        with self._table("touched", _keys({key for pair in pairs for key in pair})):
-            so_far = {
-                Key(space, key): Key(space, person)
-                for space, key, person in self.connection.execute(statement("touched_links")).fetchall()
-            }
-        belongs = components((so_far.get(one, one), so_far.get(other, other)) for one, other in pairs)
-        persons = set(so_far.values())
-        merged = [(key.people_space, key.key, to.key) for key, to in belongs.items() if key in persons and key != to]
-        if merged:
-            columns = dict(zip(("people_space", "person_id", "merged_into"), zip(*merged, strict=True), strict=True))
-            with self._table("merged", pa.table(columns)):
-                self.connection.execute(statement("merge_links"))
-        new = {key for pair in pairs for key in pair} - so_far.keys()
-        self._link({key: belongs[key] for key in new})
-
-    def _link(self, persons: dict[Key, Key]) -> None:
-        links = {
-            "people_space": [key.people_space for key in persons],
-            "identity_key": [key.key for key in persons],
-            "person_id": [person.key for person in persons.values()],
-        }
-        if persons:
-            with self._table("links", pa.table(links)):
-                self.connection.execute(statement("insert_links"))
-
-    def _take_away(self, file_no: int) -> None:
-        """Remove a file's rows, as if it had never been loaded."""
-        parameters = {"file_no": file_no}
-        self.connection.execute(statement("promote_first"), parameters)
-        aliases = self.connection.execute(statement("alias_pairs_of_file"), parameters).fetchall()
-        self.connection.execute("DELETE FROM command_rows WHERE file_no = $file_no", parameters)
-        self.connection.execute("DELETE FROM failed_line_rows WHERE file_no = $file_no", parameters)
-        if not aliases:
-            return
-        with self._table("touched", _keys({key for pair in self._joining(aliases) for key in pair})):
-            found = self.connection.execute(statement("component_members")).fetchall()
-        members = {Key(space, key) for space, key in found}
-        with self._table("members", _keys(members)):
-            self.connection.execute(statement("delete_links"))
-            remaining = self.connection.execute(statement("remaining_alias_pairs")).fetchall()
-        self._link(components(self._joining(remaining)))
-
-    def _joining(self, aliases: Iterable[tuple[str, str, str]]) -> list[tuple[Key, Key]]:
-        """The pairs of (people_space, person_key, alias_key) that join somebody: names that mean nobody do not."""
-        return [
-            (Key(space, one), Key(space, other))
-            for space, one, other in aliases
-            if not is_ignored(one, self.ignored_identities) and not is_ignored(other, self.ignored_identities)
-        ]
-
-    def _enter(self, load_id: str, run_id: str | None, now: datetime) -> None:
-        rows = [entry.row(load_id, run_id, now) for entry in self.entries]
+    def _enter(self, now: datetime) -> None:
+        rows = [entry.row(self.load_id, self.run_id, now) for entry in self.entries]
         if not rows:
             return
-        self.results |= {row["file_id"]: result_of(row) for row in rows}
-        with self._table("entries", pa.Table.from_pylist(rows, schema=_LEDGER)):
+        for row, entry in zip(rows, self.entries, strict=True):
+            self.results[row["file_id"]] = replace(result_of(row), replaces=entry.replaces)
+        with self.rows.table("entries", pa.Table.from_pylist(rows, schema=_LEDGER)):
             self.connection.execute(statement("enter_file"))
-
-    # --- handing over Arrow ------------------------------------------------------------------------------------------
-
-    def _fetch(self, sql: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = self.connection.sql(sql, params=parameters).to_arrow_table().to_pylist()
-        return rows
-
-    @contextmanager
-    def _table(self, name: str, table: pa.Table) -> Iterator[None]:
-        self.connection.register(name, table)
-        try:
-            yield
-        finally:
-            self.connection.unregister(name)
 
     def _staged(self, name: str, paths: Sequence[Path]) -> None:
         """Staged rows under a name. The engine reads the files itself, a piece at a time."""
@@ -276,16 +281,6 @@ def _in_groups(paths: Iterable[Path]) -> Iterator[list[Path]]:
         yield group
 
 
-def _keys(keys: set[Key]) -> pa.Table:
-    ordered = sorted(keys)
-    return pa.table(
-        {
-            "people_space": pa.array([key.people_space for key in ordered], pa.string()),
-            "identity_key": pa.array([key.key for key in ordered], pa.string()),
-        }
-    )
-
-
 _TEXT, _NUMBER, _TIME = pa.string(), pa.int64(), pa.timestamp("us", "UTC")
 _LEDGER = pa.schema(
     [
@@ -293,6 +288,7 @@ _LEDGER = pa.schema(
         ("version_id", _TEXT), ("last_modified", _TIME), ("sha256", _TEXT), ("size_bytes", _NUMBER), ("format", _TEXT),
         ("people_space", _TEXT), ("state", _TEXT), *((name, _NUMBER) for name in COUNTED), ("warnings", _TEXT),
         ("load_id", _TEXT), ("run_id", _TEXT), ("loaded_at", _TIME), ("attempts", _NUMBER),
-        ("next_try_at", _TIME), ("duplicate_of", _TEXT), ("error", _TEXT), ("position", _TEXT),
+        ("next_try_at", _TIME), ("duplicate_of", _TEXT), ("redrive_of", _TEXT), ("error", _TEXT), ("position", _TEXT),
+        ("replaced_by", _TEXT),
     ]
 )  # fmt: skip

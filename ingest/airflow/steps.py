@@ -58,7 +58,7 @@ def load(pipeline: "Pipeline", pack: Pack, run_id: str, *, force: bool = False) 
     files = {file.file_id: file for file in map(SourceFile.from_dict, pack["files"])}
     results = [
         _counted(files[found.file_id], found.state, found.counts, found.error)
-        for found in pipeline.load(list(files.values()), run_id=run_id, force=force)
+        for found in pipeline.load(list(files.values()), run_id=run_id, intent="force" if force else "new")
     ]
     tables.log_table(log, count(len(results), "file"), results[: tables.NAMED_AT_MOST])
     return results

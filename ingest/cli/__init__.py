@@ -9,12 +9,12 @@ import sys
 
 import click
 
-from ingest.cli import asking, demo, judging, keeping, loading
+from ingest.cli import asking, demo, judging, keeping, loading, mending
 from ingest.cli.base import cli
 from ingest.cli.output import say
 from ingest.errors import IngestError
 
-__all__ = ["asking", "cli", "demo", "judging", "keeping", "loading", "main"]  # each module adds its commands
+__all__ = ["asking", "cli", "demo", "judging", "keeping", "loading", "main", "mending"]  # each module adds its commands
 
 
 def main() -> None:

@@ -51,7 +51,7 @@ def failures(file_id: str, lines: bool, as_json: bool) -> None:
 
     FILE_ID: an id, the beginning of one, or an s3:// URI.
     """
-    from ingest.report import failed_line
+    from ingest.report import failed_line, line_to_mend
 
     with opened_pipeline() as pipeline:
         file = pipeline.warehouse.find_file(file_id)
@@ -60,7 +60,7 @@ def failures(file_id: str, lines: bool, as_json: bool) -> None:
                 cut = 0
                 for row in found:
                     if row["mendable"]:
-                        sys.stdout.buffer.write(b"%d%b\t%b\n" % (row["line"], row["item"].encode(), row["raw"]))
+                        sys.stdout.buffer.write(line_to_mend(row))
                     cut += not row["mendable"]
                 if cut:
                     say(f"{count(cut, 'more failed line')}, too long to keep whole: mend the file itself.")

@@ -10,7 +10,8 @@ from ingest.cli.output import count, places, progress, say, write_json, write_ta
 from ingest.errors import IngestError
 
 if TYPE_CHECKING:
-    from ingest.ports import FileResult
+    from ingest.core.source import SourceFile
+    from ingest.ports import FileResult, Intent
 
 _NUMBERS = {  # of a file, as a table shows them: those that are 0 everywhere are left out
     "lines": "lines", "records": "records", "sets": "sets", "aliases": "aliases", "failed": "failed",
@@ -32,15 +33,24 @@ def load(
 
     PATH: a file, a folder, s3://bucket/key, or s3://bucket/prefix/ for all below it.
     """
+    from ingest.pipeline import split_address
+
     with opened_pipeline() as pipeline:
-        files = [file for path in paths for file in pipeline.locate(path, source, format)]
+        found: dict[Intent, list[SourceFile]] = {"force": [], "again": [], "new": []}
+        order: list[str] = []
+        for path in paths:
+            files = pipeline.locate(path, source, format)
+            order += (file.file_id for file in files)
+            is_named = [file.key for file in files] == [split_address(path)[1]]  # and not all that lies below
+            found["force" if force else "again" if is_named else "new"] += files
         results: list[FileResult] = []
-        with progress("loading", sum(file.size_bytes for file in files)) as moved:
-            for pack in pipeline.pack(files):
-                if dry_run:
-                    results += pipeline.would_load(pack, force=force, progress=moved)
-                else:
-                    results += pipeline.load(pack, force=force, progress=moved)
+        with progress("loading", sum(file.size_bytes for files in found.values() for file in files)) as moved:
+            for intent, files in found.items():
+                for pack in pipeline.pack(files):
+                    take = pipeline.would_load if dry_run else pipeline.load
+                    results += take(pack, intent=intent, progress=moved)
+    place_of = {file_id: place for place, file_id in enumerate(order)}
+    results.sort(key=lambda result: place_of[result.file_id])
     code = tell_files(results, as_json, "would be loaded" if dry_run else "loaded")
     # Somebody named it, so it is missed; an object that vanished under a poll left nothing to load.
     return 2 if any(result.state == "gone" for result in results) else code

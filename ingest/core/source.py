@@ -1,5 +1,6 @@
 """A source file: one version of one object, and the names that follow from it."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
@@ -28,6 +29,7 @@ class SourceFile:
     storage_class: str = "STANDARD"
     source: str = ONE_OFF
     format: str = "kissmetrics"
+    mends: str | None = None  # of a redrive: the key of the file whose lines it mends, in whose places they stand
 
     @property
     def file_id(self) -> str:
@@ -48,7 +50,7 @@ class SourceFile:
     @property
     def position(self) -> str:
         """What the positions of its rows begin with: sorts as text by arrival, then by key in natural order."""
-        return f"{self.received_at:017d}|{natural(self.key)}|"
+        return f"{self.received_at:017d}|{natural(self.mends or self.key)}|"
 
     def for_source(self, source: str, format: str) -> Self:
         """The same object as met through another source."""
@@ -57,6 +59,14 @@ class SourceFile:
     def to_dict(self) -> dict[str, object]:
         """Plain values that JSON keeps: what XCom carries."""
         return asdict(self) | {"last_modified": self.last_modified.isoformat()}
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> Self:
+        """The source file of a ledger row."""
+        names = (
+            "bucket", "key", "etag", "last_modified", "size_bytes", "version_id", "source", "format",
+        )  # fmt: skip
+        return cls(**{name: row[name] for name in names})
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:

@@ -39,6 +39,7 @@ CREATE TABLE ledger (
     replaced_by   VARCHAR,
     redrive_of    VARCHAR,
     archived_to   VARCHAR,
+    deleted_at    TIMESTAMPTZ,          -- when the object was taken out of the landing
     error         VARCHAR,
     position      VARCHAR NOT NULL      -- what the positions of its rows begin with
 );
@@ -86,6 +87,12 @@ CREATE TABLE history (
     "by"    VARCHAR,
     reason  VARCHAR,
     run_id  VARCHAR
+);
+
+-- Sources whose landing was looked at: what was there before is told apart from what came since.
+CREATE TABLE polled_sources (
+    source          VARCHAR PRIMARY KEY,
+    first_polled_at TIMESTAMPTZ NOT NULL
 );
 
 -- Every key that an alias joins to another, and the smallest key of its component. Keys without a row stand alone.

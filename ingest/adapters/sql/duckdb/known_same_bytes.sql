@@ -1,6 +1,18 @@
--- known_same_bytes.sql: loaded files with the bytes of files about to be loaded.
--- in: candidates (Arrow: file_id, source, bucket, key, sha256).   out: file_id of the candidate, the one loaded, its key.
-SELECT c.file_id, l.file_id AS loaded_file_id, l.bucket = c.bucket AND l.key = c.key AS same_key
+-- known_same_bytes.sql: of files about to be loaded, what the ledger has of their keys and of their bytes.
+-- in: candidates (Arrow: file_id, source, bucket, key, sha256).
+-- out: file_id of the candidate; file_id, file_no and state of the other; whether it has the same key, the same bytes.
+WITH dealt_with AS (
+    SELECT file_id, file_no, source, bucket, key, sha256, state
+    FROM ledger
+    WHERE redrive_of IS NULL AND state IN ('loaded', 'rejected', 'held', 'duplicate', 'replaced')
+)
+SELECT c.file_id, l.file_id AS other, l.file_no, l.state, TRUE AS same_key, l.sha256 = c.sha256 AS same_bytes
 FROM candidates AS c
-JOIN ledger AS l ON l.sha256 = c.sha256 AND l.source = c.source AND l.state = 'loaded' AND l.file_id <> c.file_id
-ORDER BY l.file_no
+JOIN dealt_with AS l USING (bucket, key)
+WHERE l.file_id <> c.file_id
+UNION ALL
+SELECT c.file_id, l.file_id, l.file_no, l.state, FALSE, TRUE
+FROM candidates AS c
+JOIN dealt_with AS l USING (sha256, source)
+WHERE l.state = 'loaded' AND NOT (l.bucket = c.bucket AND l.key = c.key)
+ORDER BY file_no

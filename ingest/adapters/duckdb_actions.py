@@ -1,0 +1,154 @@
+"""What is done to files that were dealt with: each action one transaction, with its lines in `history`."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pyarrow as pa
+
+from ingest.adapters.duckdb import statement
+from ingest.adapters.duckdb_rows import Rows
+from ingest.core.source import SourceFile
+from ingest.errors import TransientError
+from ingest.ports import ActionResult, Note
+
+if TYPE_CHECKING:
+    from ingest.adapters.duckdb import DuckDBWarehouse
+
+_PER_ENTERING = 10_000  # files at once
+
+
+@contextmanager
+def _session(warehouse: "DuckDBWarehouse") -> Iterator[tuple[Rows, datetime]]:
+    try:
+        with warehouse.writing() as connection:
+            yield Rows(connection, warehouse.ignored_identities), datetime.now(UTC)
+    except duckdb.Error as error:
+        raise TransientError(f"{warehouse.name} could not be written (is the disk full?): {error}") from error
+
+
+def undo(warehouse: "DuckDBWarehouse", file_ids: Sequence[str], note: Note) -> list[ActionResult]:
+    """See `ingest.ports.Warehouse.undo`."""
+    results = []
+    with _session(warehouse) as (rows, now):
+        for file_id in dict.fromkeys(file_ids):
+            (row,) = _ledger_rows(rows, [file_id]).values()  # one by one: it may have gone along with another
+            if row["state"] not in ("loaded", "rejected"):
+                results.append(_refused(row, f"It is {row['state']}: nothing of it is in the warehouse."))
+                continue
+            redrives = rows.take_away_redrives(file_id)
+            rows.take_away(row["file_no"])
+            if row["redrive_of"]:  # its lines are open again
+                rows.connection.execute(
+                    "UPDATE failed_line_rows SET redriven_at = NULL, redriven_by = NULL WHERE redriven_by = $file_id",
+                    {"file_id": file_id},
+                )
+            rows.set_state([file_id, *redrives], "undone")
+            rows.remember("undo", [file_id, *redrives], note, now)
+            copies = rows.fetch(
+                "SELECT file_id FROM ledger WHERE duplicate_of = $id AND state = 'duplicate'", {"id": file_id}
+            )
+            results.append(
+                _done(row, "undone", redrives=tuple(redrives), duplicates=tuple(copy["file_id"] for copy in copies))
+            )
+    return results
+
+
+def ignore(
+    warehouse: "DuckDBWarehouse", file_ids: Sequence[str], new: Sequence[SourceFile], note: Note
+) -> list[ActionResult]:
+    """See `ingest.ports.Warehouse.ignore`."""
+    with _session(warehouse) as (rows, now):
+        known = _ledger_rows(rows, [*file_ids, *(file.file_id for file in new)])
+        results = []
+        for row in known.values():
+            if row["state"] in ("loaded", "ignored"):
+                results.append(_refused(row, f"It is {row['state']}{': undo it first' * (row['state'] == 'loaded')}."))
+            else:
+                results.append(_done(row, "ignored"))
+        taken = [result.file_id for result in results if result.error is None]
+        rows.set_state(taken, "ignored")
+        unknown = [file for file in new if file.file_id not in known]
+        _enter_ignored(rows, unknown, now)
+        results += [ActionResult(f.file_id, f.bucket, f.key, "pending", "ignored") for f in unknown]
+        rows.remember("ignore", [*taken, *(file.file_id for file in unknown)], note, now)
+    return results
+
+
+def first_poll(warehouse: "DuckDBWarehouse", source: str, there: Iterable[SourceFile], now: datetime) -> int:
+    """See `ingest.ports.Warehouse.first_poll`."""
+    sql = "SELECT 1 FROM polled_sources WHERE source = $source"
+    with warehouse.reading() as connection:
+        if connection.execute(sql, {"source": source}).fetchall():
+            return 0
+    files = list(there)
+    with _session(warehouse) as (rows, _):
+        if rows.fetch(sql, {"source": source}):  # somebody was quicker
+            return 0
+        rows.connection.execute("INSERT INTO polled_sources VALUES ($source, $now)", {"source": source, "now": now})
+        known = _ledger_rows(rows, [file.file_id for file in files])
+        unknown = [file for file in files if file.file_id not in known]
+        _enter_ignored(rows, unknown, now)
+        note = Note("ingest", 'It was there at the first poll, and existing_files is "skip".')
+        rows.remember("ignore", [file.file_id for file in unknown], note, now)
+    return len(unknown)
+
+
+def retry(warehouse: "DuckDBWarehouse", file_ids: Sequence[str], note: Note) -> list[ActionResult]:
+    """See `ingest.ports.Warehouse.retry`."""
+    results = []
+    with _session(warehouse) as (rows, now):
+        for row in _ledger_rows(rows, file_ids).values():
+            if row["state"] != "retrying":
+                results.append(_refused(row, f"It is {row['state']}: it does not wait for another attempt."))
+                continue
+            sql = "UPDATE ledger SET next_try_at = $now WHERE file_id = $file_id"
+            rows.connection.execute(sql, {"now": now, "file_id": row["file_id"]})
+            rows.remember("retry", [row["file_id"]], note, now)
+            results.append(_done(row, "retrying"))
+    return results
+
+
+def mark(
+    warehouse: "DuckDBWarehouse", file_id: str, note: Note, archived_to: str | None, deleted_at: datetime | None
+) -> None:
+    """See `ingest.ports.Warehouse.mark`."""
+    with _session(warehouse) as (rows, now):
+        told: dict[str, object] = {"archived_to": archived_to, "deleted_at": deleted_at}
+        for column, action in (("archived_to", "archived"), ("deleted_at", "deleted")):
+            if told[column] is not None:
+                rows.connection.execute(
+                    f"UPDATE ledger SET {column} = $value WHERE file_id = $file_id",
+                    {"value": told[column], "file_id": file_id},
+                )
+                rows.remember(action, [file_id], note, now)
+
+
+def _ledger_rows(rows: Rows, file_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The ledger rows of these files, in the order given."""
+    asked = pa.table({"file_id": pa.array(file_ids, pa.string())})
+    with rows.table("asked", asked):
+        found = {row["file_id"]: row for row in rows.fetch("SELECT * FROM ledger SEMI JOIN asked USING (file_id)", {})}
+    return {file_id: found[file_id] for file_id in dict.fromkeys(file_ids) if file_id in found}
+
+
+def _enter_ignored(rows: Rows, files: Sequence[SourceFile], now: datetime) -> None:
+    columns = ("file_id", "source", "bucket", "key", "etag", "version_id", "last_modified", "size_bytes", "format")
+    for some in range(0, len(files), _PER_ENTERING):
+        entries = [
+            {name: getattr(file, name) for name in (*columns, "position")}
+            | {"people_space": file.format, "state": "ignored", "loaded_at": now}
+            for file in files[some : some + _PER_ENTERING]
+        ]
+        with rows.table("ignored", pa.Table.from_pylist(entries)):
+            rows.connection.execute(statement("enter_ignored"))
+
+
+def _done(row: Mapping[str, Any], state: Any, **more: Any) -> ActionResult:
+    return ActionResult(row["file_id"], row["bucket"], row["key"], row["state"], state, **more)
+
+
+def _refused(row: Mapping[str, Any], why: str) -> ActionResult:
+    return ActionResult(row["file_id"], row["bucket"], row["key"], row["state"], row["state"], error=why)

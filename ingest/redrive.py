@@ -1,0 +1,210 @@
+"""Failed lines, mended, on their way back: a source file of its own whose lines stand where the original's stood.
+
+In:     a file with failed lines, and the mended ones as LINE[/ITEM]<TAB>text; without them the kept lines are judged
+        again under today's rules.
+Out:    one loaded redrive that holds what is right now. What is still wrong stays open in the original, and only there.
+Of a rejected file nothing was loaded, so the whole of it is judged, with the mended lines in their places.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from typing import Any
+from uuid import uuid4
+
+from pyarrow import parquet
+
+from ingest.core.formats import open_format
+from ingest.core.source import SourceFile
+from ingest.errors import IngestError, StaleRedrive, TransientError
+from ingest.pipeline import Pipeline
+from ingest.ports import FileResult, Note, Redrive, Staging
+from ingest.reading import Block, decompressed
+from ingest.staging import stage, staging_folder
+
+Place = tuple[int, str]  # (line, item)
+
+_SHAPE = re.compile(rb"([0-9]{1,15})(/[^\t\r\n]*)?\t(.*)", re.DOTALL)
+_TOLD_AT_MOST = 10
+_ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a redrive."""
+
+    of: str  # file_id of the original
+    result: FileResult | None  # of the redrive; None: no line of it could be loaded
+    refused: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # lines that are still wrong, as `failed_lines` has them
+    already: int = 0  # lines that were mended before
+    error: str | None = None  # why nothing was loaded
+
+
+def redrive(pipeline: Pipeline, reference: str, fixed: bytes | None, note: Note) -> Outcome:
+    """Judge failed lines of a file again, and load those that are right now.
+
+    Raises:
+        IngestError: no such file, none of its lines can be mended, or `fixed` is not in the shape.
+        TransientError: the warehouse did not answer. Nothing was written; safe to run again.
+    """
+    original = pipeline.warehouse.find_file(reference)
+    for _ in range(_ATTEMPTS):
+        if original["state"] not in ("loaded", "rejected"):
+            raise IngestError(
+                f"{original['key']} is {original['state']}: only lines of loaded and rejected files can be mended."
+            )
+        attempt = _Attempt(pipeline, original, note)
+        try:
+            return attempt.run(fixed)
+        except StaleRedrive:
+            original = pipeline.warehouse.find_file(original["file_id"])
+    raise TransientError(f"The failed lines of {original['key']} keep changing: others mend them too. Run again.")
+
+
+def parse_fixed(fixed: bytes) -> dict[Place, bytes]:
+    """Mended lines by their places; the last of two with one place counts.
+
+    Raises:
+        IngestError: a line is not in the shape.
+    """
+    mended: dict[Place, bytes] = {}
+    wrong: list[int] = []
+    for number, line in enumerate(fixed.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+        text = line.removesuffix(b"\r")
+        if not text.strip():
+            continue
+        if found := _SHAPE.fullmatch(text):
+            mended[int(found[1]), (found[2] or b"").decode(errors="replace")] = found[3]
+        else:
+            wrong.append(number)
+    if wrong:
+        shown = ", ".join(map(str, wrong[:_TOLD_AT_MOST])) + " …" * (len(wrong) > _TOLD_AT_MOST)
+        raise IngestError(
+            f"Mended lines begin with their number and a tab, as `ingest failures FILE_ID --lines` writes them:"
+            f" see line {shown} of what was sent."
+        )
+    return mended
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One try, against what is open now."""
+
+    pipeline: Pipeline
+    original: dict[str, Any]
+    note: Note
+
+    def run(self, fixed: bytes | None) -> Outcome:
+        open_lines: dict[Place, dict[str, Any]] = {}
+        mended_before: set[Place] = set()
+        with self.pipeline.warehouse.failed_lines(self.original["file_id"]) as rows:
+            for row in rows:
+                if row["redriven_by"]:
+                    mended_before.add((row["line"], row["item"]))
+                else:
+                    open_lines[row["line"], row["item"]] = row
+        if fixed is None:
+            wanted = {place: row["raw"] for place, row in open_lines.items() if row["mendable"]}
+        else:
+            wanted = parse_fixed(fixed)
+            if unknown := sorted(wanted.keys() - open_lines.keys() - mended_before):
+                shown = ", ".join(f"{line}{item}" for line, item in unknown[:_TOLD_AT_MOST])
+                raise IngestError(
+                    f"Of {self.original['key']} these lines did not fail, so they cannot be mended: {shown}."
+                )
+        already = len(wanted.keys() & mended_before)
+        wanted = {place: raw for place, raw in wanted.items() if place in open_lines}
+        whole = self.original["state"] == "rejected"
+        outcome = self._whole(wanted, open_lines) if whole else self._lines(wanted, open_lines)
+        return replace(outcome, already=already)
+
+    def _lines(self, wanted: Mapping[Place, bytes], open_lines: Mapping[Place, dict[str, Any]]) -> Outcome:
+        """Of a loaded file: the mended lines alone."""
+        file = SourceFile.of_row(self.original)
+        rules, format = self.pipeline.rules(file), open_format(file.format)
+        refused, blocks = [], []
+        accepted: dict[Place, bytes] = {}
+        for place, raw in sorted(wanted.items()):
+            items = format.judge(raw, rules) if raw.strip() else []
+            if failures := [failure for item in items for failure in item.failures]:
+                codes = list(dict.fromkeys(failure.code for failure in failures))
+                told = {"raw": raw, "codes": codes, "failures": [_told(failure) for failure in failures]}
+                refused.append(open_lines[place] | told)
+            elif items:
+                accepted[place] = raw
+                blocks.append(Block(place[0], open_lines[place]["byte_offset"], raw))
+        if not accepted:
+            return Outcome(self.original["file_id"], None, refused)
+        mending = self._mending(file, accepted)
+        with staging_folder(self.pipeline.settings.staging_folder) as folder:
+            staging = stage([mending], _unread, self.pipeline.rules, folder, processes=1, blocks_of=lambda _: blocks)
+            return Outcome(self.original["file_id"], self._load(staging, list(accepted)), refused)
+
+    def _whole(self, wanted: Mapping[Place, bytes], open_lines: Mapping[Place, dict[str, Any]]) -> Outcome:
+        """Of a rejected file: all of it, with the mended lines in place, if it is now within the limits."""
+        file = SourceFile.of_row(self.original)
+        pipeline = self.pipeline
+        by_line = {line: raw for (line, _), raw in wanted.items()}
+
+        def substituted(_: SourceFile) -> Iterator[bytes]:
+            content = decompressed(pipeline.store_of(file.source).read(file))
+            return _substituted(content, by_line, pipeline.settings.max_line_bytes)
+
+        mending = replace(self._mending(file, wanted), size_bytes=file.size_bytes)
+        with staging_folder(pipeline.settings.staging_folder) as folder:
+            processes = pipeline.settings.processes
+            staging = stage([mending], substituted, pipeline.rules, folder, processes=processes)
+            (staged,) = staging.files
+            pipeline.apply_policies(staged, "new")
+            refused = [row for path in staging.failed for row in parquet.read_table(path).to_pylist()]
+            if staged.outcome != "loaded":
+                return Outcome(self.original["file_id"], None, refused, error=staged.error)
+            wrong = {(row["line"], row["item"]) for row in refused}
+            staged.counts.lines -= len(refused)
+            staged.counts.items -= len(refused)
+            staged.counts.failed = 0
+            result = self._load(replace(staging, failed=[]), [place for place in open_lines if place not in wrong])
+            return Outcome(self.original["file_id"], result, refused)
+
+    def _mending(self, original: SourceFile, lines: Mapping[Place, bytes]) -> SourceFile:
+        """The source file that these lines are: the same lines of the same file are the same source file."""
+        text = b"".join(b"%d%b\t%b\n" % (line, item.encode(), raw) for (line, item), raw in sorted(lines.items()))
+        digest = sha256(original.file_id.encode() + text).hexdigest()
+        return replace(
+            original, key=f"{original.key}#{digest[:12]}", etag=digest, version_id=None, size_bytes=len(text),
+            mends=original.key,
+        )  # fmt: skip
+
+    def _load(self, staging: Staging, lines: list[Place]) -> FileResult:
+        (staged,) = staging.files
+        staged.redrive = Redrive(self.original["file_id"], lines)
+        staged.skip_same_bytes = False
+        (result,) = self.pipeline.warehouse.load(staging, uuid4().hex, self.note.run_id, intent="again", note=self.note)
+        return result
+
+
+def _told(failure: Any) -> dict[str, Any]:
+    return {"code": failure.code, "message": failure.message, "pointer": failure.pointer, "got": failure.got}
+
+
+def _unread(_: SourceFile) -> Iterator[bytes]:
+    raise AssertionError("its lines are given")
+
+
+def _substituted(content: Iterator[bytes], by_line: Mapping[int, bytes], max_line_bytes: int) -> Iterator[bytes]:
+    """The content with some lines in place of others. A line too long to be held passes by piece."""
+    number, rest = 1, b""
+    passing = False  # inside a long line that nothing takes the place of
+    for piece in content:
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            yield (line if passing else by_line.get(number, line)) + b"\n"
+            number, passing = number + 1, False
+        if len(rest) > 2 * max_line_bytes and number not in by_line:
+            yield rest
+            rest, passing = b"", True
+    if rest or number in by_line:
+        yield rest if passing else by_line.get(number, rest)
