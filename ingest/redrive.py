@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import Any
 from uuid import uuid4
 
+import orjson
 from pyarrow import parquet
 
 from ingest.core.formats import open_format
@@ -131,7 +132,7 @@ class _Attempt:
             items = format.judge(raw, rules) if raw.strip() else []
             if failures := [failure for item in items for failure in item.failures]:
                 codes = list(dict.fromkeys(failure.code for failure in failures))
-                told = {"raw": raw, "codes": codes, "failures": [_told(failure) for failure in failures]}
+                told = {"raw": raw, "codes": codes, "failures": orjson.dumps(failures).decode()}
                 refused.append(open_lines[place] | told)
             elif items:
                 accepted[place] = raw
@@ -184,10 +185,6 @@ class _Attempt:
         staged.skip_same_bytes = False
         (result,) = self.pipeline.warehouse.load(staging, uuid4().hex, self.note.run_id, intent="again", note=self.note)
         return result
-
-
-def _told(failure: Any) -> dict[str, Any]:
-    return {"code": failure.code, "message": failure.message, "pointer": failure.pointer, "got": failure.got}
 
 
 def _unread(_: SourceFile) -> Iterator[bytes]:

@@ -1,5 +1,6 @@
 """What the commands share: the group that they belong to, options, the pipeline, and how files are shown."""
 
+import getpass
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,14 @@ SHORT_ID = 8  # of a file's id: a beginning that is unique will do wherever one 
 @click.version_option(__version__, prog_name="ingest")
 def cli() -> None:
     """Load files of events from S3 into a warehouse, each exactly once."""
+
+
+def user() -> str:
+    """Who is asking, for the history of files."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name, as in containers
+        return "unknown"
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ingest.cli.base import SHORT_ID, cli, format_option, json_option, opened_pipeline, source_option
+from ingest.cli.base import SHORT_ID, cli, format_option, json_option, opened_pipeline, source_option, user
 from ingest.cli.output import count, places, progress, say, write_json, write_table
 from ingest.errors import IngestError
 
@@ -34,6 +34,7 @@ def load(
     PATH: a file, a folder, s3://bucket/key, or s3://bucket/prefix/ for all below it.
     """
     from ingest.pipeline import split_address
+    from ingest.ports import Note
 
     with opened_pipeline() as pipeline:
         found: dict[Intent, list[SourceFile]] = {"force": [], "again": [], "new": []}
@@ -47,8 +48,10 @@ def load(
         with progress("loading", sum(file.size_bytes for files in found.values() for file in files)) as moved:
             for intent, files in found.items():
                 for pack in pipeline.pack(files):
-                    take = pipeline.would_load if dry_run else pipeline.load
-                    results += take(pack, intent=intent, progress=moved)
+                    if dry_run:
+                        results += pipeline.would_load(pack, intent=intent, progress=moved)
+                    else:
+                        results += pipeline.load(pack, intent=intent, note=Note(user()), progress=moved)
     place_of = {file_id: place for place, file_id in enumerate(order)}
     results.sort(key=lambda result: place_of[result.file_id])
     code = tell_files(results, as_json, "would be loaded" if dry_run else "loaded")

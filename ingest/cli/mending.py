@@ -1,6 +1,5 @@
 """Commands on files that were dealt with: `redrive`, `undo`, `release`, `ignore`."""
 
-import getpass
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ingest.cli.base import SHORT_ID, cli, json_option, opened_pipeline, show_failures
+from ingest.cli.base import SHORT_ID, cli, json_option, opened_pipeline, show_failures, user
 from ingest.cli.output import count, say, visible, write_json, write_table
 from ingest.errors import IngestError
 
@@ -17,13 +16,6 @@ if TYPE_CHECKING:
     from ingest.actions import Action
 
 reason_option = click.option("--reason", default="", help="Why; kept in the history of the file.")
-
-
-def _by() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name, as in containers
-        return "unknown"
 
 
 @cli.command()
@@ -46,7 +38,7 @@ def redrive(file_id: str, fixed: str | None, reason: str, as_json: bool) -> int:
     except OSError as error:
         raise IngestError(f"{fixed} cannot be read: {error.strerror}.") from error
     with opened_pipeline() as pipeline:
-        outcome = send_again(pipeline, file_id, text, Note(_by(), reason))
+        outcome = send_again(pipeline, file_id, text, Note(user(), reason))
         original = pipeline.warehouse.find_file(outcome.of)
     refused = [failed_line(row) for row in outcome.refused]
     if as_json:
@@ -87,7 +79,7 @@ def _action(action: "Action", does: str) -> Callable[..., Any]:
             if dry_run:
                 results = actions.would(action, rows, new)
             else:
-                results = actions.act(pipeline, action, rows, new, Note(_by(), reason))
+                results = actions.act(pipeline, action, rows, new, Note(user(), reason))
         if as_json:
             write_json({"files": [asdict(result) for result in results]})
         else:
