@@ -7,15 +7,13 @@ leaves its line in `history`.
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from ingest.core.source import SourceFile
+from ingest.core.states import Action
 from ingest.errors import ConfigError, IngestError
 from ingest.pipeline import Pipeline, split_address
 from ingest.ports import ActionResult, FileResult, Intent, Note, State
-
-Action = Literal["undo", "force", "release", "ignore", "retry"]
-ACTIONS: Final[tuple[Action, ...]] = ("undo", "force", "release", "ignore", "retry")
 
 # The states that an action takes on; of others it says why not.
 TAKES: Final[Mapping[Action, tuple[State, ...]]] = {

@@ -244,8 +244,8 @@ class Warehouse(Protocol):
     def untidied(self, source: str) -> list[dict[str, Any]]:
         """Ledger rows of loaded files and copies whose objects are still in the landing, with `open_failures` each."""
 
-    def history(self, file_id: str) -> list[dict[str, Any]]:
-        """What was done to a file, in order."""
+    def history(self, file_id: str | None = None, run_id: str | None = None) -> list[dict[str, Any]]:
+        """What was done to a file, or in a run, in order."""
 
     def files(self, where: Mapping[str, object], limit: int | None = None) -> list[dict[str, Any]]:
         """Ledger rows, newest first; `where` holds columns and values, ANDed."""

@@ -121,10 +121,10 @@ class DuckDBWarehouse:
         with self.reading() as connection:
             return _rows(connection, statement("untidied"), {"source": source})
 
-    def history(self, file_id: str) -> list[dict[str, Any]]:
+    def history(self, file_id: str | None = None, run_id: str | None = None) -> list[dict[str, Any]]:
         with self.reading() as connection:
-            sql = 'SELECT * FROM history WHERE file_id = $file_id ORDER BY "at"'
-            return _rows(connection, sql, {"file_id": file_id})
+            sql = 'SELECT * FROM history WHERE file_id = $file_id OR run_id = $run_id ORDER BY "at"'
+            return _rows(connection, sql, {"file_id": file_id, "run_id": run_id})
 
     def files(self, where: Mapping[str, object], limit: int | None = None) -> list[dict[str, Any]]:
         conditions = [f"{_column(name)} = ${name}" for name in where] or ["TRUE"]

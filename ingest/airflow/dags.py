@@ -1,4 +1,4 @@
-"""The DAGs: one for each source, one for a person's own files, one that looks for what was missed.
+"""The DAGs: one for each source, for a person's own files, for actions on files, and to look for what was missed.
 
     discover ─► load (a task for each pack) ─┬─► announcements ─► announce (a task for each hundred)
                                              └─► verdict
@@ -16,7 +16,7 @@ from typing import Any, Final
 from airflow.sdk import DAG, Asset, AssetAlias, Param, dag, get_current_context, task
 from airflow.sdk.definitions.context import get_parsing_context
 
-from ingest.airflow import texts
+from ingest.airflow import action, texts
 from ingest.airflow.one_off import AUTO, PASTED_AT_MOST
 from ingest.core.formats import FORMATS
 from ingest.core.source import ONE_OFF
@@ -24,6 +24,8 @@ from ingest.errors import ConfigError
 from ingest.settings import Settings, Source, load_settings
 
 ONE_OFF_DAG: Final = "ingest_one_off"
+ACTION: Final = "action"
+ACTION_DAG: Final = f"ingest_{ACTION}"
 RECONCILE_DAG: Final = "ingest_reconcile"
 CONFIG_ERRORS_DAG: Final = "landfall_config_errors"  # no source's DAG can have this name
 START: Final = datetime(2025, 1, 1, tzinfo=UTC)
@@ -60,7 +62,11 @@ def build_dags() -> dict[str, DAG]:
         makers: dict[str, Callable[[], DAG]] = {}
     else:
         makers = {f"ingest_{source.name}": _maker(source, settings) for source in settings.sources.values()}
-        makers |= {ONE_OFF_DAG: lambda: one_off_dag(settings), RECONCILE_DAG: reconcile_dag}
+        makers |= {
+            ONE_OFF_DAG: lambda: one_off_dag(settings),
+            ACTION_DAG: lambda: action_dag(settings),
+            RECONCILE_DAG: reconcile_dag,
+        }
 
     wanted = get_parsing_context().dag_id
     made: dict[str, DAG] = {}
@@ -166,6 +172,59 @@ def one_off_dag(settings: Settings) -> DAG:
         packs >> choose() >> [loaded, checked]
         _announce(ONE_OFF, loaded)
         [loaded, checked] >> _verdict(packs, skippable=False)
+
+    return build()
+
+
+def action_dag(settings: Settings) -> DAG:
+    """`ingest_action`: what a person does to files that were dealt with."""
+
+    @dag(
+        dag_id=ACTION_DAG,
+        schedule=None,
+        tags=["landfall"],
+        description="Undo, force, release, ignore, retry or redrive files",
+        doc_md=texts.ACTION_DOC,
+        params=action.params(sorted(settings.sources)),
+        **COMMON | {"max_active_runs": 4},
+    )
+    def build() -> None:
+        @task
+        def act() -> Results:
+            """Do it, and say what became of each file."""
+            from airflow.sdk.exceptions import AirflowFailException
+
+            from ingest.airflow import steps
+            from ingest.airflow.world import open_world
+            from ingest.errors import IngestError, TransientError
+            from ingest.ports import Note
+
+            context = get_current_context()
+            try:
+                with open_world() as pipeline:
+                    request = action.Request.from_params(context["params"])
+                    by = getattr(context["dag_run"], "triggering_user_name", None) or "airflow"
+                    results = steps.act(pipeline, request, Note(by, request.reason, context["run_id"]))
+            except TransientError:
+                raise
+            except IngestError as error:  # nothing to wait for
+                raise AirflowFailException(str(error)) from error
+            return results
+
+        @task
+        def verdict(results: Results) -> None:
+            """Fail if a file is not as it was asked to be."""
+            from airflow.sdk.exceptions import AirflowFailException
+
+            from ingest.airflow.tables import named
+            from ingest.cli.output import count
+
+            if wrong := [f"{one['key']}: {one['error']}" for one in results if one["error"]]:
+                raise AirflowFailException(f"{count(len(wrong), 'file')} not as asked:\n{named(wrong)}")
+
+        results = act()
+        _announce(ACTION, results)
+        verdict(results)
 
     return build()
 
@@ -288,7 +347,7 @@ def _announce(source: str, loaded: Any) -> None:
 
         with open_world() as pipeline:
             run_id = get_current_context()["run_id"]
-            return steps.announcements(pipeline, run_id, None if source == ONE_OFF else source)
+            return steps.announcements(pipeline, run_id, None if source in (ONE_OFF, ACTION) else source)
 
     @task(outlets=[alias], inlets=[alias], map_index_template="{{ task.op_kwargs['batch'] | length }} files")
     def announce(batch: list[dict[str, Any]]) -> None:

@@ -10,15 +10,16 @@ from dataclasses import asdict
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from ingest.airflow import tables
+from ingest.airflow import action, tables
 from ingest.cli.output import count
 from ingest.core.schema import codes
 from ingest.core.source import LOCAL_BUCKET, SourceFile
-from ingest.ports import Counts
+from ingest.ports import Counts, Note
 from ingest.reconcile import reconcile as compare
 from ingest.report import check_report
 
 if TYPE_CHECKING:
+    from ingest.airflow.action import Request
     from ingest.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ ANNOUNCED_AT_ONCE: Final = (
     100  # events: each costs milliseconds, and Airflow answers a task within 5 seconds or not at all
 )
 NOT_LOADED: Final = ("retrying", "rejected")  # what turns a run red
+_TAKEN_AWAY: Final = {"undo": "undone", "replace": "replaced"}  # by what `history` calls it
 _EXPLAINED_AT_MOST = 1_000  # failed lines of one file that a log's table is made from
 
 Pack = dict[str, Any]  # {"name": what the task is called, "files": [SourceFile.to_dict(), …]}
@@ -81,22 +83,29 @@ def check(pipeline: "Pipeline", pack: Pack) -> list[Result]:
 
 
 def announcements(pipeline: "Pipeline", run_id: str, source: str | None) -> list[list[dict[str, Any]]]:
-    """What is to be told of the files that this run loaded: one `extra` a file, in batches, oldest first.
+    """What is to be told of what this run did: one `extra` a file, in batches, oldest first.
 
-    Read from the ledger, not from what the loading tasks returned, nor from the manifest: a task that died after its
-    commit returned nothing, and a run that was cleared has a new manifest, without the files that it loaded before.
+    Read from the warehouse, not from what the tasks returned, nor from the manifest: a task that died after its commit
+    returned nothing, and a run that was cleared has a new manifest, without the files that it loaded before.
     `source` tells apart the runs of scheduled DAGs that began in the same moment; None: a run that takes any.
     """
-    loaded = {"run_id": run_id, "state": "loaded"} | ({"source": source} if source else {})
+    loaded = pipeline.warehouse.files({"run_id": run_id, "state": "loaded"})
+    told = [(row, "redriven" if row["redrive_of"] else "loaded") for row in reversed(loaded)]
+    for entry in pipeline.warehouse.history(run_id=run_id):
+        if entry["action"] in _TAKEN_AWAY:
+            row = pipeline.warehouse.find_file(entry["file_id"])
+            if row["state"] == _TAKEN_AWAY[entry["action"]]:  # and was not loaded again since
+                told.append((row, row["state"]))
     extras = [
         {
             "source": row["source"],
             "file_id": row["file_id"],
-            "action": "loaded",
+            "action": action,
             "file": row["key"] if row["bucket"] == LOCAL_BUCKET else f"s3://{row['bucket']}/{row['key']}",
         }
         | {name: row[name] for name in ("lines", "records", "sets", "aliases", "failed", "repaired", "duplicates")}
-        for row in reversed(pipeline.warehouse.files(loaded))
+        for row, action in told
+        if source in (None, row["source"])
     ]
     return [extras[start : start + ANNOUNCED_AT_ONCE] for start in range(0, len(extras), ANNOUNCED_AT_ONCE)]
 
@@ -193,3 +202,10 @@ def _counted(file: SourceFile, state: str, counts: Counts, error: str | None) ->
         "format": file.format,
         "file_id": file.file_id,
     }
+
+
+def act(pipeline: "Pipeline", request: "Request", note: Note) -> list[dict[str, Any]]:
+    """Do what the form of `ingest_action` asks for; what became of each file."""
+    results = action.act(pipeline, request, note)
+    tables.log_table(log, f"{count(len(results), 'file')} after {request.action}", results[: tables.NAMED_AT_MOST])
+    return results

@@ -48,6 +48,22 @@ uploads and `allowed_buckets` of `ingest.toml` are read. The way is that of sche
 }
 """
 
+ACTION_DOC: Final = """
+### Undo, force, release, ignore, retry, redrive
+
+What a person does to files that were dealt with: trigger it and fill in the form. Each is one transaction, kept in the
+table `history` with who triggered the run, and why.
+
+| action | is for files that are | and then they are |
+| --- | --- | --- |
+| undo | loaded, rejected | undone: their rows are gone, and those of their redrives |
+| force | anything | loaded anew in the place of their rows, past all limits |
+| release | held | loaded, beside what is there |
+| ignore | retrying, held, rejected, a copy, undone, not loaded yet | never loaded |
+| retry | retrying | tried now |
+| redrive | loaded or rejected, with failed lines | joined by the lines that are right now |
+"""
+
 RECONCILE_DOC: Final = """
 ### Was anything missed?
 

@@ -13,7 +13,7 @@ from ingest.cli.output import count, say, visible, write_json, write_table
 from ingest.errors import IngestError
 
 if TYPE_CHECKING:
-    from ingest.actions import Action
+    from ingest.core.states import Action
 
 reason_option = click.option("--reason", default="", help="Why; kept in the history of the file.")
 

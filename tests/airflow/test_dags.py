@@ -1,6 +1,7 @@
 """The DAGs, run to their end against a real S3 server and a real warehouse."""
 
 import gzip
+import json
 from typing import Any
 
 import pytest
@@ -214,7 +215,9 @@ def test_wrong_settings_are_a_dag_and_the_sound_sources_stay(job: Job) -> None:
 
     dags = job.dags()
 
-    assert set(dags) == {"ingest_website", "ingest_one_off", "ingest_reconcile", "landfall_config_errors"}
+    assert set(dags) == {
+        "ingest_website", "ingest_one_off", "ingest_action", "ingest_reconcile", "landfall_config_errors",
+    }  # fmt: skip
     shown = dags["landfall_config_errors"].doc_md
     assert "Bad Name" in shown
     assert "ingest_shop" in shown
@@ -255,3 +258,34 @@ def test_a_cleared_run_tells_what_it_loaded_before(job: Job) -> None:
     assert [[extra["file"].rpartition("/")[2] for extra in batch] for batch in batches] == [["1.json"]]
     assert others == []
     assert told["not_loaded"] == []
+
+
+def test_actions_and_what_is_told_of_them(job: Job) -> None:
+    from ingest.airflow import steps
+
+    job.put("1.json", ANN, "not json")
+    job.run()
+    (row,) = job.ledger()
+
+    mended = json.dumps(ANN | {"_n": "mended"})
+    redriven = job.run("ingest_action", action="redrive", files=[row["file_id"]], lines=f"2\t{mended}", reason="typo")
+    assert (redriven.state, job.count("events")) == ("success", 2)
+    undone = job.run("ingest_action", action="undo", files=[f"s3://{row['bucket']}/{row['key']}"])
+    assert (undone.state, job.count("events")) == ("success", 0)
+    again = job.run("ingest_action", action="force", source="website")
+    assert (again.state, job.states()["1.json"]) == ("success", "loaded")
+    wrong = job.run("ingest_action", action="retry", files=[row["file_id"][:12]])
+    assert (wrong.tasks["verdict"], wrong.state) == ("failed", "failed")
+    assert job.run("ingest_action", action="undo").state == "failed"
+
+    def told(run_id: str) -> list[str]:
+        batches = job.ask(lambda pipeline: steps.announcements(pipeline, run_id, None))
+        return [extra["action"] for batch in batches for extra in batch]
+
+    assert told(redriven.run_id) == []  # undone since: what is told is what is so
+    assert told(undone.run_id) == ["undone"]  # of the redrive; the file itself was loaded again
+    assert told(again.run_id) == ["loaded"]
+    history = job.ask(lambda pipeline: pipeline.warehouse.history(row["file_id"]))
+    assert [(entry["action"], entry["reason"]) for entry in history] == [
+        ("redrive", "typo"), ("undo", None), ("force", None),
+    ]  # fmt: skip

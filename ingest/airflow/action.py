@@ -1,0 +1,115 @@
+"""The DAG `ingest_action`: what a person does to files that were dealt with, with Airflow's permissions, log and audit.
+
+    act ─┬─► announcements ─► announce
+         └─► verdict
+
+One run is one action. Mended lines come as text in the form; the history keeps who triggered the run, and why.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow.sdk import Param
+
+from ingest.airflow.one_off import PASTED_AT_MOST
+from ingest.core.states import ACTIONS
+from ingest.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ingest.pipeline import Pipeline
+    from ingest.ports import Note
+
+REDRIVE: Final = "redrive"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """The form, read."""
+
+    action: str
+    files: tuple[str, ...] = ()
+    source: str | None = None
+    since: str | None = None
+    lines: str | None = None
+    reason: str = ""
+
+    @classmethod
+    def from_params(cls, params: Mapping[str, Any]) -> "Request":
+        """Read the form's values. Raises ConfigError, a sentence for each thing that is wrong."""
+        files = tuple(name for line in params["files"] or [] if (name := line.strip()))
+        request = cls(
+            action=params["action"], files=files, source=params["source"] or None, since=params["since"] or None,
+            lines=params["lines"] or None, reason=params["reason"] or "",
+        )  # fmt: skip
+        problems = []
+        if request.action == REDRIVE and len(files) != 1:
+            problems.append("Mended lines belong to one file: name it.")
+        if request.lines and request.action != REDRIVE:
+            problems.append("Mended lines are for redrive only.")
+        if problems:
+            raise ConfigError(*problems)
+        return request
+
+
+def act(pipeline: "Pipeline", request: Request, note: "Note") -> list[dict[str, Any]]:
+    """Do what the form asks for: what became of each file, `error` set where it is not as asked.
+
+    Raises:
+        IngestError: no such file, or nothing was named.
+        TransientError: the warehouse did not answer; safe to run again.
+    """
+    from ingest import actions
+
+    if request.action == REDRIVE:
+        return [_redrive(pipeline, request, note)]
+    action = next(known for known in ACTIONS if known == request.action)
+    rows, new = actions.chosen(pipeline, request.files, action, request.source, request.since)
+    results = actions.act(pipeline, action, rows, new, note)
+    return [asdict(result) | {"error": result.error if actions.failed(action, result) else None} for result in results]
+
+
+def _redrive(pipeline: "Pipeline", request: Request, note: "Note") -> dict[str, Any]:
+    from ingest.redrive import redrive
+
+    fixed = None if request.lines is None else request.lines.encode("utf-8", "surrogatepass")
+    outcome = redrive(pipeline, request.files[0], fixed, note)
+    original = pipeline.warehouse.find_file(outcome.of)
+    wrong = f"{len(outcome.refused)} lines are still wrong and stay open." if outcome.refused else None
+    return {
+        "file_id": outcome.of, "bucket": original["bucket"], "key": original["key"], "before": original["state"],
+        "state": original["state"], "redrive": outcome.result.file_id if outcome.result else None,
+        "error": outcome.error or wrong,
+    }  # fmt: skip
+
+
+def params(sources: Sequence[str]) -> dict[str, Param]:
+    """The form. Every field explains itself."""
+    return {
+        "action": Param(
+            "undo", type="string", enum=[*ACTIONS, REDRIVE], title="What to do",
+            values_display={
+                "undo": "Undo: take a file's rows away", "force": "Force: load anew, in the place of its rows",
+                "release": "Release: load what is held", "ignore": "Ignore: never load it",
+                "retry": "Retry: try again now", REDRIVE: "Redrive: load failed lines that are right now",
+            },
+        ),
+        "files": Param(
+            None, type=["null", "array"], items={"type": "string"}, title="Files",
+            description="One a line: the id of a file, its unique beginning, or s3://bucket/key.",
+        ),
+        "source": Param(
+            None, type=["null", "string"], enum=[None, "one_off", *sources], title="Or all files of a source",
+            description="Those in a state that the action takes on.",
+        ),
+        "since": Param(
+            None, type=["null", "string"], title="Since",
+            description="With a source: dealt with since then: 2026-11-01, or 7d.",
+        ),
+        "lines": Param(
+            None, type=["null", "string"], format="multiline", maxLength=PASTED_AT_MOST, title="Mended lines",
+            description="For redrive: LINE, a tab, the text, as `ingest failures FILE_ID --lines` gives them."
+            " Empty: the kept lines are judged again.",
+        ),
+        "reason": Param(None, type=["null", "string"], title="Why", description="Kept in the history of the file."),
+    }  # fmt: skip
