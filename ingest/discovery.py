@@ -27,7 +27,8 @@ def verdict(source: Source, key: str, own: Iterable[str] = ()) -> Literal["taken
     below = key.removeprefix(source.prefix).lstrip("/")
     if key.endswith("/") or below.startswith(COMPLETED_IMPORTS):
         return "own"
-    if key.startswith((COMPLETED_IMPORTS, *filter(None, (source.archive_prefix, source.report_prefix, *own)))):
+    ours = (source.within(source.archive_prefix), source.within(source.report_prefix), *own)
+    if key.startswith((COMPLETED_IMPORTS, *filter(None, ours))):
         return "own"
     if source.pattern is None:
         return "taken" if _DEFAULT.search(key) else "ignored"

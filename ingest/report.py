@@ -21,6 +21,10 @@ from ingest.ports import COUNTED, FileResult, Staging
 
 _PREVIEW = ("line", "item", "kind", "people_space", "person", "occurred_at", "event", "alias", "properties")
 _PREVIEW_ROWS = 10
+_REPORTED = (
+    "file_id", "source", "bucket", "key", "version_id", "etag", "size_bytes", "sha256", "format", "state", "error",
+    "load_id", "loaded_at", *COUNTED,
+)  # fmt: skip
 
 
 def check_report(staging: Staging) -> dict[str, Any]:
@@ -87,9 +91,33 @@ def raw_text(raw: bytes) -> dict[str, str]:
 
 def by_code(format: str, failed: Iterable[Mapping[str, Any]]) -> list[tuple[str, int, Meaning]]:
     """(code, lines that have it, meaning) of failed lines, the most frequent first."""
-    counted = Counter(code for line in failed for code in line["codes"])
+    return _explained(format, Counter(code for line in failed for code in line["codes"]))
+
+
+def _explained(format: str, counted: Counter[str]) -> list[tuple[str, int, Meaning]]:
     known = codes(format)
     return [(code, count, known.get(code, Meaning("", ""))) for code, count in counted.most_common()]
+
+
+def file_report(row: Mapping[str, Any], failed: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
+    """The report of a file with failures (schemas/report.schema.json), in pieces: its ledger row and failed lines."""
+    told = plain({name: row[name] for name in _REPORTED} | {"warnings": row["warnings"] or "{}"}, {"warnings"})
+    yield orjson.dumps(told)[:-1] + b',"failures":['
+    counted: Counter[str] = Counter()
+    for number, line in enumerate(failed):
+        counted.update(line["codes"])
+        redriven_at = line["redriven_at"] and _time(line["redriven_at"])
+        yield b",\n" * bool(number) + orjson.dumps(failed_line(line) | {"redriven_at": redriven_at})
+    by_code = [
+        {"code": code, "lines": count, "problem": meaning.problem, "remedy": meaning.remedy}
+        for code, count, meaning in _explained(row["format"], counted)
+    ]
+    yield b'],"codes":' + orjson.dumps(by_code) + b"}\n"
+
+
+def line_to_mend(row: Mapping[str, Any]) -> bytes:
+    """A failed line as `ingest redrive` takes it back: LINE[/ITEM], a tab, the text."""
+    return b"%d%b\t%b\n" % (row["line"], row["item"].encode(), row["raw"])
 
 
 def file_summary(result: FileResult) -> dict[str, Any]:

@@ -49,6 +49,10 @@ class Source:
     report_prefix: str = ""
     aws_conn_id: str = "aws_default"
 
+    def within(self, prefix: str) -> str:
+        """Where a prefix of ours begins in the bucket: on this machine, in the source's own folder."""
+        return f"{self.prefix.rstrip('/')}/{prefix}" if prefix and self.bucket == LOCAL_BUCKET else prefix
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -75,7 +79,7 @@ class Settings:
         prefixes = {COMPLETED_IMPORTS}
         for source in self.sources.values():
             if source.bucket == bucket:
-                prefixes |= {source.archive_prefix, source.report_prefix}
+                prefixes |= {source.within(source.archive_prefix), source.within(source.report_prefix)}
         if self.uploads_bucket == bucket:
             prefixes.add(self.uploads_prefix)
         return tuple(sorted(filter(None, prefixes)))
