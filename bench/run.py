@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from generate import write
@@ -58,7 +59,7 @@ def _speed(folder: Path, lines: int, rounds: int) -> None:
         ):
             for left in folder.glob("*.duckdb*"):
                 left.unlink()
-            seconds, peak = _run(command, folder, watch=not number)
+            seconds, peak = run(command, folder, watch=not number)
             peaks.append(peak)
             if number:
                 times[what].append(seconds)
@@ -79,15 +80,15 @@ def _memory(folder: Path) -> None:
         while large.tell() < 2 << 30:
             large.write(path.read_bytes())
     path.unlink()
-    seconds, peak = _run([sys.executable, "-m", "ingest", "load", str(copies)], folder, watch=True)
+    seconds, peak = run([sys.executable, "-m", "ingest", "load", str(copies)], folder, watch=True)
     print(
         f"{copies.stat().st_size / 1e9:.2f} GB in {seconds:,.0f} s, peak memory of all processes {peak / 1e6:,.0f} MB"
     )
 
 
-def _run(command: list[str], folder: Path, *, watch: bool) -> tuple[float, int]:
+def run(command: list[str], folder: Path, *, watch: bool, more: Mapping[str, str] | None = None) -> tuple[float, int]:
     """Seconds, and, if watched, the largest sum of the memory of all processes at one time, in bytes."""
-    environment = os.environ | {"INGEST_WAREHOUSE": f"duckdb:///{folder / 'ours.duckdb'}"}
+    environment = os.environ | {"INGEST_WAREHOUSE": f"duckdb:///{folder / 'ours.duckdb'}"} | dict(more or {})
     begin = time.perf_counter()
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     peak = 0

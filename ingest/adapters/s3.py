@@ -11,7 +11,7 @@ met: a HEAD tells LastModified in whole seconds, the listings of some stores in 
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from datetime import UTC
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ import boto3
 from boto3.s3.transfer import TransferConfig
 from botocore import exceptions as aws
 from botocore.config import Config
+from botocore.utils import parse_timestamp
 from s3transfer.exceptions import S3CopyFailedError
 from urllib3.exceptions import HTTPError
 
@@ -95,6 +96,11 @@ class S3Store:
 
     def __init__(self, client: "S3Client") -> None:
         self._client = client
+        # The AWS command line sets the reader of times in the same place. botocore's own takes two thirds of the time
+        # of a listing, since it has to guess the format of each.
+        factory = getattr(getattr(client, "_endpoint", None), "_response_parser_factory", None)
+        if factory is not None:
+            factory.set_parser_defaults(timestamp_parser=_timestamp)
         self._compares: dict[str, bool] = {}  # whether a bucket deletes on condition
 
     def list(self, bucket: str, prefix: str) -> Iterator[SourceFile]:
@@ -262,6 +268,15 @@ class S3Store:
                 return False
             raise
         return True
+
+
+def _timestamp(value: Any) -> datetime:
+    """A time as S3's listings write it; any other as botocore reads it."""
+    if isinstance(value, str) and value[4:5] == "-":
+        with suppress(ValueError):
+            return datetime.fromisoformat(value)
+    parsed: datetime = parse_timestamp(value)
+    return parsed
 
 
 def _source_file(bucket: str, entry: Mapping[str, Any], *, versioned: bool) -> SourceFile:

@@ -1,0 +1,130 @@
+"""How long a poll takes when the ledger and the bucket are large already.
+
+    python bench/ledger.py [--files 1000000]      a bucket of so many known files and 100 new ones: `ingest poll`
+
+The store is a small S3 server of our own on loopback: it lists and gives objects, nothing else, but fast.
+"""
+
+import argparse
+import re
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from hashlib import md5
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import duckdb
+import pyarrow as pa
+from run import run
+
+from ingest.adapters.duckdb import DuckDBWarehouse
+from ingest.core.source import SourceFile
+
+BUCKET, PREFIX, NEW, AT_ONCE = "large", "landing/", 100, 50_000
+WRITTEN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def body(number: int) -> bytes:
+    """One file."""
+    return b'{"_p":"person %d","_t":1767225000,"_n":"x"}\n' % number
+
+
+def key(number: int) -> str:
+    """Its key: listed in this order."""
+    return f"{PREFIX}{number:08d}.json"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """ListObjectsV2, GetBucketVersioning and GetObject of a bucket that is made up as it is asked for."""
+
+    protocol_version = "HTTP/1.1"
+    files = 0
+
+    def do_GET(self) -> None:
+        """Answer."""
+        url = urlsplit(self.path)
+        query = parse_qs(url.query, keep_blank_values=True)
+        if "versioning" in query:
+            return self._answer(b"<VersioningConfiguration/>")
+        if "list-type" not in query:
+            number = int(re.findall(r"(\d+)\.json", unquote(url.path))[0])
+            return self._answer(body(number), f'"{md5(body(number)).hexdigest()}"')
+        begin = int(query.get("continuation-token", ["0"])[0])
+        end = min(begin + 1000, self.files)
+        more = f"<NextContinuationToken>{end}</NextContinuationToken>" if end < self.files else ""
+        entries = "".join(
+            f"<Contents><Key>{key(n)}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>"
+            f"<ETag>&quot;{md5(body(n)).hexdigest()}&quot;</ETag><Size>{len(body(n))}</Size>"
+            "<StorageClass>STANDARD</StorageClass></Contents>"
+            for n in range(begin, end)
+        )
+        return self._answer(
+            f"<ListBucketResult><Name>{BUCKET}</Name><Prefix>{PREFIX}</Prefix><KeyCount>{end - begin}</KeyCount>"
+            f"<IsTruncated>{str(bool(more)).lower()}</IsTruncated>{more}{entries}</ListBucketResult>".encode()
+        )
+
+    def _answer(self, content: bytes, etag: str | None = None) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        if etag:
+            self.send_header("ETag", etag)
+            self.send_header("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Say nothing."""
+
+
+def rows(files: int) -> Iterator[pa.Table]:
+    """Ledger rows of files that were loaded."""
+    for begin in range(0, files, AT_ONCE):
+        found = [
+            SourceFile(
+                bucket=BUCKET, key=key(n), etag=md5(body(n)).hexdigest(), last_modified=WRITTEN,
+                size_bytes=len(body(n)), source="large",
+            )
+            for n in range(begin, min(begin + AT_ONCE, files))
+        ]  # fmt: skip
+        names = ("file_id", "bucket", "key", "etag", "last_modified", "size_bytes", "source", "format", "position")
+        yield pa.table({name: [getattr(file, name) for file in found] for name in names})
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", type=int, default=1_000_000)
+    known = parser.parse_args().files
+    Handler.files = known + NEW
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with tempfile.TemporaryDirectory(prefix="landfall-bench-") as name:
+        folder = Path(name)
+        (folder / "ingest.toml").write_text(f'[[source]]\nname = "large"\nbucket = "{BUCKET}"\nprefix = "{PREFIX}"\n')
+        warehouse = DuckDBWarehouse(folder / "ours.duckdb")
+        warehouse.files({})  # makes the tables
+        with duckdb.connect(str(warehouse.path)) as connection:
+            for table in rows(known):
+                connection.register("entries", table)
+                connection.execute(
+                    "INSERT INTO ledger BY NAME SELECT *, nextval('file_numbers') AS file_no, 'loaded' AS state,"
+                    " 'kissmetrics' AS people_space, now() AS loaded_at FROM entries"
+                )
+        environment = {
+            "INGEST_CONFIG": str(folder / "ingest.toml"), "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{server.server_port}",
+            "AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench",
+        }  # fmt: skip
+        for what in (f"{NEW} new", "nothing new"):
+            seconds, peak = run([sys.executable, "-m", "ingest", "poll"], folder, watch=True, more=environment)
+            print(
+                f"poll of {known + NEW:,} files, {what}: {seconds:.1f} s, peak memory {peak / 1e6:,.0f} MB", flush=True
+            )
+
+
+if __name__ == "__main__":
+    main()
