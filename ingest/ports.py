@@ -244,6 +244,24 @@ class Warehouse(Protocol):
     def untidied(self, source: str) -> list[dict[str, Any]]:
         """Ledger rows of loaded files and copies whose objects are still in the landing, with `open_failures` each."""
 
+    def ledger(self) -> AbstractContextManager[Iterator[dict[str, Any]]]:
+        """Every ledger row, with the number of its `open_failures`, streamed."""
+
+    def disagreements(self) -> list[dict[str, Any]]:
+        """Where the tables do not say what the ledger says: file_id, source, key, what, expected, found.
+
+        `what` is one of the words that `ingest.reconcile` explains; the first three are None where it is of no file.
+        """
+
+    def repair(self, note: Note) -> None:
+        """Put right, in one transaction, what of `disagreements` the tables themselves can tell."""
+
+    def notify_once(self, file_ids: Sequence[str], note: Note) -> list[str]:
+        """Write down that `note.reason` is told of these files; those of which it was not told before."""
+
+    def not_notified(self, file_ids: Sequence[str], note: Note) -> None:
+        """Take that back: the notice could not be sent."""
+
     def history(self, file_id: str | None = None, run_id: str | None = None) -> list[dict[str, Any]]:
         """What was done to a file, or in a run, in order."""
 

@@ -1,55 +1,305 @@
-"""Do the landing, the ledger and the tables agree? Every difference is named and explained.
+"""Do the landing, the archive, the ledger and the tables agree? Every difference is named and explained.
 
-First version: what is pending for too long, what keeps being retried, and what no rule takes.
+In:      listings, one pass over the ledger, and what the warehouse finds when it counts its own rows.
+Out:     differences, which somebody should look at; and information, which is good to know and nobody has to mend.
+Decides: what is which, and the sentence for each. Nothing is written unless repair is asked for, and then only what the
+         ledger itself can tell: rows that should have left, flags, links of persons, archive steps that are still due.
 """
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Any, Final
 
-from ingest.errors import IngestError
+from ingest.core.source import LOCAL_BUCKET, SourceFile
+from ingest.discovery import Selection, takes
+from ingest.errors import IngestError, ObjectGone
 from ingest.pipeline import Pipeline
+from ingest.ports import Note
+from ingest.settings import Source
 
-_STUCK_AFTER = timedelta(hours=2)
+STUCK_AFTER: Final = timedelta(hours=2)
+TIDY_AFTER: Final = timedelta(days=1)
+_NAMED_AT_MOST = 5  # of objects that are told together
+_ASKED_AT_MOST = 1_000  # archived objects that no listing showed, each looked for by itself
+_DAY = re.compile(r".*?/?\d{4}/\d{2}/\d{2}/")
+
+# What the warehouse may find when it counts its own rows, with the numbers or states that differ.
+_TABLES: Final[Mapping[str, str]] = {
+    "records": "The ledger tells {expected} records, the table holds {found}. Load the file with --force.",
+    "sets": "The ledger tells {expected} sets, the table holds {found}. Load the file with --force.",
+    "aliases": "The ledger tells {expected} aliases, the table holds {found}. Load the file with --force.",
+    "failed_lines": "The ledger tells {expected} failed lines, the table holds {found}. Load the file with --force.",
+    "leftover_rows": "{found} of its rows are still there, though it is not loaded. `ingest reconcile --repair`.",
+    "rows_without_file": "{found} rows belong to no file of the ledger, and no view shows them. Somebody changed the"
+    " ledger by hand: restore a backup, or delete the rows.",
+    "redriven_by": "{found} of its failed lines count as mended by a file that is not loaded. `ingest reconcile"
+    " --repair` opens them again.",
+    "first_rows": "{found} facts have no first row, several, or the wrong one, so `events` miscounts them. `ingest"
+    " reconcile --repair`.",
+    "person_links": "{found} identities are not joined as the aliases say. `ingest reconcile --repair`.",
+    "duplicate_of": "Its bytes are nowhere loaded any more: the file whose copy it is ({expected}) is {found}. Load it"
+    " with --force if it is wanted.",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Something that is not as it should be."""
+    """Something that is not as it should be, or that is good to know."""
 
-    source: str
-    what: str  # pending, retrying, unreachable
-    key: str
+    source: str  # empty: of no source alone
+    what: str
+    key: str  # an object, or empty
     explanation: str
+    file_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reconciliation:
     """What was compared and what was found."""
 
-    compared: dict[str, int]  # source → objects that a rule takes
-    ignored: dict[str, int]  # source → objects that no rule takes
-    differences: list[Difference]
+    compared: dict[str, int] = field(default_factory=dict)  # source → objects that a rule takes
+    ignored: dict[str, int] = field(default_factory=dict)  # source → objects that no rule takes
+    differences: list[Difference] = field(default_factory=list)
+    information: list[Difference] = field(default_factory=list)
+    repaired: list[Difference] = field(default_factory=list)
 
 
-def reconcile(pipeline: Pipeline, stuck_after: timedelta = _STUCK_AFTER) -> Reconciliation:
-    """Compare every source's landing with the ledger."""
-    now = datetime.now(UTC)
-    compared: dict[str, int] = {}
-    ignored: dict[str, int] = {}
-    differences: list[Difference] = []
-    for name in pipeline.settings.sources:
-        try:
-            found = pipeline.discover(name)
-        except IngestError as error:
-            differences.append(Difference(name, "unreachable", "", str(error)))
-            continue
-        compared[name], ignored[name] = found.matching, found.ignored
-        for file in found.pending:
-            waited = now - file.last_modified
-            if waited > stuck_after:
-                explanation = f"Waiting for {waited} since {file.last_modified:%Y-%m-%d %H:%M} UTC. Is its DAG paused?"
-                differences.append(Difference(name, "pending", file.key, explanation))
-    for row in pipeline.warehouse.files({"state": "retrying"}):
-        explanation = f"{row['attempts']} attempts, next at {row['next_try_at']:%Y-%m-%d %H:%M} UTC: {row['error']}"
-        differences.append(Difference(row["source"], "retrying", row["key"], explanation))
-    return Reconciliation(compared, ignored, differences)
+def reconcile(
+    pipeline: Pipeline, *, stuck_after: timedelta = STUCK_AFTER, repair: Note | None = None
+) -> Reconciliation:
+    """Compare everything; with the `repair` of somebody, mend what is safe and tell what that was.
+
+    Raises:
+        TransientError: the warehouse did not answer. A store that does not is a difference.
+    """
+    found = _Comparison(pipeline, stuck_after).run()
+    if repair is None or not found.differences:
+        return found
+    pipeline.warehouse.repair(repair)
+    _tidy(pipeline, repair)
+    after = _Comparison(pipeline, stuck_after).run()
+    left = {(one.what, one.source, one.key, one.file_id) for one in after.differences}
+    after.repaired = [one for one in found.differences if (one.what, one.source, one.key, one.file_id) not in left]
+    return after
+
+
+def _tidy(pipeline: Pipeline, note: Note) -> None:
+    from ingest.tidy import tidy
+
+    for source in pipeline.settings.sources.values():
+        if source.after_load != "keep":
+            tidy(pipeline, source.name, note)
+
+
+@dataclass(slots=True)
+class _Landing:
+    """What lies in the landing of a source."""
+
+    pending: list[SourceFile]
+    there: set[bytes]  # file_ids, whatever rule takes them
+    own: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Comparison:
+    pipeline: Pipeline
+    stuck_after: timedelta
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    outcome: Reconciliation = field(default_factory=Reconciliation)
+    landings: dict[str, _Landing] = field(default_factory=dict)  # by source, of those that could be listed
+    newest: dict[str, tuple[datetime, str, str]] = field(default_factory=dict)  # source → arrival, key, file_id
+    retrying: set[str] = field(default_factory=set)
+    archived: dict[tuple[str, str], dict[str, dict[str, Any]]] = field(default_factory=dict)
+    grouped: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # (source, what) → keys
+
+    def run(self) -> Reconciliation:
+        # Listings first: what is loaded or tidied meanwhile then cannot look as if it were lost.
+        for source in self.pipeline.settings.sources.values():
+            try:
+                self._list(source)
+            except IngestError as error:
+                self._differs(source.name, "unreachable", "", str(error))
+        with self.pipeline.warehouse.ledger() as rows:
+            for row in rows:
+                self._judge(row)
+        self._waiting()
+        self._overdue()
+        for (name, bucket), expected in self.archived.items():
+            self._archive(name, bucket, expected)
+        self._tables()
+        self._groups()
+        return self.outcome
+
+    # --- the landing -------------------------------------------------------------------------------------------------
+
+    def _list(self, source: Source) -> None:
+        own = self.pipeline.settings.own_prefixes(source.bucket)
+        selection, there = Selection(source, own), set[bytes]()
+
+        def noted(listed: Iterable[SourceFile]) -> Iterator[SourceFile]:
+            for file in listed:
+                there.add(bytes.fromhex(file.file_id))
+                yield file
+
+        def newest(taken: Iterable[SourceFile]) -> Iterator[SourceFile]:
+            for file in taken:
+                self._came(source.name, file.last_modified, file.key, file.file_id)
+                yield file
+
+        listed = self.pipeline.store_of(source.name).list(source.bucket, source.prefix)
+        pending = self.pipeline.warehouse.unseen(newest(selection.sift(noted(listed))), self.now)
+        self.landings[source.name] = _Landing(pending, there, own)
+        self.outcome.compared[source.name], self.outcome.ignored[source.name] = selection.taken, selection.ignored
+        if selection.ignored:
+            self._informs(source.name, "no_rule", f"{_several(selection.ignored, selection.ignored_names)} is taken by"
+                          " no rule. See `pattern` in ingest.toml, if it should be.")  # fmt: skip
+
+    def _came(self, source: str, at: datetime, key: str, file_id: str) -> None:
+        self.newest[source] = max(self.newest.get(source, (at, key, file_id)), (at, key, file_id))
+
+    def _waiting(self) -> None:
+        for name, landing in self.landings.items():
+            for file in landing.pending:
+                waited = self.now - file.last_modified
+                if waited > self.stuck_after and file.file_id not in self.retrying:
+                    why = f"Waiting since {_at(file.last_modified)}. Is the DAG of its source paused?"
+                    self._differs(name, "pending", file.key, why, file.file_id)
+
+    def _overdue(self) -> None:
+        for name in self.landings:
+            every = self.pipeline.settings.sources[name].expect_every
+            if every is None:
+                continue
+            expected = f"one is expected every {every.total_seconds() / 3600:g} h"
+            if name not in self.newest:
+                self._differs(name, "overdue", "", f"No file has come yet; {expected}. Are bucket and prefix right?")
+                continue
+            at, key, file_id = self.newest[name]
+            if self.now - at > every:
+                why = f"No file has come since {_at(at)}; {expected}. Does its producer still send?"
+                self._differs(name, "overdue", key, why, file_id)
+
+    # --- the ledger --------------------------------------------------------------------------------------------------
+
+    def _judge(self, row: dict[str, Any]) -> None:
+        """What one ledger row says of its object."""
+        name, state = row["source"], row["state"]
+        if row["archived_to"]:
+            expected = self.archived.setdefault((name, row["bucket"]), {})
+            expected[row["archived_to"]] = {column: row[column] for column in ("key", "file_id", "size_bytes")}
+        if row["redrive_of"]:  # it never was an object
+            return
+        if row["bucket"] == LOCAL_BUCKET and row["loaded_at"]:  # a file that was moved there keeps its old time
+            self._came(name, max(row["last_modified"], row["loaded_at"]), row["key"], row["file_id"])
+        else:
+            self._came(name, row["last_modified"], row["key"], row["file_id"])
+
+        gone = self._gone(row)
+        if state == "retrying":
+            self.retrying.add(row["file_id"])
+            why = f"{row['attempts']} attempts, the next from {_at(row['next_try_at'])}: {row['error']}"
+            self._differs(name, state, row["key"], why, row["file_id"])
+        elif state == "held":
+            why = "Waits for a person: `ingest release`, or `ingest ignore`."
+            self._differs(name, state, row["key"], why + _lost(gone), row["file_id"])
+        elif state == "rejected" and (row["open_failures"] or not row["failed"]):
+            why = f"{row['error']} Mend its lines (`ingest redrive`), load it with --force, or `ingest ignore` it."
+            self._differs(name, state, row["key"], why + _lost(gone), row["file_id"])
+        elif state in ("loaded", "duplicate"):
+            self._tidied(row, gone=gone)
+
+    def _gone(self, row: Mapping[str, Any]) -> bool | None:
+        """Whether the object is not in the landing; None: nobody can tell, or it is not of a landing."""
+        landing, source = self.landings.get(row["source"]), self.pipeline.settings.sources.get(row["source"])
+        if not landing or not source or row["bucket"] != source.bucket or not row["key"].startswith(source.prefix):
+            return None
+        if bytes.fromhex(row["file_id"]) in landing.there:
+            return False
+        return True if (row["loaded_at"] or self.now) < self.now else None  # else it came after the listing
+
+    def _tidied(self, row: Mapping[str, Any], *, gone: bool | None) -> None:
+        name, key = row["source"], row["key"]
+        if gone is None:
+            return
+        if gone:
+            if not row["archived_to"] and not row["deleted_at"]:
+                self.grouped.setdefault((name, "object_gone"), []).append(key)
+            return
+        if row["deleted_at"]:
+            self.grouped.setdefault((name, "came_again"), []).append(key)
+            return
+        source = self.pipeline.settings.sources[name]
+        due = source.after_load == "archive" or (source.after_load == "delete" and not row["open_failures"])
+        if due and self.now - row["loaded_at"] > TIDY_AFTER and takes(source, key, self.landings[name].own):
+            done = "archived" if source.after_load == "archive" else "deleted"
+            done = "taken out of the landing, since it is archived" if row["archived_to"] else done
+            why = f"Loaded on {_at(row['loaded_at'])}, and still to be {done}: the log of its DAG says what failed."
+            self._differs(name, "not_tidied", key, f"{why} `ingest reconcile --repair` tries again.", row["file_id"])
+
+    def _groups(self) -> None:
+        sentences = {
+            "object_gone": "is no longer in the landing, deleted or overwritten by others. Its rows are safe.",
+            "came_again": "came again after it was archived or deleted: the same bytes, loaded already.",
+        }
+        for (source, what), keys in self.grouped.items():
+            self._informs(source, what, f"{_several(len(keys), keys)} {sentences[what]}")
+
+    # --- the archive -------------------------------------------------------------------------------------------------
+
+    def _archive(self, source: str, bucket: str, expected: dict[str, dict[str, Any]]) -> None:
+        """Day by day, since a listing shows a thousand objects for the price of one."""
+        store = self.pipeline.store_of(source)
+        for folder in sorted({day[0] if (day := _DAY.match(key)) else key for key in expected}):
+            with suppress(IngestError):  # then each is asked for by itself, which says what is wrong
+                for found in store.list(bucket, folder):
+                    if found.size_bytes == expected.get(found.key, {}).get("size_bytes"):
+                        del expected[found.key]
+        for archived_to, row in islice(expected.items(), _ASKED_AT_MOST):
+            try:
+                size = store.describe(bucket, archived_to).size_bytes
+            except ObjectGone:
+                why = f"{archived_to} is gone, which was the only copy of its object. Its rows are safe."
+                self._differs(source, "archive_missing", row["key"], why, row["file_id"])
+            except IngestError as error:
+                self._differs(source, "unreachable", archived_to, str(error))
+                return
+            else:
+                if size != row["size_bytes"]:
+                    why = f"{archived_to} has {size:,} bytes, the loaded object had {row['size_bytes']:,}."
+                    self._differs(source, "archive_differs", row["key"], why, row["file_id"])
+        if (more := len(expected) - _ASKED_AT_MOST) > 0:
+            why = f"Of {more:,} more archived objects nobody knows whether they are there."
+            self._differs(source, "archive_missing", "", why)
+
+    # --- the tables --------------------------------------------------------------------------------------------------
+
+    def _tables(self) -> None:
+        for found in self.pipeline.warehouse.disagreements():
+            told = self._informs if found["what"] == "duplicate_of" else self._differs
+            explanation = _TABLES[found["what"]].format(**found)
+            told(found["source"] or "", found["what"], explanation=explanation, key=found["key"] or "",
+                 file_id=found["file_id"])  # fmt: skip
+
+    def _differs(self, source: str, what: str, key: str, explanation: str, file_id: str | None = None) -> None:
+        self.outcome.differences.append(Difference(source, what, key, explanation, file_id))
+
+    def _informs(self, source: str, what: str, explanation: str, key: str = "", file_id: str | None = None) -> None:
+        self.outcome.information.append(Difference(source, what, key, explanation, file_id))
+
+
+def _lost(gone: bool | None) -> str:
+    return " Its object is no longer in the landing." if gone else ""
+
+
+def _at(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _several(number: int, names: list[str]) -> str:
+    """`a.json`, or how many and the first of them."""
+    shown = ", ".join(names[:_NAMED_AT_MOST])
+    return shown if number == 1 else f"Each of {number:,} objects ({shown}{', …' * (number > _NAMED_AT_MOST)})"

@@ -77,6 +77,7 @@ def failed_line(row: Mapping[str, Any]) -> dict[str, Any]:
         "mendable": row["mendable"],
         "codes": row["codes"],
         "failures": orjson.loads(row["failures"]),
+        **({"redriven_by": row["redriven_by"]} if "redriven_by" in row else {}),
         **raw_text(row["raw"]),
     }
 

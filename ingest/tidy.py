@@ -50,6 +50,16 @@ def tidy(pipeline: Pipeline, name: str, note: Note, results: Sequence[FileResult
     return problems
 
 
+def tidy_loaded(pipeline: Pipeline, results: Sequence[FileResult], note: Note) -> list[str]:
+    """`tidy` what was just loaded, each file as its own source says."""
+    names = dict.fromkeys(result.source for result in results)
+    return [
+        problem
+        for name in names
+        for problem in tidy(pipeline, name, note, [result for result in results if result.source == name])
+    ]
+
+
 @dataclass(slots=True)
 class _Tidying:
     pipeline: Pipeline

@@ -121,6 +121,32 @@ class DuckDBWarehouse:
         with self.reading() as connection:
             return _rows(connection, statement("untidied"), {"source": source})
 
+    @contextmanager
+    def ledger(self) -> Iterator[Iterator[dict[str, Any]]]:
+        with self.reading() as connection:
+            reader = connection.sql(statement("ledger")).to_arrow_reader(1000)
+            yield (row for batch in reader for row in batch.to_pylist())
+
+    def disagreements(self) -> list[dict[str, Any]]:
+        from ingest.adapters.duckdb_reconcile import disagreements
+
+        return disagreements(self)
+
+    def repair(self, note: Note) -> None:
+        from ingest.adapters.duckdb_reconcile import repair
+
+        repair(self, note)
+
+    def notify_once(self, file_ids: Sequence[str], note: Note) -> list[str]:
+        from ingest.adapters.duckdb_actions import notify_once
+
+        return notify_once(self, file_ids, note)
+
+    def not_notified(self, file_ids: Sequence[str], note: Note) -> None:
+        from ingest.adapters.duckdb_actions import not_notified
+
+        not_notified(self, file_ids, note)
+
     def history(self, file_id: str | None = None, run_id: str | None = None) -> list[dict[str, Any]]:
         with self.reading() as connection:
             sql = 'SELECT * FROM history WHERE file_id = $file_id OR run_id = $run_id ORDER BY "at"'

@@ -126,6 +126,22 @@ def mark(
                 rows.remember(action, [file_id], note, now)
 
 
+def notify_once(warehouse: "DuckDBWarehouse", file_ids: Sequence[str], note: Note) -> list[str]:
+    """See `ingest.ports.Warehouse.notify_once`."""
+    with _session(warehouse) as (rows, now):
+        parameters = {"file_ids": list(file_ids), "reason": note.reason}
+        told = {row["file_id"] for row in rows.fetch(statement("told_before"), parameters)}
+        new = [file_id for file_id in dict.fromkeys(file_ids) if file_id not in told]
+        rows.remember("notified", new, note, now)
+    return new
+
+
+def not_notified(warehouse: "DuckDBWarehouse", file_ids: Sequence[str], note: Note) -> None:
+    """See `ingest.ports.Warehouse.not_notified`."""
+    with _session(warehouse) as (rows, now):
+        rows.remember("not_notified", file_ids, note, now)
+
+
 def _ledger_rows(rows: Rows, file_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The ledger rows of these files, in the order given."""
     asked = pa.table({"file_id": pa.array(file_ids, pa.string())})

@@ -68,6 +68,11 @@ class Rows:
             remaining = self.connection.execute(statement("remaining_alias_pairs")).fetchall()
         self._link(components(self.joining(remaining)))
 
+    def join_persons_anew(self) -> None:
+        """Forget whom aliases join, and find it again from all of them."""
+        self.connection.execute("DELETE FROM person_links")
+        self._link(components(self.joining(self.connection.execute(statement("all_alias_pairs")).fetchall())))
+
     def joining(self, aliases: Iterable[tuple[str, str, str]]) -> list[tuple[Key, Key]]:
         """The pairs of (people_space, person_key, alias_key) that join somebody: names that mean nobody do not."""
         return [

@@ -17,6 +17,7 @@ from ingest.core.source import LOCAL_BUCKET, SourceFile
 from ingest.ports import Counts, Note
 from ingest.reconcile import reconcile as compare
 from ingest.report import check_report
+from ingest.tidy import tidy, tidy_loaded
 
 if TYPE_CHECKING:
     from ingest.airflow.action import Request
@@ -38,6 +39,7 @@ Result = dict[str, Any]  # {"file", "state", "lines", …}: see _counted
 
 def discover(pipeline: "Pipeline", source: str) -> list[Pack]:
     """The manifest of a run, packed into tasks: what is in the bucket and not in the ledger."""
+    tidy(pipeline, source, Note("airflow"))  # what former runs have left
     found = pipeline.discover(source)
     log.info("discovered source=%s pending=%d ignored=%d", source, len(found.pending), found.ignored)
     if found.ignored_names:
@@ -58,10 +60,10 @@ def packed(pipeline: "Pipeline", files: Sequence[SourceFile]) -> list[Pack]:
 def load(pipeline: "Pipeline", pack: Pack, run_id: str, *, force: bool = False) -> list[Result]:
     """Load one pack. A file that cannot be loaded says so in its result; only a world that does not answer raises."""
     files = {file.file_id: file for file in map(SourceFile.from_dict, pack["files"])}
-    results = [
-        _counted(files[found.file_id], found.state, found.counts, found.error)
-        for found in pipeline.load(list(files.values()), run_id=run_id, intent="force" if force else "new")
-    ]
+    note = Note("airflow", run_id=run_id)
+    loaded = pipeline.load(list(files.values()), run_id=run_id, intent="force" if force else "new", note=note)
+    tidy_loaded(pipeline, loaded, note)  # it logs what it could not do, and later runs go on with it
+    results = [_counted(files[found.file_id], found.state, found.counts, found.error) for found in loaded]
     tables.log_table(log, count(len(results), "file"), results[: tables.NAMED_AT_MOST])
     return results
 

@@ -44,7 +44,9 @@ def files(source: str | None, state: str | None, limit: int, as_json: bool) -> N
 
 @cli.command()
 @click.argument("file_id")
-@click.option("--lines", is_flag=True, help="Only LINE[/ITEM]<TAB>text of each, ready to edit and redrive.")
+@click.option(
+    "--lines", is_flag=True, help="Only LINE[/ITEM]<TAB>text of each that is open, ready to edit and redrive."
+)
 @json_option
 def failures(file_id: str, lines: bool, as_json: bool) -> None:
     """Show the failed lines of a file, and what to do.
@@ -59,6 +61,8 @@ def failures(file_id: str, lines: bool, as_json: bool) -> None:
             if lines:
                 cut = 0
                 for row in found:
+                    if row["redriven_by"]:
+                        continue
                     if row["mendable"]:
                         sys.stdout.buffer.write(line_to_mend(row))
                     cut += not row["mendable"]
@@ -71,11 +75,13 @@ def failures(file_id: str, lines: bool, as_json: bool) -> None:
             {name: file[name] for name in ("file_id", "bucket", "key", "state", "failed")} | {"failures": failed}
         )
         return
-    click.echo(f"{visible(file['key'])} ({file['state']}): {file['failed']:,} of {count(file['lines'], 'line')} failed")
+    mended = sum(bool(line["redriven_by"]) for line in failed)
+    told = f"{visible(file['key'])} ({file['state']}): {file['failed']:,} of {count(file['lines'], 'line')} failed"
+    click.echo(told + (f", {mended:,} mended since" if mended else ""))
     if file["error"]:
         click.echo(visible(file["error"]))
     click.echo()
-    show_failures(file["format"], failed)
+    show_failures(file["format"], [line for line in failed if not line["redriven_by"]])
 
 
 @cli.command()

@@ -1,25 +1,42 @@
 """Commands that look after the whole: `reconcile`."""
 
-from ingest.cli.base import cli, json_option, opened_pipeline
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from ingest.cli.base import cli, json_option, opened_pipeline, user
 from ingest.cli.output import count, write_json, write_table
+
+if TYPE_CHECKING:
+    from ingest.reconcile import Difference
 
 
 @cli.command()
+@click.option("--repair", is_flag=True, help="Mend what is safe: flags, leftover rows, archive steps that are due.")
 @json_option
-def reconcile(as_json: bool) -> int:
-    """Name what waits or fails for too long.
+def reconcile(repair: bool, as_json: bool) -> int:
+    """Hold bucket, archive, ledger and tables against each other.
 
-    Holds the landing of every source against the ledger. Exit code 1 if something is not as it should be.
+    Names each difference and says what to do. Exit code 1 if there is one; information alone does not count.
     """
     from dataclasses import asdict
 
+    from ingest.ports import Note
     from ingest.reconcile import reconcile as compare
 
     with opened_pipeline() as pipeline:
-        outcome = compare(pipeline)
+        outcome = compare(pipeline, repair=Note(user(), "ingest reconcile --repair") if repair else None)
     if as_json:
         write_json(asdict(outcome))
     else:
-        rows = [(d.source, d.what, d.key, d.explanation) for d in outcome.differences]
-        write_table(count(len(rows), "difference"), ("source", "what", "key", "explanation"), rows)
+        _show("repaired difference", outcome.repaired)
+        _show("difference", outcome.differences, always=True)
+        _show("note", outcome.information)
     return 1 if outcome.differences else 0
+
+
+def _show(title: str, found: "Sequence[Difference]", *, always: bool = False) -> None:
+    if found or always:
+        rows = [(one.source, one.what, one.key, one.explanation) for one in found]
+        write_table(count(len(rows), title), ("source", "what", "key", "explanation"), rows)

@@ -35,6 +35,7 @@ def load(
     """
     from ingest.pipeline import split_address
     from ingest.ports import Note
+    from ingest.tidy import tidy_loaded
 
     with opened_pipeline() as pipeline:
         found: dict[Intent, list[SourceFile]] = {"force": [], "again": [], "new": []}
@@ -45,15 +46,21 @@ def load(
             is_named = [file.key for file in files] == [split_address(path)[1]]  # and not all that lies below
             found["force" if force else "again" if is_named else "new"] += files
         results: list[FileResult] = []
+        untidy: list[str] = []
+        note = Note(user())
         with progress("loading", sum(file.size_bytes for files in found.values() for file in files)) as moved:
             for intent, files in found.items():
                 for pack in pipeline.pack(files):
                     if dry_run:
                         results += pipeline.would_load(pack, intent=intent, progress=moved)
                     else:
-                        results += pipeline.load(pack, intent=intent, note=Note(user()), progress=moved)
+                        loaded = pipeline.load(pack, intent=intent, note=note, progress=moved)
+                        untidy += tidy_loaded(pipeline, loaded, note)
+                        results += loaded
     place_of = {file_id: place for place, file_id in enumerate(order)}
     results.sort(key=lambda result: place_of[result.file_id])
+    for sentence in untidy:
+        say(sentence)
     code = tell_files(results, as_json, "would be loaded" if dry_run else "loaded")
     # Somebody named it, so it is missed; an object that vanished under a poll left nothing to load.
     return 2 if any(result.state == "gone" for result in results) else code
@@ -67,8 +74,13 @@ def poll(sources: tuple[str, ...], as_json: bool) -> int:
 
     In the landing of each SOURCE, or of all.
     """
+    from ingest.ports import Note
+    from ingest.tidy import tidy, tidy_loaded
+
     results: list[FileResult] = []
     unreachable: list[str] = []
+    untidy: list[str] = []
+    note = Note(user())
     with opened_pipeline() as pipeline:
         if not pipeline.settings.sources:
             raise IngestError("There is no [[source]] in ingest.toml. Add one, or load files with `ingest load`.")
@@ -83,10 +95,15 @@ def poll(sources: tuple[str, ...], as_json: bool) -> int:
                     )
                 with progress(name, sum(file.size_bytes for file in found.pending)) as moved:
                     for pack in pipeline.pack(found.pending):
-                        results += pipeline.load(pack, progress=moved)
+                        loaded = pipeline.load(pack, progress=moved)
+                        untidy += tidy_loaded(pipeline, loaded, note)
+                        results += loaded
+                untidy += tidy(pipeline, name, note)  # what former polls have left
             except IngestError as error:  # one source that is out of order does not hold up the others
                 unreachable.append(f"{name}: {error}")
     code = tell_files(results, as_json, "loaded") if results or as_json or not unreachable else 2
+    for sentence in dict.fromkeys(untidy):
+        say(sentence)
     for sentence in unreachable:
         say(f"ingest: {sentence}")
     return 2 if unreachable else code
