@@ -1,0 +1,61 @@
+"""Does the warehouse agree with itself? What its tables tell of each other, and what of it can be put right."""
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+from ingest.adapters.duckdb import statement
+from ingest.adapters.duckdb_rows import Rows
+from ingest.errors import TransientError
+from ingest.ports import Note
+
+if TYPE_CHECKING:
+    from ingest.adapters.duckdb import DuckDBWarehouse
+
+
+def disagreements(warehouse: "DuckDBWarehouse") -> list[dict[str, Any]]:
+    """See `ingest.ports.Warehouse.disagreements`."""
+    with warehouse.reading() as connection:
+        return _disagreements(Rows(connection, warehouse.ignored_identities))
+
+
+def _disagreements(rows: Rows) -> list[dict[str, Any]]:
+    found = rows.fetch(statement("disagreements"), {})
+    rows.connection.execute(statement("wrong_first"))
+    ((wrong_first,),) = rows.connection.execute("SELECT count(*) FROM wrong_first").fetchall()
+    unjoined = rows.joining(rows.connection.execute(statement("unjoined_aliases")).fetchall())
+    ((unfounded,),) = rows.connection.execute(statement("unfounded_links")).fetchall()
+    of_no_file = {"first_rows": wrong_first, "person_links": len(unjoined) + unfounded}
+    return found + [
+        {"file_id": None, "source": None, "key": None, "what": what, "expected": "0", "found": str(number)}
+        for what, number in of_no_file.items()
+        if number
+    ]
+
+
+def repair(warehouse: "DuckDBWarehouse", note: Note) -> None:
+    """See `ingest.ports.Warehouse.repair`."""
+    try:
+        with warehouse.writing() as connection:
+            rows = Rows(connection, warehouse.ignored_identities)
+            found = _disagreements(rows)
+            what = {one["what"] for one in found}
+            ids = {name: [one["file_id"] for one in found if one["what"] == name] for name in what}
+            for file_id in ids.get("leftover_rows", ()):
+                (row,) = rows.fetch("SELECT file_no FROM ledger WHERE file_id = $file_id", {"file_id": file_id})
+                rows.take_away(row["file_no"])
+            if "redriven_by" in what:
+                connection.execute(
+                    "UPDATE failed_line_rows SET redriven_at = NULL, redriven_by = NULL WHERE redriven_by IS NOT NULL"
+                    " AND redriven_by NOT IN (SELECT file_id FROM ledger WHERE state = 'loaded')"
+                )
+            if "first_rows" in what:
+                connection.execute(statement("wrong_first"))  # taking rows away has changed it
+                connection.execute(statement("mark_first"))
+            if "person_links" in what:
+                rows.join_persons_anew()
+            mended = [*ids.get("leftover_rows", ()), *ids.get("redriven_by", ())]
+            rows.remember("repair", dict.fromkeys(mended), note, datetime.now(UTC))
+    except duckdb.Error as error:
+        raise TransientError(f"{warehouse.name} could not be written (is the disk full?): {error}") from error
