@@ -118,7 +118,9 @@ class _Attempt:
                 )
         already = len(wanted.keys() & mended_before)
         wanted = {place: raw for place, raw in wanted.items() if place in open_lines}
-        whole = self.original["state"] == "rejected"
+        # The first redrive of a rejected file brings all of it; after that only lines are missing.
+        redrives = self.pipeline.warehouse.files({"redrive_of": self.original["file_id"], "state": "loaded"}, limit=1)
+        whole = self.original["state"] == "rejected" and not redrives
         outcome = self._whole(wanted, open_lines) if whole else self._lines(wanted, open_lines)
         return replace(outcome, already=already)
 

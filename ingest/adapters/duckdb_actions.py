@@ -39,12 +39,10 @@ def undo(warehouse: "DuckDBWarehouse", file_ids: Sequence[str], note: Note) -> l
                 results.append(_refused(row, f"It is {row['state']}: nothing of it is in the warehouse."))
                 continue
             redrives = rows.take_away_redrives(file_id)
+            if row["redrive_of"]:
+                redrives += _those_that_lean_on(rows, row)
+                rows.reopen([file_id, *redrives])
             rows.take_away(row["file_no"])
-            if row["redrive_of"]:  # its lines are open again
-                rows.connection.execute(
-                    "UPDATE failed_line_rows SET redriven_at = NULL, redriven_by = NULL WHERE redriven_by = $file_id",
-                    {"file_id": file_id},
-                )
             rows.set_state([file_id, *redrives], "undone")
             rows.remember("undo", [file_id, *redrives], note, now)
             copies = rows.fetch(
@@ -56,6 +54,18 @@ def undo(warehouse: "DuckDBWarehouse", file_ids: Sequence[str], note: Note) -> l
     return results
 
 
+def _those_that_lean_on(rows: Rows, redrive: Mapping[str, Any]) -> list[str]:
+    """Take away the later redrives of a rejected file with the first: that one holds all the rest of the file."""
+    siblings = rows.fetch(
+        "SELECT r.file_id, r.file_no FROM ledger AS r JOIN ledger AS o ON o.file_id = r.redrive_of"
+        " WHERE r.redrive_of = $original AND r.state = 'loaded' AND o.state = 'rejected' ORDER BY r.file_no",
+        {"original": redrive["redrive_of"]},
+    )
+    if not siblings or siblings[0]["file_id"] != redrive["file_id"]:
+        return []
+    return rows.take_away_redrives(redrive["redrive_of"], {sibling["file_id"] for sibling in siblings[1:]})
+
+
 def ignore(
     warehouse: "DuckDBWarehouse", file_ids: Sequence[str], new: Sequence[SourceFile], note: Note
 ) -> list[ActionResult]:
@@ -64,7 +74,7 @@ def ignore(
         known = _ledger_rows(rows, [*file_ids, *(file.file_id for file in new)])
         results = []
         for row in known.values():
-            if row["state"] in ("loaded", "ignored"):
+            if row["state"] in ("loaded", "replaced", "ignored"):
                 results.append(_refused(row, f"It is {row['state']}{': undo it first' * (row['state'] == 'loaded')}."))
             else:
                 results.append(_done(row, "ignored"))

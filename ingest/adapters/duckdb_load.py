@@ -6,6 +6,7 @@ joined. Nothing is seen before the commit.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -132,6 +133,8 @@ class _Load:
         kept = [entry for entry in self.entries if entry.state in ("loaded", "rejected")]
         if any(entry.staged.counts.failed for entry in kept):
             self._insert_failed(kept)
+        for entry in kept:
+            self._keep_mended(entry, now)
         if taken and self.staging.commands:
             self._insert_commands(taken)
         self._enter(now)
@@ -156,12 +159,20 @@ class _Load:
             ((number,),) = self.connection.execute("SELECT nextval('file_numbers')").fetchall()
             entry = _Entry(file, number, file.outcome, (row["attempts"] if row else 0) + 1, file.match)
             if row and row["state"] in FINAL_STATES:
+                if row["state"] == "rejected":  # the first redrive of a rejected file holds all of it
+                    self._take_along(row["file_id"], now)
                 entry.mended = self.rows.mended_lines(row["file_no"])
                 self.rows.take_away(row["file_no"])
                 self.rows.remember(_ACTIONS[self.intent], [row["file_id"]], self.note, now)
             if file.redrive:
                 self._mend(entry, file.redrive, now)
             self.entries.append(entry)
+
+    def _take_along(self, file_id: str, now: datetime, only: AbstractSet[str] | None = None) -> None:
+        """Undo redrives of a file that is put anew."""
+        gone = self.rows.take_away_redrives(file_id, only)
+        self.rows.set_state(gone, "undone")
+        self.rows.remember("undo", gone, self.note, now)
 
     def _mend(self, entry: _Entry, redrive: Redrive, now: datetime) -> None:
         """Mark the lines that a redrive mends. Raises StaleRedrive if one of them is not open any more."""
@@ -175,50 +186,76 @@ class _Load:
 
     def _compare_bytes(self, now: datetime) -> None:
         """What the policies make of files whose key, or whose bytes, are in the ledger already."""
-        new = [e for e in self.entries if e.state in ("loaded", "rejected") and not e.staged.redrive]
+        new = [entry for entry in self.entries if entry.state in ("loaded", "rejected")]
         if not new:
             return
-        columns = ("file_id", "source", "bucket", "key")
         candidates = [
-            {name: getattr(entry.staged.file, name) for name in columns} | {"sha256": entry.staged.sha256}
+            {
+                "file_id": entry.staged.file.file_id, "source": entry.staged.file.source,
+                "bucket": entry.staged.file.bucket, "key": entry.staged.file.mends or entry.staged.file.key,
+                "sha256": entry.staged.sha256,
+            }
             for entry in new
-        ]
+        ]  # fmt: skip
         with self.rows.table("candidates", pa.Table.from_pylist(candidates)):
             found = self.rows.fetch(statement("known_same_bytes"), {})
-        in_this_load: dict[tuple[str, str], str] = {}
-        for entry in new:
-            file = entry.staged.file
-            others = [row for row in found if row["file_id"] == file.file_id]
-            versions = [row for row in others if row["same_key"]]
+        gone: set[str] = set()
+        for entry in new:  # what is replaced first: copies of that are no copies any more
+            redrive = entry.staged.redrive
+            versions = [
+                row for row in found
+                if row["file_id"] == entry.staged.file.file_id and row["same_key"]
+                and not (redrive and row["other"] == redrive.of)
+            ]  # fmt: skip
             newest = versions[-1] if versions else None
-            if self.intent != "force" and file.size_bytes and entry.state == "loaded":
-                if newest and newest["same_bytes"] and newest["state"] in ("loaded", "duplicate"):
-                    entry.duplicate_of = newest["other"]  # no change, whatever the ETag
-                elif entry.staged.skip_same_bytes:
-                    loaded = [row["other"] for row in others if not row["same_key"]]
-                    entry.duplicate_of = (loaded or [in_this_load.get((file.source, entry.staged.sha256))])[0]
-                if entry.duplicate_of:
-                    entry.state = "duplicate"
-                    continue
-            changed = newest is not None and not newest["same_bytes"]
-            if changed and self.intent in ("new", "again"):
-                if entry.staged.changed_file == "hold":
+            is_same = newest is not None and newest["same_bytes"]
+            if (
+                newest
+                and is_same
+                and newest["state"] in ("loaded", "duplicate")
+                and self.intent != "force"
+                and not redrive
+            ):
+                if entry.state == "loaded":
+                    entry.state, entry.duplicate_of = "duplicate", newest["other"]  # no change, whatever the ETag
+            elif newest and not is_same and entry.staged.changed_file == "hold" and self.intent in ("new", "again"):
+                if not redrive:
                     entry.state = "held"
                     entry.staged.error = "The object has changed since it was dealt with, and changed_file is hold."
-                    continue
-                if entry.staged.changed_file == "replace" and entry.state == "loaded":
-                    entry.replaces = self._replace([row for row in versions if row["state"] == "loaded"], entry, now)
-            if entry.state == "loaded":
-                in_this_load[file.source, entry.staged.sha256] = file.file_id
+            elif entry.staged.changed_file == "replace" and entry.state == "loaded":
+                entry.replaces = self._replace(versions, entry, now)
+                gone.update(entry.replaces)
+        self._find_copies([entry for entry in new if entry.state == "loaded" and not entry.staged.redrive], found, gone)
 
-    def _replace(self, rows: Sequence[Mapping[str, Any]], entry: _Entry, now: datetime) -> tuple[str, ...]:
-        """Take away what this file takes the place of."""
+    def _find_copies(
+        self, entries: Sequence[_Entry], found: Sequence[Mapping[str, Any]], gone: AbstractSet[str]
+    ) -> None:
+        """Bytes that are loaded under another key are not loaded again, unless that is asked for."""
+        in_this_load: dict[tuple[str, str], str] = {}
+        for entry in entries:
+            file = entry.staged.file
+            if self.intent != "force" and file.size_bytes and entry.staged.skip_same_bytes:
+                loaded = [
+                    row["other"] for row in found
+                    if row["file_id"] == file.file_id and not row["same_key"] and row["other"] not in gone
+                ]  # fmt: skip
+                original = loaded[0] if loaded else in_this_load.get((file.source, entry.staged.sha256))
+                if original:
+                    entry.state, entry.duplicate_of = "duplicate", original
+                    continue
+            in_this_load[file.source, entry.staged.sha256] = file.file_id
+
+    def _replace(self, versions: Sequence[Mapping[str, Any]], entry: _Entry, now: datetime) -> tuple[str, ...]:
+        """Take away the other versions of a key, and what redrives of them brought."""
         gone: list[str] = []
-        for row in rows:
-            self.rows.take_away(row["file_no"])
-            gone += [row["other"], *self.rows.take_away_redrives(row["other"])]
-        self.rows.set_state(gone, "replaced", entry.staged.file.file_id)
-        self.rows.remember("replace", gone, self.note, now)
+        for row in versions:
+            if row["state"] == "loaded":
+                self.rows.take_away(row["file_no"])
+                gone.append(row["other"])
+            gone += self.rows.take_away_redrives(row["other"])
+        if gone:
+            self.rows.set_state(gone, "replaced", entry.staged.file.file_id)
+            self.rows.remember("replace", gone, self.note, now)
         return tuple(gone)
 
     def _insert_failed(self, kept: Sequence[_Entry]) -> None:
@@ -226,10 +263,18 @@ class _Load:
         self._staged("staged_failed", self.staging.failed)
         with self.rows.table("entered", pa.table(entered)):
             self.connection.execute(statement("insert_failed"))
-        for entry in kept:
-            if entry.mended:
-                with self.rows.table("mended", pa.Table.from_pylist(entry.mended)):
-                    self.connection.execute(statement("keep_mended"), {"file_no": entry.file_no})
+
+    def _keep_mended(self, entry: _Entry, now: datetime) -> None:
+        """Lines that fail as they did before stay mended; a redrive of others goes, since they may be accepted now."""
+        if not entry.mended:
+            return
+        with self.rows.table("mended", pa.Table.from_pylist(entry.mended)):
+            kept = self.connection.execute(statement("keep_mended"), {"file_no": entry.file_no}).fetchall()
+        still = {(line, item) for line, item in kept}
+        stale = {line["redriven_by"] for line in entry.mended if (line["line"], line["item"]) not in still}
+        if stale:
+            self._take_along(entry.staged.file.file_id, now, stale)
+            self.rows.reopen(stale)
 
     def _insert_commands(self, taken: Sequence[_Entry]) -> None:
         in_order = sorted(taken, key=lambda entry: entry.staged.file.position)

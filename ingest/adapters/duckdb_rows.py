@@ -1,6 +1,7 @@
 """The rows of files within one writing session: how they leave, and whom their aliases join."""
 
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -81,13 +82,21 @@ class Rows:
             if not is_ignored(one, self.ignored_identities) and not is_ignored(other, self.ignored_identities)
         ]
 
-    def take_away_redrives(self, file_id: str) -> list[str]:
+    def take_away_redrives(self, file_id: str, only: AbstractSet[str] | None = None) -> list[str]:
         """Remove the rows of what mended lines of this file brought; their file_ids."""
         sql = "SELECT file_id, file_no FROM ledger WHERE redrive_of = $file_id AND state = 'loaded' ORDER BY file_no"
-        redrives = self.fetch(sql, {"file_id": file_id})
+        redrives = [row for row in self.fetch(sql, {"file_id": file_id}) if only is None or row["file_id"] in only]
         for redrive in redrives:
             self.take_away(redrive["file_no"])
         return [redrive["file_id"] for redrive in redrives]
+
+    def reopen(self, redrives: Iterable[str]) -> None:
+        """The lines that these redrives mended are open again."""
+        self.connection.execute(
+            "UPDATE failed_line_rows SET redriven_at = NULL, redriven_by = NULL"
+            " WHERE list_contains($redrives, redriven_by)",
+            {"redrives": list(redrives)},
+        )
 
     def mended_lines(self, file_no: int) -> list[dict[str, Any]]:
         """The failed lines of a file that redrives have mended, so that they stay mended if it is put anew."""

@@ -1,5 +1,5 @@
--- keep_mended.sql: lines of a file that is put anew stay mended where they are the same.
--- in: mended (Arrow: line, item, raw_sha256, redriven_at, redriven_by), $file_no of the new rows.
+-- keep_mended.sql: lines of a file that is put anew stay mended where they fail as they did.
+-- in: mended (Arrow: line, item, raw_sha256, redriven_at, redriven_by), $file_no of the new rows.   out: line, item.
 UPDATE failed_line_rows
 SET redriven_at = m.redriven_at, redriven_by = m.redriven_by
 FROM mended AS m
@@ -7,3 +7,4 @@ WHERE failed_line_rows.file_no = $file_no
   AND failed_line_rows.line = m.line
   AND failed_line_rows.item = m.item
   AND failed_line_rows.raw_sha256 = m.raw_sha256
+RETURNING failed_line_rows.line, failed_line_rows.item
