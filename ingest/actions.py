@@ -24,7 +24,7 @@ TAKES: Final[Mapping[Action, tuple[State, ...]]] = {
     "retry": ("retrying",),
 }
 _ENDS: Final[Mapping[Action, tuple[State, ...]]] = {
-    "undo": ("undone",), "force": (), "release": ("loaded",), "ignore": ("ignored",), "retry": (),
+    "undo": ("undone",), "force": (), "release": (), "ignore": ("ignored",), "retry": (),
 }  # fmt: skip
 _UNITS: Final = {"m": 60, "h": 3600, "d": 86_400}
 

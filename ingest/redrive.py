@@ -122,7 +122,7 @@ class _Attempt:
         redrives = self.pipeline.warehouse.files({"redrive_of": self.original["file_id"], "state": "loaded"}, limit=1)
         whole = self.original["state"] == "rejected" and not redrives
         outcome = self._whole(wanted, open_lines) if whole else self._lines(wanted, open_lines)
-        return replace(outcome, already=already)
+        return replace(outcome, already=outcome.already + already)
 
     def _lines(self, wanted: Mapping[Place, bytes], open_lines: Mapping[Place, dict[str, Any]]) -> Outcome:
         """Of a loaded file: the mended lines alone."""
@@ -144,7 +144,9 @@ class _Attempt:
         mending = self._mending(file, accepted)
         with staging_folder(self.pipeline.settings.staging_folder) as folder:
             staging = stage([mending], _unread, self.pipeline.rules, folder, processes=1, blocks_of=lambda _: blocks)
-            return Outcome(self.original["file_id"], self._load(staging, list(accepted)), refused)
+            result = self._load(staging, list(accepted))
+            already = len(accepted) if result.already else 0  # somebody sent the same lines at the same time
+            return Outcome(self.original["file_id"], result, refused, already)
 
     def _whole(self, wanted: Mapping[Place, bytes], open_lines: Mapping[Place, dict[str, Any]]) -> Outcome:
         """Of a rejected file: all of it, with the mended lines in place, if it is now within the limits."""

@@ -163,6 +163,7 @@ class _Load:
                     self._take_along(row["file_id"], now)
                 entry.mended = self.rows.mended_lines(row["file_no"])
                 self.rows.take_away(row["file_no"])
+            if row and (row["state"] in FINAL_STATES or self.intent != "new"):
                 self.rows.remember(_ACTIONS[self.intent], [row["file_id"]], self.note, now)
             if file.redrive:
                 self._mend(entry, file.redrive, now)
