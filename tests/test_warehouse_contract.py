@@ -714,3 +714,16 @@ def test_a_dry_run_leaves_nothing(world: World) -> None:
     results: list[FileResult] = world.pipeline.would_load([file])
     assert [(result.state, result.counts.records, result.counts.failed) for result in results] == [("loaded", 2, 2)]
     assert (world.count("ledger"), world.count("commands"), world.count("failed_lines")) == (0, 0, 0)
+
+
+def test_ignored_identities_hold_backwards(tmp_path: Path) -> None:
+    from ingest.adapters.duckdb import DuckDBWarehouse
+
+    def persons(*ignored: str) -> list[str]:
+        warehouse = DuckDBWarehouse(tmp_path / "w.duckdb", ignored_identities=frozenset(ignored))
+        return [row["person_id"] for row in World(warehouse).rows("SELECT person_id FROM identities ORDER BY identity")]
+
+    World(DuckDBWarehouse(tmp_path / "w.duckdb")).bring("a.json", alias("ann", "shared"), alias("bob", "shared"))
+    assert persons() == ["ann", "ann", "ann"]
+    assert persons("shared") == ["ann", "bob", "shared"]
+    assert persons() == ["ann", "ann", "ann"]

@@ -290,27 +290,37 @@ class DuckDBWarehouse:
     # --- the schema --------------------------------------------------------------------------------------------------
 
     def _prepare(self) -> None:
-        """Make the tables and views where they are missing or of an older version."""
+        """Make the tables and views where they are missing or of an older version.
+
+        Which names join nobody is a setting that holds backwards: persons are joined anew when it has changed.
+        """
         folder = schemas_folder() / "warehouse" / "duckdb"
         steps = sorted(folder.glob("[0-9]*.sql"))
         views = (folder / "views.sql").read_text(encoding="utf-8")
+        now = (len(steps), views, "\n".join(sorted(self.ignored_identities)))
         if self.path.exists():
             with self._locked(fcntl.LOCK_SH), self._open(read_only=True) as connection:
-                if _version(connection) == (len(steps), views):
+                if _version(connection) == now:
                     return
         elif not self.path.parent.is_dir():
             raise ConfigError(f"INGEST_WAREHOUSE: the folder {self.path.parent} does not exist. Make it first.")
         with self._locked(fcntl.LOCK_EX), self._open(read_only=False) as connection:
-            done, _ = _version(connection)
+            done, _, identities = (*_version(connection), None, None)[:3]
             if done > len(steps):
                 raise ConfigError(f"{self.path} was written by a newer version of Landfall. Upgrade this one.")
             connection.execute("BEGIN")
             for step in steps[done:]:
                 connection.execute(step.read_text(encoding="utf-8"))
             connection.execute(views)
-            connection.execute("CREATE TABLE IF NOT EXISTS schema_version (step INTEGER, views VARCHAR)")
-            connection.execute("DELETE FROM schema_version")
-            connection.execute("INSERT INTO schema_version VALUES (?, ?)", [len(steps), views])
+            connection.execute(
+                "CREATE OR REPLACE TABLE schema_version AS"
+                " SELECT $step::INTEGER AS step, $views AS views, $identities AS ignored_identities",
+                dict(zip(("step", "views", "identities"), now, strict=True)),
+            )
+            if done and identities != now[2]:
+                from ingest.adapters.duckdb_rows import Rows
+
+                Rows(connection, self.ignored_identities).join_persons_anew()
             connection.execute("COMMIT")
 
 
@@ -342,11 +352,12 @@ def _column(name: str) -> str:
     return name
 
 
-def _version(connection: duckdb.DuckDBPyConnection) -> tuple[int, str]:
+def _version(connection: duckdb.DuckDBPyConnection) -> tuple[Any, ...]:
+    """(step, views, ignored_identities) as they were when the tables were last made."""
     tables = "SELECT count(*) FROM duckdb_tables() WHERE database_name = 'warehouse' AND table_name = 'schema_version'"
     if connection.execute(tables).fetchall() == [(0,)]:
-        return 0, ""
-    return next(iter(connection.execute("SELECT step, views FROM schema_version").fetchall()), (0, ""))
+        return (0,)
+    return next(iter(connection.execute("SELECT * FROM schema_version").fetchall()), (0,))
 
 
 def _holder(path: Path) -> int | None:
