@@ -199,7 +199,7 @@ def test_a_death_at_any_request_loses_nothing(landing: Open, versioned: bool) ->
             ]
             assert [action for action, _ in world.actions(key)] == ["archived", "deleted"]
             if not problems:
-                assert number > 6  # every request was made
+                assert number >= 6  # every request was made
                 return
     pytest.fail("it never came to its end")
 

@@ -149,12 +149,11 @@ class S3Store:
                 ' so nothing is deleted: let the bucket keep versions, or set after_load = "keep"'
             )
         with _explained(file.uri, "s3:DeleteObject and s3:GetObject", "delete"):
-            now = self._head(file.bucket, file.key)
-            if now is None:
-                return True
-            # The same bytes sent again have the same ETag, but are another version: a delete marker would hide it.
-            if _etag(now) != file.etag or (file.version_id and now.get("VersionId") != file.version_id):
-                return False
+            if file.version_id:
+                # The same bytes sent again have the same ETag, but are another version: a delete marker would hide it.
+                now = self._head(file.bucket, file.key)
+                if now is None or now.get("VersionId") != file.version_id:
+                    return now is None
             try:
                 if compares:
                     self._client.delete_object(Bucket=file.bucket, Key=file.key, IfMatch=f'"{file.etag}"')

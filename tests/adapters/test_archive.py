@@ -309,7 +309,7 @@ def test_a_report_is_put_once(s3: S3, tmp_path: Path) -> None:
     [
         pytest.param("CopyObject", "copy", "we may not write it: grant s3:PutObject", id="copy"),
         pytest.param("PutObject", "remove", f"{PROBE_NAME}: we may not write or delete it", id="probe"),
-        pytest.param("HeadObject", "remove", "we may not delete it: grant s3:DeleteObject", id="look"),
+        pytest.param("HeadObject", "copy", "we may not write it: grant s3:PutObject", id="look"),
         pytest.param("PutObject", "write", "we may not write it: grant s3:PutObject", id="report"),
     ],
 )  # fmt: skip
@@ -399,6 +399,16 @@ def test_a_local_file_that_was_overwritten_stays(local: tuple[LocalStore, Source
     assert list(to.parent.iterdir()) == []
     assert not store.remove(file, ARCHIVE)
     assert Path(file.key).read_bytes() == b"new"
+
+
+def test_a_local_file_is_copied_as_it_was_loaded(local: tuple[LocalStore, SourceFile, Path]) -> None:
+    store, file, to = local
+    status = Path(file.key).stat()
+    Path(file.key).write_bytes(BODY.swapcase())
+    os.utime(file.key, ns=(status.st_atime_ns, status.st_mtime_ns))  # other bytes, and nothing shows it
+    with pytest.raises(ObjectGone, match="overwritten"):
+        store.copy(file, [str(to)], HASH)
+    assert list(to.parent.iterdir()) == []
 
 
 def test_a_local_folder_that_cannot_be_made(local: tuple[LocalStore, SourceFile, Path]) -> None:
