@@ -56,6 +56,11 @@ class Difference:
     explanation: str
     file_id: str | None = None
 
+    @property
+    def sentence(self) -> str:
+        """All of it in a line."""
+        return f"{' '.join(filter(None, (self.source, self.key))) or 'warehouse'}: {self.what}. {self.explanation}"
+
 
 @dataclass(slots=True)
 class Reconciliation:

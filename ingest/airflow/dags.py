@@ -111,7 +111,7 @@ def source_dag(source: Source, settings: Settings) -> DAG:
         packs = discover()
         loaded = _load_task(settings).expand(pack=packs)
         _announce(source.name, loaded)
-        loaded >> _verdict(packs, skippable=True)
+        loaded >> _verdict(source.name, packs)
 
     return build()
 
@@ -171,7 +171,7 @@ def one_off_dag(settings: Settings) -> DAG:
         checked = check.expand(pack=packs)
         packs >> choose() >> [loaded, checked]
         _announce(ONE_OFF, loaded)
-        [loaded, checked] >> _verdict(packs, skippable=False)
+        [loaded, checked] >> _verdict(ONE_OFF, packs)
 
     return build()
 
@@ -252,7 +252,7 @@ def reconcile_dag() -> DAG:
             from ingest.cli.output import count
 
             with open_world() as pipeline:
-                told = steps.reconcile(pipeline)
+                told = steps.reconcile(pipeline, get_current_context()["run_id"])
             if differences := told["differences"]:
                 get_current_context()["ti"].xcom_push("return_value", told)
                 raise AirflowFailException(f"{count(len(differences), 'thing')} to look at:\n{named(differences)}")
@@ -367,13 +367,13 @@ def _announce(source: str, loaded: Any) -> None:
     announce.expand(batch=planned)
 
 
-def _verdict(packs: Any, *, skippable: bool) -> Any:
-    @task(trigger_rule="none_skipped" if skippable else "all_done")
+def _verdict(source: str, packs: Any) -> Any:
+    @task(trigger_rule="all_done" if source == ONE_OFF else "none_skipped")  # there either a load or a check is skipped
     def verdict(packs: Packs | None) -> Mapping[str, Any]:
-        """Say what became of the files; fail if one could not be loaded."""
+        """Say what became of the files, here and to whom `notify` names; fail if one could not be loaded."""
         from airflow.sdk.exceptions import AirflowFailException
 
-        from ingest.airflow import steps
+        from ingest.airflow import notify, steps
         from ingest.airflow.tables import named
         from ingest.airflow.world import open_world
         from ingest.cli.output import count
@@ -384,6 +384,8 @@ def _verdict(packs: Any, *, skippable: bool) -> Any:
         parts = [part for part in ti.xcom_pull(task_ids=["load", "check"]) if part is not None]
         with open_world() as pipeline:
             told = steps.verdict(pipeline, packs, [result for part in parts for result in part])
+            run_id = get_current_context()["run_id"]
+            notify.tell_of_run(pipeline, run_id, None if source == ONE_OFF else source, told.pop("lost"))
         missing = told["not_loaded"]
         if missing:
             ti.xcom_push("return_value", told)

@@ -115,6 +115,8 @@ def announcements(pipeline: "Pipeline", run_id: str, source: str | None) -> list
 def verdict(pipeline: "Pipeline", packs: Sequence[Pack], results: Sequence[Result]) -> dict[str, Any]:
     """What became of the files of a run: totals, the failed lines by code, and `not_loaded`, a sentence for each.
 
+    `lost` are those of which not even the ledger tells.
+
     Files whose task died are looked up in the ledger, since it may have committed them before. Results of files that
     are not in the manifest are of an earlier try of this run.
     """
@@ -154,18 +156,24 @@ def verdict(pipeline: "Pipeline", packs: Sequence[Pack], results: Sequence[Resul
         "failed_by_code": by_code,
         "files_with_failed_lines": [file["file"] for file in with_failures[: tables.NAMED_AT_MOST]],
         "not_loaded": not_loaded,
+        "lost": [{"file_id": file_id, "source": file.source, "file": file.uri} for file_id, file in lost.items()],
     }
 
 
-def reconcile(pipeline: "Pipeline") -> dict[str, Any]:
-    """What was compared, and `differences`, a sentence for each."""
+def reconcile(pipeline: "Pipeline", run_id: str) -> dict[str, Any]:
+    """What was compared; `differences` and `information`, a sentence for each."""
+    from ingest.airflow.notify import tell_of_differences
+
     found = compare(pipeline)
-    rows = [asdict(difference) for difference in found.differences]
-    tables.log_table(log, count(len(rows), "difference"), rows[: tables.NAMED_AT_MOST])
+    tell_of_differences(pipeline, found.differences, run_id)
+    for title, differences in (("difference", found.differences), ("note", found.information)):
+        rows = [asdict(difference) for difference in differences[: tables.NAMED_AT_MOST]]
+        tables.log_table(log, count(len(differences), title), rows)
     return {
         "compared": found.compared,
         "ignored": found.ignored,
-        "differences": [f"{row['source']} {row['key']}: {row['what']}. {row['explanation']}" for row in rows],
+        "differences": [difference.sentence for difference in found.differences],
+        "information": [difference.sentence for difference in found.information],
     }
 
 

@@ -67,8 +67,10 @@ table `history` with who triggered the run, and why.
 RECONCILE_DOC: Final = """
 ### Was anything missed?
 
-Holds every source's bucket against the ledger: files that should have been loaded by now, files that are tried again
-and again. Red if there is something to look at, and says what.
+Holds the buckets, the archive, the ledger and the tables against each other: files that wait, that are tried again and
+again or need a person, sources that send nothing (`expect_every`), archived objects that are gone, rows that the ledger
+does not tell of. Red if there is something to look at, and says what; who is named by `notify` is told, of each thing
+once. It mends nothing: `ingest reconcile --repair` does, where that is safe.
 """
 
 

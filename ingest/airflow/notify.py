@@ -1,0 +1,290 @@
+"""Tells people by mail or webhook, through Airflow's connections: `notify = ["smtp:ops_mail", "slack:ops"]`.
+
+In:      what a run did to its files, or what reconcile found.
+Out:     at most one notice a run and recipient, of what that recipient was not told of before; `history` remembers it.
+Decides: what is worth a notice, and its words: plain text, keys made visible, no lines and no values of producers.
+Never:   fails a run. A notice that cannot be sent is a warning in the log, and is sent if the task is run again.
+
+What a connection has to hold:
+smtp          host, port, login, password; extra: `to` (addresses), `from_email` (default: the login), `disable_ssl`,
+              `disable_tls`, `timeout`, as Airflow's own SMTP connections.
+slack         an incoming webhook: its whole address as host, or host and the rest of the address as password.
+http, https   host, port and schema, or a whole address as host; login and password; extra: `endpoint`, `headers`.
+"""
+
+import base64
+import json
+import logging
+import smtplib
+import ssl
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from email.message import EmailMessage
+from http.client import HTTPException
+from typing import TYPE_CHECKING, Any, Final
+from urllib.error import HTTPError, URLError
+from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+from ingest.airflow import tables
+from ingest.cli.output import count, visible
+from ingest.core.source import SourceFile
+from ingest.errors import ConfigError, IngestError
+from ingest.ports import Note
+
+if TYPE_CHECKING:
+    from ingest.pipeline import Pipeline
+    from ingest.reconcile import Difference
+
+log = logging.getLogger(__name__)
+
+TOLD_STATES: Final = ("rejected", "held", "retrying")
+_SECONDS: Final = 20  # a server that does not answer must not hold up a run
+_TEXT_AT_MOST: Final = 300  # characters of a sentence
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing to be told."""
+
+    source: str  # empty: of every source
+    about: str  # a file_id, or what stands for it: told once to each recipient
+    sentence: str
+    kind: str = ""  # several things may be told of one file: each once
+
+
+def tell_of_run(pipeline: "Pipeline", run_id: str, source: str | None, lost: Sequence[Mapping[str, str]] = ()) -> None:
+    """Tell of the files of a run that need a look; `lost`: {file_id, source, file} of those whose task died.
+
+    `source` tells apart the runs of scheduled DAGs that began in the same moment; None: a run that takes any.
+    """
+    try:
+        where = {"run_id": run_id} | ({"source": source} if source else {})
+        rows = [row for row in pipeline.warehouse.files(where) if row["failed"] or row["state"] in TOLD_STATES]
+        items = [Item(row["source"], row["file_id"], _sentence(row)) for row in reversed(rows)]
+        by_file = {row["file_id"]: row for row in rows}
+        items += [
+            Item(one["source"], one["file_id"], f"{one['file']}: not loaded, its task died.")
+            for one in lost
+            if one["file_id"] not in by_file
+        ]
+        _tell(pipeline, items, run_id, lambda told: _run_notice(pipeline, told, by_file))
+    except Exception:  # data that was loaded stays loaded, whatever happens here
+        log.warning("People could not be told of this run.", exc_info=True)
+
+
+def tell_of_differences(pipeline: "Pipeline", differences: "Iterable[Difference]", run_id: str) -> None:
+    """Tell of what reconcile found; what the run of a file has told of it already is not told again."""
+    try:
+        items = [_difference(one, run_id) for one in differences]
+        _tell(pipeline, items, run_id, lambda told: (f"{count(len(told), 'thing')} to look at", []))
+    except Exception:  # the run itself is red, and says it all
+        log.warning("People could not be told of the differences.", exc_info=True)
+
+
+def _sentence(row: Mapping[str, Any]) -> str:
+    file = f"{SourceFile.of_row(row).uri} ({row['file_id'][:8]})"
+    failed = f"{count(row['failed'], 'line')} of {row['items']:,} failed" if row["failed"] else ""
+    if row["state"] in TOLD_STATES:
+        return f"{file}: {row['state']}. {row['error'] or failed}"
+    return f"{file}: {row['state']}, {failed}."
+
+
+def _difference(one: "Difference", run_id: str) -> Item:
+    if one.what in TOLD_STATES:
+        return Item(one.source, one.file_id or "", one.sentence)
+    # What is of no file is told by each run that finds it; that nothing ever came, once.
+    about = one.file_id or (one.source if one.what == "overdue" else f"{one.source} {run_id}")
+    return Item(one.source, about, one.sentence, one.what)
+
+
+def _run_notice(
+    pipeline: "Pipeline", told: Sequence[Item], by_file: Mapping[str, Mapping[str, Any]]
+) -> tuple[str, list[str]]:
+    """The subject, and what stands below the files: why lines failed, and how to mend them."""
+    from ingest.airflow.steps import failed_lines_by_code
+
+    rows = [by_file[item.about] for item in told if item.about in by_file]
+    failed = [row for row in rows if row["failed"]]
+    states = Counter(row["state"] for row in rows if row["state"] in TOLD_STATES)
+    states["not loaded"] = len(told) - len(rows)
+    parts = [f"{count(number, 'file')} {state}" for state, number in states.items() if number]
+    if not failed:
+        return ", ".join(parts), []
+    lines = sum(row["failed"] for row in failed)
+    subject = ", ".join([f"{count(lines, 'failed line')} in {count(len(failed), 'file')}", *parts])
+    named = [{"file_id": r["file_id"], "file": SourceFile.of_row(r).uri, "format": r["format"]} for r in failed]
+    why = [f"{row['code']}: {count(row['lines'], 'line')}. {row['remedy'] or ''}" for row in
+           failed_lines_by_code(pipeline, named)]  # fmt: skip
+    mend = f"To see and mend them: ingest failures {failed[0]['file_id'][:8]} --lines"
+    return subject, ["", *why, mend]
+
+
+def _tell(
+    pipeline: "Pipeline",
+    items: Sequence[Item],
+    run_id: str,
+    notice: Callable[[Sequence[Item]], tuple[str, list[str]]],
+) -> None:
+    """One notice to each recipient of the items that are new to it."""
+    sources = pipeline.settings.sources
+    recipients = {name: source.notify for name, source in sources.items()}
+    everybody = list(dict.fromkeys(recipient for notify in recipients.values() for recipient in notify))
+    recipients[""] = tuple(everybody)
+    for recipient in everybody:
+        told: list[Item] = []
+        for kind in dict.fromkeys(item.kind for item in items):
+            mine = [one for one in items if one.kind == kind and recipient in recipients.get(one.source, ())]
+            told += _new(pipeline, mine, _note(recipient, kind, run_id))
+        if not told:
+            continue
+        try:
+            subject, below = notice(told)
+            names = sorted({item.source for item in told} - {""})
+            subject = f"Landfall: {f'{names[0]}: ' if len(names) == 1 else ''}{subject}"
+            sentences = tables.named([_inert(item.sentence) for item in told])
+            text = "\n".join([sentences, *map(_inert, below), "", f"Run: {visible(run_id)}"])
+            send(recipient, subject, text)
+            log.info("notified %s: %s", recipient, subject)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it may not fail the run
+            for kind in dict.fromkeys(item.kind for item in told):
+                ids = [item.about for item in told if item.kind == kind]
+                pipeline.warehouse.not_notified(ids, _note(recipient, kind, run_id))
+            log.warning("No notice was sent to %s: %s Clear this task to send it again.", recipient, _why(error))
+
+
+def _new(pipeline: "Pipeline", items: Sequence[Item], note: Note) -> list[Item]:
+    if not items:
+        return []
+    # Written down before it is sent: a task that dies between the two sends nothing, instead of twice.
+    new = set(pipeline.warehouse.notify_once([item.about for item in items], note))
+    return [item for item in items if item.about in new]
+
+
+def _note(recipient: str, kind: str, run_id: str) -> Note:
+    return Note("ingest", f"{recipient} {kind}".strip(), run_id)
+
+
+def _inert(text: str) -> str:
+    """One line, in which a producer's key can neither begin another nor hide what follows it."""
+    return tables.shorten(visible(" ".join(text.split())), _TEXT_AT_MOST)
+
+
+def _why(error: Exception) -> str:
+    match error:
+        case IngestError():
+            return str(error)
+        case HTTPError():
+            return f"Its server answered {error.code}: see the connection's address and password."
+        case smtplib.SMTPAuthenticationError():
+            return "The mail server refused the login: see the connection's login and password."
+        case URLError() | OSError():
+            return f"Its server cannot be reached or refused the notice ({getattr(error, 'reason', None) or error})."
+        case _:  # never the text: it may hold the address, which is a secret of a webhook
+            return f"It failed with {type(error).__name__}: see the fields of the connection."
+
+
+# --- ways to people --------------------------------------------------------------------------------------------------
+
+
+def send(recipient: str, subject: str, text: str) -> None:
+    """Send a notice to `type:connection`.
+
+    Raises:
+        ConfigError: the type is none of ours, or the connection is missing or lacks something.
+        OSError: the server cannot be reached, or refused.
+    """
+    from airflow.sdk import Connection
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    kind, _, name = recipient.partition(":")
+    if kind not in _WAYS:
+        raise ConfigError(f"notify: there is no way {kind!r} to tell people. Known: {', '.join(_WAYS)}.")
+    try:
+        connection = Connection.get(name)
+    except AirflowNotFoundException:
+        raise ConfigError(f"notify: Airflow has no connection {name!r}. Add it, or correct ingest.toml.") from None
+    _WAYS[kind](kind, connection, subject, text)
+
+
+def _mail(_: str, connection: Any, subject: str, text: str) -> None:
+    extra: Mapping[str, Any] = connection.extra_dejson
+    to = extra.get("to") or ()
+    addresses = [to] if isinstance(to, str) else list(to)
+    sender = extra.get("from_email") or connection.login
+    if not (connection.host and addresses and sender):
+        raise ConfigError(
+            f"notify: the connection {connection.conn_id!r} needs a host, and in its extra `to` and `from_email`."
+        )
+    message = EmailMessage()
+    message["Subject"], message["From"], message["To"] = subject, sender, ", ".join(addresses)
+    message["Auto-Submitted"] = "auto-generated"  # no out-of-office answers
+    message.set_content(text + "\n")
+    context = ssl.create_default_context()
+    seconds = float(extra.get("timeout") or _SECONDS)
+    if _on(extra.get("disable_ssl")):
+        server = smtplib.SMTP(connection.host, connection.port or 0, timeout=seconds)
+    else:
+        server = smtplib.SMTP_SSL(connection.host, connection.port or 0, timeout=seconds, context=context)
+    with server:
+        if _on(extra.get("disable_ssl")) and not _on(extra.get("disable_tls")):
+            server.starttls(context=context)
+        if connection.login and connection.password:
+            server.login(connection.login, connection.password)
+        server.send_message(message)
+
+
+def _on(value: object) -> bool:
+    return str(value).lower() in ("true", "1", "yes")
+
+
+class _NoRedirect(HTTPRedirectHandler):
+    """A webhook that moved must be corrected: followed, the POST would become a GET that looks as if it were sent."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+def _post(kind: str, connection: Any, subject: str, text: str) -> None:
+    text = f"{subject}\n{text}"
+    body: dict[str, object] = {"text": text}
+    if kind == "slack":  # the signs that make links and call everybody
+        escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        body = {"text": escaped, "mrkdwn": False, "link_names": False, "unfurl_links": False}
+    headers = {"Content-Type": "application/json; charset=utf-8"} | connection.extra_dejson.get("headers", {})
+    if kind != "slack" and connection.login:
+        credentials = f"{connection.login}:{connection.password or ''}".encode()
+        headers["Authorization"] = f"Basic {base64.b64encode(credentials).decode()}"
+    request = Request(_address(kind, connection), json.dumps(body).encode(), headers)  # noqa: S310 - see _address
+    try:
+        with build_opener(_NoRedirect).open(request, timeout=_SECONDS):
+            pass
+    except (HTTPException, ValueError) as error:
+        raise ConfigError(f"notify: the address in the connection {connection.conn_id!r} is wrong.") from error
+
+
+def _address(kind: str, connection: Any) -> str:
+    """Where to post: http or https, and nothing else."""
+    secret = connection.password if kind == "slack" and connection.password else ""
+    if "://" in secret:
+        return _checked(secret, connection)
+    host, rest = connection.host or "", connection.schema or ""
+    if rest in ("http", "https"):  # Airflow's forms; its URIs have the path there
+        scheme, rest = rest, ""
+    else:
+        scheme = connection.conn_type if connection.conn_type in ("http", "https") else "https"
+    if "://" not in host:
+        host = f"{scheme}://{host}{f':{connection.port}' if connection.port else ''}"
+    parts = (rest, connection.extra_dejson.get("endpoint") or "", secret)
+    return _checked("/".join([host.rstrip("/"), *(part.strip("/") for part in parts if part)]), connection)
+
+
+def _checked(address: str, connection: Any) -> str:
+    if not address.startswith(("http://", "https://")) or address.endswith("://"):
+        raise ConfigError(f"notify: the connection {connection.conn_id!r} holds no http:// or https:// address.")
+    return address
+
+
+_WAYS: Final[Mapping[str, Callable[[str, Any, str, str], None]]] = {
+    "smtp": _mail, "slack": _post, "http": _post, "https": _post,
+}  # fmt: skip
