@@ -146,6 +146,11 @@ class QueryResult:
     reader: pa.RecordBatchReader
 
 
+# A table of a warehouse as it goes to another engine: its name and rows. UUIDs and enumerations are text, JSON is its
+# text as stored, times are in microseconds, UTC.
+Table = tuple[str, pa.RecordBatchReader]
+
+
 class ObjectStore(Protocol):
     """Where source files live: S3, or the local disk (bucket `file`)."""
 
@@ -280,3 +285,17 @@ class Warehouse(Protocol):
 
     def query(self, sql: str) -> AbstractContextManager[QueryResult]:
         """Run one read-only statement. Raises IngestError for a wrong one."""
+
+    def snapshot(self) -> AbstractContextManager["Warehouse"]:
+        """The warehouse as it is now: whatever is loaded meanwhile, it answers `query` and `tables` from one moment."""
+
+    def tables(self) -> AbstractContextManager[Iterator[Table]]:
+        """All that is stored, from one moment. A table is read to its end before the next one is asked for."""
+
+    def fill(self, tables: Iterable[Table]) -> None:
+        """Take what `tables` of another warehouse gives: all of it in one transaction, or nothing; batch by batch.
+
+        Raises:
+            IngestError: this warehouse is not empty. It was left as it is.
+            TransientError: it did not answer. Nothing was written.
+        """

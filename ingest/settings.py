@@ -277,16 +277,16 @@ def load_settings(environ: Mapping[str, str], *, sound_only: bool = False) -> Se
     return replace(settings, sources=sound, problems=tuple(problems))
 
 
-def warehouse_url(url: str, folder: Path) -> str:
+def warehouse_url(url: str, folder: Path, setting: str = "INGEST_WAREHOUSE") -> str:
     """The URL with the path of a DuckDB file made absolute. Raises ConfigError; never repeats a password."""
     scheme, _, rest = url.partition("://")
     if scheme == "duckdb" and rest.startswith("/") and rest.strip("/") not in {"", ":memory:"}:
         return f"duckdb:///{folder / rest[1:]}"
     if scheme == "duckdb":
-        raise ConfigError("INGEST_WAREHOUSE: a DuckDB warehouse is named duckdb:///file or duckdb:////folder/file.")
+        raise ConfigError(f"{setting}: a DuckDB warehouse is named duckdb:///file or duckdb:////folder/file.")
     if scheme in {"postgresql", "iceberg"}:
-        raise ConfigError(f"INGEST_WAREHOUSE: {scheme}:// is not in this version: use duckdb:///file.")
-    raise ConfigError("INGEST_WAREHOUSE: no warehouse is known by this kind of URL: use duckdb:///file.")
+        raise ConfigError(f"{setting}: {scheme}:// is not in this version: use duckdb:///file.")
+    raise ConfigError(f"{setting}: no warehouse is known by this kind of URL: use duckdb:///file.")
 
 
 def _config_path(named: str | None) -> Path | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -10,7 +11,7 @@ from ingest.adapters.stores import Stores
 from ingest.errors import ConfigError
 from ingest.pipeline import Pipeline
 from ingest.ports import ObjectStore, Warehouse
-from ingest.settings import Settings, Source
+from ingest.settings import Settings, Source, warehouse_url
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -63,6 +64,12 @@ def open_warehouse(settings: Settings) -> Warehouse:
     return _Unneeded(settings)  # type: ignore[return-value]  # it becomes one
 
 
+def warehouse_at(url: str, settings: Settings) -> Warehouse:
+    """Another warehouse than that of the settings, named as `INGEST_WAREHOUSE` is. Raises ConfigError."""
+    folder = settings.config_path.parent if settings.config_path else Path.cwd()
+    return _open(replace(settings, warehouse_url=warehouse_url(url, folder, "--to")))
+
+
 def _open(settings: Settings) -> Warehouse:
     scheme, _, rest = settings.warehouse_url.partition(":///")
     if scheme != "duckdb":
@@ -72,7 +79,7 @@ def _open(settings: Settings) -> Warehouse:
     from ingest.adapters.duckdb import DuckDBWarehouse
 
     return DuckDBWarehouse(
-        Path(rest),
+        Path(rest).resolve(),  # so that a warehouse has one name, and one lock
         lock_timeout_seconds=settings.lock_timeout_seconds,
         ignored_identities=settings.ignored_identities,
     )

@@ -10,7 +10,7 @@ import os
 import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -36,6 +36,7 @@ from ingest.ports import (
     QueryResult,
     Staging,
     State,
+    Table,
 )
 
 # Files of this storage version are read and written by every supported DuckDB (1.5 and 2).
@@ -201,12 +202,28 @@ class DuckDBWarehouse:
         except duckdb.Error as error:
             raise IngestError(f"The warehouse refused the statement: {error}") from error
 
+    @contextmanager
+    def snapshot(self) -> Iterator["DuckDBWarehouse"]:
+        with self.reading():  # while anybody reads, nobody writes
+            yield self
+
+    def tables(self) -> AbstractContextManager[Iterator[Table]]:
+        from ingest.adapters.duckdb_transfer import tables
+
+        return tables(self)
+
+    def fill(self, tables: Iterable[Table]) -> None:
+        from ingest.adapters.duckdb_transfer import fill
+
+        fill(self, tables)
+
     # --- sessions ----------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A session that sees the last committed state, with the tables in place."""
-        self._prepare()
+    def reading(self, *, prepared: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A session that sees the last committed state; with the tables in place, unless not to be `prepared`."""
+        if prepared:
+            self._prepare()
         with self._locked(fcntl.LOCK_SH), self._open(read_only=True) as connection:
             yield connection
 
@@ -303,7 +320,7 @@ class DuckDBWarehouse:
                 if _version(connection) == now:
                     return
         elif not self.path.parent.is_dir():
-            raise ConfigError(f"INGEST_WAREHOUSE: the folder {self.path.parent} does not exist. Make it first.")
+            raise ConfigError(f"The folder of the warehouse, {self.path.parent}, does not exist. Make it first.")
         with self._locked(fcntl.LOCK_EX), self._open(read_only=False) as connection:
             done, _, identities = (*_version(connection), None, None)[:3]
             if done > len(steps):

@@ -9,12 +9,13 @@ import sys
 
 import click
 
-from ingest.cli import asking, demo, judging, keeping, loading, mending
+from ingest.cli import asking, demo, judging, keeping, loading, mending, moving
 from ingest.cli.base import cli
 from ingest.cli.output import say
 from ingest.errors import IngestError
 
-__all__ = ["asking", "cli", "demo", "judging", "keeping", "loading", "main", "mending"]  # each module adds its commands
+# Each module adds its commands.
+__all__ = ["asking", "cli", "demo", "judging", "keeping", "loading", "main", "mending", "moving"]
 
 
 def main() -> None:

@@ -1,0 +1,78 @@
+"""A whole DuckDB warehouse, given and taken table by table: see `ingest.transfer`."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import duckdb
+import pyarrow as pa
+
+from ingest.adapters.duckdb import statement
+from ingest.errors import IngestError, TransientError
+from ingest.ports import Table
+
+if TYPE_CHECKING:
+    from ingest.adapters.duckdb import DuckDBWarehouse
+
+_READ_AT_ONCE = 2048  # rows, the engine's own measure
+# The engine keeps what it has touched while there is room, so this bounds a copy of any size. But what is committed of
+# a row group (120,000 rows) must fit, and failed lines may be long.
+_MEMORY = "1GB"
+
+
+@contextmanager
+def tables(warehouse: "DuckDBWarehouse") -> Iterator[Iterator[Table]]:
+    """See `ingest.ports.Warehouse.tables`."""
+    with warehouse.reading() as connection:
+        connection.execute(f"SET memory_limit = '{_MEMORY}'")
+        yield (
+            (name, connection.sql(f"SELECT {', '.join(columns)} FROM {_quoted(name)}").to_arrow_reader(_READ_AT_ONCE))
+            for name, columns in _columns(connection).items()
+        )
+
+
+def fill(warehouse: "DuckDBWarehouse", tables: Iterable[Table]) -> None:
+    """See `ingest.ports.Warehouse.fill`."""
+    try:
+        if warehouse.path.exists():  # another program's file must not even get our tables
+            with warehouse.reading(prepared=False) as connection:
+                _refuse_unless_empty(warehouse, connection)
+        with warehouse.writing() as connection:
+            _refuse_unless_empty(warehouse, connection)
+            connection.execute(f"SET memory_limit = '{_MEMORY}'")
+            connection.execute("SET preserve_insertion_order = true")  # each insert is small enough to be held
+            known = _columns(connection)
+            for name, reader in tables:
+                if name not in known:
+                    raise IngestError(f"The table {name} is not one of Landfall's: drop it, or keep it elsewhere.")
+                columns = ", ".join(_quoted(column) for column in reader.schema.names)
+                for batch in reader:
+                    # The engine finds it by its name here. What is registered instead is kept until the commit.
+                    some_rows = pa.Table.from_batches([batch])  # noqa: F841
+                    connection.execute(f"INSERT INTO {_quoted(name)} ({columns}) SELECT * FROM some_rows")
+            ((newest,),) = connection.execute("SELECT coalesce(max(file_no), 0) FROM ledger").fetchall()
+            connection.execute(f"CREATE OR REPLACE SEQUENCE file_numbers START {newest + 1}")
+    except (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.InternalException, duckdb.FatalException) as error:
+        raise TransientError(f"{warehouse.name} could not be written (is the disk full?): {error}") from error
+    except duckdb.Error as error:
+        raise IngestError(f"{warehouse.name} refused what was copied, and is still empty: {error}") from error
+
+
+def _refuse_unless_empty(warehouse: "DuckDBWarehouse", connection: duckdb.DuckDBPyConnection) -> None:
+    for name in _columns(connection):
+        if connection.execute(f"SELECT 1 FROM {_quoted(name)} LIMIT 1").fetchall():
+            raise IngestError(f"{warehouse.name} is not empty ({name} has rows). Copy to a new warehouse.")
+
+
+def _columns(connection: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
+    """Of each table of the file, how its columns are selected for a copy."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for table, column, type in connection.execute(statement("columns_of_tables")).fetchall():
+        # An enumeration would be told in the numbers of this engine.
+        found[table].append(f"{_quoted(column)}::VARCHAR AS {_quoted(column)}" if type == "ENUM" else _quoted(column))
+    return found
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

@@ -1,0 +1,366 @@
+"""A warehouse that is moved: everything arrives, or nothing does."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ingest import transfer
+from ingest.adapters.duckdb import DuckDBWarehouse
+from ingest.core.identity import IGNORED_IDENTITIES
+from ingest.errors import IngestError, TransientError
+from ingest.settings import Source
+from tests.support import ROOT, TABLES, World, alias, everything, put, record, rows
+
+HOSTILE = 'it\'s "quoted"; DROP TABLE ledger; -- \u202e\\ é 🎈'
+INNER = ("command_rows", "failed_line_rows", "person_links", "people_spaces", "history")
+
+
+def silent(_name: str, _rows: int) -> None:
+    pass
+
+
+def warehouse_in(folder: Path, name: str = "warehouse.duckdb") -> DuckDBWarehouse:
+    folder.mkdir(exist_ok=True)
+    return DuckDBWarehouse(folder / name, ignored_identities=IGNORED_IDENTITIES, lock_timeout_seconds=1)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """A warehouse with something in every table, in a folder with a hostile name."""
+    world = World(warehouse_in(tmp_path / 'it\'s a "source"; --'), [Source(name="web", bucket="bucket")])
+    first = record("Ann", 0, "Paid", price=1)
+    world.bring(
+        "9.json", first, alias("Ann", "bob", 1), alias("bob", "cy", 2), "no json", b"\xff\x00 raw", source="web"
+    )
+    world.bring("10.json", first, record("cy", 3, HOSTILE, **{HOSTILE: HOSTILE}), put("dan", 4, a="1"), source="web")
+    world.bring(f"{HOSTILE}.json", '{"_p":"eve","_t":1393344603,"_n":"x","n":1.10,"big":123456789012345678901}')
+    world.store.broken["b.json"] = "it broke off"
+    world.bring("b.json", record("ann", 9, "x"), source="web")
+    with world.warehouse.writing() as connection:  # type: ignore[attr-defined]
+        connection.execute("INSERT INTO history VALUES ('f', 'undo', now(), 'me', ?, NULL)", [HOSTILE])
+    return world
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> DuckDBWarehouse:
+    return warehouse_in(tmp_path / "it's the target", 'a "b".duckdb')
+
+
+def shown(warehouse: Any) -> Mapping[str, Any]:
+    return everything(warehouse, tables=(*TABLES, *INNER, "accounts", "full_rows"))
+
+
+def is_empty(warehouse: DuckDBWarehouse) -> bool:
+    with warehouse.tables() as tables:
+        return not any(reader.read_all().num_rows for _, reader in tables)
+
+
+# --- copy ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_copy_shows_the_same(world: World, target: DuckDBWarehouse) -> None:
+    told: list[tuple[str, int]] = []
+    copied = transfer.copy(world.warehouse, target, lambda name, more: told.append((name, more)))
+    before = shown(world.warehouse)
+    assert all(before[name] for name in before if name != "accounts")
+    assert shown(target) == before
+    for volatile in ("SELECT * FROM ledger ORDER BY file_no", "SELECT command_id, is_first, file_no FROM full_rows"):
+        assert sorted(map(repr, rows(target, volatile))) == sorted(map(repr, rows(world.warehouse, volatile)))
+    assert {name: more for name, more in copied.items() if more} == dict(told)
+    assert (copied["command_rows"], copied["failed_line_rows"], copied["ledger"]) == (7, 2, 4)
+
+
+def test_rows_keep_their_order(world: World, target: DuckDBWarehouse) -> None:
+    world.bring("many.json", *(record("ann", n, f"e{n}") for n in range(5000)))
+    transfer.copy(world.warehouse, target, silent)
+    sql = "SELECT file_no, line, item_no FROM command_rows"
+    assert rows(target, sql) == rows(world.warehouse, sql)
+
+
+def test_a_poll_of_the_copy_loads_nothing_and_goes_on(world: World, target: DuckDBWarehouse) -> None:
+    transfer.copy(world.warehouse, target, silent)
+    files = [file for file, _ in world.store.objects.values() if file.key != "b.json"]
+    copied = World(target, world.sources, world.store, _tick=100)
+    assert target.unseen(files, files[0].last_modified) == []
+    before = shown(target)
+    assert all(result.already for result in copied.load(*files))
+    assert shown(target) == before
+    # What is loaded next does not take the number of another file, and knows the facts and persons that were there.
+    new = copied.bring("new.json", record("Ann", 0, "Paid", price=1), alias("cy", "zoe"), record("zoe", 7, "x"))
+    assert (new.state, new.counts.duplicates) == ("loaded", 1)
+    assert copied.count("ledger") == len({row["file_no"] for row in rows(target, "SELECT file_no FROM ledger")}) == 5
+    assert rows(target, "SELECT DISTINCT person_id FROM events WHERE person IN ('Ann', 'cy', 'zoe')") == [
+        {"person_id": "ann"}
+    ]
+    # The broken file is tried again, as from the source.
+    world.store.broken.clear()
+    (retried,) = copied.load(world.store.objects["bucket", "b.json"][0])
+    assert retried.state == "loaded"
+
+
+def test_a_new_warehouse_is_copied_too(tmp_path: Path, target: DuckDBWarehouse) -> None:
+    transfer.copy(warehouse_in(tmp_path), target, silent)
+    assert is_empty(target)
+    assert World(target).bring("a.json", record("ann", 0, "x")).state == "loaded"
+
+
+def test_a_target_that_is_not_empty_is_refused(world: World, target: DuckDBWarehouse) -> None:
+    World(target).bring("other.json", record("zoe", 0, "x"))
+    before, size = shown(target), target.path.read_bytes()
+    with pytest.raises(IngestError, match="is not empty"):
+        transfer.copy(world.warehouse, target, silent)
+    assert (shown(target), target.path.read_bytes()) == (before, size)
+
+
+def test_a_file_of_another_program_is_left_alone(world: World, target: DuckDBWarehouse) -> None:
+    with duckdb.connect(str(target.path)) as connection:
+        connection.execute('CREATE TABLE "my ""table" AS SELECT 1 AS x')
+    before = target.path.read_bytes()
+    with pytest.raises(IngestError, match="is not empty"):
+        transfer.copy(world.warehouse, target, silent)
+    assert target.path.read_bytes() == before
+
+
+def test_a_table_that_is_not_ours_is_named(world: World, target: DuckDBWarehouse) -> None:
+    with duckdb.connect(str(world.warehouse.path)) as connection:  # type: ignore[attr-defined]
+        connection.execute("CREATE TABLE mine AS SELECT 1 AS x")
+    with pytest.raises(IngestError, match="table mine is not one of"):
+        transfer.copy(world.warehouse, target, silent)
+    assert is_empty(target)
+
+
+def test_a_warehouse_is_not_copied_onto_itself(world: World) -> None:
+    before = shown(world.warehouse)
+    with pytest.raises(IngestError, match="is the warehouse that would be copied"):
+        transfer.copy(world.warehouse, world.warehouse, silent)
+    assert shown(world.warehouse) == before
+
+
+class Failing:
+    """A session whose `left`-th statement from now fails."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, left: list[int], error: Exception) -> None:
+        self.connection, self.left, self.error = connection, left, error
+
+    def execute(self, *arguments: Any) -> duckdb.DuckDBPyConnection:
+        self.left[0] -= 1
+        if self.left[0] == 0:
+            raise self.error
+        # The statement names a variable of its caller, which the engine does not look for beyond one frame.
+        some_rows = sys._getframe(1).f_locals.get("some_rows")  # noqa: F841
+        return self.connection.execute(*arguments)
+
+
+@pytest.mark.parametrize(("error", "raised"), [
+    pytest.param(duckdb.IOException("disk full"), TransientError, id="disk"),
+    pytest.param(duckdb.ConstraintException("refused"), IngestError, id="refused"),
+    pytest.param(KeyboardInterrupt(), KeyboardInterrupt, id="ctrl-c"),
+])  # fmt: skip
+def test_a_copy_that_breaks_off_anywhere_leaves_nothing(
+    world: World, target: DuckDBWarehouse, monkeypatch: pytest.MonkeyPatch, error: Exception, raised: type[Exception]
+) -> None:
+    target.known([])
+    writing = DuckDBWarehouse.writing
+    left = [0]
+
+    @contextmanager
+    def failing(self: DuckDBWarehouse) -> Iterator[Any]:
+        with writing(self) as connection:
+            yield Failing(connection, left, error)
+
+    monkeypatch.setattr(DuckDBWarehouse, "writing", failing)
+    monkeypatch.setattr(DuckDBWarehouse, "_prepare", lambda self: None)  # done, and most of the time
+    for step in range(1, 100):
+        left[0] = step
+        try:
+            transfer.copy(world.warehouse, target, silent)
+        except raised:
+            assert is_empty(target), step
+        else:
+            break
+    assert step > 2 * len(INNER)
+    assert shown(target) == shown(world.warehouse)
+
+
+def test_a_source_that_breaks_off_leaves_nothing(world: World, target: DuckDBWarehouse) -> None:
+    class Broken(DuckDBWarehouse):
+        @contextmanager
+        def tables(self) -> Iterator[Any]:
+            def batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+                yield from reader
+                raise OSError("the disk went away")
+
+            with super().tables() as tables:
+                yield ((n, pa.RecordBatchReader.from_batches(r.schema, batches(r))) for n, r in tables)
+
+    with pytest.raises(TransientError, match="the disk went away"):
+        transfer.copy(Broken(world.warehouse.path), target, silent)  # type: ignore[attr-defined]
+    assert is_empty(target)
+
+
+def test_a_copy_that_is_killed_leaves_nothing(world: World, target: DuckDBWarehouse) -> None:
+    child = os.fork()
+    if child == 0:
+        transfer.copy(world.warehouse, target, lambda name, _: os._exit(9) if name == "ledger" else None)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert is_empty(target)
+    transfer.copy(world.warehouse, target, silent)
+    assert shown(target) == shown(world.warehouse)
+
+
+def test_long_lines_go_in_pieces() -> None:
+    batch = pa.record_batch({"raw": ["x" * (1 << 20)] * 40})
+    reader = pa.RecordBatchReader.from_batches(batch.schema, [batch, batch.slice(0, 1), batch.slice(0, 0)])
+    pieces = list(transfer.gathered(reader))
+    assert sum(piece.num_rows for piece in pieces) == 41
+    assert max(piece.num_rows for piece in pieces) <= 32
+
+
+# --- export ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_export_is_read_by_others(world: World, tmp_path: Path) -> None:
+    folder = tmp_path / HOSTILE.replace("/", "")
+    exported = transfer.export(world.warehouse, folder, silent)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(f"{name}.parquet" for name in transfer.EXPORTED)
+    for name in transfer.EXPORTED:
+        path = folder / f"{name}.parquet"
+        found = pq.read_table(path)
+        here = rows(world.warehouse, f"SELECT * FROM {name}")
+        assert found.num_rows == exported[name] == len(here)
+        for row in here:
+            if "command_id" in row:
+                row["command_id"] = bytes.fromhex(row["command_id"].replace("-", ""))
+        assert sorted(map(repr, found.to_pylist())) == sorted(map(repr, here))
+        with duckdb.connect() as connection:
+            file = str(path).replace("'", "''")
+            types = dict(
+                connection.execute(f"SELECT column_name, column_type FROM (DESCRIBE FROM '{file}')").fetchall()
+            )
+            assert connection.execute(f"SELECT count(*) FROM '{file}'").fetchall() == [(len(here),)]
+        assert types.get("command_id", "BLOB") == "BLOB"
+        assert types.get("properties", "VARCHAR") == types.get("kind", "VARCHAR") == "VARCHAR"
+        assert types.get("occurred_at", "TIMESTAMP WITH TIME ZONE") == "TIMESTAMP WITH TIME ZONE"
+        assert {f.type for f in found.schema if pa.types.is_timestamp(f.type)} <= {pa.timestamp("us", "UTC")}
+        compressions = {
+            pq.ParquetFile(path).metadata.row_group(n).column(0).compression
+            for n in range(pq.ParquetFile(path).metadata.num_row_groups)
+        }
+        assert compressions <= {"ZSTD"}
+    (annotation,) = {
+        pq.ParquetFile(folder / "events.parquet").schema.column(n).logical_type.type
+        for n, name in enumerate(pq.ParquetFile(folder / "events.parquet").schema.names)
+        if name == "command_id"
+    }
+    assert annotation == "NONE"  # Spark refuses UUID
+
+
+def test_a_former_export_is_replaced_and_anything_else_refused(world: World, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    transfer.export(world.warehouse, folder, silent)
+    world.bring("more.json", record("ann", 5, "x"))
+    assert transfer.export(world.warehouse, folder, silent)["ledger"] == 5
+    assert pq.read_metadata(folder / "ledger.parquet").num_rows == 5
+    (folder / "mine.txt").write_text("mine")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(IngestError, match=r"something else than an export \('mine.txt'\)"):
+        transfer.export(world.warehouse, folder, silent)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_an_export_that_breaks_off_leaves_the_former_one(world: World, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    transfer.export(world.warehouse, folder, silent)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    world.bring("more.json", record("ann", 5, "x"))
+
+    def full(name: str, _rows: int) -> None:
+        if name == "people":
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(IngestError, match="No space left"):
+        transfer.export(world.warehouse, folder, full)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+    child = os.fork()
+    if child == 0:
+        transfer.export(world.warehouse, folder, lambda name, _: os._exit(9) if name == "people" else None)
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    assert transfer.export(world.warehouse, folder, silent)["ledger"] == 5
+    assert len(list(folder.iterdir())) == len(transfer.EXPORTED)
+
+
+def test_an_export_shows_one_moment_and_is_alone(world: World, tmp_path: Path) -> None:
+    refused: list[type[Exception]] = []
+
+    def meddle(name: str, _rows: int) -> None:
+        if name != "commands":
+            return
+        for attempt in (
+            lambda: world.bring("meanwhile.json", record("ann", 5, "x")),
+            lambda: transfer.export(world.warehouse, tmp_path / "out", silent),
+        ):
+            try:
+                attempt()
+            except IngestError as error:
+                refused.append(type(error))
+
+    transfer.export(world.warehouse, tmp_path / "out", meddle)
+    assert refused == [TransientError, IngestError]
+
+
+# --- the command line ------------------------------------------------------------------------------------------------
+
+
+def ingest(world: World, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    environ = os.environ | {
+        "INGEST_WAREHOUSE": f"duckdb:///{world.warehouse.path}",  # type: ignore[attr-defined]
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-m", "ingest", *arguments]
+    return subprocess.run(command, cwd=cwd, env=environ, capture_output=True, check=False)
+
+
+def test_the_commands(world: World, tmp_path: Path) -> None:
+    ran = ingest(world, tmp_path, "copy", "--to", "duckdb:///copy.duckdb", "--json")
+    told = json.loads(ran.stdout)
+    assert (ran.returncode, told["to"]) == (0, f"duckdb:///{tmp_path}/copy.duckdb")
+    assert (told["tables"]["ledger"], told["tables"]["command_rows"]) == (4, 7)
+    assert shown(warehouse_in(tmp_path, "copy.duckdb")) == shown(world.warehouse)
+
+    ran = ingest(world, tmp_path, "export", "--to", "out", "--json")
+    told = json.loads(ran.stdout)
+    assert (ran.returncode, told["to"], list(told["tables"])) == (0, "out", list(transfer.EXPORTED))
+    assert ingest(world, tmp_path, "export", "--to", "out").stdout.startswith(b"out: ")
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    pytest.param(("copy",), "Missing option '--to'", id="nowhere"),
+    pytest.param(("copy", "--to", "duckdb:///no/where.duckdb"), "does not exist", id="no such folder"),
+    pytest.param(("copy", "--to", "postgresql://me:hunter2@host/db"), "--to: postgresql:// is not in", id="password"),
+    pytest.param(("copy", "--to", "hunter2"), "--to: no warehouse is known", id="no URL"),
+    pytest.param(("copy", "--to", "duckdb:///link.duckdb"), "would be copied", id="itself through a link"),
+    pytest.param(("export", "--to", "no/where"), "No such file", id="no such folder to export to"),
+    pytest.param(("export", "--to", "a-file"), "File exists", id="a file"),
+])  # fmt: skip
+def test_what_cannot_be_done_is_said(world: World, tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    (tmp_path / "link.duckdb").symlink_to(world.warehouse.path)  # type: ignore[attr-defined]
+    (tmp_path / "a-file").write_text("")
+    ran = ingest(world, tmp_path, *arguments)
+    assert (ran.returncode, ran.stdout) == (2, b"")
+    assert said in ran.stderr.decode()
+    assert b"hunter2" not in ran.stderr
+    assert b"Traceback" not in ran.stderr
