@@ -17,7 +17,7 @@ import duckdb
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from ingest import actions
 from ingest.core.source import SourceFile
@@ -474,6 +474,11 @@ SOURCES = (
 KEYS = {source.name: tuple(f"{source.prefix}{n}.json" for n in (1, 2)) for source in SOURCES}
 NOTE = Note("model", "because")
 
+START_WITH = {
+    "versions": ("ann x", "nested", "bob=cat", "not json"),
+    "limits": ("no time", "ann=bob", "no alias", "cat basic"),
+}
+
 names_of_sources = st.sampled_from([source.name for source in SOURCES])
 bodies = st.lists(st.sampled_from(list(ALPHABET)), min_size=1, max_size=4).map(tuple)
 any_of = st.integers(0, 1 << 16)
@@ -511,6 +516,14 @@ class Life(RuleBasedStateMachine):
         return [self.world.warehouse.find_file(file.file_id) for file in files]
 
     # --- the landing
+
+    @initialize()
+    def there_is_something_to_mend(self) -> None:
+        """Most of what may be done needs files that were loaded, and lines that failed."""
+        for source, content in START_WITH.items():
+            self._put(source, KEYS[source][0], content)
+            self._load(self.world.pipeline.discover(source).pending, "new")
+        self.agree("start")
 
     @rule(source=names_of_sources, key=st.integers(0, 1), content=bodies, poll=st.booleans())
     def put(self, source: str, key: int, content: tuple[str, ...], poll: bool) -> None:
