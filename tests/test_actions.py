@@ -726,7 +726,6 @@ def test_the_rest_of_a_rejected_file_may_be_mended_later(world: World, most: int
     assert accepted_twice(world) == []
 
 
-@pytest.mark.xfail(strict=True, reason="B9: a line stays mended by a redrive that the force has undone")
 def test_force_of_a_rejected_file_that_was_redriven(world: World) -> None:
     file = drop(world, "strict/a.json", X, "bad")
     poll(world, "strict")

@@ -161,7 +161,8 @@ class _Load:
             if row and row["state"] in FINAL_STATES:
                 if row["state"] == "rejected":  # the first redrive of a rejected file holds all of it
                     self._take_along(row["file_id"], now)
-                entry.mended = self.rows.mended_lines(row["file_no"])
+                else:
+                    entry.mended = self.rows.mended_lines(row["file_no"])
                 self.rows.take_away(row["file_no"])
             if row and (row["state"] in FINAL_STATES or self.intent != "new"):
                 self.rows.remember(_ACTIONS[self.intent], [row["file_id"]], self.note, now)
