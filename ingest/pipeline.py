@@ -54,13 +54,16 @@ class Pipeline:
 
     def discover(self, name: str) -> Discovery:
         """The landing of a source minus the ledger, in natural key order."""
-        source = self.source(name)
-        now = datetime.now(UTC)
-        if source.existing_files == "skip":
-            self.warehouse.first_poll(name, self._landing(source)[1], now)
-        selection, files = self._landing(source)
-        pending = self.warehouse.unseen(files, now)
+        selection, files = self._landing(self.source(name))
+        pending = self.warehouse.unseen(files, datetime.now(UTC))
         return Discovery(in_order(pending), selection.taken, selection.ignored, selection.ignored_names)
+
+    def begin_poll(self, name: str) -> int:
+        """Call before a poll discovers: what is there before the first one may be passed over; how many files are."""
+        source = self.source(name)
+        if source.existing_files == "load":
+            return 0
+        return self.warehouse.first_poll(name, self._landing(source)[1], datetime.now(UTC))
 
     def _landing(self, source: Source) -> tuple[Selection, Iterator[SourceFile]]:
         """What lies in the landing of a source, and what came of sifting it once all of that was read."""

@@ -424,6 +424,19 @@ def test_load_of_a_prefix(ingest: Shell, s3: S3) -> None:
         assert ingest("load", missing).code == 2
 
 
+def test_what_is_there_at_the_first_poll_may_be_skipped(ingest: Shell) -> None:
+    landing = ingest.folder / "landing"
+    ingest.config({"name": "web", "bucket": "file", "prefix": str(landing), "existing_files": "skip"})
+    ingest.file("landing/old.json", *GOOD)
+    assert ingest.json("sources")["sources"][0]["pending"] == 1  # to look is not to poll
+    assert ingest.json("poll") == {"files": []}
+    ingest.file("landing/new.json", record("bob", 0, "y"))
+    assert [Path(file["key"]).name for file in ingest.json("poll")["files"]] == ["new.json"]
+    states = {Path(file["key"]).name: file["state"] for file in ingest.json("files")["files"]}
+    assert states == {"old.json": "ignored", "new.json": "loaded"}
+    assert [file["state"] for file in ingest.json("load", "landing/old.json", "--source", "web")["files"]] == ["loaded"]
+
+
 def test_poll_and_sources(ingest: Shell, s3: S3) -> None:
     ingest.config(
         {"name": "web", "bucket": s3.bucket, "prefix": "web/"},

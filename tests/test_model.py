@@ -475,8 +475,9 @@ KEYS = {source.name: tuple(f"{source.prefix}{n}.json" for n in (1, 2)) for sourc
 NOTE = Note("model", "because")
 
 START_WITH = {
-    "versions": ("ann x", "nested", "bob=cat", "not json"),
-    "limits": ("no time", "ann=bob", "no alias", "cat basic"),
+    "versions": [("ann x", "nested", "bob=cat", "not json"), ("Ann X", "ann pro", "bob x", "BOB=ann")],
+    "replaces": [("ann x", "bob=cat", "bob free", "no time")],
+    "limits": [("no time", "ann=bob", "no alias", "cat basic")],
 }
 
 names_of_sources = st.sampled_from([source.name for source in SOURCES])
@@ -512,6 +513,11 @@ class Life(RuleBasedStateMachine):
     def chosen(self, number: int, rows: Sequence[Row]) -> Row:
         return rows[number % len(rows)]
 
+    def preferred(self) -> list[Row]:
+        """Every file of the ledger; most of the time one that can be undone."""
+        everybody = list(self.model.ledger.values())
+        return everybody + 3 * [row for row in everybody if row.state in ("loaded", "rejected")]
+
     def rows(self, files: Iterable[Row]) -> list[dict[str, Any]]:
         return [self.world.warehouse.find_file(file.file_id) for file in files]
 
@@ -520,8 +526,9 @@ class Life(RuleBasedStateMachine):
     @initialize()
     def there_is_something_to_mend(self) -> None:
         """Most of what may be done needs files that were loaded, and lines that failed."""
-        for source, content in START_WITH.items():
-            self._put(source, KEYS[source][0], content)
+        for source, contents in START_WITH.items():
+            for key, content in zip(KEYS[source], contents, strict=False):
+                self._put(source, key, content)
             self._load(self.world.pipeline.discover(source).pending, "new")
         self.agree("start")
 
@@ -641,7 +648,7 @@ class Life(RuleBasedStateMachine):
     @rule(numbers=st.lists(any_of, min_size=1, max_size=3))
     @precondition(lambda self: self.model.ledger)
     def undo(self, numbers: list[int]) -> None:
-        everybody = list(self.model.ledger.values())
+        everybody = self.preferred()
         rows = list({row.file_id: row for row in (self.chosen(number, everybody) for number in numbers)}.values())
         done = {row.file_id: row.state in ("loaded", "rejected") for row in rows}
         results = actions.act(self.world.pipeline, "undo", self.rows(rows), [], NOTE)
@@ -751,40 +758,30 @@ class Life(RuleBasedStateMachine):
 
     # --- crashes
 
-    @rule(source=names_of_sources, key=st.integers(0, 1), content=bodies, step=st.integers(1, 60), after=st.booleans())
-    def poll_and_crash(self, source: str, key: int, content: tuple[str, ...], step: int, after: bool) -> None:
-        self._put(source, KEYS[source][key], content)
-        files = self.world.pipeline.discover(source).pending
-        modelled = [self.model.file(source, file.key) for file in files]
-        self._crash(
-            lambda: self.world.pipeline.load(files), lambda: self._model_load(modelled, "new"), step, after
-        )  # fmt: skip
-        self._poll(source)
-
-    @rule(number=any_of, step=st.integers(1, 40), after=st.booleans())
-    @precondition(lambda self: self.model.ledger)
-    def undo_and_crash(self, number: int, step: int, after: bool) -> None:
-        row = self.chosen(number, list(self.model.ledger.values()))
-        ids = [row.file_id]
-        self._crash(
-            lambda: self.world.warehouse.undo(ids, NOTE),
-            lambda: self.model.undo(self.model.ledger[ids[0]]),
-            step,
-            after,
-        )
-
-    @rule(number=any_of, step=st.integers(1, 70), after=st.booleans())
-    @precondition(lambda self: self.model.ledger)
-    def force_and_crash(self, number: int, step: int, after: bool) -> None:
-        row = self.chosen(number, [row for row in self.model.ledger.values() if row.redrive_of is None])
-        if not self._may_force(row) or not self.model.is_current(row):
+    @rule(what=st.sampled_from(["poll", "undo", "force"]), number=any_of, content=bodies, step=st.integers(1, 60),
+          after=st.booleans())  # fmt: skip
+    def crash(self, what: str, number: int, content: tuple[str, ...], step: int, after: bool) -> None:
+        if what == "poll":
+            source = SOURCES[number % len(SOURCES)].name
+            self._put(source, KEYS[source][number % 2], content)
+            files = self.world.pipeline.discover(source).pending
+            modelled = [self.model.file(source, file.key) for file in files]
+            self._crash(lambda: self.world.pipeline.load(files), lambda: self._model_load(modelled, "new"), step, after)
+            self._poll(source)
             return
-        rows = self.rows([row])
-        again = Row(row.file_id, row.source, row.key, row.content, row.arrived)
-        self._crash(
-            lambda: actions.act(self.world.pipeline, "force", rows, [], NOTE),
-            lambda: self._model_load([again], "force"), step, after,
-        )  # fmt: skip
+        row = self.chosen(number, self.preferred())
+        if what == "undo":
+            self._crash(
+                lambda: self.world.warehouse.undo([row.file_id], NOTE),
+                lambda: self.model.undo(self.model.ledger[row.file_id]), step, after,
+            )  # fmt: skip
+        elif row.redrive_of is None and self._may_force(row) and self.model.is_current(row):
+            rows = self.rows([row])
+            again = Row(row.file_id, row.source, row.key, row.content, row.arrived)
+            self._crash(
+                lambda: actions.act(self.world.pipeline, "force", rows, [], NOTE),
+                lambda: self._model_load([again], "force"), step, after,
+            )  # fmt: skip
 
     def _crash(self, act: Callable[[], object], modelled: Callable[[], None], step: int, after: bool) -> None:
         """It is as it was, or done."""

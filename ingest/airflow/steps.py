@@ -40,6 +40,8 @@ Result = dict[str, Any]  # {"file", "state", "lines", …}: see _counted
 def discover(pipeline: "Pipeline", source: str) -> list[Pack]:
     """The manifest of a run, packed into tasks: what is in the bucket and not in the ledger."""
     tidy(pipeline, source, Note("airflow"))  # what former runs have left
+    if passed := pipeline.begin_poll(source):
+        log.info("%d files there before the first poll, entered as ignored", passed)
     found = pipeline.discover(source)
     log.info("discovered source=%s pending=%d ignored=%d", source, len(found.pending), found.ignored)
     if found.ignored_names:

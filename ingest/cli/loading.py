@@ -88,6 +88,8 @@ def poll(sources: tuple[str, ...], as_json: bool) -> int:
             pipeline.source(name)
         for name in sources or tuple(pipeline.settings.sources):
             try:
+                if passed := pipeline.begin_poll(name):
+                    say(f"{name}: {count(passed, 'file')} there before the first poll, entered as ignored")
                 found = pipeline.discover(name)
                 if found.ignored:
                     say(
