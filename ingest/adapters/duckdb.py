@@ -228,7 +228,7 @@ class DuckDBWarehouse:
             yield connection
 
     @contextmanager
-    def writing(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def writing(self, memory_mb: int | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
         """A session of one transaction: committed at the end, undone by any exception.
 
         Raises:
@@ -236,7 +236,7 @@ class DuckDBWarehouse:
         """
         self._prepare()
         with self._locked(fcntl.LOCK_EX), self._open(read_only=False) as connection:
-            connection.execute(f"SET memory_limit = '{self.load_memory_mb}MB'")
+            connection.execute(f"SET memory_limit = '{memory_mb or self.load_memory_mb}MB'")
             connection.execute("SET preserve_insertion_order = false")  # else a large insert is held in memory
             connection.execute("BEGIN")
             yield connection

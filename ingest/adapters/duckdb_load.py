@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ingest.adapters.duckdb import DuckDBWarehouse
 
 _BYTES_AT_ONCE = 256 << 20  # of staged rows: what the engine compares at once must fit its memory
+_MUCH_MEMORY_MB = 4096
 _FIRST_DELAY = timedelta(minutes=1)
 _LONGEST_DELAY = timedelta(hours=6)
 _ACTIONS: Mapping[Intent, str] = {
@@ -93,9 +94,15 @@ def load(
         return []
     note = note or Note(by="ingest", run_id=run_id)
     try:
-        with warehouse.writing() as connection:
-            rows = Rows(connection, warehouse.ignored_identities)
-            return _Load(connection, rows, staging, intent, note, load_id, run_id).run(files)
+        try:
+            with warehouse.writing() as connection:
+                rows = Rows(connection, warehouse.ignored_identities)
+                return _Load(connection, rows, staging, intent, note, load_id, run_id).run(files)
+        except duckdb.OutOfMemoryException:
+            # Thousands of lines of hundreds of KB: rather more memory than not at all.
+            with warehouse.writing(_MUCH_MEMORY_MB) as connection:
+                rows = Rows(connection, warehouse.ignored_identities)
+                return _Load(connection, rows, staging, intent, note, load_id, run_id).run(files)
     except (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.InternalException, duckdb.FatalException) as error:
         raise TransientError(f"{warehouse.name} could not be written (is the disk full?): {error}") from error
     except duckdb.Error as error:
