@@ -57,7 +57,7 @@ class DuckDBWarehouse:
 
     path: Path
     lock_timeout_seconds: float = 60.0
-    load_memory_mb: int = 192  # what a load may hold in memory before it spills to disk
+    load_memory_mb: int = 160  # what a load may hold in memory before it spills to disk
     ignored_identities: frozenset[str] = frozenset()
 
     @property

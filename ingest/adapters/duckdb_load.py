@@ -34,7 +34,7 @@ from ingest.ports import (
 if TYPE_CHECKING:
     from ingest.adapters.duckdb import DuckDBWarehouse
 
-_BYTES_AT_ONCE = 256 << 20  # of staged rows: what the engine compares at once must fit its memory
+_BYTES_AT_ONCE = 160 << 20  # of staged rows: what the engine compares at once must fit its memory
 _MUCH_MEMORY_MB = 4096
 _FIRST_DELAY = timedelta(minutes=1)
 _LONGEST_DELAY = timedelta(hours=6)

@@ -1,7 +1,7 @@
 -- known_same_bytes.sql: of files about to be loaded, what the ledger has of their keys and of their bytes.
 -- in: candidates (Arrow: file_id, source, bucket, key, sha256).
 -- out: file_id of the candidate; file_id, file_no and state of the other; whether it has the same key, the same bytes.
-WITH dealt_with AS (
+WITH dealt_with AS NOT MATERIALIZED (  -- it may be a million rows
     SELECT file_id, file_no, source, bucket, key, sha256, state
     FROM ledger
     WHERE redrive_of IS NULL AND state IN ('loaded', 'rejected', 'held', 'duplicate', 'replaced')
