@@ -26,6 +26,8 @@ class Command:
     properties: Mapping[str, object] = field(default_factory=dict)  # str, bool, int, Decimal: every digit kept
     time_source: TimeSource = "event"
     people_space: str | None = None  # None: the source's own
+    # What else makes it this fact and no other: ("also", …) beside what it says, ("only", …) instead of that.
+    identity: tuple[str | int | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,9 @@ class Item:
     warnings: tuple[str, ...] = ()  # codes
     path: str = ""  # where it stands in its unit: "/actions/1"; "" is the whole line
     raw: bytes | None = None  # its own text, as sent; None: the unit is the item
+    start: int = 0  # where `raw` begins in the unit, in bytes
+    number: int | None = None  # where it stands among the items of its unit; None: where it comes in the answer
+    context: bytes | None = None  # of a refused item: what of its unit it cannot be judged without, once it is mended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,9 +64,11 @@ class Rules:
     strict: bool = False  # warnings become failures
     nested: Literal["fail", "flatten"] = "fail"
     max_line_bytes: int = 1_048_576
+    max_document_bytes: int = 67_108_864
     time_from: int = 1_230_768_000  # seconds; 2009-01-01, what Kissmetrics keeps
     future_seconds: int = 86_400  # how far after `received_at` a time may lie
     received_at: int = 0  # the object's LastModified, microseconds since 1970
+    file_id: str = ""  # of the file at hand: an item without a time of its own is known by its place
 
     @property
     def time_until(self) -> int:

@@ -5,9 +5,17 @@ Source: Kissmetrics' technical limitations page (commas and colons become spaces
 """
 
 import re
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Match = Literal["kissmetrics", "exact"]
+
+
+class Naming(NamedTuple):
+    """Whom the names of a file may mean, and when two of them mean the same."""
+
+    people_space: str
+    match: Match
+
 
 # Values that stand for "nobody" in real exports; joining them would make one person of thousands.
 IGNORED_IDENTITIES = frozenset(

@@ -26,6 +26,7 @@ _TINY: Final = Decimal("1e-308")
 _SURROGATE: Final = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
 )
+_WHITE: Final = re.compile(r"[ \t\n\r]*")
 _OCTAL: Final = re.compile(r"((?:\\[23][0-7]{2})+)|\\.", re.DOTALL)
 
 
@@ -107,6 +108,55 @@ def shortened(value: object, length: int = 100) -> object:
         return value
     text = (value if isinstance(value, str) else dumps(value)).replace("\0", "␀")
     return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def place(text: str, at: str) -> tuple[int, int] | None:
+    """Where in a JSON text the value stands that a JSON Pointer names: its first character, and the one after it.
+
+    Of a name that comes twice the last one counts, as everywhere. None where there is no such value, or no JSON.
+    """
+    names = [name.replace("~1", "/").replace("~0", "~") for name in at.split("/")[1:]]
+    try:
+        start = _WHITE.match(text, 0).end()  # type: ignore[union-attr]  # it always matches
+        end = _DECODER.raw_decode(text, start)[1]
+        for name in names:
+            found = [(first, last) for key, first, last in members(text, start) if key == name]
+            if not found:
+                return None
+            start, end = found[-1]
+    except (ValueError, RecursionError):
+        return None
+    return start, end
+
+
+def end_of(text: str, start: int) -> int | None:
+    """Where the JSON value ends that begins at `start`; None if none does."""
+    try:
+        return _DECODER.raw_decode(text, start)[1]
+    except (ValueError, RecursionError):
+        return None
+
+
+def members(text: str, start: int) -> Iterator[tuple[str, int, int]]:
+    """Name (or number) of each value of the object or array that begins at `start`, and where it stands.
+
+    `text` is JSON up to there at least. Of a name that comes twice both are told.
+    """
+    is_object, number = text[start] == "{", 0
+    if text[start] not in "{[":
+        return
+    at = _WHITE.match(text, start + 1).end()  # type: ignore[union-attr]
+    while text[at] not in "}]":
+        name = str(number)
+        if is_object:
+            name, at = _DECODER.raw_decode(text, at)
+            at = _WHITE.match(text, at).end() + 1  # type: ignore[union-attr]  # behind the colon
+            at = _WHITE.match(text, at).end()  # type: ignore[union-attr]
+        end = _DECODER.raw_decode(text, at)[1]
+        yield name.replace("\0", "␀"), at, end
+        at, number = _WHITE.match(text, end).end(), number + 1  # type: ignore[union-attr]
+        if text[at] == ",":
+            at = _WHITE.match(text, at + 1).end()  # type: ignore[union-attr]
 
 
 def _parse(text: str) -> object:

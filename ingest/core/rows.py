@@ -10,13 +10,14 @@ from typing import Final
 import orjson
 
 from ingest.core.commands import Command, Rules
-from ingest.core.identity import key
+from ingest.core.identity import Match, key
+from ingest.core.jsontext import decode
 
 TRANSPORT_NAMES: Final = frozenset({"_k", "_d", "_c", "_u", "_ip", "_ua", "_server_timestamp"})
 
 # (line, item_no, item, kind, people_space, person, person_key, at, event, event_key, alias, alias_key, properties,
-#  time_source, command_id). `item_no`: where the item stands in its line. `at`: microseconds UTC. `properties`: JSON.
-# `command_id`: 16 bytes.
+#  time_source, identity, command_id). `item_no`: where the item stands in its line. `at`: microseconds UTC.
+# `properties`: JSON. `identity`: of the command, as a JSON array; None where it has none. `command_id`: 16 bytes.
 # Most rows repeat themselves, and what is not written costs nothing: `people_space` None is the file's own, a key None
 # is its name as it stands.
 Row = tuple[object, ...]
@@ -39,33 +40,61 @@ def json_object(properties: dict[str, object]) -> bytes:
 
 def command_id(
     kind: str, space: str, person_key: str, at: int, event_key: str | None, alias_key: str | None, properties: bytes,
-    identity: tuple[object, ...] = (),
+    identity: Sequence[object] = (),
 ) -> bytes:  # fmt: skip
     """The identity of a fact: equal facts from any file have the same 16 bytes.
 
-    `properties` is canonical JSON without transport names. `identity` tells apart what the fact itself does not,
-    such as the place of an item that has no time of its own.
+    `properties` is canonical JSON without transport names, `identity` as a command has it.
     """
     if alias_key is not None and alias_key < person_key:
         person_key, alias_key = alias_key, person_key  # an alias has no direction
-    fact = [kind, space, person_key, at, event_key, alias_key, orjson.Fragment(properties), *identity]
+    fact = [kind, space, person_key, at, event_key, alias_key, orjson.Fragment(properties)]
+    if identity:
+        how, *more = identity
+        fact = [kind, space, *more] if how == "only" else [*fact, *more]
     return blake2b(orjson.dumps(fact), digest_size=16).digest()
 
 
-def row(command: Command, line: int, item_no: int, path: str, rules: Rules, identity: tuple[object, ...] = ()) -> Row:
+def row(command: Command, line: int, item_no: int, path: str, rules: Rules) -> Row:
     """The row of one command."""
     space = command.people_space or rules.people_space
-    person_key = key(command.person, rules.match)
-    event_key = None if command.event is None else key(command.event, rules.match)
-    alias_key = None if command.alias is None else key(command.alias, rules.match)
+    identity = command.identity
+    if command.time_source == "received" and not identity:
+        identity = ("also", rules.file_id, line, path)
     exact = {name: _exact(value) for name, value in command.properties.items()}
     fact = json_object({name: value for name, value in exact.items() if name not in TRANSPORT_NAMES})
-    fact_id = command_id(command.kind, space, person_key, command.at, event_key, alias_key, fact, identity)
+    person_key, event_key, alias_key, fact_id = keys(
+        rules.match, command.kind, space, command.person, command.at, command.event, command.alias, fact, identity
+    )
     return (
         line, item_no, path, command.kind, None if space == rules.people_space else space, command.person,
-        differing(person_key, command.person), command.at, command.event, differing(event_key, command.event),
-        command.alias, differing(alias_key, command.alias), json_object(exact), command.time_source, fact_id,
+        person_key, command.at, command.event, event_key, command.alias, alias_key, json_object(exact),
+        command.time_source, orjson.dumps(identity) if identity else None, fact_id,
     )  # fmt: skip
+
+
+def keys(
+    match: Match, kind: str, space: str, person: str, at: int, event: str | None, alias: str | None, fact: bytes,
+    identity: Sequence[object] = (),
+) -> tuple[str | None, str | None, str | None, bytes]:  # fmt: skip
+    """(person_key, event_key, alias_key, command_id) of a row; a key is None where it is its name.
+
+    `fact` is canonical JSON of the properties without transport names; `identity` as `command_id` takes it.
+    """
+    person_key = key(person, match)
+    event_key = None if event is None else key(event, match)
+    alias_key = None if alias is None else key(alias, match)
+    fact_id = command_id(kind, space, person_key, at, event_key, alias_key, fact, identity)
+    return differing(person_key, person), differing(event_key, event), differing(alias_key, alias), fact_id
+
+
+def fact_of(properties: bytes) -> bytes:
+    """Stored properties without transport names. Both are canonical JSON."""
+    if b'"_' not in properties:  # every transport name begins so, and few rows have one
+        return properties
+    sent = decode(properties).value
+    assert isinstance(sent, dict)
+    return json_object({name: _exact(value) for name, value in sent.items() if name not in TRANSPORT_NAMES})
 
 
 def differing(key: str | None, name: str | None) -> str | None:

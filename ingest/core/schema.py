@@ -67,17 +67,18 @@ def failure(name: str, code: str, at: str = "", got: object = None, detail: str 
     return Failure(code, " ".join(filter(None, (problem, detail, remedy))), at, shortened(got))
 
 
-def too_long(name: str, length: int, limit_bytes: int) -> Failure:
-    """The failure of a line of `length` bytes where `limit_bytes` are allowed."""
-    return failure(name, "line_too_long", detail=f"It has {length:,} bytes; {limit_bytes:,} are allowed.")
+def too_long(name: str, code: str, length: int, limit_bytes: int) -> Failure:
+    """The failure of a line or document of `length` bytes where `limit_bytes` are allowed."""
+    return failure(name, code, detail=f"It has {length:,} bytes; {limit_bytes:,} are allowed.")
 
 
-def explain(instance: Any, name: str, **settings: int) -> list[Failure]:
+def explain(instance: Any, name: str, part: str = "", **settings: int) -> list[Failure]:
     """Every rule of the schema called `name` that `instance` breaks, in no particular order; none if it is sound.
 
-    Numbers may be int, float or Decimal. `settings` take the place of the limits marked with `x-setting`.
+    Numbers may be int, float or Decimal. `part` names one of the schema's `$defs` that `instance` is held against; the
+    pointers of failures begin in `instance`. `settings` take the place of the limits marked with `x-setting`.
     """
-    validator = _validator(name, tuple(sorted(settings.items())))
+    validator = _validator(name, part, tuple(sorted(settings.items())))
     return [found for error in validator.iter_errors(instance) for found in _failures(error, name)]
 
 
@@ -125,7 +126,7 @@ def _with_settings(schema: Any, settings: Mapping[str, int]) -> Any:
 
 
 @cache
-def _validator(name: str, settings: tuple[tuple[str, int], ...]) -> "Validator":
+def _validator(name: str, part: str, settings: tuple[tuple[str, int], ...]) -> "Validator":
     from jsonschema import Draft202012Validator
     from jsonschema.validators import extend
 
@@ -148,5 +149,6 @@ def _validator(name: str, settings: tuple[tuple[str, int], ...]) -> "Validator":
         return made
 
     kind.evolve = evolve_once  # two thirds of the time of a refused line
-    validator: Validator = kind(_with_settings(load(name), dict(settings)))
+    whole = _with_settings(load(name), dict(settings))
+    validator: Validator = kind({"$defs": whole["$defs"], "$ref": f"#/$defs/{part}"} if part else whole)
     return validator

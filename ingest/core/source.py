@@ -1,5 +1,6 @@
 """A source file: one version of one object, and the names that follow from it."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,8 @@ from ingest.core.identity import natural
 LOCAL_BUCKET = "file"
 ONE_OFF = "one_off"  # the source of a load that names none
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# What `ingest serve` calls an object: microseconds of the receipt, the instance, its number. See `intake_key`.
+_INTAKE_NAME = re.compile(r"intake-([0-9]{16})-[0-9a-f]{8}-[0-9]{8}\.json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +47,18 @@ class SourceFile:
 
     @property
     def received_at(self) -> int:
-        """LastModified in microseconds since 1970-01-01 UTC."""
-        return (self.last_modified - _EPOCH) // timedelta(microseconds=1)
+        """When it came, in microseconds since 1970-01-01 UTC: LastModified; over HTTP the receipt, from its key."""
+        over_http = self._intake_name
+        return int(over_http[1]) if over_http else (self.last_modified - _EPOCH) // timedelta(microseconds=1)
+
+    @property
+    def is_from_intake(self) -> bool:
+        """Whether the HTTP intake wrote it (or what it mends): then equal bytes are no second copy, but came twice."""
+        return self._intake_name is not None
+
+    @property
+    def _intake_name(self) -> re.Match[str] | None:
+        return _INTAKE_NAME.fullmatch((self.mends or self.key).rpartition("/")[2])
 
     @property
     def position(self) -> str:
@@ -72,3 +85,13 @@ class SourceFile:
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The inverse of `to_dict`."""
         return cls(**values | {"last_modified": datetime.fromisoformat(values["last_modified"])})
+
+
+def intake_key(prefix: str, received_at: int, instance: str, number: int) -> str:
+    """What the HTTP intake calls an object below a source's prefix. Keys of one instance sort by receipt.
+
+    `received_at`: microseconds since 1970 of the last body in it. `instance`: 8 hex digits. `number`: of the object.
+    """
+    folder = f"{prefix}/" if prefix and not prefix.endswith("/") else prefix
+    day = _EPOCH + timedelta(microseconds=received_at)
+    return f"{folder}intake/{day:%Y/%m/%d}/intake-{received_at:016d}-{instance}-{number:08d}.json"

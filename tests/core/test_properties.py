@@ -60,7 +60,8 @@ def test_a_damaged_line_is_one_item(line: bytes, data: st.DataObject, rules: Rul
 @given(st.lists(st.binary(max_size=40) | lines(), max_size=4))
 def test_any_head_is_refused_or_not(parts: list[bytes]) -> None:
     item = FORMAT.refusal(b"\n".join(parts))
-    assert item is None or [failure.code for failure in item.failures] == ["document_not_lines"]
+    codes_told = [failure.code for failure in item.failures] if item else []
+    assert codes_told in ([], ["document_not_lines"], ["wrong_format"])
 
 
 @settings(deadline=None)

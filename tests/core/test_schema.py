@@ -43,6 +43,7 @@ FAILURES = [
     "nested_value",
     "no_command",
     "document_not_lines",
+    "wrong_format",
 ]
 WARNINGS = [
     "repaired",

@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Final, Protocol
 
-from ingest.core.commands import Item, Rules
+from ingest.core.commands import Failure, Item, Rules
 from ingest.core.identity import Match
 from ingest.core.rows import Columns
 
-FORMATS: Final = ("kissmetrics",)
+FORMATS: Final = ("kissmetrics", "woopra", "webengage", "retailrocket", "vitally")
 
 # Called with some units and the number of the first: the rows of those beyond doubt, and the places of the others.
 Fast = Callable[[Sequence[bytes], int], tuple[Columns, list[int]]]
@@ -19,15 +19,22 @@ class Format(Protocol):
 
     name: str
     match: Match  # how its persons match unless the source says otherwise
+    documents: bool  # a unit is a JSON document, which may span lines; else it is a line
 
     def judge(self, unit: bytes, rules: Rules) -> list[Item]:
         """Judge one unit (a line, or a document) in full: every item with every broken rule. Never raises."""
+
+    def judge_item(self, raw: bytes, path: str, context: bytes | None, rules: Rules) -> list[Item]:
+        """Judge one mended item of a document by itself. `path` and `context` are those of the item that it mends."""
+
+    def too_long(self, length: int, rules: Rules) -> Failure:
+        """The failure of a unit of `length` bytes, which is over the limit."""
 
     def refusal(self, head: bytes) -> Item | None:
         """Why a file that begins with `head` (64 KiB at most) is refused as a whole; None if it is not."""
 
     def fast(self, rules: Rules) -> Fast:
-        """A decoder that leaves to `judge` what is not plain, for speed.
+        """Of a format of lines: a decoder that leaves to `judge` what is not plain, for speed.
 
         It may only accept what `judge` accepts as one command without a warning, and must give the same row.
         """

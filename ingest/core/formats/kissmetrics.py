@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from ingest.core import schema
 from ingest.core.commands import Command, Failure, Item, Rules
 from ingest.core.flatten import flatten
+from ingest.core.formats import guess
 from ingest.core.identity import Match, is_ignored
 from ingest.core.jsontext import Undecodable, decode, in_range, pointer, shortened
 from ingest.core.rows import TRANSPORT_NAMES
@@ -43,12 +44,13 @@ class Kissmetrics:
 
     name: str = NAME
     match: Match = "kissmetrics"
+    documents: bool = False
 
     def judge(self, unit: bytes, rules: Rules) -> list[Item]:
         """Exactly one item, whatever the bytes."""
         line = unit.removeprefix(_BOM).removesuffix(b"\r")
         if len(line) > rules.max_line_bytes:
-            return [Item(failures=(schema.too_long(NAME, len(line), rules.max_line_bytes),))]
+            return [Item(failures=(self.too_long(len(line), rules),))]
         try:
             decoded = decode(line, repair=True)
         except Undecodable as error:
@@ -71,15 +73,25 @@ class Kissmetrics:
             return [Item(failures=_in_order(failures, (*COLUMNS, *sent, *judged)))]
         return [Item(tuple(_commands(judged)), warnings=tuple(dict.fromkeys(warning.code for warning in warnings)))]
 
+    def judge_item(self, raw: bytes, path: str, context: bytes | None, rules: Rules) -> list[Item]:  # noqa: ARG002
+        """A line is one item."""
+        return self.judge(raw, rules)
+
+    def too_long(self, length: int, rules: Rules) -> Failure:
+        """See `Format`."""
+        return schema.too_long(NAME, "line_too_long", length, rules.max_line_bytes)
+
     def refusal(self, head: bytes) -> Item | None:
-        """A document spread over lines is refused once, not once a line."""
+        """A document spread over lines is refused once, not once a line; so is a file of another format."""
         lines = head.removeprefix(_BOM).split(b"\n")
         if len(head) >= _HEAD_BYTES:
             lines.pop()  # cut, perhaps
         lines = [line for line in lines if line.strip()]
         if not lines or not _is_begun(lines[0]) or any(map(_is_object, lines)):
-            return None
-        return Item(failures=(schema.failure(NAME, "document_not_lines", got=lines[0].decode(errors="replace")),))
+            return guess.refusal(NAME, head)
+        other, got = guess.another(NAME, head), lines[0].decode(errors="replace")
+        detail = guess.seems(other) if other else ""
+        return Item(failures=(schema.failure(NAME, "document_not_lines", got=got, detail=detail),))
 
     def fast(self, rules: Rules) -> "Fast":
         """See `kissmetrics_fast`."""

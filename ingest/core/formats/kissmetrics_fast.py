@@ -142,7 +142,7 @@ def decoder(rules: Rules) -> Fast:
             numbers, [0] * count, [""] * count, kinds, [None] * count, [name.text for name in person],
             [name.row_key for name in person], [when * 1_000_000 for when in at], [name.text for name in event],
             [name.row_key for name in event], [name.text for name in alias], [name.row_key for name in alias],
-            properties, ["event"] * count, ids,
+            properties, ["event"] * count, [None] * count, ids,
         )  # fmt: skip
         return columns, doubtful
 

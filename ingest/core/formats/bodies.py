@@ -1,0 +1,274 @@
+"""What the formats of bodies share: a document is decoded once, and each of its items is judged alone.
+
+A module of a format says which parts of a document are items, holds each against its part of the schema, and makes
+commands of it. Here: raw texts and places of items, times as vendors write them, properties made flat, warnings that
+turn into failures under `strict`.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+from ingest.core import schema
+from ingest.core.commands import Command, Failure, Item, Rules
+from ingest.core.flatten import flatten
+from ingest.core.formats import guess
+from ingest.core.identity import Match, is_ignored
+from ingest.core.jsontext import Oddity, Undecodable, decode, in_range, members, pointer, shortened
+
+if TYPE_CHECKING:
+    from ingest.core.formats import Fast
+
+_BOM: Final = b"\xef\xbb\xbf"
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# Seconds and the colon of the offset may be missing, a fraction may be there: all of it is met in the wild.
+_ISO: Final = re.compile(
+    r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}(?P<seconds>:\d{2}([.,]\d{1,18})?)?(?P<zone>[Zz]|[+-]\d{2}:?\d{2}|[+-]\d{2})?"
+)
+_E164: Final = re.compile(r"\+[1-9][0-9]{1,14}")  # a telephone number
+
+
+class Documents(ABC):
+    """What the formats of documents have in common. See `Format`."""
+
+    name: str
+    match: Match = "exact"
+    documents: bool = True
+
+    def judge(self, unit: bytes, rules: Rules) -> list[Item]:
+        """See `Format`."""
+        body = read(self.name, unit)
+        return [body] if isinstance(body, Item) else self.judge_body(body, rules)
+
+    def judge_item(self, raw: bytes, path: str, context: bytes | None, rules: Rules) -> list[Item]:
+        """See `Format`. Sent again by itself it is over no limit of a body."""
+        number = self.number(path, context)
+        body = read(self.name, raw)
+        if isinstance(body, Item):
+            return [replace(body, path=path, number=number, context=context)]
+        one = Judged(self.name, rules, body.odd(self.name, ""))
+        self.judge_mended(one, body.value, path, context)
+        return [one.item(path, number, context=context)]
+
+    @abstractmethod
+    def judge_body(self, body: "Body", rules: Rules) -> list[Item]:
+        """Judge a document that is JSON."""
+
+    @abstractmethod
+    def number(self, path: str, context: bytes | None) -> int:
+        """Where the item stands in its document."""
+
+    @abstractmethod
+    def judge_mended(self, judged: "Judged", value: Any, path: str, context: bytes | None) -> None:
+        """Judge a mended item that is JSON: what it breaks or asks for goes into `judged`."""
+
+    def whole(self, body: "Body", value: object, rules: Rules) -> list[Item]:
+        """The refusal of a document as one item: `value` is what is held against the schema."""
+        whole = Judged(self.name, rules, body.odd(self.name, ""))
+        whole.hold_against(value, "")
+        return [whole.item("", 0)]
+
+    def too_long(self, length: int, rules: Rules) -> Failure:
+        """See `Format`."""
+        return schema.too_long(self.name, "document_too_large", length, rules.max_document_bytes)
+
+    def refusal(self, head: bytes) -> Item | None:
+        """A file that surely has another format is refused once; else each document is judged for itself."""
+        return guess.refusal(self.name, head)
+
+    def fast(self, rules: Rules) -> "Fast":  # noqa: ARG002
+        """Only lines have one."""
+        raise AssertionError(f"{self.name} has no lines")
+
+
+@dataclass(frozen=True)
+class Body:
+    """A decoded document."""
+
+    unit: bytes
+    value: object
+    oddities: Sequence[Oddity] = ()
+
+    @cached_property
+    def _text(self) -> str:
+        return self.unit.decode()
+
+    def raw(self, path: str) -> tuple[bytes, int]:
+        """The text of the part at a JSON Pointer, and where it begins in the unit, in bytes."""
+        parent, _, name = path.rpartition("/")
+        start, end = self._parts[parent][name.replace("~1", "/").replace("~0", "~")]
+        return self._text[start:end].encode(), self._bytes_before(start)
+
+    def _bytes_before(self, at: int) -> int:
+        """How many bytes stand before a character: counted on from the last one asked for, as most come in order."""
+        seen, before = self._counted if self._counted[0] <= at else (0, 0)
+        self._counted[:] = at, before + len(self._text[seen:at].encode())
+        return self._counted[1]
+
+    @cached_property
+    def _counted(self) -> list[int]:
+        return [0, 0]
+
+    @cached_property
+    def _parts(self) -> "_Parts":
+        return _Parts(self._text)
+
+    def odd(self, name: str, path: str) -> list[Failure]:
+        """What JSON allows and a warehouse cannot keep, in the part at `path`; pointers begin there."""
+        return [
+            schema.failure(name, odd.code, odd.pointer.removeprefix(path), odd.got)
+            for odd in self.oddities
+            if odd.pointer == path or odd.pointer.startswith(f"{path}/")
+        ]
+
+
+class _Parts(dict[str, dict[str, tuple[int, int]]]):
+    """Of an object or array by its pointer, where each of its members stands: looked for once, when it is asked for."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._whole = text
+
+    def __missing__(self, path: str) -> dict[str, tuple[int, int]]:
+        start = len(self._whole) - len(self._whole.lstrip())
+        if path:
+            parent, _, name = path.rpartition("/")
+            start = self[parent][name.replace("~1", "/").replace("~0", "~")][0]
+        return self.setdefault(path, {name: (first, last) for name, first, last in members(self._whole, start)})
+
+
+def read(name: str, unit: bytes) -> Body | Item:
+    """A document, decoded; or the one failed item that it is where that cannot be done."""
+    text = unit.removeprefix(_BOM).strip(b" \t\r\n")
+    try:
+        decoded = decode(text)
+    except Undecodable as error:
+        return Item(failures=(schema.failure(name, error.code, detail=error.reason),))
+    return Body(text, decoded.value, decoded.oddities)
+
+
+@dataclass(slots=True)
+class Judged:
+    """One item on its way: what is wrong with it, and what is only to be said."""
+
+    name: str  # of the format
+    rules: Rules
+    failures: list[Failure] = field(default_factory=list)
+    warnings: list[Failure] = field(default_factory=list)
+    commands: list[Command] = field(default_factory=list)
+
+    def fail(self, code: str, at: str = "", got: object = None, detail: str = "") -> None:
+        self.failures.append(schema.failure(self.name, code, at, got, detail))
+
+    def warn(self, code: str, at: str = "", got: object = None, detail: str = "") -> None:
+        self.warnings.append(schema.failure(self.name, code, at, got, detail))
+
+    def hold_against(self, value: object, part: str) -> bool:
+        """Add every rule of a part of the schema that `value` breaks; whether it keeps them all."""
+        broken = schema.explain(value, self.name, part)
+        self.failures += [replace(failure, got=shortened(failure.got)) for failure in broken]
+        return not broken
+
+    def identity(self, who: str, at: str) -> str:
+        """An identity as it is; with a warning where it stands for nobody."""
+        if is_ignored(who, self.rules.ignored_identities):
+            self.warn("ignored_identity", at, who)
+        return who
+
+    def length(self, name: str, at: str) -> None:
+        """Warn of the name of an event or a property that is too long."""
+        if len(name) > schema.limit(self.name, "name_too_long"):
+            self.warn("name_too_long", at, name)
+
+    def phone(self, number: object) -> None:
+        """Warn of a telephone number, if there is one, that is not in the form of E.164."""
+        if number is not None and not (isinstance(number, str) and _E164.fullmatch(number)):
+            self.warn("phone_not_e164", "/phone", number)
+
+    def properties(self, sent: Mapping[str, object], at: str = "") -> dict[str, object]:
+        """What was sent, made flat: null is absent."""
+        flat, lengthened = flatten(sent)
+        for longer in lengthened:
+            self.warn("name_collision", at + pointer(longer))
+        for name, value in flat.items():
+            self.length(name, at + pointer(name))
+            if isinstance(value, str) and len(value) > schema.limit(self.name, "value_too_long"):
+                self.warn("value_too_long", at + pointer(name), value)
+        return flat
+
+    def merge(self, flat: dict[str, object], sent: Mapping[str, object], parent: str) -> None:
+        """Add what was sent under `parent`, made flat, by its own names; by longer ones where `flat` has them."""
+        for name, value in self.properties(sent, pointer(parent)).items():
+            own = name
+            while own in flat:
+                own = f"{parent}.{own}"
+            if own != name:
+                self.warn("name_collision", pointer(parent, name))
+            flat[own] = value
+
+    def time(self, text: object, at: str) -> tuple[int, bool]:
+        """Microseconds of an ISO 8601 time, and True; where there is none, those of its arrival, and False.
+
+        A text that is no such time is a failure.
+        """
+        if text is None:
+            self.warn("no_time", at)
+            return self.rules.received_at, False
+        found = iso_microseconds(text) if isinstance(text, str) else None
+        if found is None:
+            self.fail("date_not_iso", at, text)
+            return self.rules.received_at, False
+        micros, assumed = found
+        if assumed:
+            self.warn("time_zone_assumed", at, text)
+        return micros, True
+
+    @property
+    def refusing(self) -> list[Failure]:
+        """Why the item is refused, as far as it was judged."""
+        return self.failures + (self.warnings if self.rules.strict else [])
+
+    def item(self, path: str, number: int, body: Body | None = None, context: bytes | None = None) -> Item:
+        """The outcome. `path` and `number` say where it stands in `body`; None: it was mended, and is judged alone."""
+        failures = self.refusing
+        codes = tuple(dict.fromkeys(warning.code for warning in self.warnings))
+        if not failures:
+            return Item(tuple(self.commands), warnings=codes, path=path, number=number)
+        once = tuple({(failure.code, failure.pointer): failure for failure in failures}.values())
+        raw, start = body.raw(path) if body and path else (None, 0)
+        return Item(failures=once, path=path, number=number, raw=raw, start=start, context=context)
+
+
+def iso_microseconds(text: str) -> tuple[int, bool] | None:
+    """(microseconds since 1970, whether UTC was assumed) of a date and time; None if it is none."""
+    found = _ISO.fullmatch(text.strip()[:64])
+    if not found:
+        return None
+    try:
+        at = datetime.fromisoformat(found[0].replace(",", ".").upper())
+        assumed = found["zone"] is None
+        return ((at.replace(tzinfo=UTC) if assumed else at) - _EPOCH) // timedelta(microseconds=1), assumed
+    except (ValueError, OverflowError):
+        return None
+
+
+def identity_text(value: object) -> object:
+    """An integer as its decimal text, blank text as absent; anything else as it is."""
+    if isinstance(value, str):
+        return value if value.strip() else None
+    if isinstance(value, (int, Decimal)) and not isinstance(value, bool) and in_range(value) and value == int(value):
+        return str(int(value))
+    return value
+
+
+def normal(sent: Any, ids: Collection[str]) -> Any:
+    """An object as it is held against its schema: ids as text, and only what is there. Anything else as it is."""
+    if not isinstance(sent, dict):
+        return sent
+    named = {name: identity_text(value) if name in ids else value for name, value in sent.items()}
+    return {name: value for name, value in named.items() if value is not None}

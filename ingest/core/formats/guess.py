@@ -1,0 +1,164 @@
+"""Which format a file surely has, by what it begins with.
+
+In:     the first bytes of a file, decompressed: lines, or documents of which the last is cut off, or broken.
+Out:    the name of a format; None where nothing in them tells, or two things tell differently.
+Cheap:  at most a hundred values are looked at, within 64 KiB. Never raises.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from ingest.core import schema
+from ingest.core.commands import Item
+
+AUTO: Final = "auto"  # in place of a format's name: the guess, file by file
+
+_BOM: Final = b"\xef\xbb\xbf"
+_HEAD_BYTES: Final = 65_536
+_VALUES_AT_MOST: Final = 100
+_DEPTH: Final = 4  # how far into a value that is not whole
+_WHITE: Final = re.compile(r"[ \t\r\n]*")
+_NEXT: Final = re.compile(r"\n(?=[\[{])")  # where a document may begin behind one that is broken
+_KISSMETRICS_NAME: Final = re.compile(rb'"_(p2?|t|n)"[ \t]*:')
+_ENVELOPES: Final = frozenset(
+    {
+        "view", "groupView", "addToBasket", "order", "categoryView", "search", "setContact", "impressionContentViewed",
+        "impressionContentClicked", "emailClick", "welcomeSequence", "recomBlockViewed", "recomTap", "recomAddToBasket",
+    }
+)  # fmt: skip
+_MESSAGES: Final = frozenset({"organization", "account", "user", "track", "unlink", "customobjectinstance"})
+_OF_A_MESSAGE: Final = frozenset({"messageId", "timestamp", "userId", "accountId", "organizationId"})
+_OF_WEBENGAGE: Final[dict[str, frozenset[str]]] = {
+    "users": frozenset({"userId", "anonymousId"}),
+    "events": frozenset({"eventName"}),
+}
+_BROKEN: Final = object()  # in place of a value that is none
+_DECODER: Final = json.JSONDecoder()
+
+
+def guess(head: bytes) -> str | None:
+    """The format that a file beginning with `head` surely has."""
+    text = head[:_HEAD_BYTES].removeprefix(_BOM).decode(errors="replace")
+    told = {format for value in _values(text) if (format := _format_of(value))}
+    return told.pop() if len(told) == 1 else None
+
+
+def another(name: str, head: bytes) -> str | None:
+    """The format that a file given as `name` surely has instead.
+
+    None too where anything in it looks like a Kissmetrics line that `name` would read.
+    """
+    if name == "kissmetrics" and _KISSMETRICS_NAME.search(head):
+        return None
+    found = guess(head)
+    return None if found == name else found
+
+
+def refusal(name: str, head: bytes) -> Item | None:
+    """The refusal of a file given as `name` that surely has another format."""
+    found = another(name, head)
+    return Item(failures=(schema.failure(name, "wrong_format", detail=seems(found)),)) if found else None
+
+
+def seems(format: str) -> str:
+    """What to say of a file that surely is of this format."""
+    return f'It seems to be {format}: load it with --format {format}, or set format = "{format}" for its source.'
+
+
+def _values(text: str) -> Iterator[Any]:
+    """The JSON values one after the other; of one that is cut off or broken, what is there."""
+    at = 0
+    for _ in range(_VALUES_AT_MOST):
+        at = _behind_white(text, at)
+        if at == len(text):
+            return
+        value, end = _value(text, at, _DEPTH)
+        if value is not _BROKEN:
+            yield value
+        if end is None:
+            after = _NEXT.search(text, at)
+            if not after:
+                return
+            end = after.end()
+        at = end
+
+
+def _value(text: str, at: int, depth: int) -> tuple[Any, int | None]:
+    """The value that begins at `at`, and where it ends; None: it is not whole."""
+    try:
+        return _DECODER.raw_decode(text, at)
+    except (ValueError, RecursionError):
+        pass
+    if not depth:
+        return _BROKEN, None
+    read: dict[str, Callable[[str, int, int], Any]] = {"{": _some_members, "[": _some_elements}
+    begin = text[at : at + 1]
+    return (read[begin](text, at + 1, depth - 1) if begin in read else _BROKEN), None
+
+
+def _some_elements(text: str, at: int, depth: int) -> list[Any]:
+    """Those that are whole; if there is none, what is there of the first: too little of one would tell nothing."""
+    found: list[Any] = []
+    end: int | None = at
+    while end is not None and (at := _behind_white(text, end)) < len(text):
+        value, end = _value(text, at, depth)
+        if value is not _BROKEN and (end is not None or not found):
+            found.append(value)
+        end = None if end is None else _behind(",", text, end)
+    return found
+
+
+def _some_members(text: str, at: int, depth: int) -> dict[str, Any]:
+    found = {}
+    end: int | None = at
+    while end is not None and (at := _behind_white(text, end)) < len(text):
+        name, end = _value(text, at, 0)
+        end = None if end is None or not isinstance(name, str) else _behind(":", text, end)
+        if end is not None:
+            value, end = _value(text, _behind_white(text, end), depth)
+            if value is not _BROKEN:
+                found[name] = value
+            end = None if end is None else _behind(",", text, end)
+    return found
+
+
+def _behind_white(text: str, at: int) -> int:
+    return _WHITE.match(text, at).end()  # type: ignore[union-attr]  # it always matches
+
+
+def _behind(sign: str, text: str, at: int) -> int | None:
+    at = _behind_white(text, at)
+    return at + 1 if text.startswith(sign, at) else None
+
+
+def _format_of(value: Any) -> str | None:
+    """The format of one line or document, as far as it is there."""
+    if isinstance(value, list):
+        told = {_format_of_element(element) for element in value}
+        return told.pop() if len(told) == 1 else None
+    if not isinstance(value, dict):
+        return None
+    if value.keys() & {"_p", "_t", "_n", "_p2"}:
+        return "kissmetrics"
+    if isinstance(value.get("visitor"), dict) or _holds(value.get("actions"), frozenset({"name"})):
+        return "woopra"
+    is_webengage = any(_holds(value.get(part), names) for part, names in _OF_WEBENGAGE.items())
+    return "webengage" if is_webengage else None
+
+
+def _format_of_element(element: Any) -> str | None:
+    if not isinstance(element, dict):
+        return None
+    if element.keys() & {"_p", "_t", "_n", "_p2"}:
+        return "kissmetrics"
+    if len(element) == 1 and element.keys() <= _ENVELOPES and isinstance(next(iter(element.values())), dict):
+        return "retailrocket"
+    kind = element.get("type")
+    return "vitally" if isinstance(kind, str) and kind in _MESSAGES and element.keys() & _OF_A_MESSAGE else None
+
+
+def _holds(some: Any, names: frozenset[str]) -> bool:
+    """Whether it is an array of objects, and the first has one of these names."""
+    return isinstance(some, list) and bool(some) and isinstance(some[0], dict) and bool(some[0].keys() & names)

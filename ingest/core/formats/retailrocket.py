@@ -1,0 +1,207 @@
+"""Retail Rocket visitorEvents bodies: what each envelope asks for, or every rule that it breaks.
+
+In:     an array of envelopes, each an object with one name, which says what happened: [{"view": {…}}, {"order": {…}}].
+Out:    the items "/0/view", "/1/order" …: a record called as the envelope; of setContact an alias of the visitor and
+        the contact, and a set of what else it tells. An envelope that is none is the item "/2".
+Whole:  anything but an array refuses the body as one item, "". An empty array holds nothing, which is sound.
+Person: `sessionExternalId`, else the first `link`, as `name/value`: links of different kinds may have the same value,
+        and a colon would be a space where names match as in Kissmetrics. Of emailClick and welcomeSequence, whose
+        fields are not published, else the email.
+Order:  items are numbered as they stand in the body, and that number is the last part of `position`. Equal ones of one
+        visitor are as many facts as there are: the second has 1 in its identity, the third 2. So a mended item knows
+        how often what it says now stands in its body. Of two whose texts differed when they were refused, and which
+        say the same once mended, one counts.
+Rules:  schemas/retailrocket.schema.json.
+Source: "HTTP Tracking API", "Batch loading events", Retail Rocket documentation.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any, Final, cast
+
+import orjson
+
+from ingest.core.commands import Command, Item, Rules, TimeSource
+from ingest.core.formats.bodies import Body, Documents, Judged, identity_text, normal
+from ingest.core.rows import row
+
+NAME: Final = "retailrocket"
+
+# What must be in an envelope besides the visitor, and what of it is beyond doubt. Asked before the schema, which takes
+# long; accepts only what that accepts.
+_DIGITS: Final = re.compile(r"-?[0-9]+", re.ASCII)
+_REQUIRED: Final[Mapping[str, Mapping[str, str]]] = {
+    "view": {"productId": "digits"},
+    "groupView": {"groupId": "digits", "productIds": "list"},
+    "addToBasket": {"productId": "digits"},
+    "order": {"productId": "digits", "price": "number", "quantity": "number", "transaction": "text"},
+    "categoryView": {"categoryId": "digits"},
+    "search": {"searchPhrase": "phrase"},
+    "setContact": {"contactExternalId": "identifier"},
+    "impressionContentViewed": {"impressionContentId": "text"},
+    "impressionContentClicked": {"impressionContentId": "text"},
+    "emailClick": {},
+    "welcomeSequence": {},
+    "recomBlockViewed": {"recomBlockId": "text"},
+    "recomTap": {"recomBlockId": "text"},
+    "recomAddToBasket": {"recomBlockId": "text"},
+}
+ENVELOPES: Final = tuple(_REQUIRED)
+_BY_EMAIL: Final = ("emailClick", "welcomeSequence")
+_IDENTIFIERS: Final = ("sessionExternalId", "contactExternalId")
+_LONGEST: Final = 255
+_KNOWN_AT_MOST: Final = 100_000  # what is remembered of the sound items of a body, over all of its refused ones
+
+
+class RetailRocket(Documents):
+    """One body a document. See `Format`."""
+
+    name: str = NAME
+
+    def judge_body(self, body: Body, rules: Rules) -> list[Item]:
+        """See `Documents`."""
+        if not isinstance(body.value, list):
+            return self.whole(body, body.value, rules)
+        judged = []
+        known: Counter[str] = Counter()  # of sound items, how often what they say was said
+        for number, element in enumerate(body.value):
+            kind = _kind(element)
+            path = f"/{number}/{kind}" if kind else f"/{number}"
+            one = Judged(NAME, rules, body.odd(NAME, path))
+            _judge(one, kind, element[kind] if kind else element)
+            if not one.refusing:
+                _count(one, known)
+            judged.append((path, one))
+        refused = [path for path, one in judged if one.refusing]
+        contexts = _contexts(body, refused, known if len(known) * len(refused) <= _KNOWN_AT_MOST else {})
+        return [one.item(path, number, body, contexts.get(path)) for number, (path, one) in enumerate(judged)]
+
+    def number(self, path: str, context: bytes | None) -> int:  # noqa: ARG002
+        """See `Documents`."""
+        return int(path.split("/")[1])
+
+    def judge_mended(self, judged: Judged, value: Any, path: str, context: bytes | None) -> None:
+        """See `Documents`."""
+        _, _, *kinds = path.split("/")
+        kind = kinds[0] if kinds else _kind(value)
+        _judge(judged, kind, value if kinds or not kind else value[kind])
+        if not judged.refusing:
+            before, known = orjson.loads(context or b"[0,{}]")
+            _count(judged, Counter(known), before)
+
+
+def _kind(element: Any) -> str | None:
+    """What an envelope is called; None if it is none."""
+    if isinstance(element, dict) and len(element) == 1:
+        (name,) = element
+        return name if name in _REQUIRED else None
+    return None
+
+
+def _judge(judged: Judged, kind: str | None, sent: Any) -> None:
+    """Judge what an envelope holds; of what is no envelope (`kind` None) all of it."""
+    if kind is None:
+        judged.hold_against(sent, "envelope")
+        return
+    event = _normal(sent, kind)
+    if not _is_plain(kind, event) and not judged.hold_against(event, kind):
+        return
+    person, at_name, left_out = _person(event)
+    judged.identity(person, at_name)
+    at, is_timed = judged.time(event.get("timestamp"), "/timestamp")
+    source: TimeSource = "event" if is_timed else "received"
+    columns = {*left_out, "timestamp", *(["contactExternalId"] if kind == "setContact" else [])}
+    properties = judged.properties({name: value for name, value in event.items() if name not in columns})
+    if kind != "setContact":
+        judged.commands.append(Command("record", person, at, kind, None, properties, source))
+        return
+    contact = judged.identity(event["contactExternalId"], "/contactExternalId")
+    judged.commands.append(Command("alias", person, at, alias=contact, time_source=source))
+    judged.phone(event.get("phone"))
+    if properties:
+        judged.commands.append(Command("set", person, at, properties=properties, time_source=source))
+
+
+def _person(event: Mapping[str, Any]) -> tuple[str, str, Sequence[str]]:
+    """Who, where that stands, and which names say nothing more than that."""
+    if "sessionExternalId" in event:
+        return event["sessionExternalId"], "/sessionExternalId", ["sessionExternalId"]
+    link = event.get("link")
+    first = link[0] if isinstance(link, list) and link else link
+    if isinstance(first, dict) and first.get("name") is not None and first.get("value") is not None:
+        is_all = first.keys() == {"name", "value"} and (first is link or len(link or ()) == 1)
+        return f"{first['name']}/{first['value']}", "/link", ["link"] if is_all else []
+    return event["email"], "/email", []
+
+
+def _count(judged: Judged, known: "Counter[str]", more: int = 0) -> None:
+    """Tell a sound item from equal ones in its body. One without a time is told from them by its place."""
+    if judged.commands[0].time_source == "received":
+        return
+    said = b"".join(cast("bytes", row(command, 0, 0, "", judged.rules)[-1]) for command in judged.commands).hex()
+    nth = known[said] + more
+    known[said] += 1
+    if nth:
+        judged.commands = [replace(command, identity=("also", nth)) for command in judged.commands]
+
+
+def _contexts(body: Body, refused: Sequence[str], known: Mapping[str, int]) -> dict[str, bytes]:
+    """Of each refused item by its path: how many before it had its text, and what the sound ones of its body say."""
+    texts: Counter[tuple[str, bytes]] = Counter()
+    contexts = {}
+    for path in refused:
+        text = path.partition("/")[2].partition("/")[2], body.raw(path)[0]
+        contexts[path] = orjson.dumps([texts[text], known])
+        texts[text] += 1
+    return contexts
+
+
+def _normal(event: Any, kind: str) -> Any:
+    """An event as it is held against the schema: ids as text, and only what is there."""
+    if isinstance(event, dict) and "link" in event:
+        event = event | {"link": _normal_link(event["link"])}
+    return normal(event, (*_IDENTIFIERS, *(["email"] if kind in _BY_EMAIL else [])))
+
+
+def _normal_link(link: Any) -> Any:
+    if isinstance(link, list):
+        return [_normal_link(link[0]), *link[1:]] if link and not isinstance(link[0], list) else link
+    if not isinstance(link, dict):
+        return link
+    return {name: identity_text(value) if name in ("name", "value") else value for name, value in link.items()}
+
+
+def _is_plain(kind: str, event: Any) -> bool:
+    """Whether an event is beyond doubt but for its time."""
+    return (
+        isinstance(event, dict)
+        and _is_identifier(event.get("sessionExternalId"))
+        and "link" not in event
+        and isinstance(event.get("timestamp"), (str, type(None)))
+        and all(_is(what, event.get(name)) for name, what in _REQUIRED[kind].items())
+    )
+
+
+def _is(what: str, value: Any) -> bool:
+    match what:
+        case "digits":
+            return type(value) is int or (type(value) is str and bool(_DIGITS.fullmatch(value)))
+        case "list":
+            return isinstance(value, list) and all(type(one) is int for one in value)
+        case "number":
+            return isinstance(value, (int, Decimal)) and type(value) is not bool
+        case "text":
+            return (type(value) is str and bool(value.strip())) or type(value) is int
+        case "phrase":
+            return type(value) is str
+    return _is_identifier(value)
+
+
+def _is_identifier(value: Any) -> bool:
+    return type(value) is str and len(value) <= _LONGEST
+
+
+FORMAT: Final = RetailRocket()

@@ -1,0 +1,157 @@
+"""WebEngage bulk bodies: what each user and event asks for, or every rule that it breaks.
+
+In:     {"users": […]}, {"events": […]}, or both in one.
+Out:    the items "/users/0" …: a set; and "/events/0" …: a record. The person is userId, else anonymousId, which is
+        ignored where both are there.
+Whole:  another shape than these two arrays refuses the body as one item, "". Empty arrays hold nothing, which is sound.
+Times:  users have none, so a set has the time of its arrival.
+Rules:  schemas/webengage.schema.json.
+Source: "Bulk User/ Event API", "Tracking Users", "Tracking Events", WebEngage documentation.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from ingest.core import schema
+from ingest.core.commands import Command, Item, Rules
+from ingest.core.formats.bodies import Body, Documents, Judged, iso_microseconds, normal
+from ingest.core.jsontext import pointer
+
+NAME: Final = "webengage"
+
+_PARTS: Final = {"users": "user", "events": "event"}
+_IDENTIFIERS: Final = ("userId", "anonymousId")
+_RESERVED: Final = "we_"
+_GENDERS: Final = ("male", "female", "other")
+_WITHIN_AN_ITEM: Final = re.compile(r"/(users|events)/\d+(/.*)?", re.DOTALL)
+
+
+class WebEngage(Documents):
+    """One body a document. See `Format`."""
+
+    name: str = NAME
+
+    def judge_body(self, body: Body, rules: Rules) -> list[Item]:
+        """See `Documents`."""
+        sent: Any = body.value
+        is_odd = any(not _WITHIN_AN_ITEM.fullmatch(odd.pointer) for odd in body.oddities)
+        if is_odd or not _is_plain(sent):
+            return self.whole(body, _normal_body(sent), rules)
+        items = []
+        for number, (path, item) in enumerate(_items(sent)):
+            one = Judged(NAME, rules, body.odd(NAME, path))
+            if number >= schema.limit(NAME, "over_request_limit"):
+                one.warn("over_request_limit")
+            _judge(one, item, path)
+            items.append(one.item(path, number, body, b"%d" % number))
+        return items
+
+    def number(self, path: str, context: bytes | None) -> int:  # noqa: ARG002
+        """See `Documents`."""
+        return int(context or 0)
+
+    def judge_mended(self, judged: Judged, value: Any, path: str, context: bytes | None) -> None:  # noqa: ARG002
+        """See `Documents`."""
+        _judge(judged, value, path)
+
+
+def _items(body: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Users and events as they stand in the body, with their paths."""
+    for part, some in body.items():
+        for number, item in enumerate(some):
+            yield f"/{part}/{number}", item
+
+
+def _judge(judged: Judged, item: Any, path: str) -> None:
+    part = _PARTS[path.split("/")[1]]
+    item = normal(item, _IDENTIFIERS)
+    if not _is_plain_item(item, part) and not judged.hold_against(item, part):
+        return
+    who = next(name for name in _IDENTIFIERS if name in item)
+    person = judged.identity(item[who], f"/{who}")
+    if part == "user":
+        _judge_user(judged, item, person)
+    else:
+        _judge_event(judged, item, person)
+
+
+def _judge_user(judged: Judged, user: Mapping[str, Any], person: str) -> None:
+    properties = _properties(judged, user, "attributes")
+    phone, gender, born = (user.get(name) for name in ("phone", "gender", "birthDate"))
+    judged.phone(phone)
+    if gender is not None and gender not in _GENDERS:
+        judged.warn("gender_unknown", "/gender", gender)
+    if born is not None and not (isinstance(born, str) and iso_microseconds(born)):
+        judged.warn("birth_date_not_iso", "/birthDate", born)
+    judged.warn("no_time")
+    judged.commands.append(
+        Command("set", person, judged.rules.received_at, properties=properties, time_source="received")
+    )
+
+
+def _judge_event(judged: Judged, event: Mapping[str, Any], person: str) -> None:
+    name = event["eventName"]
+    judged.length(name, "/eventName")
+    properties = _properties(judged, event, "eventData")
+    at, is_timed = judged.time(event.get("eventTime"), "/eventTime")
+    judged.commands.append(
+        Command(
+            "record", person, at, event=name, properties=properties, time_source="event" if is_timed else "received"
+        )
+    )
+
+
+def _properties(judged: Judged, item: Mapping[str, Any], own: str) -> dict[str, object]:
+    """All but the columns; what stands in the object `own` under its own names, without those of WebEngage itself."""
+    columns = (*_IDENTIFIERS, "eventName", "eventTime") if own == "eventData" else _IDENTIFIERS
+    flat = judged.properties({name: value for name, value in item.items() if name not in columns and name != own})
+    sent = {}
+    for name, value in (item.get(own) or {}).items():
+        if name.startswith(_RESERVED):
+            judged.warn("reserved_name", f"/{own}{pointer(name)}", value)
+        else:
+            sent[name] = value
+    judged.merge(flat, sent, own)
+    return flat
+
+
+def _normal_body(body: Any) -> Any:
+    """A body as it is held against the schema."""
+    if not isinstance(body, dict):
+        return body
+    return {
+        name: [normal(item, _IDENTIFIERS) for item in value] if name in _PARTS and isinstance(value, list) else value
+        for name, value in body.items()
+    }
+
+
+def _is_plain(body: Any) -> bool:
+    """Whether a body but for its items keeps the schema."""
+    return (
+        isinstance(body, dict)
+        and bool(body)
+        and body.keys() <= _PARTS.keys()
+        and all(isinstance(value, list) for value in body.values())
+    )
+
+
+def _is_plain_item(item: Any, part: str) -> bool:
+    """Whether it is beyond doubt but for its time: asked before the schema, which takes long."""
+    if not isinstance(item, dict):
+        return False
+    ids = [item[name] for name in _IDENTIFIERS if name in item]
+    if not ids or not all(type(who) is str and len(who) <= 100 for who in ids):
+        return False
+    if part == "user":
+        return isinstance(item.get("attributes"), (dict, type(None)))
+    name = item.get("eventName")
+    return (
+        type(name) is str
+        and bool(name.strip())
+        and not name.startswith(_RESERVED)
+        and isinstance(item.get("eventData"), (dict, type(None)))
+    )
+
+
+FORMAT: Final = WebEngage()

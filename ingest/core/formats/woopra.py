@@ -1,0 +1,241 @@
+"""Woopra visits: what each asks for, or every rule that it breaks.
+
+In:     one visit: {"visitor": {…}, "actions": [{"name", "time", "properties"}, …], and fields of the visit}.
+Out:    the item "/visitor" (number 0): an alias of id and email, a set of the visitor's properties; and "/actions/0" …
+        (numbers 1 …): a record each, with the fields of the visit as `visit.<name>`. A visitor part that only says who
+        acted asks for nothing and is no item. Fields of a visit without actions go with the set.
+Whole:  what concerns all of a visit refuses it as one item, "": nobody is named, a wrong shape, a wrong visit time, a
+        delete line, nothing asked for. Mended, it brings its actions.
+Visits: `visit.id` tells the actions of one visit together: the visit's `id`, else its `pid` (exports have one). Where
+        neither was sent it is made from the person and the time of the visit, or of its first action; so a file sent
+        twice and two exports that overlap give the same facts, as long as that action stays the first. A visit without
+        any time is known by all that it says.
+Rules:  schemas/woopra.schema.json.
+Source: "The Import API" and "The Export API", Woopra documentation.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from decimal import ROUND_DOWN, Decimal
+from hashlib import blake2b
+from typing import Any, Final
+
+from ingest.core import schema
+from ingest.core.commands import Command, Item, Rules, TimeSource
+from ingest.core.flatten import flatten
+from ingest.core.formats.bodies import Body, Documents, Judged, normal
+from ingest.core.jsontext import decode, dumps, pointer
+
+NAME: Final = "woopra"
+
+_IDENTIFIERS: Final = ("id", "email", "cookie")
+_MILLISECONDS_FROM: Final = 10**11  # as in the schema
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# Where an oddity refuses one item only: within an action, or the visitor but for who it is.
+_WITHIN_AN_ITEM: Final = re.compile(r"/actions/\d+(/.*)?|/visitor(/(?!(id|email|cookie)$).*)?", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class _Visit:
+    """What the items of a visit are judged with."""
+
+    person: str
+    at: int | None  # microseconds; None: it has no time
+    fields: dict[str, object]  # `visit.<name>`
+    has_actions: bool
+
+    @property
+    def context(self) -> bytes:
+        return dumps(asdict(self)).encode()
+
+
+class Woopra(Documents):
+    """One visit a document. See `Format`."""
+
+    name: str = NAME
+
+    def judge_body(self, body: Body, rules: Rules) -> list[Item]:
+        """See `Documents`."""
+        whole = Judged(NAME, rules)
+        visit = _visit(body, whole)
+        if visit is None or (rules.strict and whole.warnings):
+            return [whole.item("", 0)]
+        sent = _normal(body.value)
+        visitor, actions = Judged(NAME, rules, body.odd(NAME, "/visitor")), sent.get("actions") or []
+        _judge_visitor(visitor, sent["visitor"], visit)
+        if not (visitor.commands or visitor.failures or actions):
+            whole.fail("no_command", got=body.value)
+            return [whole.item("", 0)]
+        judged = [("/visitor", 0, visitor)] if visitor.commands or visitor.failures else []
+        for number, action in enumerate(actions):
+            path = f"/actions/{number}"
+            one = Judged(NAME, rules, body.odd(NAME, path))
+            _judge_action(one, action, visit)
+            judged.append((path, number + 1, one))
+        judged[0][2].warnings[:0] = whole.warnings
+        context = visit.context if any(one.refusing for _, _, one in judged) else None
+        return [one.item(path, number, body, context) for path, number, one in judged]
+
+    def number(self, path: str, context: bytes | None) -> int:  # noqa: ARG002
+        """See `Documents`."""
+        return 0 if path == "/visitor" else int(path.rpartition("/")[2]) + 1
+
+    def judge_mended(self, judged: Judged, value: Any, path: str, context: bytes | None) -> None:
+        """See `Documents`. A mended visitor may name another person; the actions loaded before stay with theirs."""
+        visit = _Visit(**decode(context or b"{}").value)  # type: ignore[arg-type]  # it is ours
+        if path != "/visitor":
+            _judge_action(judged, value, visit)
+            return
+        visitor = normal(value, _IDENTIFIERS)
+        if _hold_against(judged, visitor, "visitor"):
+            _judge_visitor(judged, visitor, visit)
+            if not (judged.commands or judged.failures):
+                judged.fail("no_command", got=value)
+
+
+def _visit(body: Body, whole: Judged) -> _Visit | None:
+    """What concerns all of a visit; None where it is refused as a whole, and `whole` says why."""
+    if isinstance(body.value, dict) and _is_delete(body.value):
+        whole.fail("unsupported_delete", got=body.value)
+        return None
+    sent = _normal(body.value)
+    is_odd = any(not _WITHIN_AN_ITEM.fullmatch(odd.pointer) for odd in body.oddities)
+    if is_odd or not _is_plain_head(sent):
+        head = sent | {"actions": []} if isinstance(sent, dict) and isinstance(sent.get("actions"), list) else sent
+        broken = Judged(NAME, whole.rules)
+        _hold_against(broken, head)
+        if is_odd or any(failure.code != "no_command" for failure in broken.failures):
+            whole.failures += body.odd(NAME, "")
+            _hold_against(whole, sent)
+            return None
+    actions = sent.get("actions") or []
+    time = _moment(whole, sent.get("time"))
+    if whole.failures:
+        return None
+    at = time if time is not None else _first_time(actions, whole.rules)
+    who = next(name for name in _IDENTIFIERS if name in sent["visitor"])
+    person = whole.identity(sent["visitor"][who], f"/visitor/{who}")
+    fields, longer = flatten({"visit": {n: value for n, value in sent.items() if n not in ("visitor", "actions")}})
+    for name in longer:
+        whole.warn("name_collision", pointer(name))
+    if actions and "visit.id" not in fields:
+        made = dumps([person, at if at is not None else body.value]).encode()
+        fields["visit.id"] = fields.get("visit.pid", blake2b(made, digest_size=16).hexdigest())
+    return _Visit(person, at, fields, bool(actions))
+
+
+def _judge_visitor(judged: Judged, visitor: Mapping[str, Any], visit: _Visit) -> None:
+    who = next(name for name in _IDENTIFIERS if name in visitor)
+    person = visitor[who]
+    properties = judged.properties({name: value for name, value in visitor.items() if name != who})
+    if not visit.has_actions and visit.fields.keys() - {"visit.time"}:
+        judged.merge(properties, visit.fields, "visit")
+    received = judged.rules.received_at
+    at = received if visit.at is None else visit.at
+    source: TimeSource = "received" if visit.at is None else "event"
+    if "id" in visitor and "email" in visitor:
+        email = judged.identity(visitor["email"], "/email")
+        judged.commands.append(Command("alias", person, at, alias=email, time_source=source))
+    if properties:
+        judged.commands.append(Command("set", person, at, properties=properties, time_source=source))
+    if judged.commands and visit.at is None:
+        judged.warn("no_time", "/time")
+
+
+def _judge_action(judged: Judged, action: Any, visit: _Visit) -> None:
+    if not _is_plain_action(action) and not _hold_against(judged, action, "action"):
+        return
+    at = _moment(judged, action.get("time"))
+    if action.get("time") is None:
+        judged.warn("no_time", "/time")
+    judged.length(action["name"], "/name")
+    properties = judged.properties({n: v for n, v in action.items() if n not in ("name", "time", "properties")})
+    judged.merge(properties, action.get("properties") or {}, "properties")
+    judged.merge(properties, visit.fields, "visit")
+    source: TimeSource = "event" if at is not None else "received"
+    when = judged.rules.received_at if at is None else at
+    judged.commands.append(Command("record", visit.person, when, action["name"], None, properties, source))
+
+
+def _normal(body: Any) -> Any:
+    """A visit as it is held against the schema: of the visitor, identifiers as text, and only those that are there."""
+    if not isinstance(body, dict) or "visitor" not in body:
+        return body
+    if body["visitor"] is None:
+        return {name: value for name, value in body.items() if name != "visitor"}
+    return body | {"visitor": normal(body["visitor"], _IDENTIFIERS)}
+
+
+def _is_delete(body: Mapping[str, Any]) -> bool:
+    return body.get("type") == "delete" or (body.get("type") == "system" and body.get("method") == "delete")
+
+
+def _is_plain_head(sent: Any) -> bool:
+    """Whether a visit but for its actions is beyond doubt: asked before the schema, which takes long."""
+    if not isinstance(sent, dict) or not isinstance(visitor := sent.get("visitor"), dict):
+        return False
+    sent_as = [visitor[name] for name in _IDENTIFIERS if name in visitor]
+    are_sound = bool(sent_as) and all(type(who) is str and len(who) <= 255 for who in sent_as)
+    return are_sound and _is_plain_time(sent.get("time")) and isinstance(sent.get("actions"), (list, type(None)))
+
+
+def _is_plain_action(action: Any) -> bool:
+    return (
+        isinstance(action, dict)
+        and type(name := action.get("name")) is str
+        and bool(name.strip())
+        and _is_plain_time(action.get("time"))
+        and isinstance(action.get("properties"), (dict, type(None)))
+    )
+
+
+def _is_plain_time(time: Any) -> bool:
+    return time is None or (type(time) is int and time >= _MILLISECONDS_FROM)
+
+
+def _hold_against(judged: Judged, value: Any, part: str = "") -> bool:
+    """As `Judged.hold_against`; of a time in seconds it is told which milliseconds were meant."""
+    kept = judged.hold_against(value, part)
+    judged.failures = [
+        replace(one, message=f"{one.message} {_meant(one.got)}") if one.code == "time_in_seconds" else one
+        for one in judged.failures
+    ]
+    return kept
+
+
+def _meant(time: Any) -> str:
+    milliseconds = (Decimal(str(time)) * 1000).quantize(Decimal("0.001"), ROUND_DOWN)
+    at = _EPOCH + timedelta(milliseconds=int(milliseconds))
+    return f"It reads as {at:%Y-%m-%d %H:%M:%S} UTC: send {milliseconds.normalize():f}."
+
+
+def _moment(judged: Judged, time: Any) -> int | None:
+    """Microseconds of a time that keeps the schema's rules; None where there is none, or it lies in the future.
+
+    What is finer is cut off, never rounded.
+    """
+    if time is None:
+        return None
+    micros = int(Decimal(time) * 1000)
+    if micros > judged.rules.time_until * 1_000_000:
+        judged.fail("time_in_future", "/time", time)
+        return None
+    if not isinstance(time, int):
+        judged.warn("time_coerced", "/time", time)
+    return micros
+
+
+def _first_time(actions: Iterable[Any], rules: Rules) -> int | None:
+    """When the first action happened that tells a sound time."""
+    for action in actions:
+        time = action.get("time") if isinstance(action, dict) else None
+        if time is not None and (_is_plain_time(time) or not schema.explain(time, NAME, "time")):
+            found = _moment(Judged(NAME, rules), time)
+            if found is not None:
+                return found
+    return None
+
+
+FORMAT: Final = Woopra()

@@ -1,0 +1,175 @@
+"""What holds for any body whatever, in every format of documents: nothing raises, nothing is lost or told twice."""
+
+import re
+from collections.abc import Callable
+from typing import Any, cast
+
+import orjson
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from ingest.core import rows, schema
+from ingest.core.commands import Item, Rules
+from ingest.core.formats import open_format
+from ingest.core.formats.bodies import Judged, iso_microseconds
+from ingest.core.jsontext import Undecodable, decode, place
+from tests.core.bodies import retailrocket_bodies, vitally_bodies, webengage_bodies, woopra_visits
+from tests.core.lines import any_json
+
+BODIES = {
+    "woopra": woopra_visits, "webengage": webengage_bodies, "retailrocket": retailrocket_bodies,
+    "vitally": vitally_bodies,
+}  # fmt: skip
+# Codes of what a schema cannot say, or says only in part.
+OUTSIDE = {"time_in_future", "date_not_iso"}
+RULES = st.builds(
+    Rules, people_space=st.just("p"), match=st.just("exact"), file_id=st.just("f"), strict=st.booleans(),
+    received_at=st.sampled_from([0, 1_800_000_000_000_000]),
+)  # fmt: skip
+
+
+def each_format(check: Callable[[str], None]) -> Callable[[str], None]:
+    return pytest.mark.parametrize("format", BODIES)(check)
+
+
+def check(items: list[Item], unit: bytes, rules: Rules, format: str) -> None:
+    known = set(schema.codes(format))
+    assert len({item.path for item in items}) == len(items)
+    assert len({item.number for item in items}) == len(items)
+    for item in items:
+        assert bool(item.commands) != bool(item.failures)
+        told = [(failure.code, failure.pointer) for failure in item.failures]
+        assert len(told) == len(set(told))
+        assert {code for code, _ in told} | set(item.warnings) <= known
+        assert not (rules.strict and item.warnings)
+        assert not (item.failures and item.warnings)
+        assert not any("\0" in f"{one.pointer} {one.got} {one.message}" for one in item.failures)
+        orjson.dumps(item.failures)
+        for command in item.commands:
+            row = rows.row(command, 7, cast("int", item.number), item.path, rules)
+            assert orjson.loads(cast("bytes", row[12])).keys() == command.properties.keys()
+        if item.failures and item.path:
+            raw = cast("bytes", item.raw)
+            assert unit[item.start :].startswith(raw)
+            where = place(unit.decode(), item.path)
+            assert where
+            assert unit.decode()[slice(*where)] == raw.decode()
+            assert item.context
+
+
+@each_format
+def test_any_body_is_judged(format: str) -> None:
+    judge = open_format(format).judge
+
+    @settings(deadline=None, max_examples=200)
+    @given(BODIES[format]() | any_json(), RULES)
+    def check_one(text: str, rules: Rules) -> None:
+        unit = text.strip(" \t\r\n").encode("utf-8", "replace")
+        check(judge(unit, rules), unit, rules, format)
+
+    check_one()
+
+
+@each_format
+def test_any_bytes_are_judged(format: str) -> None:
+    judge = open_format(format).judge
+
+    @settings(deadline=None)
+    @given(st.binary(), BODIES[format](), st.data(), RULES)
+    def check_one(noise: bytes, text: str, data: st.DataObject, rules: Rules) -> None:
+        assert [item.path for item in judge(noise, rules) if not item.commands]
+        whole = text.encode()
+        start = data.draw(st.integers(0, len(whole)))
+        damaged = whole[:start] + noise[:3] + whole[data.draw(st.integers(start, len(whole))) :]
+        judge(damaged, rules)
+
+    check_one()
+
+
+@each_format
+def test_an_item_judged_again_by_itself_comes_to_the_same(format: str) -> None:
+    module = open_format(format)
+
+    @settings(deadline=None)
+    @given(
+        BODIES[format](), RULES, st.sampled_from(["{}", "[]", '{"name":"x"}', '{"eventName":"x","userId":"a"}', "x"])
+    )
+    def check_one(text: str, rules: Rules, other: str) -> None:
+        for item in module.judge(text.encode(), rules):
+            if item.failures and item.path:
+                (again,) = module.judge_item(cast("bytes", item.raw), item.path, item.context, rules)
+                broken = {(failure.code, failure.pointer) for failure in again.failures}
+                assert broken == {(failure.code, failure.pointer) for failure in item.failures}
+                assert (again.path, again.number, again.context) == (item.path, item.number, item.context)
+                (mended,) = module.judge_item(other.encode(), item.path, item.context, rules)
+                assert bool(mended.commands) != bool(mended.failures)
+                assert (mended.path, mended.number) == (item.path, item.number)
+
+    check_one()
+
+
+@each_format
+def test_judge_and_schema_come_to_the_same_verdict(format: str) -> None:
+    """The quick checks before the schema accept only what it accepts, and refuse nothing by themselves."""
+    rules = Rules(people_space="p", match="exact", file_id="f", received_at=1_800_000_000_000_000)
+    outside = {*schema.load(format)["x-outside"], *OUTSIDE}
+
+    @settings(deadline=None, max_examples=300)
+    @given(BODIES[format]() | any_json())
+    def check_one(text: str) -> None:
+        try:
+            value = decode(text.encode()).value
+            # An object under so long a name stays text, also where it holds nothing, which no schema can say.
+            assume(not re.search(r'"x{256}"\s*:\s*\{', text))
+        except (Undecodable, UnicodeEncodeError):
+            return
+        told = {failure.code for item in open_format(format).judge(text.encode(), rules) for failure in item.failures}
+        by_schema = {failure.code for failure in schema.explain(_with_text_ids(value), format)}
+        assert told - outside == by_schema - outside
+        assert not (by_schema and not told)
+
+    check_one()
+
+
+def _with_text_ids(value: Any) -> Any:
+    """As the program turns them before it asks the schema: see each schema's description."""
+    if isinstance(value, list):
+        return [_with_text_ids(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    names = (
+        "userId", "anonymousId", "id", "email", "cookie", "sessionExternalId", "contactExternalId", "accountId",
+        "organizationId",
+    )  # fmt: skip
+    return {
+        name: str(int(item))
+        if name in names and isinstance(item, int) and not isinstance(item, bool)
+        else _with_text_ids(item)
+        for name, item in value.items()
+        if not (name == "visitor" and item is None)
+    }
+
+
+@settings(deadline=None)
+@given(st.datetimes(), st.booleans(), st.booleans())
+def test_every_time_that_python_prints_is_read(at: Any, with_zone: bool, compact: bool) -> None:
+    from datetime import UTC, datetime, timedelta
+
+    text = at.isoformat() + ("+0530" if compact else "+05:30") * with_zone
+    micros = (at.replace(tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    assert iso_microseconds(text) == (micros - 19_800_000_000 * with_zone, not with_zone)
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_no_other_text_is_a_time(text: str) -> None:
+    assert iso_microseconds(text) is None
+
+
+def test_names_are_told_apart_however_often_they_are_taken() -> None:
+    judged = Judged("woopra", Rules())
+    flat: dict[str, object] = {"a": 1, "p.a": 2}
+    judged.merge(flat, {"a": 3, "b": {"c": 4}}, "p")
+    assert flat == {"a": 1, "p.a": 2, "p.p.a": 3, "b.c": 4}
+    assert [(warning.code, warning.pointer) for warning in judged.warnings] == [("name_collision", "/p/a")]
