@@ -24,6 +24,14 @@ class TransientError(IngestError):
     """The world did not answer, or the object is broken: running again is safe, and may help."""
 
 
+class UploadRefused(IngestError):
+    """The file that a person sends cannot be taken as it is: the text says why. Sending it again will not help."""
+
+
+class TooLarge(UploadRefused):
+    """It is over a limit of `[uploads]`, as it is or unpacked."""
+
+
 class StaleRedrive(IngestError):
     """Somebody mended one of these lines in the meantime: look again at what is open."""
 

@@ -4,18 +4,20 @@ What is written is decided by the warehouse in one transaction; nothing here rem
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
 from ingest.core.commands import Rules
-from ingest.core.formats import FORMATS, open_format
+from ingest.core.formats import FORMATS
+from ingest.core.formats.guess import AUTO, guess
 from ingest.core.source import LOCAL_BUCKET, ONE_OFF, SourceFile
 from ingest.discovery import Selection, in_order
-from ingest.errors import ConfigError, ObjectGone
+from ingest.errors import ConfigError, ObjectGone, TransientError
 from ingest.ports import FileResult, Intent, Note, ObjectStore, StagedFile, Staging, Warehouse
+from ingest.reading import HEAD_BYTES, decompressed, peek
 from ingest.settings import Settings, Source
 from ingest.staging import Progress, stage, staging_folder
 
@@ -73,25 +75,38 @@ class Pipeline:
     def locate(self, address: str, source: str | None = None, format: str | None = None) -> list[SourceFile]:
         """The source files that a person means by a path, `-`, an s3:// URI or a prefix (ending in `/`).
 
+        The format `auto` is that which the beginning of each file tells, else the source's.
+
         Raises:
             ConfigError: no such source or format, or not an address.
             ObjectGone: nothing is there.
         """
         chosen = self.source(source) if source else Source(name=ONE_OFF, bucket="", format=format or "kissmetrics")
-        if format and format not in FORMATS:
-            raise ConfigError(f"There is no format {format!r}. Known: {', '.join(FORMATS)}.")
-        store = self.store_of(chosen.name)
+        if format and format not in (AUTO, *FORMATS):
+            raise ConfigError(f"There is no format {format!r}. Known: {', '.join((*FORMATS, AUTO))}.")
         bucket, key = split_address(address)
+        store = self.store_for(chosen.name, bucket, key)
         if bucket == LOCAL_BUCKET and key != "-" and Path(key).is_dir():
             key += "/"
         if key == "" or key.endswith("/"):
             below = replace(chosen, bucket=bucket, prefix=key)
-            files = list(Selection(below).sift(store.list(bucket, key)))
+            found = Selection(below).sift(store.list(bucket, key))
+            files = [file for file in found if not self.settings.is_check_report(bucket, file.key)]
             if not files:
                 raise ObjectGone(f"Nothing under {address} is a .json or .json.gz file.")
         else:
             files = [store.describe(bucket, key)]
-        return in_order(file.for_source(chosen.name, format or chosen.format) for file in files)
+        files = [file.for_source(chosen.name, format or chosen.format) for file in files]
+        if format == AUTO:
+            otherwise = chosen.format if source else "kissmetrics"
+            files = [replace(file, format=self._guess(file) or otherwise) for file in files]
+        return in_order(files)
+
+    def _guess(self, file: SourceFile) -> str | None:
+        """The format that the beginning of a file tells. Of one that cannot be read nothing: loading it says why."""
+        with suppress(ObjectGone, TransientError):
+            return guess(peek(decompressed(self._read(file)), HEAD_BYTES)[0])
+        return None
 
     def pack(self, files: Sequence[SourceFile]) -> list[list[SourceFile]]:
         """Files in the order given, in packs worth a task: small ones share one, and there are never too many."""
@@ -155,23 +170,30 @@ class Pipeline:
                 self.apply_policies(staged, intent)
             yield staging
 
+    def store_for(self, source: str, bucket: str, key: str) -> ObjectStore:
+        """Where an object of a source is read. An upload is read as it was written, whose rules it may be loaded by."""
+        return self.store_of(ONE_OFF if self.settings.is_upload(bucket, key) else source)
+
     def _read(self, file: SourceFile) -> Iterator[bytes]:
-        return self.store_of(file.source).read(file)
+        return self.store_for(file.source, file.bucket, file.key).read(file)
 
     def rules(self, file: SourceFile) -> Rules:
         """The rules by which the items of a file are judged."""
         source = self._source_of(file)
         settings = self.settings
+        people_space, match = source.naming(file.format)
         return Rules(
-            people_space=source.people_space or file.format,
-            match=source.match or open_format(file.format).match,
+            people_space=people_space,
+            match=match,
             ignored_identities=settings.ignored_identities,
             strict=source.strict,
             nested=source.nested,
             max_line_bytes=settings.max_line_bytes,
+            max_document_bytes=settings.max_document_bytes,
             time_from=settings.time_from,
             future_seconds=settings.future_seconds,
             received_at=file.received_at,
+            file_id=file.file_id,
         )
 
     def _source_of(self, file: SourceFile) -> Source:
@@ -182,7 +204,11 @@ class Pipeline:
         source, counts, force = self._source_of(staged.file), staged.counts, intent == "force"
         staged.changed_file = source.changed_file
         staged.skip_same_bytes = (
-            source.same_bytes == "skip" and not force and staged.all_timed and staged.file.size_bytes > 0
+            source.same_bytes == "skip"
+            and not force
+            and staged.all_timed
+            and staged.file.size_bytes > 0
+            and not staged.file.is_from_intake
         )
         if staged.outcome != "loaded" or force:
             return

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -69,6 +69,7 @@ class FailedLine:
     raw_sha256: str
     mendable: bool
     failures: tuple[Failure, ...]
+    context: bytes | None = None  # what of its document a mended item is judged with
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +140,76 @@ class ActionResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """Where the object of a file went: into the archive, or out of the landing (or there is none any more)."""
+
+    file_id: str
+    archived_to: str | None = None
+    deleted_at: datetime | None = None
+    reason: str | None = None  # for `history`; None: that of the note
+
+
+@dataclass(frozen=True, slots=True)
 class QueryResult:
     """The answer of `Warehouse.query`, streamed. `json_columns` hold JSON text."""
 
     json_columns: frozenset[str]
     reader: pa.RecordBatchReader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilesWanted:
+    """Which files a page shows: those that all of this holds for."""
+
+    sources: tuple[str, ...]  # those the person may see: of others nothing is ever told
+    states: tuple[State, ...] = ()  # empty: all
+    since: date | None = None  # UTC days of `dealt_at`, both inclusive
+    until: date | None = None
+    text: str = ""  # a part of the key, in any case, or the beginning of a file_id
+    run_id: str | None = None
+    file_ids: tuple[str, ...] | None = None
+    with_failures: bool = False  # only files with open failed lines
+    sort: Literal["dealt_at", "key", "source", "state", "lines", "failed", "failed_share", "size_bytes", "attempts"] = (
+        "dealt_at"
+    )
+    descending: bool = True
+    page: int = 1
+    per_page: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class FilesPage:
+    """A page of ledger rows, and how many files there are on all pages.
+
+    Beside the columns of the ledger a row has `open_failures`, and `dealt_at`: `loaded_at`, which is when a file was
+    entered in its state; where it has none (retrying) the last attempt; else when the object came.
+    """
+
+    total: int
+    rows: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """What was loaded of a source on a UTC day."""
+
+    day: date
+    source: str
+    files: int
+    lines: int  # accepted ones
+    failed: int  # also those of rejected files
+
+
+@dataclass(frozen=True, slots=True)
+class FailureGroup:
+    """Failed items that break one rule at one place: how many lines, and how many of them are open."""
+
+    code: str
+    pointer: str
+    message: str  # of the first of them
+    lines: int
+    open: int
+    first_line: int
 
 
 # A table of a warehouse as it goes to another engine: its name and rows. UUIDs and enumerations are text, JSON is its
@@ -202,6 +268,71 @@ class ObjectStore(Protocol):
             TransientError: the store did not answer, or refused.
         """
 
+    def receive(self, bucket: str, key: str, pieces: Iterable[bytes]) -> None:
+        """Put what arrives piece by piece there, whole or not at all: whatever `pieces` raises leaves nothing behind.
+
+        Holds a few pieces of some MB at most, however much arrives.
+
+        Raises:
+            ConfigError: the key is too long.
+            TransientError: the store did not answer, or refused.
+        """
+
+
+class Published(Protocol):
+    """What pages show, all from one moment.
+
+    `files`, `days` and `states` tell nothing of a source that is not asked for. What is asked for by file_id is told
+    whatever its source: whether a person may see it is for the page to ask first.
+    """
+
+    @property
+    def as_of(self) -> datetime:
+        """When the warehouse was as told here, in UTC."""
+
+    def files(self, wanted: FilesWanted) -> FilesPage:
+        """One page of files. Of equal ones the newest is first, so that all pages together hold each file once."""
+
+    def days(self, wanted: FilesWanted, last: int = 30) -> list[Day]:
+        """Per UTC day of `dealt_at` and source, for the same filter: the `last` days that have any, oldest first."""
+
+    def sources(self) -> set[str]:
+        """Every source of which the ledger knows a file: what may be shown of them is for the caller to ask."""
+
+    def states(self, sources: Sequence[str]) -> list[tuple[str, str, int]]:
+        """(source, state, files), in order."""
+
+    def file(self, file_id: str) -> dict[str, Any] | None:
+        """The row of exactly this file_id, as `files` gives it."""
+
+    def related(self, file_id: str) -> list[dict[str, Any]]:
+        """Rows of other files, as `files` gives them, with `relation`: what they are to this one, newest first.
+
+        redrive · original · duplicate · duplicate_of · replaces · replaced_by · version (of the same key). A file that
+        is several of them is told once, as the first. At most 200, each `relation` before the next.
+        """
+
+    def history(self, file_id: str) -> list[dict[str, Any]]:
+        """What was done to a file, in order."""
+
+    def failure_groups(self, file_ids: Sequence[str]) -> list[FailureGroup]:
+        """Failed items by (code, pointer), most first; exact. One that breaks three rules is in three groups."""
+
+    def failed_lines(
+        self,
+        file_ids: Sequence[str],
+        *,
+        code: str | None = None,
+        pointer: str | None = None,
+        open_only: bool = False,
+        offset: int = 0,
+        limit: int = 20,
+    ) -> list[dict[str, Any]]:
+        """Rows of `failed_lines`, `raw` whole, in order of file, line, item."""
+
+    def open_lines(self, file_id: str) -> Iterator[dict[str, Any]]:
+        """Rows of `failed_lines` that are open and can be mended, in order of line, item, streamed."""
+
 
 class Warehouse(Protocol):
     """The tables of SPEC 4 on one engine. Each method is one short session; none leaves a lock behind."""
@@ -241,10 +372,8 @@ class Warehouse(Protocol):
     def retry(self, file_ids: Sequence[str], note: Note) -> list[ActionResult]:
         """Let files that are put off be taken by the next poll."""
 
-    def mark(
-        self, file_id: str, note: Note, *, archived_to: str | None = None, deleted_at: datetime | None = None
-    ) -> None:
-        """Write down where the object of a file went."""
+    def mark(self, marks: Sequence[Mark], note: Note) -> None:
+        """Write down where objects went, in one transaction. What the ledger knows already stays as it is."""
 
     def untidied(self, source: str) -> list[dict[str, Any]]:
         """Ledger rows of loaded files and copies whose objects are still in the landing, with `open_failures` each."""
@@ -281,7 +410,14 @@ class Warehouse(Protocol):
         """
 
     def failed_lines(self, file_id: str) -> AbstractContextManager[Iterator[dict[str, Any]]]:
-        """The failed lines of one file in order, streamed."""
+        """The failed lines of one file in order, streamed, each with its `context`."""
+
+    def published(self) -> AbstractContextManager[Published]:
+        """What pages show; on an engine that lets only one in, a copy that may be some seconds old.
+
+        Raises:
+            TransientError: there is no copy yet, and loads hold the warehouse.
+        """
 
     def query(self, sql: str) -> AbstractContextManager[QueryResult]:
         """Run one read-only statement. Raises IngestError for a wrong one."""

@@ -21,6 +21,7 @@ HEAD_BYTES = 1 << 16  # what is kept of a line that is too long
 BOM = b"\xef\xbb\xbf"
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
+MAGIC_BYTES = len(_ZSTD)  # how many of the first bytes tell a compression
 _GZIP_FORMAT = 31  # zlib's number for a gzip member with the largest window
 
 
@@ -43,6 +44,8 @@ class Block:
     offset: int  # of the first line, in the decompressed file, a BOM counted
     data: bytes
     long: tuple[LongLine, ...] = ()
+    item: str = ""  # of a mended item of a document: its path; `data` is its text
+    context: bytes | None = None  # and what of its document it is judged with
 
 
 class Digest:
@@ -62,13 +65,18 @@ class Digest:
         return self._hash.hexdigest()
 
 
+def is_compressed(head: bytes) -> bool:
+    """Whether data that begins so is unpacked by `decompressed`."""
+    return head.startswith((_GZIP, _ZSTD))
+
+
 def decompressed(pieces: Iterable[bytes]) -> Iterator[bytes]:
     """The content, in pieces of at most STEP_BYTES where it was compressed. Reads `pieces` to their end.
 
     Raises:
         TransientError: compressed data that is cut off or damaged. Pieces given out before are worth nothing.
     """
-    head, pieces = peek(pieces, len(_ZSTD))
+    head, pieces = peek(pieces, MAGIC_BYTES)
     if head.startswith(_GZIP):
         return _gunzip(_sliced(pieces, STEP_BYTES))
     if head.startswith(_ZSTD):

@@ -9,23 +9,30 @@ Of a rejected file nothing was loaded, so the whole of it is judged, with the me
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any
+from secrets import token_hex
+from typing import Any, Final
 from uuid import uuid4
 
 import orjson
 from pyarrow import parquet
 
+from ingest.core import jsontext
+from ingest.core.commands import Item
 from ingest.core.formats import open_format
-from ingest.core.source import SourceFile
-from ingest.errors import IngestError, StaleRedrive, TransientError
-from ingest.pipeline import Pipeline
+from ingest.core.source import ONE_OFF, SourceFile
+from ingest.documents import documents
+from ingest.errors import ConfigError, IngestError, StaleRedrive, TransientError
+from ingest.pipeline import Pipeline, split_address
 from ingest.ports import FileResult, Note, Redrive, Staging
 from ingest.reading import Block, decompressed
 from ingest.staging import stage, staging_folder
 
 Place = tuple[int, str]  # (line, item)
 
+MENDED_AT_MOST: Final = 8 << 20  # bytes that are sent at once from a page
+_KEPT: Final = ".mended.txt"  # what a key ends with, so that it is no source file
 _SHAPE = re.compile(rb"([0-9]{1,15})(/[^\t\r\n]*)?\t(.*)", re.DOTALL)
 _TOLD_AT_MOST = 10
 _ATTEMPTS = 5
@@ -90,6 +97,66 @@ def parse_fixed(fixed: bytes) -> dict[Place, bytes]:
     return mended
 
 
+def judge_mended(
+    pipeline: Pipeline,
+    original: Mapping[str, Any],
+    mended: Mapping[Place, bytes],
+    contexts: Mapping[Place, bytes | None],
+) -> Iterator[tuple[Place, list[Item]]]:
+    """What each of these lines is by the rules of their file, in order; no item for a blank one. Nothing is loaded.
+
+    `original` is the ledger row of their file, `contexts` are the failed lines' own: only items of documents need them.
+    """
+    file = SourceFile.of_row(original)
+    rules, format = pipeline.rules(file), open_format(file.format)
+    for place, raw in sorted(mended.items()):
+        if not raw.strip():
+            yield place, []
+        elif place[1]:
+            yield place, format.judge_item(raw, place[1], contexts.get(place), rules)
+        else:
+            yield place, format.judge(raw, rules)
+
+
+def keep_mended(pipeline: Pipeline, file_id: str, text: bytes, at: datetime) -> str:
+    """Put mended lines into the bucket for uploads, under a key of our own making; its address.
+
+    It is what a run of `ingest_action` is told where the lines are too many for Airflow's database.
+
+    Raises:
+        ConfigError: there is no bucket for uploads.
+        TransientError: the store did not answer, or refused.
+    """
+    settings = pipeline.settings
+    if settings.uploads_bucket is None:
+        raise ConfigError(
+            "So many mended lines need a bucket to wait in: let an operator set bucket of [uploads] in ingest.toml, or"
+            " send fewer at a time."
+        )
+    at = at.astimezone(UTC)
+    name = f"{at:%Y%m%dT%H%M%SZ}-{token_hex(6)}-{file_id[:12]}{_KEPT}"
+    key = f"{settings.uploads_prefix}{at:%Y/%m/%d}/{name}"
+    pipeline.store_of(ONE_OFF).receive(settings.uploads_bucket, key, [text])
+    return f"s3://{settings.uploads_bucket}/{key}"
+
+
+def read_mended(pipeline: Pipeline, address: str) -> bytes:
+    """What `keep_mended` has put there.
+
+    Raises:
+        ConfigError: any other address.
+        TransientError: the store did not answer, or refused; ObjectGone: nothing is there.
+    """
+    bucket, key = split_address(address)
+    if not pipeline.settings.is_upload(bucket, key) or not key.endswith(_KEPT):
+        raise ConfigError(f"{address} does not hold mended lines: they are read from the prefix of [uploads] only.")
+    store = pipeline.store_of(ONE_OFF)
+    file = store.describe(bucket, key)
+    if file.size_bytes > MENDED_AT_MOST:
+        raise ConfigError(f"{address} holds more than {MENDED_AT_MOST:,} bytes: send fewer lines at a time.")
+    return b"".join(store.read(file))
+
+
 @dataclass(slots=True)
 class _Attempt:
     """One try, against what is open now."""
@@ -127,18 +194,18 @@ class _Attempt:
     def _lines(self, wanted: Mapping[Place, bytes], open_lines: Mapping[Place, dict[str, Any]]) -> Outcome:
         """Of a loaded file: the mended lines alone."""
         file = SourceFile.of_row(self.original)
-        rules, format = self.pipeline.rules(file), open_format(file.format)
         refused, blocks = [], []
         accepted: dict[Place, bytes] = {}
-        for place, raw in sorted(wanted.items()):
-            items = format.judge(raw, rules) if raw.strip() else []
+        contexts = {place: open_lines[place]["context"] for place in wanted}
+        for place, items in judge_mended(self.pipeline, self.original, wanted, contexts):
+            raw = wanted[place]
             if failures := [failure for item in items for failure in item.failures]:
                 codes = list(dict.fromkeys(failure.code for failure in failures))
                 told = {"raw": raw, "codes": codes, "failures": orjson.dumps(failures).decode()}
                 refused.append(open_lines[place] | told)
             elif items:
                 accepted[place] = raw
-                blocks.append(Block(place[0], open_lines[place]["byte_offset"], raw))
+                blocks.append(Block(place[0], open_lines[place]["byte_offset"], raw, (), place[1], contexts[place]))
         if not accepted:
             return Outcome(self.original["file_id"], None, refused)
         mending = self._mending(file, accepted)
@@ -152,10 +219,12 @@ class _Attempt:
         """Of a rejected file: all of it, with the mended lines in place, if it is now within the limits."""
         file = SourceFile.of_row(self.original)
         pipeline = self.pipeline
-        by_line = {line: raw for (line, _), raw in wanted.items()}
 
         def substituted(_: SourceFile) -> Iterator[bytes]:
-            content = decompressed(pipeline.store_of(file.source).read(file))
+            content = decompressed(pipeline.store_for(file.source, file.bucket, file.key).read(file))
+            if open_format(file.format).documents:
+                return _spliced(content, wanted, pipeline.settings.max_document_bytes)
+            by_line = {line: raw for (line, _), raw in wanted.items()}
             return _substituted(content, by_line, pipeline.settings.max_line_bytes)
 
         mending = replace(self._mending(file, wanted), size_bytes=file.size_bytes)
@@ -168,7 +237,7 @@ class _Attempt:
             if staged.outcome != "loaded":
                 return Outcome(self.original["file_id"], None, refused, error=staged.error)
             wrong = {(row["line"], row["item"]) for row in refused}
-            staged.counts.lines -= len(refused)
+            staged.counts.lines -= sum(not row["item"] for row in refused)
             staged.counts.items -= len(refused)
             staged.counts.failed = 0
             result = self._load(replace(staging, failed=[]), [place for place in open_lines if place not in wrong])
@@ -193,6 +262,27 @@ class _Attempt:
 
 def _unread(_: SourceFile) -> Iterator[bytes]:
     raise AssertionError("its lines are given")
+
+
+def _spliced(content: Iterator[bytes], wanted: Mapping[Place, bytes], max_bytes: int) -> Iterator[bytes]:
+    """Documents with some, or some items of theirs, in place of others; each begins in the line where it did."""
+    by_line: dict[int, list[tuple[str, bytes]]] = {}
+    for (line, item), raw in wanted.items():
+        by_line.setdefault(line, []).append((item, raw))
+    at = 1
+    for block in documents(content, max_bytes):
+        text = block.data
+        if block.long:
+            raise IngestError("A document over max_document_bytes cannot be put in its place: split the file.")
+        for item, raw in by_line.get(block.first_line, ()):
+            if not item:
+                text = raw
+            elif where := jsontext.place(text.decode("utf-8", "surrogateescape"), item):
+                characters = text.decode("utf-8", "surrogateescape")
+                before, after = characters[: where[0]], characters[where[1] :]
+                text = before.encode("utf-8", "surrogateescape") + raw + after.encode("utf-8", "surrogateescape")
+        yield b"\n" * (block.first_line - at) + text + b"\n"
+        at = max(at, block.first_line) + text.count(b"\n") + 1
 
 
 def _substituted(content: Iterator[bytes], by_line: Mapping[int, bytes], max_line_bytes: int) -> Iterator[bytes]:

@@ -4,8 +4,10 @@ Counts of loaded files come from the ledger, those of a check from the same judg
 """
 
 import base64
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -27,24 +29,44 @@ _REPORTED = (
 )  # fmt: skip
 
 
-def check_report(staging: Staging) -> dict[str, Any]:
-    """The report of the one file in `staging`: what a load would do with it."""
+@dataclass(frozen=True, slots=True)
+class Most:
+    """How much a report may hold, however much its file does. Counts stay whole."""
+
+    failures: int = 1_000
+    raw_bytes: int = 4 << 20  # of all failures together
+    events: int = 1_000  # the most frequent
+    names: int = 100_000  # events that are counted by name: those that come first
+
+
+def check_report(staging: Staging, most: Most | None = None) -> dict[str, Any]:
+    """The report of the one file in `staging`: what a load would do with it; with `most`, in flat memory."""
     (staged,) = staging.files
     counts = staged.counts
     events: Counter[str] = Counter()
-    persons: set[str] = set()
+    persons = _Distinct(staging.folder)
     times: list[datetime] = []
     preview: list[dict[str, Any]] = []
     for batch in _batches(staging.commands):
         for entry in pc.value_counts(batch["event"]).to_pylist():
-            if entry["values"] is not None:
-                events[entry["values"]] += entry["counts"]
-        persons.update(pc.unique(pc.coalesce(batch["person_key"], batch["person"])).to_pylist())
-        times += pc.min_max(batch["occurred_at"]).as_py().values()
+            name = entry["values"]
+            if name is not None and (most is None or len(events) < most.names or name in events):
+                events[name] += entry["counts"]
+        persons.add(pc.unique(pc.coalesce(batch["person_key"], batch["person"])).to_pylist())
+        low, high = pc.min_max(batch["occurred_at"]).as_py().values()
+        times = [min([low, *times]), max([high, *times])]
         if len(preview) < _PREVIEW_ROWS:
             rows = batch.slice(0, _PREVIEW_ROWS - len(preview)).select(_PREVIEW).to_pylist()
             own = {"people_space": staged.people_space}
             preview += [plain(row | ({} if row["people_space"] else own), {"properties"}) for row in rows]
+    broken: Counter[str] = Counter()
+    failures: list[dict[str, Any]] = []
+    raw_bytes = 0
+    for row in (row for batch in _batches(staging.failed) for row in batch.to_pylist()):
+        broken.update(row["codes"])
+        raw_bytes += len(row["raw"])
+        if most is None or (len(failures) < most.failures and raw_bytes <= most.raw_bytes):
+            failures.append(failed_line(row))
     return {
         "file": staged.file.uri,
         "format": staged.file.format,
@@ -57,14 +79,48 @@ def check_report(staging: Staging) -> dict[str, Any]:
         "failed": counts.failed,
         "repaired": counts.repaired,
         "warnings": dict(sorted(counts.warnings.items())),
-        "events": dict(events.most_common()),
-        "persons": len(persons),
-        "first_time": _time(min(times)) if times else None,
-        "last_time": _time(max(times)) if times else None,
+        "events": dict(events.most_common(most.events if most else None)),
+        "persons": persons.count(),
+        "first_time": _time(times[0]) if times else None,
+        "last_time": _time(times[1]) if times else None,
         "rejected": staged.error if staged.outcome == "rejected" else None,
         "preview": preview,
-        "failures": [failed_line(row) for batch in _batches(staging.failed) for row in batch.to_pylist()],
+        "codes": dict(broken.most_common()),
+        "failures": failures,
     }
+
+
+class _Distinct:
+    """How many different texts there were. Beyond a few they wait on disk, as hashes of 64 bits."""
+
+    _HELD = 250_000
+    _PARTS = 64  # each is small enough to be held alone
+
+    def __init__(self, folder: Path) -> None:
+        self._held: set[int] = set()
+        self._paths = [folder / f"distinct-{part}" for part in range(self._PARTS)]
+        self._spilled = False
+
+    def add(self, texts: Iterable[str]) -> None:
+        self._held.update(map(hash, texts))  # two of ten million share one with a chance of 1 in 300,000
+        if len(self._held) > self._HELD:
+            self._spill()
+
+    def count(self) -> int:
+        if not self._spilled:
+            return len(self._held)
+        self._spill()
+        return sum(len(set(array("q", path.read_bytes()))) for path in self._paths)
+
+    def _spill(self) -> None:
+        self._spilled = True
+        parts = [array("q") for _ in self._paths]
+        for value in self._held:
+            parts[value % self._PARTS].append(value)
+        for path, part in zip(self._paths, parts, strict=True):
+            with path.open("ab") as file:
+                part.tofile(file)
+        self._held.clear()
 
 
 def failed_line(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,7 +174,12 @@ def file_report(row: Mapping[str, Any], failed: Iterable[Mapping[str, Any]]) -> 
 
 def line_to_mend(row: Mapping[str, Any]) -> bytes:
     """A failed line as `ingest redrive` takes it back: LINE[/ITEM], a tab, the text."""
-    return b"%d%b\t%b\n" % (row["line"], row["item"].encode(), row["raw"])
+    return b"%d%b\t%b\n" % (row["line"], row["item"].encode(), on_one_line(row["raw"]))
+
+
+def on_one_line(raw: bytes) -> bytes:
+    """A part of a document without its line ends: in JSON they stand between values only."""
+    return raw.replace(b"\r\n", b" ").replace(b"\n", b" ")
 
 
 def file_summary(result: FileResult) -> dict[str, Any]:

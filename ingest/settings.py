@@ -13,14 +13,17 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
-from ingest.core.formats import FORMATS
-from ingest.core.identity import IGNORED_IDENTITIES, Match
+from ingest.core.formats import FORMATS, open_format
+from ingest.core.identity import IGNORED_IDENTITIES, Match, Naming
 from ingest.core.source import LOCAL_BUCKET, ONE_OFF
 from ingest.errors import ConfigError
 
 CONFIG_NAME: Final = "ingest.toml"
 COMPLETED_IMPORTS: Final = "completed_imports/"
+UPLOAD_AT_MOST: Final = 10_000 * (8 << 20)  # S3 takes 10,000 parts, and we send parts of 8 MiB
+CHECK_REPORT: Final = ".check.json"  # what the key of such a report has behind that of the file
 RESERVED_NAMES: Final = (ONE_OFF, "reconcile", "action")  # the names of our other DAGs
+NOTIFY_TYPES: Final = ("smtp", "slack", "http", "https")  # ways to tell people: see ingest.airflow.notify
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +51,11 @@ class Source:
     notify: tuple[str, ...] = ()
     report_prefix: str = ""
     aws_conn_id: str = "aws_default"
+    intake_keys: tuple[str, ...] = ()  # hashed, see ingest.intake.keys; none: nothing comes over HTTP
+
+    def naming(self, format: str) -> Naming:
+        """Whom names mean in files of this source that have this format."""
+        return Naming(self.people_space or format, self.match or open_format(format).match)
 
     def within(self, prefix: str) -> str:
         """Where a prefix of ours begins in the bucket: on this machine, in the source's own folder."""
@@ -72,6 +80,13 @@ class Settings:
     allowed_buckets: tuple[str, ...] = ()
     uploads_bucket: str | None = None
     uploads_prefix: str = "uploads/"
+    uploads_max_bytes: int = 5 << 30
+    uploads_max_decompressed_bytes: int = 50 << 30
+    uploads_max_ratio: float = 200.0  # of decompressed to stored bytes
+    intake_max_body_bytes: int = 10 << 20  # as sent
+    intake_max_decompressed_bytes: int = 64 << 20
+    intake_max_ratio: float = 200.0  # of decompressed to sent bytes
+    intake_vendor_limits: bool = False  # refuse what the vendor would: items a call, calls a minute
     problems: tuple[str, ...] = ()  # what was wrong, when only the sound sources were asked for
 
     def own_prefixes(self, bucket: str) -> tuple[str, ...]:
@@ -84,6 +99,14 @@ class Settings:
             prefixes.add(self.uploads_prefix)
         return tuple(sorted(filter(None, prefixes)))
 
+    def is_upload(self, bucket: str, key: str) -> bool:
+        """Whether an object lies where files of people are kept."""
+        return bucket == self.uploads_bucket and key.startswith(self.uploads_prefix)
+
+    def is_check_report(self, bucket: str, key: str) -> bool:
+        """Whether an object is the report of a check, which lies beside the file: never a source file."""
+        return self.is_upload(bucket, key) and key.endswith(CHECK_REPORT)
+
 
 # What a setting may be: a reader that gives the value or raises ValueError, and the words for it.
 
@@ -95,6 +118,7 @@ class Allowed(NamedTuple):
 
     read: Reader
     words: str
+    secret: bool = False  # a wrong value is not told: it may be a password
 
 
 def _text(pattern: str = r".*\S.*") -> Reader:
@@ -160,6 +184,12 @@ def _report_prefix(value: Any) -> str:
     return "" if value == "" else _folder_prefix(value)
 
 
+def _s3_bucket(value: Any) -> Any:
+    if value == LOCAL_BUCKET:
+        raise ValueError
+    return BUCKET.read(value)
+
+
 def _table(value: Any) -> dict[str, Any]:
     if isinstance(value, dict):
         return value
@@ -210,9 +240,17 @@ SOURCE_SETTINGS: Final[Mapping[str, Allowed]] = {
     "after_load": _choice("keep", "archive", "delete"),
     "archive_prefix": FOLDER,
     "expect_every": DURATION,
-    "notify": Allowed(_list(_text(r"[a-z_]+:\S+")), 'a list of Airflow connections, such as ["smtp:ops_mail"]'),
+    "notify": Allowed(
+        _list(_text(rf"({'|'.join(NOTIFY_TYPES)}):[^\s/]\S*")),
+        f'a list of Airflow connections with their types ({", ".join(NOTIFY_TYPES)}), such as ["smtp:ops_mail"]',
+    ),
     "report_prefix": Allowed(_report_prefix, "a prefix that does not begin with /"),
     "aws_conn_id": Allowed(_text(), "the name of an Airflow connection"),
+    "intake_keys": Allowed(
+        _list(_text(r"sha256:[0-9a-f]{64}")),
+        'a list of hashed keys, ["sha256:…"]; `ingest serve --new-key` makes one',
+        secret=True,
+    ),
 }
 
 
@@ -226,17 +264,30 @@ TOP_SETTINGS: Final[Mapping[str, Allowed]] = {  # at the top of ingest.toml
     "staging": Allowed(lambda value: Path(_text()(value)), "a folder"),
     "ignored_identities": Allowed(_identities, "a list of names"),
     "allowed_buckets": Allowed(_list(BUCKET.read), "a list of bucket names"),
-    "uploads": Allowed(_table, "a table with bucket and prefix: [uploads]"),
+    "uploads": Allowed(_table, "a table with bucket, prefix and limits: [uploads]"),
+    "intake": Allowed(_table, "a table with limits: [intake]"),
     "source": Allowed(_list(_table), "tables that each begin with [[source]], in two pairs of brackets"),
 }
-UPLOADS_SETTINGS: Final[Mapping[str, Allowed]] = {"bucket": BUCKET, "prefix": FOLDER}
+UPLOADS_SETTINGS: Final[Mapping[str, Allowed]] = {
+    "bucket": Allowed(_s3_bucket, "the name of an S3 bucket, without s3://"),
+    "prefix": FOLDER,
+    "max_bytes": Allowed(_number(int, 1, UPLOAD_AT_MOST), f"a whole number of bytes, 1 to {UPLOAD_AT_MOST:,}"),
+    "max_decompressed_bytes": SIZE,
+    "max_ratio": Allowed(_number(float, 1, 1e9), "a number, 1 or more"),
+}
+INTAKE_SETTINGS: Final[Mapping[str, Allowed]] = {
+    "max_body_bytes": SIZE,
+    "max_decompressed_bytes": SIZE,
+    "max_ratio": Allowed(_number(float, 1, 1e9), "a number, 1 or more"),
+    "vendor_limits": Allowed(_flag, "true or false"),
+}
 VARIABLES: Final[Mapping[str, Allowed]] = {  # in the environment, which goes before the file
     "INGEST_CONFIG": ANY,
     "INGEST_WAREHOUSE": ANY,
 } | {
     f"INGEST_{name.upper()}": allowed
     for name, allowed in TOP_SETTINGS.items()
-    if name not in {"ignored_identities", "allowed_buckets", "uploads", "source"}
+    if name not in {"ignored_identities", "allowed_buckets", "uploads", "intake", "source"}
 }
 _FIELDS: Final = {"max_future": "future_seconds", "lock_timeout": "lock_timeout_seconds", "staging": "staging_folder"}
 
@@ -263,6 +314,8 @@ def load_settings(environ: Mapping[str, str], *, sound_only: bool = False) -> Se
     found |= {
         f"uploads_{name}": value for name, value in _read(uploads, UPLOADS_SETTINGS, "[uploads]: ", problems).items()
     }
+    intake = _read(found.pop("intake", {}), INTAKE_SETTINGS, "[intake]: ", problems)
+    found |= {f"intake_{name}": value for name, value in intake.items()}
     url = told.get("INGEST_WAREHOUSE", "duckdb:///warehouse.duckdb")
     try:
         url = warehouse_url(url, path.parent if path else Path.cwd())
@@ -316,7 +369,8 @@ def _read(table: Mapping[str, Any], known: Mapping[str, Allowed], where: str, pr
         try:
             values[name] = known[name].read(value)
         except (ValueError, TypeError, OverflowError):
-            problems.append(f"{where}{name} has to be {known[name].words}, not {_shown(value)}.")
+            instead = "" if known[name].secret else f", not {_shown(value)}"
+            problems.append(f"{where}{name} has to be {known[name].words}{instead}.")
     return values
 
 

@@ -20,11 +20,11 @@ from dataclasses import dataclass, field
 from fcntl import LOCK_EX, LOCK_NB, flock
 from functools import lru_cache
 from hashlib import sha256
-from multiprocessing import get_context, parent_process
+from multiprocessing import current_process, get_context, parent_process
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory, gettempdir
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pyarrow as pa
@@ -34,9 +34,9 @@ from ingest.core.commands import Item, Rules
 from ingest.core.formats import Fast, open_format
 from ingest.core.rows import Columns, Row
 from ingest.core.rows import row as to_row
-from ingest.core.schema import too_long
 from ingest.core.source import SourceFile
-from ingest.errors import ObjectGone, TransientError
+from ingest.documents import documents
+from ingest.errors import ConfigError, ObjectGone, TransientError
 from ingest.ports import COUNTED, Counts, FailedLine, StagedFile, Staging
 from ingest.reading import HEAD_BYTES, Block, Digest, blocks, decompressed, peek
 
@@ -46,17 +46,18 @@ COMMANDS = pa.schema(
         ("staged_no", pa.int32()), ("line", pa.int64()), ("item_no", pa.int32()), ("item", _TEXT), ("kind", _TEXT),
         ("people_space", _TEXT), ("person", _TEXT), ("person_key", _TEXT), ("occurred_at", pa.timestamp("us", "UTC")),
         ("event", _TEXT), ("event_key", _TEXT), ("alias", _TEXT), ("alias_key", _TEXT), ("properties", pa.json_()),
-        ("time_source", _TEXT), ("command_id", pa.uuid()),
+        ("time_source", _TEXT), ("identity", _TEXT), ("command_id", pa.uuid()),
     ]
 )  # fmt: skip
 FAILED = pa.schema(
     [
         ("staged_no", pa.int32()), ("line", pa.int64()), ("item", _TEXT), ("byte_offset", pa.int64()),
         ("byte_length", pa.int64()), ("raw", pa.binary()), ("raw_sha256", _TEXT), ("mendable", pa.bool_()),
-        ("codes", pa.list_(_TEXT)), ("failures", _TEXT),
+        ("codes", pa.list_(_TEXT)), ("failures", _TEXT), ("context", pa.binary()),
     ]
 )  # fmt: skip
 
+_UNGUARDED = 'A script that loads has to do so below `if __name__ == "__main__":`, since judging processes import it.'
 _REPEATING = ["item", "kind", "people_space", "person", "person_key", "event", "event_key", "time_source"]
 _KIND = COMMANDS.get_field_index("kind") - 1  # among the columns of a row
 _BATCH_BYTES = 1 << 20
@@ -198,10 +199,17 @@ def _stage_file(staged: StagedFile, read: Read, rules: Rules, work: _Work, progr
 
     staged.people_space, staged.match = rules.people_space, rules.match
     head, content = peek(decompressed(stored()), HEAD_BYTES)
-    if refusal := open_format(staged.file.format).refusal(head):
+    # Over HTTP each body was looked at when it came: what one of them begins with shall not refuse the others.
+    refusal = None if staged.file.is_from_intake else open_format(staged.file.format).refusal(head)
+    if refusal:
         _refuse(staged, refusal, content, rules, work.folder)
     else:
-        _stage_blocks(staged, blocks(content, rules.max_line_bytes), rules, work)
+        units = (
+            documents(content, rules.max_document_bytes)
+            if open_format(staged.file.format).documents
+            else blocks(content, rules.max_line_bytes)
+        )
+        _stage_blocks(staged, units, rules, work)
     staged.sha256 = digest.hexdigest()
 
 
@@ -273,6 +281,37 @@ class _Judging:
 
     def run(self) -> _Tally:
         counts, batch, begin = self.tally.counts, self.batch, len(self.batch)
+        if self.part.block.data:
+            counts.lines = self._document() if self.format.documents else self._lines()
+        if self.late:
+            batch.add(tuple(zip(*self.late, strict=True)))
+            if not self.format.documents:
+                _in_order_of_lines(batch.columns, begin)
+        for long in self.part.block.long:
+            failure = self.format.too_long(long.length, self.part.rules)
+            self._fail(FailedLine(long.line, "", long.offset, long.length, long.head, long.sha256, False, (failure,)))
+            counts.items += 1
+            counts.lines += 1
+        kinds = Counter(batch.columns[_KIND][begin:])
+        counts.records, counts.sets, counts.aliases = kinds["record"], kinds["set"], kinds["alias"]
+        batch.runs.append((self.part.staged_no, len(batch) - begin))
+        return self.tally
+
+    def _document(self) -> int:
+        """Judge one document, or one mended item of one."""
+        block, rules = self.part.block, self.part.rules
+        judged = (
+            self.format.judge_item(block.data, block.item, block.context, rules)
+            if block.item
+            else self.format.judge(block.data, rules)
+        )
+        for number, item in enumerate(judged):
+            self._take(item, block.first_line, number, block.offset, block.data)
+        return 1
+
+    def _lines(self) -> int:
+        """Judge whole lines; how many there are."""
+        counts, batch = self.tally.counts, self.batch
         block, rules = self.part.block, self.part.rules
         accept = _decoder(self.part.format, rules)
         lines = block.data.split(b"\n")
@@ -295,22 +334,13 @@ class _Judging:
                 continue
             for item_no, item in enumerate(self.format.judge(unit, rules)):
                 self._take(item, block.first_line + index, item_no, offset, unit)
-        if self.late:
-            batch.add(tuple(zip(*self.late, strict=True)))
-            _in_order_of_lines(batch.columns, begin)
-        for long in block.long:
-            failure = too_long(self.part.format, long.length, rules.max_line_bytes)
-            self._fail(FailedLine(long.line, "", long.offset, long.length, long.head, long.sha256, False, (failure,)))
-            counts.items += 1
-        counts.lines = len(lines) + len(block.long)
-        kinds = Counter(batch.columns[_KIND][begin:])
-        counts.records, counts.sets, counts.aliases = kinds["record"], kinds["set"], kinds["alias"]
-        batch.runs.append((self.part.staged_no, len(batch) - begin))
-        return self.tally
+        return len(lines)
 
     def _take(self, item: Item, line: int, item_no: int, offset: int, unit: bytes) -> None:
         """Add the outcome of one item of the unit that stands at `offset`."""
         counts, rules = self.tally.counts, self.part.rules
+        if item.number is not None:
+            item_no = item.number
         counts.items += 1
         counts.repaired += "repaired" in item.warnings
         for code in item.warnings:
@@ -319,7 +349,8 @@ class _Judging:
             raw = unit if item.raw is None else item.raw
             kept = raw if len(raw) <= rules.max_line_bytes else raw[:HEAD_BYTES]
             digest = sha256(raw).hexdigest()
-            self._fail(FailedLine(line, item.path, offset, len(unit), kept, digest, kept is raw, item.failures))
+            start, whole = offset + item.start, kept is raw
+            self._fail(FailedLine(line, item.path, start, len(raw), kept, digest, whole, item.failures, item.context))
         for command in item.commands:
             self.late.append(to_row(command, line, item_no, item.path, rules))
             self.tally.all_timed &= command.time_source == "event"
@@ -341,7 +372,7 @@ def _failed_row(staged_no: int, line: FailedLine) -> tuple[object, ...]:
     codes = list(dict.fromkeys(failure.code for failure in line.failures))
     return (
         staged_no, line.line, line.item, line.byte_offset, line.byte_length, line.raw, line.raw_sha256, line.mendable,
-        codes, orjson.dumps(line.failures).decode(),
+        codes, orjson.dumps(line.failures).decode(), line.context,
     )  # fmt: skip
 
 
@@ -394,13 +425,18 @@ def _pool(processes: int) -> Iterator[Executor | None]:
     if not processes:
         yield None
         return
+    if getattr(current_process(), "_inheriting", False):
+        # A fresh interpreter first runs the main script as a module: we are in it, and would start more of them.
+        raise ConfigError(_UNGUARDED)
     # Fresh interpreters: a forked child would inherit locks and threads of whatever started us.
     with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_die_with_parent) as pool:
         try:
             yield pool
         except BrokenProcessPool as error:
-            sentence = "A judging process was killed (out of memory?). Nothing was loaded; try again."
-            raise TransientError(sentence) from error
+            # In early Pythons 3.11 the pool writes to its dead processes for ever: python/cpython#94777.
+            cast("Any", pool)._call_queue._reader.close()
+            sentence = f"A judging process was killed (out of memory?), or could not begin. {_UNGUARDED}"
+            raise TransientError(f"{sentence} Nothing was loaded; try again.") from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

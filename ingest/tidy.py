@@ -4,26 +4,29 @@ In:      ledger rows of loaded files and of copies. Rejected, held and retrying 
 Out:     objects, `archived_to` and `deleted_at` in the ledger, and a sentence for whatever could not be done.
 Decides: the order. Copy, verify, write that down; then delete on condition, and write that down. Each step finds what a
          former try has done already, so that whatever dies in between, the next poll goes on and nothing is lost.
+         Files go through the steps in batches, since writing down costs a transaction however much it tells.
 """
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from ingest.core.source import LOCAL_BUCKET, SourceFile
 from ingest.discovery import takes
 from ingest.errors import IngestError, ObjectGone, TransientError
 from ingest.pipeline import Pipeline
-from ingest.ports import FileResult, Note, ObjectStore
+from ingest.ports import FileResult, Mark, Note, ObjectStore
 from ingest.report import file_report, line_to_mend
 from ingest.settings import Source
 from ingest.staging import staging_folder
 
 _AT_ONCE = 8  # a file is some small requests, and waiting for their answers
+_PER_MARK = 100  # files; what a death in between makes the next poll look at again
 _ENOUGH_FAILURES = 20  # in a row: the store is away, and each of a million files would wait for it
 _EXTENSION = re.compile(r"(\.json)?(\.[^./]*)?\Z", re.IGNORECASE)
 _log = logging.getLogger(__name__)
@@ -41,13 +44,15 @@ def tidy(pipeline: Pipeline, name: str, note: Note, results: Sequence[FileResult
     source = pipeline.settings.sources.get(name)
     if source is None:  # one-off loads: nobody said that their files may go
         return []
+    problems: dict[str, None] = {}
     try:
-        problems = _Tidying(pipeline, source, pipeline.store_of(name), note).run(results)
+        for problem in _Tidying(pipeline, source, pipeline.store_of(name), note).run(results):
+            problems[problem] = None
     except IngestError as error:
-        problems = [str(error)]
+        problems[str(error)] = None
     for problem in problems:
         _log.warning("not_tidied source=%s: %s", name, problem)
-    return problems
+    return list(problems)
 
 
 def tidy_loaded(pipeline: Pipeline, results: Sequence[FileResult], note: Note) -> list[str]:
@@ -60,6 +65,17 @@ def tidy_loaded(pipeline: Pipeline, results: Sequence[FileResult], note: Note) -
     ]
 
 
+class _Outcome(NamedTuple):
+    """What a step did for one file."""
+
+    mark: Mark | None = None  # to be written down
+    problem: str = ""
+    goes_on: bool = True  # to the next step
+
+
+_Step = Callable[[dict[str, Any]], _Outcome]
+
+
 @dataclass(slots=True)
 class _Tidying:
     pipeline: Pipeline
@@ -68,8 +84,8 @@ class _Tidying:
     note: Note
     failures: int = field(default=0)  # in a row
 
-    def run(self, results: Sequence[FileResult] | None) -> list[str]:
-        """The problems, each once."""
+    def run(self, results: Sequence[FileResult] | None) -> Iterator[str]:
+        """What could not be done. Raises TransientError if it could not be written down: then nothing more is done."""
         rows: dict[str, dict[str, Any]] = {}
         if self.source.after_load != "keep":
             chosen = None if results is None else {result.file_id for result in results}
@@ -86,50 +102,57 @@ class _Tidying:
         # A person may name any file for a source; only what lies in its landing is ours to touch.
         ours = [row for row in rows.values() if row["bucket"] == self.source.bucket and self._takes(row["key"], own)]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            found = [problem for problem in pool.map(self._one, ours) if problem]
-        return list(dict.fromkeys(found))
+            for begin in range(0, len(ours), _PER_MARK):
+                batch = ours[begin : begin + _PER_MARK]
+                for step in (self._put, self._take_out):
+                    outcomes = list(pool.map(partial(self._try, step), batch))
+                    yield from (outcome.problem for outcome in outcomes if outcome.problem)
+                    if marks := [outcome.mark for outcome in outcomes if outcome.mark]:
+                        self.pipeline.warehouse.mark(marks, self.note)
+                    batch = [row for row, outcome in zip(batch, outcomes, strict=True) if outcome.goes_on]
 
     def _takes(self, key: str, own: Iterable[str]) -> bool:
         return key.startswith(self.source.prefix) and takes(self.source, key, own)
 
-    def _one(self, row: dict[str, Any]) -> str | None:
+    def _try(self, step: _Step, row: dict[str, Any]) -> _Outcome:
         if self.failures >= _ENOUGH_FAILURES:
-            return None
+            return _Outcome(goes_on=False)
         try:
-            if row["failed"] and self.source.report_prefix and not row["redrive_of"]:
-                self._report(row)
-            if "open_failures" in row:  # it is untidied
-                self._take_out(row)
-        except ObjectGone as error:
-            return str(error)
+            outcome = step(row)
         except TransientError as error:
             self.failures += 1
-            return str(error)
+            return _Outcome(problem=str(error), goes_on=False)
         except IngestError as error:
-            return str(error)
+            return _Outcome(problem=str(error), goes_on=False)
         except OSError as error:
-            return f"{row['key']}: its report cannot be made ({error}): see the setting `staging`"
+            problem = f"{row['key']}: its report cannot be made ({error}): see the setting `staging`"
+            return _Outcome(problem=problem, goes_on=False)
         self.failures = 0
-        return None
+        return outcome
 
-    def _take_out(self, row: dict[str, Any]) -> None:
-        """Archive one object and delete it, or delete it."""
-        file, mark = SourceFile.of_row(row), self.pipeline.warehouse.mark
-        if self.source.after_load == "archive" and not row["archived_to"]:
-            try:
-                archived_to = self.store.copy(file, self._archive_names(row), row["sha256"])
-            except ObjectGone:
-                # This version can never be archived any more: trying again on each poll would not bring it back.
-                why = "it was deleted or overwritten before it could be archived"
-                mark(file.file_id, replace(self.note, reason=why), deleted_at=datetime.now(UTC))
-                raise
-            mark(file.file_id, self.note, archived_to=archived_to)
-        elif self.source.after_load == "keep" or (self.source.after_load == "delete" and row["open_failures"]):
-            return
-        own_prefix = self.source.within(self.source.archive_prefix)
-        stays = not self.store.remove(file, own_prefix)
-        why = "another version stands under its key now, and stays" if stays else self.note.reason
-        mark(file.file_id, replace(self.note, reason=why), deleted_at=datetime.now(UTC))
+    def _put(self, row: dict[str, Any]) -> _Outcome:
+        """Put the report of a file, and the copy of its object into the archive, where they are wanted."""
+        if row["failed"] and self.source.report_prefix and not row["redrive_of"]:
+            self._report(row)
+        if "open_failures" not in row:  # it is tidied
+            return _Outcome(goes_on=False)
+        if self.source.after_load != "archive" or row["archived_to"]:
+            return _Outcome(goes_on=self.source.after_load == "archive" or not row["open_failures"])
+        file = SourceFile.of_row(row)
+        try:
+            archived_to = self.store.copy(file, self._archive_names(row), row["sha256"])
+        except ObjectGone as error:
+            # This version can never be archived any more: trying again on each poll would not bring it back.
+            why = "it was deleted or overwritten before it could be archived"
+            return _Outcome(Mark(file.file_id, deleted_at=datetime.now(UTC), reason=why), str(error), goes_on=False)
+        return _Outcome(Mark(file.file_id, archived_to=archived_to))
+
+    def _take_out(self, row: dict[str, Any]) -> _Outcome:
+        """Delete the object of a file, unless another version stands there."""
+        file = SourceFile.of_row(row)
+        gone = self.store.remove(file, self.source.within(self.source.archive_prefix))
+        why = None if gone else "another version stands under its key now, and stays"
+        return _Outcome(Mark(file.file_id, deleted_at=datetime.now(UTC), reason=why))
 
     def _archive_names(self, row: dict[str, Any]) -> list[str]:
         """Where the copy may go: under its whole key, else with the first of its hash before the extension."""

@@ -37,6 +37,14 @@ def open_pipeline(settings: Settings, client_for: ClientFor | None = None) -> It
     yield Pipeline(settings, store_of, open_warehouse(settings))
 
 
+def open_intake_store() -> ObjectStore:
+    """Where the HTTP intake puts bodies: boto3's own settings, and short waits, since somebody waits for the answer."""
+    from ingest.adapters.s3 import S3Store, make_client
+
+    s3 = S3Store(make_client(somebody_waits=True))
+    return Stores(lambda: s3)
+
+
 def _opener(client_for: ClientFor, source: Source | None) -> Callable[[], ObjectStore]:
     def open_s3() -> ObjectStore:
         from ingest.adapters.s3 import S3Store
@@ -82,4 +90,5 @@ def _open(settings: Settings) -> Warehouse:
         Path(rest).resolve(),  # so that a warehouse has one name, and one lock
         lock_timeout_seconds=settings.lock_timeout_seconds,
         ignored_identities=settings.ignored_identities,
+        sources=settings.sources,
     )

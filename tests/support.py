@@ -95,7 +95,10 @@ class MemoryStore:
         return now.file_id == file.file_id
 
     def write(self, bucket: str, key: str, content: Path) -> None:
-        body = content.read_bytes()
+        self.receive(bucket, key, [content.read_bytes()])
+
+    def receive(self, bucket: str, key: str, pieces: Iterable[bytes]) -> None:
+        body = b"".join(pieces)
         etag = sha256(body).hexdigest()
         self.put(SourceFile(bucket=bucket, key=key, etag=etag, last_modified=ARRIVAL, size_bytes=len(body)), body)
 

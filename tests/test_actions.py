@@ -712,6 +712,10 @@ def test_replace_takes_the_redrives_of_rejected_versions_along(world: World) -> 
     drop(world, "both/a.json", record("cat", 2, "x"))
     assert poll(world, "both") == {"both/a.json": "loaded"}
     assert events(world) == [("cat", "x")]
+    # The key comes back to its first bytes, and the lines of those can be mended again.
+    drop(world, "both/a.json", X, "bad")
+    assert mend(world, rejected, {2: record("bob", 1, "x")}).result
+    assert events(world) == [("ann", "x"), ("bob", "x")]
 
 
 @pytest.mark.parametrize("most", [1, 2])

@@ -15,6 +15,7 @@ from tests.support import ROOT
 
 EXAMPLES = ROOT / "examples"
 DOCUMENT = "document_not_lines"  # of a whole file
+OTHER = "wrong_format"  # of a whole file too
 TOO_LONG = "line_too_long"  # of more than a MiB
 
 
@@ -49,14 +50,15 @@ def test_the_bad_sample_breaks_every_rule_of_a_line_once() -> None:
     code, report = check(EXAMPLES / "sample-bad.json")
     assert code == 1
     assert report["failed"] == report["lines"] == len(report["failures"])
-    assert codes_of(report) == Counter(failure_codes() - {DOCUMENT, TOO_LONG})
+    assert codes_of(report) == Counter(failure_codes() - {DOCUMENT, OTHER, TOO_LONG})
 
 
 @pytest.mark.parametrize(("body", "broken"), [
     pytest.param(b'{"links":\n [\n {"_p":"a"},\n ]\n}\n', DOCUMENT, id="document"),
     pytest.param(b'{"_p":"' + b"a" * (1 << 20) + b'"}\n', TOO_LONG, id="long line"),
+    pytest.param(b'{"visitor":{"id":"ann"},"actions":[]}\n' * 3, OTHER, id="another format"),
 ])  # fmt: skip
-def test_the_two_rules_that_need_a_file_of_their_own(tmp_path: Path, body: bytes, broken: str) -> None:
+def test_the_rules_that_need_a_file_of_their_own(tmp_path: Path, body: bytes, broken: str) -> None:
     (tmp_path / "a.json").write_bytes(body)
     code, report = check(tmp_path / "a.json")
     assert (code, codes_of(report)) == (1, Counter([broken]))

@@ -18,8 +18,9 @@ import duckdb
 import pytest
 
 from ingest.cli import cli
+from ingest.core.formats import FORMATS
 from ingest.core.schema import codes, load
-from ingest.settings import SOURCE_SETTINGS, TOP_SETTINGS, UPLOADS_SETTINGS, VARIABLES
+from ingest.settings import INTAKE_SETTINGS, SOURCE_SETTINGS, TOP_SETTINGS, UPLOADS_SETTINGS, VARIABLES
 from tests.conftest import S3
 from tests.support import ROOT
 from tests.support import TABLES as SHOWN
@@ -94,8 +95,9 @@ def test_every_query_of_the_docs_answers(folder: Path) -> None:
     assert run("ingest load examples/*.json", folder).returncode == 1
     statements = re.findall(r"\| `(select [^`]+)` \|", README)
     assert len(statements) >= 8
-    for block in blocks((ROOT / "docs" / "warehouse.md").read_text(encoding="utf-8"), "sql"):
-        statements += [part for part in block.split(";") if part.strip()]
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        for block in blocks(page.read_text(encoding="utf-8"), "sql"):
+            statements += [part for part in block.split(";") if part.strip()]
     with duckdb.connect(str(folder / "warehouse.duckdb"), read_only=True) as warehouse:
         for statement in statements:
             warehouse.execute(statement).fetchall()
@@ -119,14 +121,18 @@ def rows(heading: str) -> dict[str, tuple[str, str]]:
     return {code.strip("`"): (problem, remedy) for code, problem, remedy in cells}
 
 
-def test_the_rules_are_those_of_the_schema() -> None:
-    warnings = set(load("kissmetrics")["x-warnings"])
-    meanings = {code: tuple(meaning) for code, meaning in codes("kissmetrics").items()}
-    assert rows("code") == {code: meaning for code, meaning in meanings.items() if code not in warnings}
-    assert rows("warning") == {code: meaning for code, meaning in meanings.items() if code in warnings}
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_rules_are_those_of_the_schema(format: str) -> None:
+    of = "" if format == "kissmetrics" else f" of {format}"
+    warnings = set(load(format)["x-warnings"])
+    meanings = {code: tuple(meaning) for code, meaning in codes(format).items()}
+    assert rows(f"code{of}") == {code: meaning for code, meaning in meanings.items() if code not in warnings}
+    assert rows(f"warning{of}") == {code: meaning for code, meaning in meanings.items() if code in warnings}
 
 
-@pytest.mark.parametrize("setting", sorted({*SOURCE_SETTINGS, *TOP_SETTINGS, *UPLOADS_SETTINGS, *VARIABLES}))
+@pytest.mark.parametrize(
+    "setting", sorted({*SOURCE_SETTINGS, *TOP_SETTINGS, *UPLOADS_SETTINGS, *INTAKE_SETTINGS, *VARIABLES})
+)
 def test_every_setting_is_documented(setting: str) -> None:
     assert re.search(rf"`(\[+)?{setting}\b", README), setting
 

@@ -74,6 +74,14 @@ def test_everything_else() -> None:
         [uploads]
         bucket = "acme-uploads"
         prefix = "forms"
+        max_bytes = 1_000
+        max_decompressed_bytes = 2_000
+        max_ratio = 12.5
+        [intake]
+        max_body_bytes = 1_000
+        max_decompressed_bytes = 2_000
+        max_ratio = 12.5
+        vendor_limits = true
         [[source]]
         name = "a"
         bucket = "file"
@@ -90,6 +98,10 @@ def test_everything_else() -> None:
     assert (settings.staging_folder, settings.ignored_identities) == (Path("/scratch"), frozenset({"nobody"}))
     assert settings.allowed_buckets == ("acme-other",)
     assert (settings.uploads_bucket, settings.uploads_prefix) == ("acme-uploads", "forms/")
+    assert (settings.uploads_max_bytes, settings.uploads_max_decompressed_bytes) == (1_000, 2_000)
+    assert settings.uploads_max_ratio == 12.5
+    assert (settings.intake_max_body_bytes, settings.intake_max_decompressed_bytes) == (1_000, 2_000)
+    assert (settings.intake_max_ratio, settings.intake_vendor_limits) == (12.5, True)
     assert (settings.sources["a"].schedule, settings.sources["a"].archive_prefix) == (90, "done/")
 
 
@@ -125,7 +137,13 @@ def test_every_field_of_a_source_can_be_set() -> None:
         ("expect_every = true", "expect_every has to be"),
         ('notify = "smtp:ops"', "notify has to be a list"),
         ('notify = ["ops"]', "notify has to be a list of Airflow connections"),
+        ('notify = ["smtp:ops", "carrierpigeon:x"]', '(smtp, slack, http, https), such as ["smtp:ops_mail"], not ['),
+        ('notify = ["smtp:"]', "notify has to be a list of Airflow connections"),
+        ('notify = ["https://hooks.example.org/x"]', "notify has to be a list of Airflow connections"),
         ('after_load = "move"', "after_load has to be"),
+        ('intake_keys = "sha256:00"', "intake_keys has to be a list of hashed keys"),
+        ('intake_keys = ["sha256:00"]', "`ingest serve --new-key` makes one."),
+        (f'intake_keys = ["SHA256:{"0" * 64}"]', "intake_keys has to be a list"),
         ('archive_prefix = ""', "archive_prefix has to be"),
         ('people_space = " "', "people_space has to be"),
         ('pattern = ""', "pattern has to be"),
@@ -164,6 +182,30 @@ def test_names_like_the_reserved_ones(name: str) -> None:
         pytest.param("max_line_bytes = 0", {}, "max_line_bytes has to be", id="wrong at the top"),
         pytest.param("uploads = 'x'", {}, "uploads has to be a table", id="uploads is no table"),
         pytest.param("[uploads]\nprefix = 'x'", {}, "[uploads]: bucket is missing", id="uploads without bucket"),
+        pytest.param(
+            "[uploads]\nbucket = 'file'", {}, "bucket has to be the name of an S3 bucket", id="uploads on disk"
+        ),
+        pytest.param("[uploads]\nbucket = 'acme'\nmax_bytes = 0", {}, "max_bytes has to be a whole", id="no bytes"),
+        pytest.param("[uploads]\nbucket = 'acme'\nmax_bytes = 1e6", {}, "max_bytes has to be a whole", id="no integer"),
+        pytest.param(
+            "[uploads]\nbucket = 'acme'\nmax_bytes = 83886080001", {}, "1 to 83,886,080,000, not", id="more than fits"
+        ),
+        pytest.param(
+            "[uploads]\nbucket = 'acme'\nmax_decompressed_bytes = '1 GB'",
+            {},
+            "max_decompressed_bytes has to",
+            id="a text",
+        ),
+        pytest.param("[uploads]\nbucket = 'acme'\nmax_ratio = 0.5", {}, "a number, 1 or more, not 0.5", id="ratio"),
+        pytest.param("[uploads]\nbucket = 'acme'\nmax_ratio = nan", {}, "max_ratio has to be", id="ratio nan"),
+        pytest.param("[intake]\nx = 1", {}, "[intake]: x: there is no", id="unknown in intake"),
+        pytest.param(
+            "[intake]\nmax_body_bytes = '1 MB'", {}, "[intake]: max_body_bytes has to be", id="intake: a text"
+        ),
+        pytest.param(
+            "[intake]\nvendor_limits = 1", {}, "[intake]: vendor_limits has to be true or false", id="a number"
+        ),
+        pytest.param("intake = true", {}, "intake has to be a table", id="intake is no table"),
         pytest.param("[uploads]\nbucket = 'acme'\nx = 1", {}, "[uploads]: x: there is no", id="unknown in uploads"),
         pytest.param("allowed_buckets = 'acme'", {}, "a list of bucket names", id="a text for a list"),
         pytest.param("", {"INGEST_MAX_LINE_BYTES": "1 MB"}, "INGEST_MAX_LINE_BYTES has to be", id="wrong variable"),
@@ -265,3 +307,8 @@ def test_where_the_warehouse_is(folder: Path) -> None:
 
 def test_a_password_is_not_shown() -> None:
     assert "secret" not in repr(Settings(warehouse_url="postgresql://u:secret@h/d"))
+
+
+def test_a_key_that_is_not_hashed_is_not_repeated() -> None:
+    (problem,) = problems(f'{SOURCE}intake_keys = ["my-secret-key"]')
+    assert "secret" not in problem

@@ -2,6 +2,9 @@
 
 import gzip
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -23,7 +26,7 @@ from ingest.core.source import SourceFile
 from ingest.ports import StagedFile
 from ingest.reading import BOM, HEAD_BYTES, blocks
 from ingest.report import _batches
-from ingest.staging import stage
+from ingest.staging import _POOL_FROM_BYTES, stage
 from tests.core.lines import lines as any_lines
 from tests.support import ARRIVAL, START, MemoryStore, Rows, in_order, lines, record
 
@@ -316,3 +319,38 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) 
             assert first.exists()
             assert second.exists()
     assert list(tmp_path.iterdir()) == []
+
+
+# --- scripts ---------------------------------------------------------------------------------------------------------
+
+SCRIPT = """
+import sys
+from ingest.settings import load_settings
+from ingest.wiring import open_pipeline
+
+def main():
+    settings = load_settings({"INGEST_WAREHOUSE": "duckdb:///w.duckdb", "INGEST_PROCESSES": "2"})
+    with open_pipeline(settings) as pipeline:
+        for result in pipeline.load(pipeline.locate(sys.argv[1])):
+            print(result.state, result.counts.records)
+
+"""
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_script_that_loads_a_large_file(tmp_path: Path, guarded: bool) -> None:
+    """Judging processes import it: one that loads while it is imported is told so, and comes to an end."""
+    large = tmp_path / "large.json"
+    large.write_bytes(lines(*[record("ann", 1, "x", a="y" * 1_000_000)] * (1 + (_POOL_FROM_BYTES // 1_000_000))))
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT + ('if __name__ == "__main__": main()' if guarded else "main()"))
+    done = subprocess.run(  # noqa: PLW1510 - how it ended is looked at
+        [sys.executable, str(script), str(large)], cwd=tmp_path, capture_output=True, text=True, timeout=100,
+        env={**os.environ, "PYTHONPATH": str(Path(staging_module.__file__).parents[1])},
+    )  # fmt: skip
+    if guarded:
+        assert (done.stdout, done.returncode) == ("loaded 17\n", 0)
+    else:
+        assert (done.stdout, done.returncode) == ("", 1)
+        assert "ConfigError: A script that loads has to do so below `if __name__ ==" in done.stderr
+        assert "TransientError: A judging process was killed (out of memory?), or could not begin." in done.stderr

@@ -1,10 +1,12 @@
 """After a load: what is archived, deleted and reported, and that whatever dies on the way is made up for later."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,15 @@ import pytest
 from botocore.exceptions import HTTPClientError
 from jsonschema import Draft202012Validator
 
+from ingest import tidy as tidy_module
 from ingest.adapters.duckdb import DuckDBWarehouse
 from ingest.adapters.stores import Stores
 from ingest.core.schema import load
 from ingest.core.source import SourceFile
 from ingest.discovery import verdict
+from ingest.errors import TransientError
 from ingest.pipeline import Pipeline
-from ingest.ports import FileResult, Note
+from ingest.ports import FileResult, Mark, Note
 from ingest.settings import Settings, Source
 from ingest.tidy import tidy
 from tests.conftest import S3
@@ -221,25 +225,90 @@ class _dies:  # noqa: N801 - used as a function
             raise HTTPClientError(error="away")  # the client does not try that again by itself
 
 
-@pytest.mark.parametrize("column", ["archived_to", "deleted_at"])
-def test_a_death_before_it_is_written_down(landing: Open, monkeypatch: pytest.MonkeyPatch, column: str) -> None:
+@pytest.mark.parametrize("written", [False, True])
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_a_death_when_it_is_written_down(
+    landing: Open, monkeypatch: pytest.MonkeyPatch, number: int, written: bool
+) -> None:
+    """Three files in two batches, each archived, then deleted: it dies at the n-th mark, before or after it."""
     world = landing(after_load="archive")
-    world.put("landing/1.json", GOOD)
+    names = [f"landing/{n}.json" for n in range(3)]
+    for n, name in enumerate(names):
+        world.put(name, record("ann", n, "Signed up"))
     results = world.load()
-    mark = DuckDBWarehouse.mark
+    mark, marked = DuckDBWarehouse.mark, count(1)
 
-    def die(self: DuckDBWarehouse, file_id: str, note: Note, **columns: Any) -> None:
-        if column in columns:
+    def die(self: DuckDBWarehouse, marks: Sequence[Mark], note: Note) -> None:
+        last = next(marked) == number
+        if written or not last:
+            mark(self, marks, note)
+        if last:
             raise KeyboardInterrupt
-        mark(self, file_id, note, **columns)
 
+    monkeypatch.setattr(tidy_module, "_PER_MARK", 2)
     with monkeypatch.context() as patched:
         patched.setattr(DuckDBWarehouse, "mark", die)
         with pytest.raises(KeyboardInterrupt):
             tidy(world.pipeline, "website", NOTE, results)
+    listed = world.listed()
+    for name in names:  # nothing is deleted whose copy is not written down
+        assert name in listed or world.row(name)["archived_to"] in listed
     assert world.tidy() == []
-    assert world.listed() == [f"completed_imports/{TODAY}/landing/1.json"]
+    assert world.listed() == [f"completed_imports/{TODAY}/{name}" for name in names]
+    for name in names:
+        assert world.actions(name) == [("archived", ""), ("deleted", "")]
+
+
+@pytest.mark.parametrize(("after_load", "transactions"), [("archive", 6), ("delete", 3)])
+def test_many_files_cost_few_transactions(
+    landing: Open, monkeypatch: pytest.MonkeyPatch, after_load: str, transactions: int
+) -> None:
+    world = landing(after_load=after_load)
+    for n in range(10):
+        world.put(f"landing/{n}.json", record("ann", n, "Signed up"))
+    results = world.load()
+    monkeypatch.setattr(tidy_module, "_PER_MARK", 4)
+    writing, sessions = DuckDBWarehouse.writing, []
+
+    def counted(self: DuckDBWarehouse, memory_mb: int | None = None) -> AbstractContextManager[Any]:
+        sessions.append(memory_mb)
+        return writing(self, memory_mb)
+
+    monkeypatch.setattr(DuckDBWarehouse, "writing", counted)
+    assert tidy(world.pipeline, "website", NOTE, results) == []
+    assert len(sessions) == transactions
+    assert [key for key in world.listed() if key.startswith("landing/")] == []
+
+
+def test_what_cannot_be_written_down_is_not_deleted(landing: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = landing(after_load="archive")
+    names = [f"landing/{n}.json" for n in range(3)]
+    for n, name in enumerate(names):
+        world.put(name, record("ann", n, "Signed up"))
+    results = world.load()
+
+    def busy(*_: object) -> None:
+        raise TransientError("the warehouse is busy")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DuckDBWarehouse, "mark", busy)
+        assert tidy(world.pipeline, "website", NOTE, results) == ["the warehouse is busy"]
+    assert [key for key in world.listed() if key.startswith("landing/")] == names
+    assert world.tidy() == []
+    assert [key for key in world.listed() if key.startswith("landing/")] == []
+
+
+def test_two_that_tidy_at_once_write_it_down_once(landing: Open) -> None:
+    world = landing(after_load="archive")
+    world.put("landing/1.json", GOOD)
+    results = world.load()
+    assert tidy(world.pipeline, "website", NOTE, results) == []
+    first = world.row("landing/1.json")
+    later = Mark(first["file_id"], archived_to=first["archived_to"], deleted_at=datetime.now(UTC))
+    world.warehouse.mark([later, Mark("unknown", archived_to="x")], NOTE)
+    assert world.row("landing/1.json") == first
     assert world.actions("landing/1.json") == [("archived", ""), ("deleted", "")]
+    assert world.warehouse.history("unknown") == []
 
 
 @pytest.mark.parametrize("versioned", [False, True])

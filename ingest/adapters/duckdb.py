@@ -11,7 +11,7 @@ import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from itertools import islice
@@ -32,15 +32,18 @@ from ingest.ports import (
     Counts,
     FileResult,
     Intent,
+    Mark,
     Note,
+    Published,
     QueryResult,
     Staging,
     State,
     Table,
 )
+from ingest.settings import Source
 
 # Files of this storage version are read and written by every supported DuckDB (1.5 and 2).
-_STORAGE_VERSION = "v1.2.0"
+STORAGE_VERSION = "v1.2.0"
 _LISTED_AT_ONCE = 50_000
 _SQL_FOLDER = Path(__file__).parent / "sql" / "duckdb"
 
@@ -59,6 +62,7 @@ class DuckDBWarehouse:
     lock_timeout_seconds: float = 60.0
     load_memory_mb: int = 160  # what a load may hold in memory before it spills to disk
     ignored_identities: frozenset[str] = frozenset()
+    sources: Mapping[str, Source] = field(default_factory=dict)  # what is settled for them holds backwards
 
     @property
     def name(self) -> str:
@@ -111,12 +115,10 @@ class DuckDBWarehouse:
 
         return retry(self, file_ids, note)
 
-    def mark(
-        self, file_id: str, note: Note, *, archived_to: str | None = None, deleted_at: datetime | None = None
-    ) -> None:
+    def mark(self, marks: Sequence[Mark], note: Note) -> None:
         from ingest.adapters.duckdb_actions import mark
 
-        mark(self, file_id, note, archived_to, deleted_at)
+        mark(self, marks, note)
 
     def untidied(self, source: str) -> list[dict[str, Any]]:
         with self.reading() as connection:
@@ -179,10 +181,15 @@ class DuckDBWarehouse:
     @contextmanager
     def failed_lines(self, file_id: str) -> Iterator[Iterator[dict[str, Any]]]:
         with self.reading() as connection:
-            reader = connection.sql(
-                "SELECT * FROM failed_lines WHERE file_id = $file_id ORDER BY line, item", params={"file_id": file_id}
-            ).to_arrow_reader(1000)
+            reader = connection.sql(statement("failed_lines_of_file"), params={"file_id": file_id}).to_arrow_reader(
+                1000
+            )
             yield (row for batch in reader for row in batch.to_pylist())
+
+    def published(self) -> AbstractContextManager[Published]:
+        from ingest.adapters.duckdb_published import published
+
+        return published(self)
 
     @contextmanager
     def query(self, sql: str) -> Iterator[QueryResult]:
@@ -224,7 +231,7 @@ class DuckDBWarehouse:
         """A session that sees the last committed state; with the tables in place, unless not to be `prepared`."""
         if prepared:
             self._prepare()
-        with self._locked(fcntl.LOCK_SH), self._open(read_only=True) as connection:
+        with self.locked(fcntl.LOCK_SH), self._open(read_only=True) as connection:
             yield connection
 
     @contextmanager
@@ -235,7 +242,7 @@ class DuckDBWarehouse:
             TransientError: another program holds the file, or the disk is full.
         """
         self._prepare()
-        with self._locked(fcntl.LOCK_EX), self._open(read_only=False) as connection:
+        with self.locked(fcntl.LOCK_EX), self._open(read_only=False) as connection:
             connection.execute(f"SET memory_limit = '{memory_mb or self.load_memory_mb}MB'")
             connection.execute("SET preserve_insertion_order = false")  # else a large insert is held in memory
             connection.execute("BEGIN")
@@ -243,7 +250,8 @@ class DuckDBWarehouse:
             connection.execute("COMMIT")
 
     @contextmanager
-    def _locked(self, how: int) -> Iterator[None]:
+    def locked(self, how: int) -> Iterator[None]:
+        """The lock of the side file, as `flock` takes it. Raises TransientError when others keep it for too long."""
         side = os.open(self.path.with_name(self.path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             deadline = time.monotonic() + self.lock_timeout_seconds
@@ -283,7 +291,7 @@ class DuckDBWarehouse:
 
     def _attach(self, connection: duckdb.DuckDBPyConnection, read_only: bool) -> None:
         """Open the file. A program that does not know our lock (a BI tool, say) is waited for, then named."""
-        how = "READ_ONLY" if read_only else f"STORAGE_VERSION '{_STORAGE_VERSION}'"
+        how = "READ_ONLY" if read_only else f"STORAGE_VERSION '{STORAGE_VERSION}'"
         quoted = str(self.path).replace("'", "''")
         deadline = time.monotonic() + self.lock_timeout_seconds
         was_free = False
@@ -309,20 +317,21 @@ class DuckDBWarehouse:
     def _prepare(self) -> None:
         """Make the tables and views where they are missing or of an older version.
 
-        Which names join nobody is a setting that holds backwards: persons are joined anew when it has changed.
+        Settings that say who is one person hold backwards: where they have changed, persons are found anew.
         """
         folder = schemas_folder() / "warehouse" / "duckdb"
         steps = sorted(folder.glob("[0-9]*.sql"))
         views = (folder / "views.sql").read_text(encoding="utf-8")
-        now = (len(steps), views, "\n".join(sorted(self.ignored_identities)))
+        naming = [f"{name}\t{source.people_space or ''}\t{source.match or ''}" for name, source in self.sources.items()]
+        now = (len(steps), views, "\n".join(sorted(self.ignored_identities)), "\n".join(sorted(naming)))
         if self.path.exists():
-            with self._locked(fcntl.LOCK_SH), self._open(read_only=True) as connection:
+            with self.locked(fcntl.LOCK_SH), self._open(read_only=True) as connection:
                 if _version(connection) == now:
                     return
         elif not self.path.parent.is_dir():
             raise ConfigError(f"The folder of the warehouse, {self.path.parent}, does not exist. Make it first.")
-        with self._locked(fcntl.LOCK_EX), self._open(read_only=False) as connection:
-            done, _, identities = (*_version(connection), None, None)[:3]
+        with self.locked(fcntl.LOCK_EX), self._open(read_only=False) as connection:
+            done, _, identities, named = (*_version(connection), None, None, None)[:4]
             if done > len(steps):
                 raise ConfigError(f"{self.path} was written by a newer version of Landfall. Upgrade this one.")
             connection.execute("BEGIN")
@@ -331,13 +340,17 @@ class DuckDBWarehouse:
             connection.execute(views)
             connection.execute(
                 "CREATE OR REPLACE TABLE schema_version AS"
-                " SELECT $step::INTEGER AS step, $views AS views, $identities AS ignored_identities",
-                dict(zip(("step", "views", "identities"), now, strict=True)),
+                " SELECT $step::INTEGER AS step, $views AS views, $identities AS ignored_identities, $naming AS naming",
+                dict(zip(("step", "views", "identities", "naming"), now, strict=True)),
             )
-            if done and identities != now[2]:
+            if done and (identities, named) != now[2:]:
+                from ingest.adapters.duckdb_naming import name_anew
                 from ingest.adapters.duckdb_rows import Rows
 
-                Rows(connection, self.ignored_identities).join_persons_anew()
+                rows = Rows(connection, self.ignored_identities)
+                if identities != now[2]:
+                    rows.join_persons_anew()
+                name_anew(rows, self.sources)
             connection.execute("COMMIT")
 
 
@@ -370,7 +383,7 @@ def _column(name: str) -> str:
 
 
 def _version(connection: duckdb.DuckDBPyConnection) -> tuple[Any, ...]:
-    """(step, views, ignored_identities) as they were when the tables were last made."""
+    """(step, views, ignored_identities, naming) as they were when the tables were last made."""
     tables = "SELECT count(*) FROM duckdb_tables() WHERE database_name = 'warehouse' AND table_name = 'schema_version'"
     if connection.execute(tables).fetchall() == [(0,)]:
         return (0,)

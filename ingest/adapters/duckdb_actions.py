@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,16 @@ from ingest.adapters.duckdb import statement
 from ingest.adapters.duckdb_rows import Rows
 from ingest.core.source import SourceFile
 from ingest.errors import TransientError
-from ingest.ports import ActionResult, Note
+from ingest.ports import ActionResult, Mark, Note
 
 if TYPE_CHECKING:
     from ingest.adapters.duckdb import DuckDBWarehouse
 
 _PER_ENTERING = 10_000  # files at once
+_TEXT = pa.string()
+_MARKS = pa.schema(
+    [("file_id", _TEXT), ("archived_to", _TEXT), ("deleted_at", pa.timestamp("us", "UTC")), ("reason", _TEXT)]
+)
 
 
 @contextmanager
@@ -121,19 +126,13 @@ def retry(warehouse: "DuckDBWarehouse", file_ids: Sequence[str], note: Note) -> 
     return results
 
 
-def mark(
-    warehouse: "DuckDBWarehouse", file_id: str, note: Note, archived_to: str | None, deleted_at: datetime | None
-) -> None:
+def mark(warehouse: "DuckDBWarehouse", marks: Sequence[Mark], note: Note) -> None:
     """See `ingest.ports.Warehouse.mark`."""
-    with _session(warehouse) as (rows, now):
-        told: dict[str, object] = {"archived_to": archived_to, "deleted_at": deleted_at}
-        for column, action in (("archived_to", "archived"), ("deleted_at", "deleted")):
-            if told[column] is not None:
-                rows.connection.execute(
-                    f"UPDATE ledger SET {column} = $value WHERE file_id = $file_id",
-                    {"value": told[column], "file_id": file_id},
-                )
-                rows.remember(action, [file_id], note, now)
+    told = pa.Table.from_pylist([asdict(mark) for mark in marks], _MARKS)
+    with _session(warehouse) as (rows, now), rows.table("marks", told):
+        parameters = {"now": now, "by": note.by, "reason": note.reason or None, "run_id": note.run_id}
+        rows.connection.execute(statement("remember_marks"), parameters)
+        rows.connection.execute(statement("mark"))
 
 
 def notify_once(warehouse: "DuckDBWarehouse", file_ids: Sequence[str], note: Note) -> list[str]:

@@ -69,7 +69,8 @@ class _Entry:
             "file_id": file.file_id, "file_no": self.file_no, "source": file.source, "bucket": file.bucket,
             "key": file.key, "etag": file.etag, "version_id": file.version_id, "last_modified": file.last_modified,
             "sha256": self.staged.sha256 or None, "size_bytes": file.size_bytes, "format": file.format,
-            "people_space": self.staged.people_space, "state": self.state, "duplicates": self.duplicates,
+            "people_space": self.staged.people_space, "match": self.match, "state": self.state,
+            "duplicates": self.duplicates,
             **{name: getattr(counts, name) for name in COUNTED if name != "duplicates"},
             "warnings": orjson.dumps(counts.warnings).decode(), "load_id": load_id, "run_id": run_id,
             "loaded_at": None if retrying else now, "attempts": self.attempts,
@@ -261,7 +262,9 @@ class _Load:
             if row["state"] == "loaded":
                 self.rows.take_away(row["file_no"])
                 gone.append(row["other"])
-            gone += self.rows.take_away_redrives(row["other"])
+            redrives = self.rows.take_away_redrives(row["other"])
+            self.rows.reopen(redrives)  # a rejected version keeps its lines, and its key may come back to its bytes
+            gone += redrives
         if gone:
             self.rows.set_state(gone, "replaced", entry.staged.file.file_id)
             self.rows.remember("replace", gone, self.note, now)
@@ -340,8 +343,8 @@ _LEDGER = pa.schema(
     [
         ("file_id", _TEXT), ("file_no", _NUMBER), ("source", _TEXT), ("bucket", _TEXT), ("key", _TEXT), ("etag", _TEXT),
         ("version_id", _TEXT), ("last_modified", _TIME), ("sha256", _TEXT), ("size_bytes", _NUMBER), ("format", _TEXT),
-        ("people_space", _TEXT), ("state", _TEXT), *((name, _NUMBER) for name in COUNTED), ("warnings", _TEXT),
-        ("load_id", _TEXT), ("run_id", _TEXT), ("loaded_at", _TIME), ("attempts", _NUMBER),
+        ("people_space", _TEXT), ("match", _TEXT), ("state", _TEXT), *((name, _NUMBER) for name in COUNTED),
+        ("warnings", _TEXT), ("load_id", _TEXT), ("run_id", _TEXT), ("loaded_at", _TIME), ("attempts", _NUMBER),
         ("next_try_at", _TIME), ("duplicate_of", _TEXT), ("redrive_of", _TEXT), ("error", _TEXT), ("position", _TEXT),
         ("replaced_by", _TEXT),
     ]

@@ -9,10 +9,14 @@ A version is known by its version id where the bucket keeps versions and we may 
 met: a HEAD tells LastModified in whole seconds, the listings of some stores in milliseconds.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +34,10 @@ from ingest.errors import ConfigError, IngestError, ObjectGone, TransientError
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
+_log = logging.getLogger(__name__)
 PIECE_BYTES = 256 * 1024
+PART_BYTES = 8 << 20  # of what is received: with those on their way and the one that is gathered 24 MiB
+_PARTS_AT_ONCE = 2
 PROBE_NAME = ".landfall-probe"
 _KEY_BYTES = 1024  # S3's limit, in UTF-8
 # S3 copies up to 5 GB at once, but answers only at the end: parts do not outlast the read timeout.
@@ -60,8 +67,10 @@ _NO_CREDENTIALS = (
 )
 
 
-def make_client(profile: str | None = None) -> "S3Client":
+def make_client(profile: str | None = None, *, somebody_waits: bool = False) -> "S3Client":
     """A client from boto3's own settings: environment, profiles, roles, AWS_ENDPOINT_URL_S3.
+
+    `somebody_waits`: for an answer, and will ask again, so that a store which does not answer is given up soon.
 
     Raises:
         ConfigError: those settings cannot be used.
@@ -71,12 +80,13 @@ def make_client(profile: str | None = None) -> "S3Client":
         told = session._session.get_config_variable  # the only way to see what the user has set
         mode = told("retry_mode")
         config = Config(
-            connect_timeout=10,
-            read_timeout=60,
+            connect_timeout=3 if somebody_waits else 10,
+            read_timeout=20 if somebody_waits else 60,
+            max_pool_connections=32 if somebody_waits else 10,
             tcp_keepalive=True,
             retries={
                 "mode": "standard" if mode == "legacy" else mode,  # `standard` also retries what `legacy` lets through
-                "total_max_attempts": told("max_attempts") or 5,
+                "total_max_attempts": told("max_attempts") or (2 if somebody_waits else 5),
             },
             request_checksum_calculation="when_required",  # other stores than AWS refuse the newer trailing checksums
         )
@@ -178,6 +188,44 @@ class S3Store:
                 body.seek(0)
             self._client.put_object(Bucket=bucket, Key=key, Body=body)
 
+    def receive(self, bucket: str, key: str, pieces: Iterable[bytes]) -> None:
+        with _explained(_address(bucket, key), "s3:PutObject and s3:AbortMultipartUpload", "write"):
+            parts = _parts(pieces)
+            first = next(parts, b"")
+            if len(first) < PART_BYTES:
+                self._client.put_object(Bucket=bucket, Key=key, Body=first)
+                return
+            upload_id = self._client.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
+            upload: Any = {"Bucket": bucket, "Key": key, "UploadId": upload_id}
+            try:
+                parts = chain([first], parts)
+                del first  # so that it goes when it was sent
+                done = self._send_parts(upload, parts)
+                self._client.complete_multipart_upload(**upload, MultipartUpload={"Parts": done})
+            except BaseException:  # also when we are told to stop: parts that nobody sees would be paid for
+                try:
+                    self._client.abort_multipart_upload(**upload)
+                except (aws.ClientError, aws.BotoCoreError, HTTPError) as error:
+                    _log.warning("not_aborted bucket=%s key=%s upload_id=%s: %s", bucket, key, upload_id, error)
+                raise
+
+    def _send_parts(self, upload: Any, parts: Iterable[Any]) -> Sequence[Any]:
+        """The parts as S3 wants them named at the end. When it raises, no part is on its way any more."""
+
+        def send(number: int, part: Any) -> Any:
+            answer = self._client.upload_part(**upload, PartNumber=number, Body=part)
+            return {"PartNumber": number, "ETag": answer["ETag"]}
+
+        done: list[Any] = []
+        waiting: deque[Future[Any]] = deque()
+        with ThreadPoolExecutor(_PARTS_AT_ONCE) as pool:
+            for number, part in enumerate(parts, 1):
+                if len(waiting) == _PARTS_AT_ONCE:
+                    done.append(waiting.popleft().result())
+                waiting.append(pool.submit(send, number, part))
+            done += [sent.result() for sent in waiting]
+        return done
+
     def _head(self, bucket: str, key: str) -> Mapping[str, Any] | None:
         try:
             return self._client.head_object(Bucket=bucket, Key=key)
@@ -267,6 +315,23 @@ class S3Store:
                 return False
             raise
         return True
+
+
+def _parts(pieces: Iterable[bytes]) -> Iterator[Any]:
+    """The same bytes in parts of PART_BYTES, the last may be shorter: bytearrays, which the stubs of boto3 forgot."""
+    part, filled = bytearray(PART_BYTES), 0  # whole at once: one that grows is moved about, and leaves gaps in memory
+    for piece in pieces:
+        rest = memoryview(piece)
+        while rest:
+            taken = min(len(rest), PART_BYTES - filled)
+            part[filled : filled + taken] = rest[:taken]
+            rest, filled = rest[taken:], filled + taken
+            if filled == PART_BYTES:
+                yield part
+                part, filled = bytearray(PART_BYTES), 0
+    if filled:
+        del part[filled:]
+        yield part
 
 
 def _timestamp(value: Any) -> datetime:

@@ -3,7 +3,7 @@
 The S3 client is made when it is first needed: importing boto3 takes longer than checking a small file.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ingest.adapters.local import LocalStore
@@ -43,6 +43,9 @@ class Stores:
 
     def write(self, bucket: str, key: str, content: Path) -> None:
         self._of(bucket).write(bucket, key, content)
+
+    def receive(self, bucket: str, key: str, pieces: Iterable[bytes]) -> None:
+        self._of(bucket).receive(bucket, key, pieces)
 
     def _of(self, bucket: str) -> ObjectStore:
         if bucket == LOCAL_BUCKET:

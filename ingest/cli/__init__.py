@@ -9,13 +9,13 @@ import sys
 
 import click
 
-from ingest.cli import asking, demo, judging, keeping, loading, mending, moving
+from ingest.cli import asking, demo, judging, keeping, loading, mending, moving, serving
 from ingest.cli.base import cli
 from ingest.cli.output import say
 from ingest.errors import IngestError
 
 # Each module adds its commands.
-__all__ = ["asking", "cli", "demo", "judging", "keeping", "loading", "main", "mending", "moving"]
+__all__ = ["asking", "cli", "demo", "judging", "keeping", "loading", "main", "mending", "moving", "serving"]
 
 
 def main() -> None:

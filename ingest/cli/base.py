@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 format_option = click.option(
-    "--format", "format", help="The format of the file; default: the source's, else kissmetrics."
+    "--format",
+    "format",
+    help="The format of the file; default: the source's, else kissmetrics. auto: what each file begins like.",
 )
 source_option = click.option("--source", "source", help="Judge by the rules of this source of ingest.toml.")
 

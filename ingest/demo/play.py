@@ -48,7 +48,8 @@ def play(stack: Stack, processes: Processes, tell: Callable[[str], None], *, sta
         say(sentence)
     if stays:
         say(
-            f"\nLook around: {stack.url}/dags/{DAG_ID}  (login {USER}, password {PASSWORD})"
+            f"\nLook around: {stack.url}/plugin/landfall  (login {USER}, password {PASSWORD})"
+            f"\nThe DAG that loads: {stack.url}/dags/{DAG_ID}"
             "\nYour own questions, in another terminal:"
             f"\n  export INGEST_CONFIG={stack.environment['INGEST_CONFIG']}"
             f'\n  {Path(sys.executable).parent / "ingest"} sql "select * from events"'

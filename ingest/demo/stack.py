@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 USER: Final = "admin"
 PASSWORD: Final = "admin"  # noqa: S105 - a login for loopback, told to everyone
+VIEWER: Final = "viewer"  # may look at everything and run nothing; the password is the name
 _REGION: Final = "us-east-1"
 _SECONDS_BETWEEN_POLLS: Final = 10
 _PATIENCE_SECONDS: Final = 300
@@ -35,6 +36,9 @@ bucket = "{BUCKET}"
 prefix = "{PREFIX}"
 format = "kissmetrics"
 schedule = {_SECONDS_BETWEEN_POLLS} # seconds, so that you need not wait; "@hourly" is the default
+
+[uploads]
+bucket = "{BUCKET}"
 """
 _DAGS = """\
 from ingest.airflow import build_dags
@@ -82,7 +86,7 @@ def running_stack(folder: Path, say: Callable[[str], None]) -> Iterator[tuple[St
     (folder / "ingest.toml").write_text(_INGEST_TOML)
     (folder / "dags").mkdir()
     (folder / "dags" / "landfall.py").write_text(_DAGS)
-    (folder / "passwords.json").write_text(json.dumps({USER: PASSWORD}))
+    (folder / "passwords.json").write_text(json.dumps({USER: PASSWORD, VIEWER: VIEWER}))
 
     with Processes(folder / "logs") as processes:
         python = sys.executable
@@ -131,7 +135,7 @@ def _environment(folder: Path, s3_url: str, url: str, ui_port: int, log_port: in
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(folder / "passwords.json"),
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin,{VIEWER}:viewer",
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{folder}/airflow.db",
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(log_port),

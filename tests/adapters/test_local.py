@@ -3,7 +3,7 @@
 import io
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -188,6 +188,9 @@ def test_stores_ask_the_store_of_the_bucket(file: Path) -> None:
         def write(self, bucket: str, key: str, content: Path) -> None:
             asked.append(f"write {bucket}/{key} {content.name}")
 
+        def receive(self, bucket: str, key: str, pieces: Iterable[bytes]) -> None:
+            asked.append(f"receive {bucket}/{key} {b''.join(pieces).decode()}")
+
     def open_s3() -> Fake:
         asked.append("opened")
         return Fake()
@@ -204,4 +207,8 @@ def test_stores_ask_the_store_of_the_bucket(file: Path) -> None:
     assert stores.copy(elsewhere, ["b"], "5") == "b"
     assert stores.remove(elsewhere, "archive/")
     stores.write("acme", "c", file)
-    assert asked == ["opened", "list acme/landing/", "copy a to ['b'] 5", "remove a archive/", "write acme/c a.json"]
+    stores.receive("acme", "d", [b"x", b"y"])
+    assert asked == [
+        "opened", "list acme/landing/", "copy a to ['b'] 5", "remove a archive/", "write acme/c a.json",
+        "receive acme/d xy",
+    ]  # fmt: skip

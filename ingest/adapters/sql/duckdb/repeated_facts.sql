@@ -1,5 +1,6 @@
 -- repeated_facts.sql: facts that this load brings more than once, or that are there already.
--- Equal facts have equal times, so only the times of this load need looking at. Few columns, numbers instead of texts,
+-- Equal facts have equal times, so only the times of this load need looking at; but for those whose identity is not what
+-- they say, which are looked for among their like. Few columns, numbers instead of texts,
 -- and a grouping instead of joins: so the engine can leave memory for disk.
 -- in: staged_facts, taken (the files of this load; `place`: 1, 3, 5 … by position).
 -- out: temp table repeated_facts: where the first that this load brings stands, whether one is there, and whether that
@@ -10,7 +11,14 @@ FROM command_rows AS c
 WHERE c.is_first
   AND c.occurred_at >= (SELECT min(occurred_at) FROM staged_facts)
   AND c.occurred_at <= (SELECT max(occurred_at) FROM staged_facts)
-  AND c.command_id IN (SELECT command_id FROM staged_facts);
+  AND c.command_id IN (SELECT command_id FROM staged_facts)
+UNION ALL
+SELECT c.command_id, c.file_no, c.line, c.item_no
+FROM command_rows AS c
+WHERE c.is_first
+  AND c.identity >= '["only"' AND c.identity < '["only#'  -- not LIKE: so the engine need not look where there are none
+  AND NOT c.occurred_at BETWEEN (SELECT min(occurred_at) FROM staged_facts) AND (SELECT max(occurred_at) FROM staged_facts)
+  AND c.command_id IN (SELECT command_id FROM staged_facts WHERE is_timeless);
 
 -- Where their files stand among those of this load: between two of them are the even numbers.
 CREATE OR REPLACE TEMP TABLE files_here AS

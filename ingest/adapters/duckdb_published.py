@@ -1,0 +1,442 @@
+"""What pages show of a DuckDB warehouse: a copy beside it, since the file itself lets nobody in while a load writes.
+
+The copy is made whole under another name and put in its place at once, so a page reads a finished one whoever makes the
+next. It holds ledger, failed lines and history, and the stamp of the warehouse it was made of: while the warehouse's
+files still bear it, nothing was committed since. A stale copy that takes long is made anew in the background, at most
+one in a process and one on the host; a page shows what is there and says how old it is.
+"""
+
+import atexit
+import fcntl
+import logging
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from threading import Event, Lock, Thread, current_thread
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pyarrow as pa
+
+from ingest.adapters.duckdb import STORAGE_VERSION, statement
+from ingest.core.schema import schemas_folder
+from ingest.errors import IngestError, TransientError
+from ingest.ports import Day, FailureGroup, FilesPage, FilesWanted
+
+if TYPE_CHECKING:
+    from ingest.adapters.duckdb import DuckDBWarehouse
+
+log = logging.getLogger(__name__)
+
+_MADE = {"publish_ledger": ("as_of",), "publish_failed_lines": (), "publish_history": ()}  # and what each is told
+_QUICK_SECONDS = 0.2  # a copy that took no longer is made anew before a page is answered
+_FIRST_SECONDS = 5.0  # what a page waits for where there is no copy at all
+_REST = 4  # times as long as a copy took there is none: loads have the warehouse for themselves
+_LONGEST_REST_SECONDS = 60.0
+_ENDING_SECONDS = 5.0
+_CLOCK_SECONDS = 0.02  # that of files is no finer, at worst
+# All of this happens in Airflow's web server: one core, and little memory. What pages ask for fits without a disk.
+_QUIET = "SET threads = 1; SET enable_progress_bar = false; SET TimeZone = 'UTC'"
+_READING = f"{_QUIET}; SET memory_limit = '256MB'; SET temp_directory = ''"
+_MAKING = f"{_QUIET}; SET preserve_insertion_order = false"
+_MAKING_MB = 128
+_MAKING_LONG_LINES_MB = 4096  # a row group of very long failed lines must be held
+
+_CONDITIONS = {
+    "sources": "source IN (SELECT unnest($sources::VARCHAR[]))",
+    "states": "state IN (SELECT unnest($states::VARCHAR[]))",
+    "since": "dealt_at >= $since",
+    "until": "dealt_at < $until",
+    "text": "contains(lower(key), lower($text))",
+    "id_begins": "(contains(lower(key), lower($text)) OR starts_with(file_id, lower($text)))",
+    "run_id": "run_id = $run_id",
+    "file_ids": "file_id IN (SELECT file_id FROM wanted)",
+    "with_failures": "open_failures > 0",
+}
+_PLACES = {"failed_share": "failed / nullif(items, 0)", "key": "0"}  # what is no column; `key` has an order of its own
+
+_guard = Lock()
+_threads: dict[Path, Thread] = {}  # by warehouse
+_working: dict[Thread, duckdb.DuckDBPyConnection] = {}
+_ending = Event()
+
+
+@dataclass(frozen=True, slots=True)
+class DuckDBPublished:
+    """Implements `ingest.ports.Published` on one opened copy."""
+
+    connection: duckdb.DuckDBPyConnection
+    as_of: datetime
+
+    def files(self, wanted: FilesWanted) -> FilesPage:
+        matching, parameters = self._matching(wanted)
+        place = _PLACES.get(wanted.sort, wanted.sort)
+        way = "DESC" if wanted.descending else "ASC"
+        if wanted.sort == "key":
+            ordered = f"published.key_order AS k SEMI JOIN matching USING (row) ORDER BY k.rowid {way}"
+        else:
+            ordered = f"matching ORDER BY place {way} NULLS LAST, file_no DESC"
+        sql = (
+            f"WITH matching AS MATERIALIZED (SELECT rowid AS row, {place} AS place, file_no FROM {matching})"
+            f" SELECT row, (SELECT count(*) FROM matching) AS total FROM {ordered} LIMIT $limit OFFSET $offset"
+        )
+        paging = {"limit": wanted.per_page, "offset": (wanted.page - 1) * wanted.per_page}
+        found = self._fetch(sql, parameters | paging)
+        if not found:  # perhaps a page past the last one
+            return FilesPage(self._fetch(f"SELECT count(*) FROM {matching}", parameters)[0][0], [])
+        return FilesPage(found[0][1], self._files([row for row, _ in found]))
+
+    def days(self, wanted: FilesWanted, last: int = 30) -> list[Day]:
+        matching, parameters = self._matching(wanted)
+        sql = f"WITH matching AS (SELECT * FROM {matching}) {statement('published_days')}"
+        first = date(1970, 1, 1)
+        return [
+            Day(first + timedelta(days=day), source, files, lines, failed)
+            for day, source, files, lines, failed in self._fetch(sql, parameters | {"last": last})
+        ]
+
+    def sources(self) -> set[str]:
+        return {source for (source,) in self._fetch("SELECT DISTINCT source FROM published.ledger", {})}
+
+    def states(self, sources: Sequence[str]) -> list[tuple[str, str, int]]:
+        return self._fetch(statement("published_states"), {"sources": list(sources)})
+
+    def file(self, file_id: str) -> dict[str, Any] | None:
+        sql = "SELECT rowid FROM published.ledger WHERE id_hash = hash($file_id) AND file_id = $file_id"
+        found = self._fetch(sql, {"file_id": file_id})
+        return self._files([row for (row,) in found])[0] if found else None
+
+    def related(self, file_id: str) -> list[dict[str, Any]]:
+        file = self.file(file_id)
+        if file is None:
+            return []
+        told = ("file_id", "bucket", "key", "redrive_of", "duplicate_of", "replaced_by")
+        found = self._fetch(statement("published_related"), {name: file[name] for name in told})
+        rows = self._files([row for row, _ in found])
+        return [row | {"relation": relation} for row, (_, relation) in zip(rows, found, strict=True)]
+
+    def history(self, file_id: str) -> list[dict[str, Any]]:
+        return self._rows(statement("published_history"), {"file_id": file_id})
+
+    def failure_groups(self, file_ids: Sequence[str]) -> list[FailureGroup]:
+        self._want("file_id", pa.array(file_ids, pa.string()))
+        found = self._fetch(statement("published_failure_groups"), {})
+        return [FailureGroup(*group) for group in found]
+
+    def failed_lines(
+        self,
+        file_ids: Sequence[str],
+        *,
+        code: str | None = None,
+        pointer: str | None = None,
+        open_only: bool = False,
+        offset: int = 0,
+        limit: int = 20,
+    ) -> list[dict[str, Any]]:
+        self._want("file_id", pa.array(file_ids, pa.string()))
+        wanted = {"code": code, "pointer": pointer, "open_only": open_only, "offset": offset, "limit": limit}
+        found = self._fetch(statement("published_failed_lines"), wanted)
+        return self._lines([row for (row,) in found])
+
+    def open_lines(self, file_id: str) -> Iterator[dict[str, Any]]:
+        for (rows,) in self._fetch(statement("published_open_lines"), {"file_id": file_id}):
+            yield from self._lines(rows)
+
+    def _matching(self, wanted: FilesWanted) -> tuple[str, dict[str, Any]]:
+        """The rows of these files as a part of a statement, with its values."""
+        parameters: dict[str, Any] = {"sources": list(wanted.sources)}
+        conditions = [_CONDITIONS["sources"]]
+        for name, value in {
+            "states": list(wanted.states) or None,
+            "since": wanted.since and _midnight(wanted.since),
+            "until": wanted.until and _midnight(wanted.until) + timedelta(days=1),
+            "text": wanted.text or None,
+            "run_id": wanted.run_id,
+        }.items():
+            if value is not None:
+                parameters[name] = value
+                may_be_id = name == "text" and re.fullmatch("[0-9a-fA-F]{1,64}", wanted.text)
+                conditions.append(_CONDITIONS["id_begins" if may_be_id else name])
+        if wanted.file_ids is not None:
+            self._want("file_id", pa.array(wanted.file_ids, pa.string()))
+            conditions.append(_CONDITIONS["file_ids"])
+        if wanted.with_failures:
+            conditions.append(_CONDITIONS["with_failures"])
+        return f"published.ledger WHERE {' AND '.join(conditions)}", parameters
+
+    def _files(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        """These rows of the ledger, in this order: only now are they read whole."""
+        self._want("row", pa.array(numbers, pa.int64()))
+        found = {row.pop("row"): row for row in self._rows(statement("published_rows"), {})}
+        return [found[number] for number in numbers]
+
+    def _lines(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        """These failed lines, in this order."""
+        if not numbers:
+            return []
+        between = f"rowid BETWEEN {min(numbers)} AND {max(numbers)}"
+        among = ", ".join(map(str, numbers))
+        sql = f"{statement('published_lines')} WHERE {between} AND rowid IN ({among})"
+        try:
+            rows = self._rows(sql, {})
+        except duckdb.OutOfMemoryException:  # long ones, far apart: what lies between was held
+            if len(numbers) == 1:
+                raise
+            middle = len(numbers) // 2
+            return [*self._lines(numbers[:middle]), *self._lines(numbers[middle:])]
+        found = dict(zip(sorted(numbers), rows, strict=True))
+        return [found[number] for number in numbers]
+
+    def _want(self, column: str, values: pa.Array) -> None:
+        """As a table: a thousand values as a parameter take the engine longer than the answer does."""
+        self.connection.register("wanted", pa.table({column: values}))
+
+    def _rows(self, sql: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self.connection.execute(sql, parameters).to_arrow_table().to_pylist()
+        return rows
+
+    def _fetch(self, sql: str, parameters: dict[str, Any]) -> list[Any]:
+        return self.connection.execute(sql, parameters).fetchall()
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """An opened copy. It stays whole while it is open, though another may have taken its place."""
+
+    connection: duckdb.DuckDBPyConnection
+    stamp: str  # of the warehouse that it was made of
+    took_seconds: float
+    made_at: float  # seconds since 1970
+    as_of: float  # when somebody last saw that it is not stale
+
+
+@contextmanager
+def published(warehouse: "DuckDBWarehouse") -> Iterator[DuckDBPublished]:
+    """See `ingest.ports.Warehouse.published`."""
+    copy = _newest(warehouse) if warehouse.path.exists() else None
+    if copy is None:
+        with duckdb.connect(":memory:") as connection:
+            _make_empty(connection)
+            yield DuckDBPublished(connection, datetime.now(UTC))
+        return
+    with copy.connection:
+        now = time.time()
+        if copy.stamp != _stamp(warehouse.path):
+            now = copy.as_of
+        else:
+            with suppress(OSError):  # another user's copy, or a disk to read only: its age is told too high then
+                os.utime(_place(warehouse), (now, now))
+        yield DuckDBPublished(copy.connection, datetime.fromtimestamp(now, UTC))
+
+
+def _newest(warehouse: "DuckDBWarehouse") -> _Copy | None:
+    """The copy to show: not stale where that takes no time. None: the warehouse has no tables yet."""
+    copy = _open(warehouse)
+    if copy is None:
+        made = _make(warehouse, _FIRST_SECONDS, _FIRST_SECONDS)
+    elif copy.stamp == _stamp(warehouse.path):
+        return copy
+    elif copy.took_seconds < _QUICK_SECONDS:
+        try:
+            made = _make(warehouse, 0, 0)
+        except IngestError:  # a load holds the warehouse, or another process makes the copy
+            _make_in_background(warehouse, copy)
+            return copy
+        copy.connection.close()
+    else:
+        _make_in_background(warehouse, copy)
+        return copy
+    return _open(warehouse) if made else None
+
+
+def _open(warehouse: "DuckDBWarehouse") -> _Copy | None:
+    """The finished copy; None if there is none, or one of another version."""
+    place = _place(warehouse)
+    if not place.exists():
+        return None
+    connection = duckdb.connect(":memory:")
+    try:
+        as_of = place.stat().st_mtime
+        connection.execute(_READING)
+        connection.execute(f"ATTACH {_quoted(place)} AS published (READ_ONLY)")
+        found = connection.execute("SELECT layout, stamp, took_seconds, made_at FROM published.made").fetchall()
+    except (duckdb.Error, OSError):
+        log.warning("published_unreadable path=%s", place, exc_info=True)
+        found = []
+    if not found or found[0][0] != _layout():
+        connection.close()
+        return None
+    _, stamp, took_seconds, made_at = found[0]
+    return _Copy(connection, stamp, took_seconds, made_at, as_of)
+
+
+def _make(warehouse: "DuckDBWarehouse", wait_for_others: float, wait_for_loads: float) -> bool:
+    """Put a copy of the warehouse as it is now in its place, unless one is there. False: it has no tables yet.
+
+    Raises:
+        TransientError: for longer than these seconds others make one, or loads hold the warehouse; or the disk is full.
+    """
+    place = _place(warehouse)
+    new = place.with_name(place.name + ".new")
+    spilled = place.with_name(place.name + ".tmp")
+    patient = replace(warehouse, lock_timeout_seconds=wait_for_loads)
+    try:
+        with replace(warehouse, path=place, lock_timeout_seconds=wait_for_others).locked(fcntl.LOCK_EX):
+            copy = _open(warehouse)
+            if copy is not None:
+                copy.connection.close()
+                if copy.stamp == _stamp(warehouse.path):
+                    return True
+            try:
+                _clear(new, spilled)  # of one that was killed
+                try:
+                    return _make_alone(patient, place, new, spilled, _MAKING_MB)
+                except duckdb.OutOfMemoryException:
+                    _clear(new, spilled)
+                    return _make_alone(patient, place, new, spilled, _MAKING_LONG_LINES_MB)
+            finally:
+                _clear(new, spilled)
+    except TransientError as error:
+        raise TransientError(
+            f"Loads hold {warehouse.name}, and pages have no copy of it yet. Try again in a few seconds."
+        ) from error
+    except (duckdb.Error, OSError) as error:
+        raise TransientError(f"{place} could not be written (is the disk full?): {error}") from error
+
+
+def _make_alone(warehouse: "DuckDBWarehouse", place: Path, new: Path, spilled: Path, memory_mb: int) -> bool:
+    begun, settings = time.time(), f"{_MAKING}; SET memory_limit = '{memory_mb}MB'"
+    # Not `prepared`: a page does not wait until persons are found anew, nor does it change anything.
+    with warehouse.reading(prepared=False) as connection, _interrupted_at_exit(connection):
+        as_of, stamp = time.time(), _stamp(warehouse.path)
+        connection.execute(settings)
+        connection.execute("SET temp_directory = $folder", {"folder": str(spilled)})
+        tables = "SELECT count(*) FROM duckdb_tables() WHERE database_name = 'warehouse' AND table_name = 'ledger'"
+        if connection.execute(tables).fetchall() == [(0,)]:
+            return False
+        connection.execute(f"ATTACH {_quoted(new)} AS published (STORAGE_VERSION '{STORAGE_VERSION}')")
+        _copy_tables(connection, as_of)
+        connection.execute("DETACH published")
+        # The clock of files is coarse: the next commit must not get the time of the last one.
+        time.sleep(max(0.0, min(_CLOCK_SECONDS, _changed_at(warehouse.path) + _CLOCK_SECONDS - time.time())))
+    with duckdb.connect(":memory:") as connection, _interrupted_at_exit(connection):  # loads may go on
+        connection.execute(settings)
+        connection.execute("SET temp_directory = $folder", {"folder": str(spilled)})
+        connection.execute(f"ATTACH {_quoted(new)} AS published")
+        connection.execute(statement("publish_key_order"))
+        took = time.time() - as_of
+        connection.execute(
+            "CREATE TABLE published.made AS"
+            " SELECT $layout AS layout, $stamp AS stamp, $took::DOUBLE AS took_seconds, $made_at::DOUBLE AS made_at",
+            {"layout": _layout(), "stamp": stamp, "took": took, "made_at": as_of},
+        )
+        connection.execute("DETACH published")
+    new.chmod(warehouse.path.stat().st_mode & 0o777)  # nobody reads here who may not read there
+    os.utime(new, (as_of, as_of))
+    new.replace(place)
+    log.info("published path=%s seconds=%.2f waited=%.2f", place, took, as_of - begun)
+    return True
+
+
+def _copy_tables(connection: duckdb.DuckDBPyConnection, as_of: float) -> None:
+    told = {"as_of": datetime.fromtimestamp(as_of, UTC)}
+    for name, parameters in _MADE.items():
+        connection.execute(statement(name), {name: told[name] for name in parameters})
+
+
+def _make_empty(connection: duckdb.DuckDBPyConnection) -> None:
+    """What is told of a warehouse that nothing was loaded into yet."""
+    connection.execute("ATTACH ':memory:' AS warehouse; ATTACH ':memory:' AS published; USE warehouse")
+    for step in sorted((schemas_folder() / "warehouse" / "duckdb").glob("[0-9]*.sql")):
+        connection.execute(step.read_text(encoding="utf-8"))
+    _copy_tables(connection, time.time())
+    connection.execute(statement("publish_key_order"))
+
+
+def _make_in_background(warehouse: "DuckDBWarehouse", stale: _Copy) -> None:
+    rest = min(_REST * stale.took_seconds, _LONGEST_REST_SECONDS) - (time.time() - stale.made_at)
+    with _guard:
+        thread = _threads.get(warehouse.path)
+        if thread is None or not thread.is_alive():
+            _threads[warehouse.path] = Thread(
+                target=_make_quietly, args=(warehouse, rest), name="landfall-published", daemon=True
+            )
+            _threads[warehouse.path].start()
+
+
+def _make_quietly(warehouse: "DuckDBWarehouse", rest_seconds: float) -> None:
+    _ending.wait(max(0.0, rest_seconds))
+    try:
+        _make(warehouse, 0, warehouse.lock_timeout_seconds)
+    except IngestError as error:  # the next page tries again
+        log.info("published_later path=%s error=%s", warehouse.path, error.__cause__ or error)
+
+
+@contextmanager
+def _interrupted_at_exit(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """A thread that is inside the engine when the interpreter goes away would bring the process down with an abort."""
+    if _ending.is_set():
+        raise TransientError("This process ends.")
+    _working[current_thread()] = connection
+    try:
+        yield
+    finally:
+        del _working[current_thread()]
+
+
+@atexit.register
+def _interrupt() -> None:
+    _ending.set()
+    deadline = time.monotonic() + _ENDING_SECONDS
+    for thread, connection in list(_working.items()):
+        while thread.is_alive() and time.monotonic() < deadline:
+            with suppress(duckdb.Error):  # it is closed already
+                connection.interrupt()
+            thread.join(0.01)
+
+
+def _midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+def _stamp(path: Path) -> str:
+    """What differs after each commit: it writes to the file, or to the log beside it."""
+    told = []
+    for file in (path, path.with_name(path.name + ".wal")):
+        with suppress(FileNotFoundError):
+            stat = file.stat()
+            told.append(f"{file.suffix} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns}")
+    return "\n".join(told)
+
+
+def _changed_at(path: Path) -> float:
+    """When the warehouse was last written to, in seconds since 1970."""
+    return max(file.stat().st_mtime for file in (path, path.with_name(path.name + ".wal")) if file.exists())
+
+
+@cache
+def _layout() -> str:
+    """Of what kind a copy is: one made in another way (hashes are the engine's own) is made anew."""
+    return sha256("\n".join((duckdb.__version__, *map(statement, (*_MADE, "publish_key_order")))).encode()).hexdigest()
+
+
+def _place(warehouse: "DuckDBWarehouse") -> Path:
+    return warehouse.path.with_name(warehouse.path.name + ".published")
+
+
+def _clear(new: Path, spilled: Path) -> None:
+    for file in (new, new.with_name(new.name + ".wal")):
+        file.unlink(missing_ok=True)
+    shutil.rmtree(spilled, ignore_errors=True)
+
+
+def _quoted(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"

@@ -1,0 +1,62 @@
+"""The command `serve`: the HTTP intake."""
+
+import logging
+import os
+import sys
+
+import click
+import orjson
+
+from ingest.cli.base import cli, json_option
+from ingest.cli.output import say, write_json
+from ingest.errors import ConfigError
+
+
+@cli.command()
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Where to listen. Others than this machine need TLS in front.",
+)
+@click.option("--port", type=click.IntRange(0, 65_535), default=8480, show_default=True, help="0: any that is free.")
+@click.option("--new-key", is_flag=True, help="Make a key and what ingest.toml has of it; serve nothing.")
+@json_option
+def serve(host: str, port: int, new_key: bool, as_json: bool) -> int:
+    """Take the vendors' own import calls over HTTP, and put their bodies where files are dropped.
+
+    Serves every source with intake_keys until it is told to stop. With --json a line on stdout says when it is ready.
+    """
+    try:
+        from ingest.intake import keys
+        from ingest.intake.app import make_app
+        from ingest.intake.server import listen, run
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{error.name} is not installed: pip install 'landfall-ingest[serve]'.") from error
+    from ingest.settings import load_settings
+    from ingest.wiring import open_intake_store
+
+    if new_key:
+        key = keys.new_key()
+        told = {"key": key, "intake_key": keys.hashed(key.encode())}
+        if as_json:
+            write_json(told)
+        else:
+            say("For the client; it is shown only now. Below it, what intake_keys in ingest.toml gets:")
+            click.echo(f"{told['key']}\n{told['intake_key']}")
+        return 0
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    logging.getLogger("botocore").setLevel(logging.WARNING)
+    settings = load_settings(os.environ)
+    app = make_app(settings, open_intake_store())
+    with listen(host, port) as at:
+        address, port = at.getsockname()[:2]
+        sources = sorted(source.name for source in settings.sources.values() if source.intake_keys)
+
+        def ready() -> None:
+            say(f"Serving {', '.join(sources)} on http://{f'[{address}]' if ':' in address else address}:{port}")
+            if as_json:
+                click.echo(orjson.dumps({"host": address, "port": port, "sources": sources}))
+
+        run(app, at, ready)
+    return 0

@@ -1,0 +1,186 @@
+"""Some lines of a loaded file, and what each becomes: source line → commands → rows, for whoever wants to look.
+
+In:      a ledger row, and the number of the first line.
+Out:     lines as they are stored, judged by today's rules. Nothing is loaded.
+Decides: what may be read from pages: buckets of sources, uploads and `allowed_buckets`, and nothing else.
+Memory:  some blocks of lines, whatever the file holds; it is read from its beginning, and no farther than needed.
+"""
+
+import os.path
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Any, Final
+from uuid import UUID
+
+from ingest.core.commands import Command, Failure, Item, Rules
+from ingest.core.formats import Format, open_format
+from ingest.core.rows import row as to_row
+from ingest.core.source import LOCAL_BUCKET, SourceFile
+from ingest.documents import documents
+from ingest.errors import ConfigError, IngestError, ObjectGone
+from ingest.pipeline import Pipeline
+from ingest.reading import HEAD_BYTES, Block, blocks, decompressed, peek
+from ingest.settings import Settings
+
+READ_AT_MOST: Final = 200 << 20  # unpacked bytes: what lies beyond takes longer than somebody waits for a page
+_SHOWN_BYTES: Final = 2 << 20  # of all lines together: lines of 1 MB are few at a time
+_ITEMS_AT_MOST: Final = 20  # of one line
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One item of a line: the rows of the commands that it asks for, or the failures that refuse it."""
+
+    path: str
+    rows: tuple[dict[str, Any], ...] = ()  # columns of `commands`
+    failures: tuple[dict[str, Any], ...] = ()  # as `failed_lines` has them
+    warnings: tuple[str, ...] = ()  # codes
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line, as stored and as judged. A blank one has no item."""
+
+    number: int
+    byte_offset: int
+    byte_length: int  # without the line end
+    raw: bytes  # of a line that is too long its beginning
+    items: tuple[Seen, ...]
+    more_items: int = 0  # that are not told
+
+
+@dataclass(slots=True)
+class Preview:
+    """Lines that follow each other. `following`: the number of the next one; None at the end of the file."""
+
+    lines: list[Line] = field(default_factory=list)
+    following: int | None = None
+    refusal: Failure | None = None  # why the file is refused as a whole
+
+
+def preview(
+    pipeline: Pipeline, row: Mapping[str, Any], first: int, readable_buckets: Collection[str], most: int = 20
+) -> Preview:
+    """At most `most` lines of a file from line `first` on. `row` is of the ledger.
+
+    Raises:
+        ConfigError: the file may not be read from pages.
+        IngestError: it has no object of its own, or the line lies too far in it.
+        ObjectGone: the object is gone, or another one now.
+        TransientError: the store did not answer.
+    """
+    if row["redrive_of"]:
+        raise IngestError(
+            "This file is made of mended lines. They have no object of their own: their rows are in the warehouse, the"
+            " lines as they came are with the file that they mend, and the text that was sent is not kept."
+        )
+    file = SourceFile.of_row(row)
+    _demand_readable(pipeline.settings, file, readable_buckets)
+    rules, format = pipeline.rules(file), open_format(file.format)
+    found = Preview()
+    content = _no_farther(decompressed(_stored(pipeline, file, row["archived_to"])), first)
+    head, content = peek(content, HEAD_BYTES)
+    if refusal := format.refusal(head):
+        return Preview(refusal=refusal.failures[0])
+    shown_bytes = 0
+    cut = documents(content, rules.max_document_bytes) if format.documents else blocks(content, rules.max_line_bytes)
+    for number, offset, unit, whole_length in _units(cut, first, format):
+        if len(found.lines) == most or (found.lines and shown_bytes + len(unit) > _SHOWN_BYTES):
+            found.following = number
+            break
+        shown_bytes += len(unit)
+        found.lines.append(_line(number, offset, unit, whole_length, format, rules))
+    return found
+
+
+def _demand_readable(settings: Settings, file: SourceFile, buckets: Collection[str]) -> None:
+    """Raises ConfigError for a file outside of these buckets; on this machine, outside of the folders of sources."""
+    if file.bucket == LOCAL_BUCKET and LOCAL_BUCKET not in settings.allowed_buckets:
+        path = os.path.normpath(file.key)  # a key holds whatever path was loaded
+        folders = [os.path.normpath(one.prefix) for one in settings.sources.values() if one.bucket == LOCAL_BUCKET]
+        if not any(path.startswith(f"{folder}/") for folder in folders):
+            raise ConfigError(
+                "The file lay on the disk of the machine that loaded it, in no source's folder: it is not read from"
+                " here."
+            )
+    elif file.bucket not in buckets:
+        raise ConfigError(
+            f"The bucket {file.bucket} may not be read from here. Let an operator add it to allowed_buckets in"
+            " ingest.toml."
+        )
+
+
+def _stored(pipeline: Pipeline, file: SourceFile, archived_to: str | None) -> Iterator[bytes]:
+    """The bytes of exactly this version, from the archive if it was moved there."""
+    store = pipeline.store_of(file.source)
+    if archived_to is None:
+        return store.read(file)
+    copy = store.describe(file.bucket, archived_to)
+    if copy.size_bytes != file.size_bytes:
+        raise ObjectGone(f"{copy.uri} has {copy.size_bytes:,} bytes, the loaded object had {file.size_bytes:,}.")
+    return store.read(replace(file, key=archived_to, etag=copy.etag, version_id=copy.version_id))
+
+
+def _no_farther(pieces: Iterator[bytes], first: int) -> Iterator[bytes]:
+    read_bytes = 0
+    for piece in pieces:
+        read_bytes += len(piece)
+        if read_bytes > READ_AT_MOST:
+            raise IngestError(
+                f"From line {first:,} on the file lies beyond its first {READ_AT_MOST >> 20} MB, and no more of it is"
+                " read for a page: download the object to look there."
+            )
+        yield piece
+
+
+def _units(found: Iterator[Block], first: int, format: Format) -> Iterator[tuple[int, int, bytes, int | None]]:
+    """(number, offset, text, length of one that is too long to be held) of each line or document from `first` on."""
+    for block in found:
+        for long in block.long:
+            if long.line >= first:
+                yield long.line, long.offset, long.head, long.length
+        if format.documents and block.data and block.first_line >= first:
+            yield block.first_line, block.offset, block.data, None
+        if format.documents or block.first_line + block.data.count(b"\n") + 1 <= first:
+            continue
+        lines = block.data.split(b"\n")
+        if not lines[-1]:
+            lines.pop()
+        offset = block.offset
+        for number, line in enumerate(lines, block.first_line):
+            if number >= first:
+                yield number, offset, line.removesuffix(b"\r"), None
+            offset += len(line) + 1
+
+
+def _line(number: int, offset: int, unit: bytes, whole_length: int | None, format: Format, rules: Rules) -> Line:
+    if whole_length is not None:
+        failures = (format.too_long(whole_length, rules),)
+        return Line(number, offset, whole_length, unit, (Seen("", failures=tuple(map(asdict, failures))),))
+    items = format.judge(unit, rules) if unit.strip() else []
+    seen = tuple(_seen(item, item_no, number, rules) for item_no, item in enumerate(islice(items, _ITEMS_AT_MOST)))
+    return Line(number, offset, len(unit), unit, seen, max(0, len(items) - _ITEMS_AT_MOST))
+
+
+def _seen(item: Item, item_no: int, line: int, rules: Rules) -> Seen:
+    rows = tuple(_row(command, line, item_no, item.path, rules) for command in item.commands)
+    return Seen(item.path, rows, tuple(map(asdict, item.failures)), item.warnings)
+
+
+def _row(command: Command, line: int, item_no: int, path: str, rules: Rules) -> dict[str, Any]:
+    """A row as the table `commands` shows it; what a `Row` leaves out, since it repeats itself, is told."""
+    (
+        _, _, _, kind, space, person, person_key, at, event, event_key, alias, alias_key, properties, time_source, _,
+        fact,
+    ) = to_row(command, line, item_no, path, rules)  # fmt: skip
+    assert isinstance(fact, bytes)
+    assert isinstance(at, int)
+    return {
+        "kind": kind, "people_space": space or rules.people_space, "person": person, "person_key": person_key or person,
+        "occurred_at": _EPOCH + timedelta(microseconds=at), "event": event, "event_key": event_key or event,
+        "alias": alias, "alias_key": alias_key or alias, "properties": properties, "time_source": time_source,
+        "command_id": str(UUID(bytes=fact)),
+    }  # fmt: skip

@@ -1,0 +1,204 @@
+"""A file that a person sends: from the pieces of a request into the bucket for uploads, and the report of its check.
+
+In:      pieces of bytes as they arrive, and the name that the file has on the person's disk.
+Out:     an object under a key of our own making, whole or not at all; from there it is a source file like any other.
+Decides: what is refused while it arrives: too large, packed or unpacked; a bomb; empty; packed data that is damaged.
+Memory:  flat. What is packed is unpacked to be counted, and thrown away.
+"""
+
+import json
+import logging
+import re
+import unicodedata
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+import orjson
+
+from ingest.core.source import LOCAL_BUCKET, ONE_OFF, SourceFile
+from ingest.errors import ConfigError, IngestError, ObjectGone, TooLarge, TransientError, UploadRefused
+from ingest.pipeline import Pipeline
+from ingest.reading import MAGIC_BYTES, Digest, decompressed, is_compressed, peek
+from ingest.settings import CHECK_REPORT, Settings
+
+_NAME_LENGTH = 60
+_STEP_BYTES = 64 << 10  # what is unpacked at a time: zlib copies what it leaves over, for each of many tiny members
+_RATIO_FROM = 64 << 20  # unpacked bytes; smaller files of nothing but spaces are fine
+_NOTHING_AT_MOST = 8 << 20  # packed bytes in a row that hold nothing, such as empty gzip members: they wait in memory
+_REPORT_AT_MOST = 64 << 20
+_EXTENSIONS = re.compile(r"(\.(json|jsonl|ndjson|gz|gzip|zst|zstd))+\Z", re.IGNORECASE)
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An upload that is in the store. `twin`: the newest file with the same bytes that is loaded now."""
+
+    bucket: str
+    key: str
+    size_bytes: int
+    sha256: str
+    twin: str | None
+
+    @property
+    def uri(self) -> str:
+        """How `ingest_one_off` is told of it."""
+        return f"s3://{self.bucket}/{self.key}"
+
+
+def store_upload(pipeline: Pipeline, pieces: Iterable[bytes], name: str, *, by: str, at: datetime) -> Stored:
+    """Stream a file into the bucket for uploads; `name` is what the person calls it, `by` who sends it.
+
+    Whatever goes wrong, also what `pieces` raises when the client goes away, leaves nothing in the bucket.
+
+    Raises:
+        UploadRefused: the file cannot be taken as it is; TooLarge: it is over a limit.
+        ConfigError: there is no bucket for uploads, or it may not be used.
+        TransientError: the store did not answer, or refused.
+    """
+    settings = pipeline.settings
+    if settings.uploads_bucket is None:
+        raise ConfigError("There is no bucket for uploads: let an operator set bucket of [uploads] in ingest.toml.")
+    head, pieces = peek(pieces, MAGIC_BYTES)
+    key = upload_key(settings, name, at, token_hex(6), packed=is_compressed(head))
+    upload = _Upload(settings)
+    pipeline.store_of(ONE_OFF).receive(settings.uploads_bucket, key, upload.within_limits(pieces))
+    size_bytes, sha256 = upload.stored.size_bytes, upload.stored.hexdigest()
+    _log.info("upload_stored key=%s by=%r size_bytes=%d sha256=%s", key, by, size_bytes, sha256)
+    return Stored(settings.uploads_bucket, key, size_bytes, sha256, _twin(pipeline, sha256))
+
+
+def upload_key(settings: Settings, name: str, at: datetime, token: str, *, packed: bool = False) -> str:
+    """A key of our own making. Of `name` it keeps what is harmless everywhere, for people to know the file again."""
+    base = _EXTENSIONS.sub("", re.split(r"[/\\]", name)[-1])
+    plain = unicodedata.normalize("NFKD", base).encode("ascii", "ignore").decode()  # é becomes e
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", plain)[:_NAME_LENGTH].strip(".-_") or "upload"
+    at = at.astimezone(UTC)
+    extension = ".json.gz" if packed else ".json"
+    return f"{settings.uploads_prefix}{at:%Y/%m/%d}/{at:%Y%m%dT%H%M%SZ}-{token}-{safe}{extension}"
+
+
+class _Upload:
+    """Leads the pieces of one upload on for as long as they are within the limits."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.stored = Digest()
+        self._settings = settings
+        self._unpacked_bytes = 0
+        self._waiting: deque[bytes] = deque()  # taken by the unpacking, not yet led on
+        self._waiting_bytes = 0
+        self._gone: BaseException | None = None  # what the giver of the pieces raised
+
+    def within_limits(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """The same pieces, each once what it holds was counted.
+
+        Raises:
+            UploadRefused: too much, nothing, or what cannot be unpacked. Pieces given out before are worth nothing.
+        """
+        try:
+            head, content = peek(decompressed(self._taken(pieces)), MAGIC_BYTES)
+            if is_compressed(head):
+                raise UploadRefused("The file is packed twice: unpack it once and send that.")
+            for piece in content:
+                self._count(piece)
+                yield from self._release()
+        except TransientError as error:
+            if self._gone:  # which the unpacking may have taken for damaged data
+                raise self._gone from None
+            raise UploadRefused(str(error)) from error
+        if not self._unpacked_bytes:
+            raise UploadRefused("The file is empty: choose another one.")
+        yield from self._release()
+
+    def _taken(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        limit = self._settings.uploads_max_bytes
+        try:
+            for piece in self.stored.over(pieces):
+                if self.stored.size_bytes > limit:
+                    raise TooLarge(
+                        f"The file is larger than {limit:,} bytes, the most that may be sent here: put it into the"
+                        " bucket of a source, or let an operator raise max_bytes of [uploads]."
+                    )
+                if self._waiting_bytes > _NOTHING_AT_MOST:
+                    raise UploadRefused("The packed file holds long stretches of nothing: pack it anew and send that.")
+                self._waiting.append(piece)
+                self._waiting_bytes += len(piece)
+                for start in range(0, len(piece), _STEP_BYTES):
+                    yield piece[start : start + _STEP_BYTES]
+        except BaseException as error:
+            self._gone = error
+            raise
+
+    def _release(self) -> Iterator[bytes]:
+        while self._waiting:
+            yield self._waiting.popleft()
+        self._waiting_bytes = 0
+
+    def _count(self, content: bytes) -> None:
+        limit, ratio = self._settings.uploads_max_decompressed_bytes, self._settings.uploads_max_ratio
+        self._unpacked_bytes += len(content)
+        if self._unpacked_bytes > limit:
+            raise TooLarge(
+                f"Unpacked, the file is larger than {limit:,} bytes, the most that may be sent here: split it, or let"
+                " an operator raise max_decompressed_bytes of [uploads]."
+            )
+        if self._unpacked_bytes > max(_RATIO_FROM, ratio * self.stored.size_bytes):
+            raise TooLarge(
+                f"The file unpacks to more than {ratio:g} times its size, as events seldom do: send it unpacked, or"
+                " let an operator raise max_ratio of [uploads]."
+            )
+
+
+def _twin(pipeline: Pipeline, sha256: str) -> str | None:
+    """The file_id of a loaded file of these bytes. Only a help: a warehouse that is busy must not cost the upload."""
+    try:
+        rows = pipeline.warehouse.files({"sha256": sha256, "state": "loaded"}, limit=1)
+    except IngestError as error:
+        _log.warning("no_twin_known sha256=%s: %s", sha256, error)
+        return None
+    return rows[0]["file_id"] if rows else None
+
+
+# --- the report of a check ------------------------------------------------------------------------------------------
+
+
+def keep_check_report(pipeline: Pipeline, file: SourceFile, report: Mapping[str, Any], folder: Path) -> None:
+    """Put the report of a check beside the file if that is an upload, else nowhere. `folder`: where it is made.
+
+    Raises:
+        TransientError: the store did not answer, or refused.
+    """
+    if not pipeline.settings.is_upload(file.bucket, file.key):
+        return
+    made = folder / CHECK_REPORT
+    made.write_bytes(orjson.dumps(report))
+    pipeline.store_of(ONE_OFF).write(file.bucket, file.key + CHECK_REPORT, made)
+
+
+def read_check_report(pipeline: Pipeline, bucket: str, key: str) -> dict[str, Any] | None:
+    """What the last check of an upload found (see `ingest.report.check_report`); None if there was none.
+
+    Numbers keep their digits: those with a fraction are Decimal.
+
+    Raises:
+        IngestError: what lies there is no report of ours.
+        TransientError: the store did not answer, or refused.
+    """
+    if bucket == LOCAL_BUCKET or not pipeline.settings.is_upload(bucket, key):
+        return None
+    store = pipeline.store_of(ONE_OFF)
+    try:
+        file = store.describe(bucket, key + CHECK_REPORT)
+        body = b"".join(store.read(file)) if file.size_bytes <= _REPORT_AT_MOST else b""
+    except ObjectGone:
+        return None
+    try:
+        return dict(json.loads(body, parse_float=Decimal))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise IngestError(f"{file.uri}: this is no report of a check: check the file again.") from error

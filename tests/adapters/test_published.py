@@ -1,0 +1,509 @@
+"""What pages read: right, of allowed sources only, there while a load holds the warehouse, and never half made."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any, get_args
+
+import duckdb
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingest.adapters import duckdb_published
+from ingest.adapters.duckdb import DuckDBWarehouse
+from ingest.errors import TransientError
+from ingest.ports import Day, FailureGroup, FilesWanted, Note
+from ingest.redrive import redrive
+from ingest.settings import Source
+from tests.support import ROOT, World, record
+
+NOTE = Note(by="ann")
+SORTS = get_args(FilesWanted.__annotations__["sort"])
+BAD_TIME, NO_PERSON = '{"_p":"ann","_t":"soon","_n":"x"}', '{"_t":1393344603,"_n":"x"}'
+BOTH = '{"_t":"soon","_n":"x"}'
+MINE = ("one_off", "web")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    folder = tmp_path / "it's here"
+    folder.mkdir()
+    sources = [Source(name="web", bucket="bucket"), Source(name="other", bucket="bucket", changed_file="replace")]
+    return World(DuckDBWarehouse(folder / "w.duckdb"), sources)
+
+
+@pytest.fixture(autouse=True)
+def _every_copy_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy this machine is."""
+    monkeypatch.setattr(duckdb_published, "_QUICK_SECONDS", 60.0)
+
+
+def folder_of(world: World) -> Path:
+    assert isinstance(world.warehouse, DuckDBWarehouse)
+    return world.warehouse.path.parent
+
+
+def left(world: World) -> set[str]:
+    """What stands beside the warehouse."""
+    return {path.name for path in folder_of(world).iterdir()}
+
+
+COMPLETE = {"w.duckdb", "w.duckdb.lock", "w.duckdb.published", "w.duckdb.published.lock"}
+
+
+def keys(world: World, **wanted: Any) -> list[str]:
+    with world.warehouse.published() as published:
+        return [row["key"] for row in published.files(FilesWanted(**{"sources": MINE} | wanted)).rows]
+
+
+# --- what it tells ---------------------------------------------------------------------------------------------------
+
+
+def test_a_warehouse_that_is_not_there_yet_has_nothing_to_show_and_is_not_made(world: World) -> None:
+    with world.warehouse.published() as published:
+        assert published.files(FilesWanted(sources=MINE)).total == 0
+        assert published.file("f") is None
+        assert not any(
+            (
+                published.days(FilesWanted(sources=MINE)), published.states(MINE), published.related("f"),
+                published.history("f"), published.failure_groups(["f"]), published.failed_lines(["f"]),
+                list(published.open_lines("f")),
+            )
+        )  # fmt: skip
+    assert left(world) == set()
+
+
+def test_rows_are_those_of_the_ledger(world: World) -> None:
+    world.bring("a.json", record("ann", 0, "x"), BAD_TIME, source="web")
+    (ledger,) = world.warehouse.files({})
+    with world.warehouse.published() as published:
+        (row,) = published.files(FilesWanted(sources=MINE)).rows
+        assert published.file(row["file_id"]) == row
+        assert published.file(row["file_id"][:-1]) is None
+        assert published.history(row["file_id"]) == world.warehouse.history(row["file_id"])
+    assert row == {name: value for name, value in ledger.items() if name != "position"} | {
+        "dealt_at": ledger["loaded_at"], "open_failures": 1,
+    }  # fmt: skip
+    assert row["dealt_at"].tzinfo is not None
+
+
+def test_a_file_that_waits_is_told_as_of_now_at_the_latest(world: World) -> None:
+    file = world.put("a.json", record("ann", 0, "x"))
+    world.store.broken["a.json"] = "it broke off"
+    world.load(file)
+    with world.warehouse.published() as published:
+        (row,) = published.files(FilesWanted(sources=MINE, since=datetime.now(UTC).date() - timedelta(days=1))).rows
+        assert row["state"] == "retrying"
+        assert row["dealt_at"] <= published.as_of < row["next_try_at"]
+
+
+@pytest.mark.parametrize("text", ["%", "_", "'", '"', "\\", "é", "ÜBER", "straße", "日本", "a'; DROP TABLE ledger; --"])
+def test_a_text_is_what_it_says(world: World, text: str) -> None:
+    world.bring(f"before {text.lower()} after.json", record("ann", 0, "x"))
+    world.bring("plain.json", record("ann", 1, "x"))
+    assert keys(world, text=text) == [f"before {text.lower()} after.json"]
+
+
+def test_a_file_is_found_by_the_beginning_of_its_id(world: World) -> None:
+    world.bring("zzz.json", record("ann", 0, "x"))
+    file_id = world.bring("yyy.json", record("ann", 1, "x")).file_id
+    assert keys(world, text=file_id[:12].upper()) == ["yyy.json"]
+    assert keys(world, text=file_id[1:13]) == []
+
+
+def test_days_and_states(world: World) -> None:
+    world.bring("a.json", record("ann", 0, "x"), BAD_TIME, source="web")
+    world.bring("b.json", record("ann", 0, "x"), record("ann", 1, "x"), source="web")
+    undone = world.bring("c.json", record("ann", 0, "x"), source="web").file_id
+    world.warehouse.undo([undone], NOTE)
+    world.bring("d.json", record("ann", 0, "x"), source="other")
+    with world.warehouse.published() as published:
+        (day,) = published.days(FilesWanted(sources=("web",)))
+        assert day == Day(day.day, "web", files=3, lines=3, failed=1)
+        assert abs(day.day - datetime.now(UTC).date()) <= timedelta(days=1)
+        assert published.states(("web",)) == [("web", "loaded", 2), ("web", "undone", 1)]
+        assert published.states(()) == []
+
+
+def test_related_files_are_told_by_what_they_are(world: World) -> None:
+    wrong = world.bring("a.json", BAD_TIME, source="other", etag="1").file_id
+    mended = b'1\t{"_p":"ann","_t":1393344603,"_n":"x"}\n'
+    redriven = redrive(world.pipeline, wrong, mended, NOTE).result
+    assert redriven is not None
+    copy = world.bring("b.json", record("ann", 1, "y"), source="other").file_id
+    duplicate = world.bring("c.json", record("ann", 1, "y"), source="other").file_id
+    new = world.bring("a.json", record("ann", 2, "z"), source="other", etag="2").file_id
+    version = world.bring("a.json", record("ann", 3, "z"), etag="3").file_id
+    with world.warehouse.published() as published:
+
+        def related(file_id: str) -> list[tuple[str, str]]:
+            return [(row["relation"], row["file_id"]) for row in published.related(file_id)]
+
+        assert related(wrong) == [("redrive", redriven.file_id), ("replaced_by", new), ("version", version)]
+        assert related(redriven.file_id)[0] == ("original", wrong)
+        assert "version" not in dict(related(redriven.file_id))
+        assert related(copy) == [("duplicate", duplicate)]
+        assert related(duplicate) == [("duplicate_of", copy)]
+        assert ("replaces", wrong) in related(new)
+
+
+# --- failed lines ----------------------------------------------------------------------------------------------------
+
+
+def test_groups_count_each_line_once_in_each_rule_that_it_breaks(world: World) -> None:
+    first = world.bring("a.json", BAD_TIME, NO_PERSON, BOTH, b'\xff\xfe{"_p"', source="web").file_id
+    second = world.bring("b.json", record("ann", 0, "x"), NO_PERSON, source="web").file_id
+    world.bring("c.json", BAD_TIME, NO_PERSON, source="other")
+    redrive(world.pipeline, first, b'1\t{"_p":"ann","_t":1393344603,"_n":"x"}\n', NOTE)
+    with world.warehouse.published() as published:
+        groups = published.failure_groups([first, second])
+        assert {(g.code, g.pointer): (g.lines, g.open, g.first_line) for g in groups} == {
+            ("person_missing", "/_p"): (3, 3, 2), ("time_not_epoch_seconds", "/_t"): (2, 1, 1),
+            ("not_utf8", ""): (1, 1, 4),
+        }  # fmt: skip
+        assert all(isinstance(group, FailureGroup) and group.message for group in groups)
+        assert published.failure_groups([]) == []
+
+        def lines(**wanted: Any) -> list[tuple[int, bytes]]:
+            return [(row["line"], row["raw"]) for row in published.failed_lines([second, first], **wanted)]
+
+        everything = [(1, BAD_TIME.encode()), (2, NO_PERSON.encode()), (3, BOTH.encode()), (4, b'\xff\xfe{"_p"'),
+                      (2, NO_PERSON.encode())]  # fmt: skip
+        assert lines() == everything
+        assert lines(offset=1, limit=2) == everything[1:3]
+        assert lines(open_only=True) == everything[1:]
+        assert lines(code="time_not_epoch_seconds") == [everything[0], everything[2]]
+        assert lines(pointer="/_t", open_only=True) == [everything[2]]
+        assert lines(code="person_missing", pointer="/_t") == []  # line 3 has the one and the other, not both in one
+        assert lines(code="person_missing", pointer="/_p") == [everything[1], everything[2], everything[4]]
+        assert [row["line"] for row in published.open_lines(first)] == [2, 3, 4]
+        with world.warehouse.failed_lines(first) as kept:
+            assert published.failed_lines([first]) == list(kept)
+
+
+def test_long_open_lines_come_in_parts_and_in_order(world: World) -> None:
+    long = ['{"_p":"ann","_t":"soon","a":"%s"}' % (str(n) * 900_000) for n in range(10)]
+    file_id = world.bring("a.json", *long, "x" * (1 << 21)).file_id  # the last is cut, and cannot be mended
+    with world.warehouse.published() as published:
+        assert [row["raw"].decode() for row in published.open_lines(file_id)] == long
+
+
+# --- many files ------------------------------------------------------------------------------------------------------
+
+SOURCES, STATES, NAMES = ("web", "ios", "one_off"), ("loaded", "rejected", "retrying", "undone"), "aAbB%_'\"é日/1"
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> DuckDBWarehouse:
+    """300 files of three sources with much in common, so that every sort has ties."""
+    warehouse = DuckDBWarehouse(tmp_path_factory.mktemp("many") / "w.duckdb")
+    with warehouse.writing() as connection:
+        connection.execute(
+            """
+            INSERT INTO ledger BY NAME
+            SELECT
+                sha256('f' || i) AS file_id, i AS file_no, $sources[1 + i % 3] AS source, 'bucket' AS bucket,
+                array_to_string([$names[1 + (hash(i * 7 + n) % 12)::BIGINT] FOR n IN range(1 + i % 4)], '') AS key,
+                '' AS etag, TIMESTAMPTZ '2026-03-01 00:00:00+00' AS last_modified, hash(i) % 5 AS size_bytes,
+                'kissmetrics' AS format, 'kissmetrics' AS people_space, $states[1 + (hash(i) % 4)::BIGINT] AS state,
+                hash(i) % 4 AS lines, hash(i) % 4 AS items, hash(i) % 3 AS failed, 'run' || i % 5 AS run_id,
+                CASE WHEN i % 7 > 0 THEN TIMESTAMPTZ '2026-02-27 23:00:00+00' + to_hours(i % 100) END AS loaded_at,
+                i % 3 AS attempts, '' AS position
+            FROM generate_series(1, 300) AS t(i)
+            """,
+            {"sources": list(SOURCES), "states": list(STATES), "names": NAMES},
+        )
+        connection.execute(
+            "INSERT INTO failed_line_rows SELECT file_no, 1, '', 0, 1, '', '', TRUE, ['x'], '[]', NULL,"
+            " CASE WHEN file_no % 2 = 0 THEN 'somebody' END, NULL FROM ledger WHERE failed > 0"
+        )
+    return warehouse
+
+
+def is_wanted(row: dict[str, Any], wanted: FilesWanted) -> bool:
+    """`FilesWanted` once more, in words of Python."""
+    day = row["dealt_at"].astimezone(UTC).date()
+    text = wanted.text.lower()
+    return (
+        row["source"] in wanted.sources
+        and (not wanted.states or row["state"] in wanted.states)
+        and (wanted.since is None or day >= wanted.since)
+        and (wanted.until is None or day <= wanted.until)
+        and (text in row["key"].lower() or row["file_id"].startswith(text))
+        and wanted.run_id in (None, row["run_id"])
+        and (wanted.file_ids is None or row["file_id"] in wanted.file_ids)
+        and (not wanted.with_failures or (row["failed"] > 0 and row["file_no"] % 2 == 1))
+    )
+
+
+def value(row: dict[str, Any], sort: str) -> Any:
+    return row["failed"] / row["items"] if sort == "failed_share" else row[sort]
+
+
+some_wanted = st.builds(
+    FilesWanted,
+    sources=st.lists(st.sampled_from([*SOURCES, "nobody", "%"]), unique=True).map(tuple),
+    states=st.lists(st.sampled_from(STATES), max_size=2, unique=True).map(tuple),
+    since=st.none() | st.dates(date(2026, 2, 27), date(2026, 3, 4)),
+    until=st.none() | st.dates(date(2026, 2, 27), date(2026, 3, 4)),
+    text=st.text(NAMES, max_size=2),
+    run_id=st.sampled_from([None, None, "run1", "run"]),
+    file_ids=st.none(),
+    with_failures=st.booleans(),
+    sort=st.sampled_from(SORTS),
+    descending=st.booleans(),
+    page=st.just(1),
+    per_page=st.sampled_from([1000]),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(wanted=some_wanted)
+def test_what_is_wanted_is_told_and_nothing_of_another_source(many: DuckDBWarehouse, wanted: FilesWanted) -> None:
+    with many.published() as published:
+        rows = published.files(FilesWanted(sources=SOURCES, per_page=1000)).rows
+        expected = {row["file_id"]: row for row in rows if is_wanted(row, wanted)}
+        page = published.files(wanted)
+        assert len(rows) == 300
+        assert {row["file_id"]: row for row in page.rows} == expected
+        assert page.total == len(page.rows) == len(expected)
+        days = published.days(wanted, last=1000)
+        assert sum(day.files for day in days) == len(expected)
+        assert {day.source for day in days} <= set(wanted.sources)
+        states = published.states(wanted.sources)
+        assert {source for source, _, _ in states} <= set(wanted.sources)
+        assert sum(files for _, _, files in states) == sum(row["source"] in wanted.sources for row in rows)
+
+
+@pytest.mark.parametrize("descending", [True, False])
+@pytest.mark.parametrize("sort", SORTS)
+def test_pages_hold_each_file_once_and_in_order(many: DuckDBWarehouse, sort: Any, descending: bool) -> None:
+    wanted: dict[str, Any] = {"sources": SOURCES, "sort": sort, "descending": descending, "per_page": 17}
+    with many.published() as published:
+        pages = [published.files(FilesWanted(**wanted, page=page)) for page in range(1, 20)]
+    rows = [row for page in pages for row in page.rows]
+    assert {page.total for page in pages} == {300}
+    assert len({row["file_id"] for row in rows}) == len(rows) == 300
+    told = [value(row, sort) for row in rows if sort != "failed_share" or row["items"]]
+    if sort == "key":
+        told = [key.encode() for key in told]
+    assert told == sorted(told, reverse=descending)
+
+
+def test_named_files_and_the_last_days(many: DuckDBWarehouse) -> None:
+    with many.published() as published:
+        rows = published.files(FilesWanted(sources=SOURCES, per_page=1000)).rows
+        named = tuple(row["file_id"] for row in rows[::2])
+        page = published.files(FilesWanted(sources=("web",), file_ids=named, per_page=1000))
+        assert {row["file_id"] for row in page.rows} == {row["file_id"] for row in rows[::2] if row["source"] == "web"}
+        assert published.files(FilesWanted(sources=SOURCES, file_ids=())).total == 0
+        days = published.days(FilesWanted(sources=SOURCES))
+        assert published.days(FilesWanted(sources=SOURCES), last=2) == [
+            day for day in days if day.day in sorted({day.day for day in days})[-2:]
+        ]
+        assert len({day.day for day in days}) == 6
+
+
+# --- fresh, or old while a load is writing ---------------------------------------------------------------------------
+
+
+@contextmanager
+def another(world: World, script: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that runs this with the `warehouse`; with `meet()` it says how far it has come, and waits."""
+    begin = (
+        "import sys; from pathlib import Path; from ingest.adapters import duckdb_published;"
+        "from ingest.adapters.duckdb import DuckDBWarehouse; from ingest.ports import FilesWanted;"
+        "warehouse = DuckDBWarehouse(Path(sys.argv[1])); duckdb_published._QUICK_SECONDS = 60.0\n"
+        "def meet(): print('here', flush=True); sys.stdin.readline()\n"
+    )
+    command = [sys.executable, "-c", begin + script, str(folder_of(world) / "w.duckdb")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def heard(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def go_on(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+LOAD = """
+with warehouse.writing() as connection:
+    connection.execute("UPDATE ledger SET state = 'undone'")
+with warehouse.writing():
+    meet()
+"""
+
+
+def in_background(world: World) -> None:
+    """Wait for the copy that is being made."""
+    duckdb_published._threads[folder_of(world) / "w.duckdb"].join()
+
+
+def states(world: World) -> list[tuple[str, str, int]]:
+    with world.warehouse.published() as published:
+        return published.states(MINE)
+
+
+def test_what_was_committed_is_on_the_next_page(world: World) -> None:
+    for number in range(3):
+        world.bring(f"{number}.json", record("ann", number, "x"))
+        begin = datetime.now(UTC)
+        assert states(world) == [("one_off", "loaded", number + 1)]
+    file = world.warehouse.files({})[0]
+    world.warehouse.undo([file["file_id"]], NOTE)
+    with world.warehouse.published() as published:
+        assert published.states(MINE) == [("one_off", "loaded", 2), ("one_off", "undone", 1)]
+        assert published.as_of >= begin
+    assert left(world) == COMPLETE
+
+
+def test_a_copy_that_is_not_stale_is_not_made_anew_and_tells_that_it_is_of_now(world: World) -> None:
+    world.bring("a.json", record("ann", 0, "x"))
+    states(world)
+    place = folder_of(world) / "w.duckdb.published"
+    made = place.stat().st_ino
+    begin = datetime.now(UTC)
+    with world.warehouse.published() as published:
+        assert published.as_of >= begin
+    assert place.stat().st_ino == made
+    assert datetime.fromtimestamp(place.stat().st_mtime, UTC) >= begin - timedelta(milliseconds=1)
+
+
+def test_while_a_load_holds_the_warehouse_pages_show_what_was_and_later_what_is(world: World) -> None:
+    world.bring("a.json", record("ann", 0, "x"))
+    assert states(world) == [("one_off", "loaded", 1)]
+    with another(world, LOAD) as load:
+        assert heard(load) == "here"
+        begin = datetime.now(UTC)
+        for _ in range(3):
+            with world.warehouse.published() as published:
+                assert published.states(MINE) == [("one_off", "loaded", 1)]
+                assert published.as_of < begin
+        go_on(load)
+        load.wait()
+    in_background(world)
+    assert states(world) == [("one_off", "undone", 1)]
+    assert left(world) == COMPLETE
+
+
+def test_a_copy_that_takes_long_is_made_behind_the_page(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duckdb_published, "_QUICK_SECONDS", 0.0)
+    monkeypatch.setattr(duckdb_published, "_REST", 0)
+    world.bring("a.json", record("ann", 0, "x"))
+    assert states(world) == [("one_off", "loaded", 1)]
+    world.bring("b.json", record("ann", 1, "x"))
+    with world.warehouse.published() as published:
+        in_background(world)
+        assert published.states(MINE) == [("one_off", "loaded", 1)]  # a page has one moment, whatever came since
+        assert states(world) == [("one_off", "loaded", 2)]
+
+
+def test_no_copy_yet_and_a_load_in_the_way_is_said(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duckdb_published, "_FIRST_SECONDS", 0)
+    world.bring("a.json", record("ann", 0, "x"))
+    with another(world, LOAD) as load:
+        assert heard(load) == "here"
+        with pytest.raises(TransientError, match=r"^Loads hold duckdb:///\S.*w\.duckdb, .* in a few seconds\.$"):
+            states(world)
+        go_on(load)
+        load.wait()
+    assert states(world) == [("one_off", "undone", 1)]
+
+
+@pytest.mark.parametrize("step", ["_copy_tables", "_layout"])
+def test_a_killed_publisher_leaves_nothing_to_the_next(world: World, step: str) -> None:
+    world.bring("a.json", record("ann", 0, "x"))
+    script = f"""
+done = duckdb_published.{step}
+def after(*arguments):
+    told = done(*arguments)
+    meet()
+    return told
+duckdb_published.{step} = after
+with warehouse.published(): pass
+"""
+    with another(world, script) as publisher:
+        assert heard(publisher) == "here"
+        assert "w.duckdb.published.new" in left(world)
+        publisher.send_signal(signal.SIGKILL)
+        publisher.wait()
+    assert states(world) == [("one_off", "loaded", 1)]
+    assert left(world) == COMPLETE
+
+
+def test_two_processes_at_once_show_the_same(world: World) -> None:
+    world.bring("a.json", record("ann", 0, "x"))
+    script = """
+meet()
+for _ in range(5):
+    with warehouse.published() as published: print(published.states(["one_off"]), flush=True)
+    with warehouse.writing() as connection: connection.execute("UPDATE ledger SET attempts = attempts + 1")
+"""
+    with another(world, script) as one, another(world, script) as two:
+        assert heard(one) == heard(two) == "here"
+        go_on(one)
+        go_on(two)
+        for process in (one, two):
+            assert [heard(process) for _ in range(5)] == ["[('one_off', 'loaded', 1)]"] * 5
+            assert process.wait() == 0
+    with world.warehouse.published() as published:
+        assert [row["attempts"] for row in published.files(FilesWanted(sources=MINE)).rows] == [11]
+    assert left(world) == COMPLETE
+
+
+@pytest.mark.parametrize("content", [b"", b"not a database", None])
+def test_a_copy_that_cannot_be_read_is_made_anew(world: World, content: bytes | None) -> None:
+    world.bring("a.json", record("ann", 0, "x"))
+    place = folder_of(world) / "w.duckdb.published"
+    if content is None:  # of another version of ours
+        with duckdb.connect(str(place)) as connection:
+            connection.execute(
+                "CREATE TABLE made AS SELECT '' AS layout, '' AS stamp, 0.0 AS took_seconds, 0.0 AS made_at"
+            )
+    else:
+        place.write_bytes(content)
+    assert states(world) == [("one_off", "loaded", 1)]
+
+
+def test_who_may_not_read_the_warehouse_may_not_read_its_copy(world: World) -> None:
+    world.bring("a.json", record("ann", 0, "x"))
+    (folder_of(world) / "w.duckdb").chmod(0o640)
+    states(world)
+    assert (folder_of(world) / "w.duckdb.published").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_process_that_ends_while_it_makes_a_copy_ends_well(world: World) -> None:
+    """A thread inside the engine would otherwise end the process with an abort."""
+    world.bring("a.json", record("ann", 0, "x"))
+    states(world)
+    script = """
+duckdb_published._QUICK_SECONDS = duckdb_published._REST = 0
+statement = duckdb_published.statement
+at_work = __import__("threading").Event()
+def long(name):
+    if name != "publish_ledger": return statement(name)
+    at_work.set()
+    return "SELECT count(*) FROM range(9999999) AS a, range(9999999) AS b WHERE a.range = -b.range AND $as_of <> now()"
+with warehouse.writing() as connection: connection.execute("UPDATE ledger SET attempts = 7")
+duckdb_published._layout()
+duckdb_published.statement = long
+with warehouse.published(): at_work.wait()
+"""
+    with another(world, script) as process:
+        assert process.wait() == 0
+    assert states(world) == [("one_off", "loaded", 1)]
+    assert left(world) == COMPLETE
