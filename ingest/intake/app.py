@@ -1,0 +1,200 @@
+"""The HTTP application: a request becomes a body in the landing bucket, or is refused in the vendor's own words.
+
+Nothing of a request is logged but its call, its status and the address it came from: keys stand in headers and queries.
+"""
+
+import logging
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from ingest import __version__
+from ingest.errors import IngestError
+from ingest.intake import bodies
+from ingest.intake.bodies import BUSY_SECONDS, Refused
+from ingest.intake.keys import keys_of
+from ingest.intake.rates import Rates
+from ingest.intake.spool import Spool
+from ingest.intake.vendors import CALLS, PLAIN_ERROR, SCHEMES, Call, plain_error
+from ingest.ports import ObjectStore
+from ingest.settings import Settings
+
+_log = logging.getLogger(__name__)
+_REFUSALS: Final = {
+    400: "Not JSON, not of the shape of this call, or too many items (`vendor_limits`). Nothing was stored.",
+    401: "No key, or none of a source of this format.",
+    408: "The body stopped coming.",
+    413: "The body is too large, as sent or unpacked.",
+    415: "The body is encoded otherwise than with gzip.",
+    429: "More calls than the vendor allows (`vendor_limits`).",
+    503: "The store did not take it, or too much is under way. Nothing was accepted: send it again.",
+}
+_AGAIN: Final = (429, 503)  # with Retry-After
+_ABOUT: Final = (
+    "The import calls of Woopra, WebEngage, Retail Rocket and Vitally, and Kissmetrics lines. Success means that the"
+    " body is durably stored; single bad items are stored too, and told in the report of the load."
+)
+
+
+def make_app(settings: Settings, store: ObjectStore) -> FastAPI:
+    """The application for these settings.
+
+    Raises:
+        ConfigError: no source has keys, or they cannot be used. See `ingest.intake.keys`.
+    """
+    intake = _Intake(settings, store)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        intake.spool = Spool(store)
+        yield
+        await intake.spool.close()
+
+    app = FastAPI(
+        lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False,
+        exception_handlers={HTTPException: _no_such_call},
+    )  # fmt: skip
+    for call in CALLS:
+        for method in call.methods:
+            app.add_api_route(
+                call.path,
+                intake.endpoint(call),
+                methods=[method],
+                operation_id="_".join([method.lower(), *re.findall(r"[\w.-]+", call.path)]),
+                summary=call.title,
+                description=call.tells,
+                tags=[call.format],
+                response_class=Response,
+                responses=_answers(call),
+                openapi_extra=_request(call),
+            )
+    app.add_api_route("/health", _health, methods=["GET"], summary="Whether the process answers", tags=["health"])
+    app.openapi = lambda: _description(app)  # type: ignore[method-assign]  # as FastAPI's documentation has it
+    return app
+
+
+class _Intake:
+    """What the calls share."""
+
+    spool: Spool  # made when the event loop is there
+
+    def __init__(self, settings: Settings, store: ObjectStore) -> None:
+        self.settings = settings
+        self.store = store
+        self.keys = keys_of(settings)
+        self.room = bodies.room_of(settings)
+        self.rates = Rates()
+
+    def endpoint(self, call: Call) -> Any:
+        async def answer(request: Request) -> Response:
+            try:
+                await self._take(call, request)
+            except Refused as refused:
+                _log.info("refused call=%s status=%d from=%s", call.path, refused.status, _address(request))
+                return _refusal(call, refused)
+            return Response() if call.success is None else _json(call.success)
+
+        return answer
+
+    async def _take(self, call: Call, request: Request) -> None:
+        """Returns when the body is stored. Raises Refused."""
+        source = self.keys.source(call.keys_in(request), call.format, request.path_params.get("source"))
+        if source is None:
+            raise Refused(401, "The key is missing or not known here.")
+        if self.settings.intake_vendor_limits and (seconds := self.rates.wait(source.name, call.rates)):
+            raise Refused(429, f"Too many calls: wait {seconds} seconds.", seconds)
+        with self.room.share() as grow:
+            raw = await bodies.read(request, self.settings, grow)
+            body = await bodies.aside(len(raw), lambda: bodies.check(raw, call.shape, call.format))
+            if self.settings.intake_vendor_limits and call.most_items and body.items > call.most_items:
+                raise Refused(400, f"{body.items} items in one call; {call.most_items} are allowed.")
+            grow(len(body.content))
+            try:
+                await self.spool.store(source, body)
+            except IngestError as error:
+                raise Refused(503, "It could not be stored: send it again.", BUSY_SECONDS) from error
+
+
+async def _health() -> dict[str, str]:
+    return {"status": "ok"}
+
+
+async def _no_such_call(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _json(plain_error(f"There is no such call ({error.detail})."), error.status_code, error.headers)
+
+
+def _refusal(call: Call, refused: Refused) -> Response:
+    headers = {}
+    if refused.retry_after is not None:
+        headers["Retry-After"] = str(refused.retry_after)
+    if refused.status == 401 and call.scheme != "apiKey":
+        headers["WWW-Authenticate"] = 'Bearer realm="ingest"' if call.scheme == "bearer" else 'Basic realm="ingest"'
+    if refused.status in (408, 413):
+        headers["Connection"] = "close"  # the rest of the body is not waited for
+    return _json(call.error(str(refused)), refused.status, headers)
+
+
+def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(value), status, headers, "application/json")
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else "?"
+
+
+# --- the description -------------------------------------------------------------------------------------------------
+
+
+def _request(call: Call) -> dict[str, Any]:
+    """Of the API description what FastAPI cannot know: it sees raw bytes."""
+    in_path = [part[1:-1] for part in call.path.split("/") if part.startswith("{")]
+    parameters: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}} for name in in_path
+    ]
+    parameters += [
+        {"name": name, "in": "query", "description": f"{tells}; without effect.", "schema": {"type": "string"}}
+        for name, tells in call.parameters.items()
+    ]
+    content = {call.media_type: {"schema": call.schema, "example": call.example}}
+    return {
+        "parameters": parameters,
+        "requestBody": {"required": True, "content": content},
+        "security": [{call.scheme: []}],
+    }
+
+
+def _answers(call: Call) -> dict[int | str, dict[str, Any]]:
+    success: dict[str, Any] = {"description": "Durably stored."}
+    if call.success is not None:
+        success["content"] = {"application/json": {"schema": {"const": call.success}, "example": call.success}}
+    told = {"application/json": {"schema": call.error_schema, "example": call.error("What is wrong.")}}
+    answers: dict[int | str, dict[str, Any]] = {200: success}
+    for status, description in _REFUSALS.items():
+        answers[status] = {"description": description, "content": told}
+        if status in _AGAIN:
+            seconds = {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}
+            answers[status]["headers"] = {"Retry-After": seconds}
+    return answers
+
+
+def _description(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        found = get_openapi(title="Landfall's HTTP intake", version=__version__, description=_ABOUT, routes=app.routes)
+        found.setdefault("components", {})["securitySchemes"] = dict(SCHEMES)
+        told = {"application/json": {"schema": PLAIN_ERROR}}
+        for item in found["paths"].values():
+            for operation in item.values():
+                operation["responses"] |= {
+                    "404": {"description": "There is no such path.", "content": told},
+                    "405": {"description": "Not with this method.", "content": told},
+                }
+        app.openapi_schema = found
+    return app.openapi_schema

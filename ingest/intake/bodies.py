@@ -1,0 +1,233 @@
+"""From the bytes of a request to what is stored of it: within the limits, unpacked, of the shape of its call.
+
+Decides: what is refused as a whole (nothing of it is stored), with which status and words. What is wrong with single
+         items is not looked at: they are stored, and come up in the report of the file.
+Stored:  bodies that are a JSON document on one line each, so that documents of many bodies stand in one object. Line
+         feeds in JSON stand outside strings: they become spaces, all else stays as it was sent.
+"""
+
+import asyncio
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import orjson
+from starlette.requests import ClientDisconnect, Request
+
+from ingest.core.formats import open_format
+from ingest.core.jsontext import Undecodable, decode
+from ingest.documents import documents
+from ingest.reading import BOM, HEAD_BYTES
+from ingest.settings import Settings
+
+_PIECE_BYTES: Final = 1 << 20
+_SILENT_SECONDS: Final = 30  # a client that sends nothing for so long in the middle of a body is given up
+_REQUEST_BYTES: Final = 16 << 10  # what a request takes beside its body
+_WHITE: Final = b" \t\r\n"
+T = TypeVar("T")
+BUSY_SECONDS: Final = 5  # after which a client may come back
+
+
+class Refused(Exception):
+    """Nothing of the body was stored. The text is for whoever sent it."""
+
+    def __init__(self, status: int, message: str, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after  # seconds
+
+
+class Room:
+    """How much of bodies the process holds at once, from their first byte to the answer."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held = 0
+
+    @contextmanager
+    def share(self) -> Iterator[Callable[[int], None]]:
+        """Room for one request: call with the bytes that it takes more. Raises Refused where there are none left."""
+        mine = 0
+
+        def grow(size: int) -> None:
+            nonlocal mine
+            if self._held + size > self._most:
+                raise Refused(503, "Too much is under way at once: send it again.", BUSY_SECONDS)
+            self._held += size
+            mine += size
+
+        try:
+            grow(_REQUEST_BYTES)
+            yield grow
+        finally:
+            self._held -= mine
+
+
+def room_of(settings: Settings) -> Room:
+    """Room for many small bodies, or for some of the largest."""
+    largest = settings.intake_max_body_bytes + 2 * settings.intake_max_decompressed_bytes
+    return Room(max(256 << 20, 2 * largest))
+
+
+async def read(request: Request, settings: Settings, grow: Callable[[int], None]) -> bytes:
+    """The body of a request, unpacked, without a byte order mark. Raises Refused."""
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "", "gzip", "x-gzip"):
+        raise Refused(415, "Content-Encoding may be gzip, or be left out.")
+    most = settings.intake_max_body_bytes
+    too_large = f"The body is larger than {most:,} bytes (max_body_bytes): send it in parts."
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > most:
+        raise Refused(413, too_large)
+    pieces, size = [], 0
+    stream = request.stream()
+    try:
+        while True:
+            async with asyncio.timeout(_SILENT_SECONDS):
+                piece = await anext(stream, None)
+            if piece is None:
+                break
+            size += len(piece)
+            if size > most:
+                raise Refused(413, too_large)
+            grow(len(piece))
+            pieces.append(piece)
+    except TimeoutError:
+        raise Refused(408, f"Nothing came for {_SILENT_SECONDS} seconds.") from None
+    except ClientDisconnect:
+        raise Refused(400, "The body ended too early.") from None
+    body = b"".join(pieces)
+    if encoding.endswith("gzip"):
+        # What is judged as one document may not be larger than one.
+        limit = min(settings.intake_max_decompressed_bytes, settings.max_document_bytes)
+        body = await aside(len(body), lambda: unpacked(body, limit, settings.intake_max_ratio, grow))
+    return body.removeprefix(BOM)
+
+
+async def aside(size: int, work: Callable[[], T]) -> T:
+    """Do what takes long for large bodies in another thread, so that nobody else waits for it."""
+    return await asyncio.to_thread(work) if size > 64 << 10 else work()
+
+
+def unpacked(body: bytes, most: int, ratio: float, grow: Callable[[int], None]) -> bytes:
+    """What a gzip holds. Raises Refused, for a bomb before it has grown."""
+    engine, rest, pieces, size = zlib.decompressobj(wbits=31), body, [], 0
+    most = min(most, max(_PIECE_BYTES, int(ratio * len(body))))
+    while True:
+        try:
+            piece = engine.decompress(rest, _PIECE_BYTES)
+        except zlib.error:
+            raise Refused(400, "The body is not gzip, as its Content-Encoding says.") from None
+        size += len(piece)
+        if size > most:
+            raise Refused(
+                413, "The body unpacks to more than is taken (max_decompressed_bytes, max_ratio): send it in parts."
+            )
+        grow(len(piece))
+        pieces.append(piece)
+        if engine.eof:
+            rest = engine.unused_data
+            if not rest:
+                return b"".join(pieces)
+            engine = zlib.decompressobj(wbits=31)  # another member
+        else:
+            rest = engine.unconsumed_tail
+            if not rest and len(piece) < _PIECE_BYTES:
+                raise Refused(400, "The gzip ends too early.")
+
+
+# --- shapes ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What is stored of a request: whole lines."""
+
+    content: bytes
+    items: int  # as the vendor counts them
+    alone: bool = False  # it holds broken documents, which might swallow what stands behind them in an object
+
+
+Shape = Callable[[bytes], Body]
+
+
+def array(body: bytes) -> Body:
+    """A JSON array."""
+    value = _json(body)
+    if not isinstance(value, list):
+        raise Refused(400, "The body has to be a JSON array.")
+    return Body(_one_line(body), len(value))
+
+
+def object_with(name: str) -> Shape:
+    """An object of one array, called `name`."""
+
+    def shape(body: bytes) -> Body:
+        value = _json(body)
+        items = value.get(name) if isinstance(value, dict) and len(value) == 1 else None
+        if not isinstance(items, list):
+            raise Refused(400, f'The body has to be a JSON object with an array "{name}", and nothing else.')
+        return Body(_one_line(body), len(items))
+
+    return shape
+
+
+def visits(body: bytes) -> Body:
+    """JSON objects, each on a line or spread over some. One at least has to be whole."""
+    lines = [line for line in body.split(b"\n") if line.strip()]
+    if all(map(_is_object, lines)) and lines:
+        return Body(b"".join(line + b"\n" for line in lines), len(lines))
+    parts = [block.data for block in documents([body], len(body))]
+    sound = sum(map(_is_object, parts))
+    if not sound:
+        raise Refused(400, "The body has to be JSON objects, one a line.")
+    if sound < len(parts):
+        return Body(body.strip(_WHITE) + b"\n", len(parts), alone=True)
+    return Body(b"".join(map(_one_line, parts)), len(parts))
+
+
+def lines(body: bytes) -> Body:
+    """JSON objects, one a line, as Kissmetrics takes and exports them. One at least has to be there."""
+    if not any(_is_object(line) or _is_repaired_object(line) for line in body.split(b"\n") if line.strip()):
+        raise Refused(400, "The body has to be JSON objects, one a line.")
+    return Body(body if body.endswith(b"\n") else body + b"\n", body.count(b"\n"))
+
+
+def check(body: bytes, shape: Shape, format: str) -> Body:
+    """What is stored of a body. Raises Refused: it has not the shape of its call, or is clearly of another format."""
+    if not body.strip(_WHITE):
+        raise Refused(400, "The body is empty.")
+    found = shape(body)
+    # A file that begins with it would be refused as a whole, and with it what others sent.
+    if refusal := open_format(format).refusal(found.content[:HEAD_BYTES]):
+        raise Refused(400, " ".join(failure.message for failure in refusal.failures))
+    return found
+
+
+def _json(body: bytes) -> object:
+    try:
+        value: object = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        where = f" (line {error.lineno}, column {error.colno})" if error.lineno else ""
+        raise Refused(400, f"The body is not JSON{where}.") from None
+    return value
+
+
+def _is_object(text: bytes) -> bool:
+    try:
+        return isinstance(orjson.loads(text), dict)
+    except orjson.JSONDecodeError:
+        return False
+
+
+def _is_repaired_object(line: bytes) -> bool:
+    try:
+        return isinstance(decode(line.removesuffix(b"\r"), repair=True).value, dict)
+    except Undecodable:
+        return False
+
+
+def _one_line(text: bytes) -> bytes:
+    return text.strip(_WHITE).replace(b"\n", b" ") + b"\n"

@@ -1,0 +1,50 @@
+"""The process: a socket, uvicorn, and an end without loss: what is under way is still stored and answered."""
+
+import signal
+import socket
+from collections.abc import Callable
+
+import uvicorn
+from fastapi import FastAPI
+
+from ingest.errors import ConfigError
+
+STOP_SECONDS = 30  # after which clients that do not finish their bodies are given up
+_KEEP_ALIVE_SECONDS = 75  # longer than proxies keep a connection, so that the proxy is the one to close it
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 is any that is free.
+
+    Raises:
+        ConfigError: the address cannot be had.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise ConfigError(f"Nothing can listen on {host}, port {port} ({error.strerror}): choose another.") from error
+
+
+def run(app: FastAPI, at: socket.socket, ready: Callable[[], None]) -> None:
+    """Serve until SIGTERM or SIGINT; then answer what is under way, and return. `ready` is called when it listens."""
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                ready()
+
+    config = uvicorn.Config(
+        app,
+        access_log=False,  # it would write queries, and with them keys
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )
+    for told in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(told, lambda *_: None)  # uvicorn raises them once more at its end, which is a good one
+    Server(config).run(sockets=[at])

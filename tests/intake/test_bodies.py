@@ -1,0 +1,112 @@
+"""What is stored of a body: the same JSON on one line, or nothing at all."""
+
+import json
+from contextlib import suppress
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.core.formats import FORMATS, open_format
+from ingest.documents import documents
+from ingest.intake.bodies import Body, Refused, Shape, array, check, lines, object_with, unpacked, visits
+from ingest.intake.vendors import CALLS
+from tests.intake.serving import gzipped
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(st.lists(JSON, max_size=5), st.sampled_from([None, 0, 2, "\t"]), st.booleans())
+def test_a_document_is_stored_as_it_was_on_one_line(value: list[Any], indent: Any, ascii_only: bool) -> None:
+    sent = json.dumps(value, indent=indent, ensure_ascii=ascii_only).replace("\\n", "\\n").encode("utf-8", "replace")
+    body = array(b"\r\n " + sent + b" \n")
+    assert body.content.count(b"\n") == 1
+    assert body.content.endswith(b"\n")
+    assert json.loads(body.content) == json.loads(sent)
+    assert body.items == len(value)
+    assert body.content.rstrip(b"\n") == sent.replace(b"\n", b" ")
+
+
+@given(st.lists(st.dictionaries(st.text(), JSON, max_size=3), min_size=1, max_size=5), st.sampled_from([None, 1]))
+def test_visits_are_stored_one_a_line(values: list[dict[str, Any]], indent: int | None) -> None:
+    sent = "\n".join(json.dumps(value, indent=indent) for value in values).encode()
+    body = visits(sent)
+    assert [json.loads(line) for line in body.content.splitlines()] == values
+    assert (body.items, body.alone) == (len(values), False)
+
+
+def test_a_broken_visit_among_sound_ones_is_stored_as_sent_and_stands_alone() -> None:
+    """As the first example of Woopra's page: its brackets never close."""
+    sent = b'{"visitor":{"id":"a"},"actions":[{"name":"x"}]\n{"visitor":{"id":"b"}}\n'
+    body = visits(sent)
+    assert body == Body(sent, 2, alone=True)
+    assert len(list(documents([body.content], 1000))) == 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "sent", "said"),
+    [
+        (array, b"{}", "The body has to be a JSON array."),
+        (array, b"[1,]", "The body is not JSON (line 1, column"),
+        (array, b"[\n1,\nNaN]", "The body is not JSON (line 3, column"),
+        (array, b'["\xff"]', "The body is not JSON"),
+        (array, b'["\\ud800"]', "The body is not JSON"),
+        (array, b"[" * 100_000, "The body is not JSON"),
+        (object_with("users"), b"[]", 'a JSON object with an array "users"'),
+        (object_with("users"), b'{"users":{}}', 'a JSON object with an array "users"'),
+        (visits, b"[]", "JSON objects, one a line"),
+        (visits, b'{"visitor"', "JSON objects, one a line"),
+        (lines, b"1\n2\n[]", "JSON objects, one a line"),
+    ],
+)
+def test_shapes(shape: Shape, sent: bytes, said: str) -> None:
+    with pytest.raises(Refused) as refused:
+        shape(sent)
+    assert refused.value.status == 400
+    assert said in str(refused.value)
+
+
+def test_lines_stay_as_they_are() -> None:
+    sent = b'\r\n{"_p":"a\\302\\251","_t":1,"x":1}\r\nnot json'  # the first as Kissmetrics exports it
+    assert lines(sent).content == sent + b"\n"
+    assert lines(b"{}\n").content == b"{}\n"
+
+
+@pytest.mark.parametrize("call", [call for call in CALLS if call.format in FORMATS], ids=lambda call: call.path)
+def test_what_is_plainly_of_another_format_is_refused(call: Any) -> None:
+    """Else it would stand first in an object one day, and what others sent would be refused with it."""
+    for other in CALLS:
+        sent = other.example.encode() if isinstance(other.example, str) else orjson.dumps(other.example)
+        body = None
+        with suppress(Refused):
+            body = check(sent, call.shape, call.format)
+        assert body is not None or other.path != call.path
+        assert body is None or open_format(call.format).refusal(body.content) is None
+
+
+@given(st.lists(st.binary(max_size=500), min_size=1, max_size=4))
+def test_gzip_comes_out_as_it_went_in(members: list[bytes]) -> None:
+    grown: list[int] = []
+    assert unpacked(b"".join(map(gzipped, members)), 10_000, 200, grown.append) == b"".join(members)
+    assert sum(grown) == sum(map(len, members))
+
+
+def test_a_bomb_is_refused_before_it_has_grown() -> None:
+    grown: list[int] = []
+    with pytest.raises(Refused) as refused:
+        unpacked(gzipped(b"\0" * (40 << 20)), 64 << 20, 200, grown.append)
+    assert refused.value.status == 413
+    assert sum(grown) < 9 << 20
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_unpacked_or_refused(sent: bytes) -> None:
+    for body in (sent, gzipped(b"[]")[:-1] + sent[:1], b"\x1f\x8b\x08" + sent):
+        with suppress(Refused):
+            unpacked(body, 1000, 200, lambda _: None)
