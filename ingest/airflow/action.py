@@ -32,6 +32,7 @@ class Request:
     source: str | None = None
     since: str | None = None
     lines: str | None = None
+    lines_at: str | None = None
     reason: str = ""
 
     @classmethod
@@ -40,13 +41,15 @@ class Request:
         files = tuple(name for line in params["files"] or [] if (name := line.strip()))
         request = cls(
             action=params["action"], files=files, source=params["source"] or None, since=params["since"] or None,
-            lines=params["lines"] or None, reason=params["reason"] or "",
+            lines=params["lines"] or None, lines_at=params["lines_at"] or None, reason=params["reason"] or "",
         )  # fmt: skip
         problems = []
         if request.action == REDRIVE and len(files) != 1:
             problems.append("Mended lines belong to one file: name it.")
-        if request.lines and request.action != REDRIVE:
+        if (request.lines or request.lines_at) and request.action != REDRIVE:
             problems.append("Mended lines are for redrive only.")
+        if request.lines and request.lines_at:
+            problems.append("Mended lines come as text or as an object: not both.")
         if problems:
             raise ConfigError(*problems)
         return request
@@ -70,9 +73,11 @@ def act(pipeline: "Pipeline", request: Request, note: "Note") -> list[dict[str, 
 
 
 def _redrive(pipeline: "Pipeline", request: Request, note: "Note") -> dict[str, Any]:
-    from ingest.redrive import redrive
+    from ingest.redrive import read_mended, redrive
 
     fixed = None if request.lines is None else request.lines.encode("utf-8", "surrogatepass")
+    if request.lines_at:
+        fixed = read_mended(pipeline, request.lines_at)
     outcome = redrive(pipeline, request.files[0], fixed, note)
     original = pipeline.warehouse.find_file(outcome.of)
     wrong = f"{len(outcome.refused)} lines are still wrong and stay open." if outcome.refused else None
@@ -110,6 +115,10 @@ def params(sources: Sequence[str]) -> dict[str, Param]:
             None, type=["null", "string"], format="multiline", maxLength=PASTED_AT_MOST, title="Mended lines",
             description="For redrive: LINE, a tab, the text, as `ingest failures FILE_ID --lines` gives them."
             " Empty: the kept lines are judged again.",
+        ),
+        "lines_at": Param(
+            None, type=["null", "string"], title="Or the object with mended lines",
+            description="Where the page Landfall has put them: s3://, below the prefix of [uploads].",
         ),
         "reason": Param(None, type=["null", "string"], title="Why", description="Kept in the history of the file."),
     }  # fmt: skip

@@ -17,8 +17,9 @@ from airflow.sdk import DAG, Asset, AssetAlias, Param, dag, get_current_context,
 from airflow.sdk.definitions.context import get_parsing_context
 
 from ingest.airflow import action, texts
-from ingest.airflow.one_off import AUTO, PASTED_AT_MOST
+from ingest.airflow.one_off import PASTED_AT_MOST
 from ingest.core.formats import FORMATS
+from ingest.core.formats.guess import AUTO
 from ingest.core.source import ONE_OFF
 from ingest.errors import ConfigError
 from ingest.settings import Settings, Source, load_settings
@@ -106,7 +107,9 @@ def source_dag(source: Source, settings: Settings) -> DAG:
             from ingest.airflow.world import open_world
 
             with open_world() as pipeline:
-                return steps.discover(pipeline, source.name)
+                packs, landing = steps.discover(pipeline, source.name)
+            get_current_context()["ti"].xcom_push("landing", landing)
+            return packs
 
         packs = discover()
         loaded = _load_task(settings).expand(pack=packs)
@@ -195,7 +198,7 @@ def action_dag(settings: Settings) -> DAG:
             from airflow.sdk.exceptions import AirflowFailException
 
             from ingest.airflow import steps
-            from ingest.airflow.world import open_world
+            from ingest.airflow.world import PROBLEM, open_world
             from ingest.errors import IngestError, TransientError
             from ingest.ports import Note
 
@@ -208,6 +211,7 @@ def action_dag(settings: Settings) -> DAG:
             except TransientError:
                 raise
             except IngestError as error:  # nothing to wait for
+                context["ti"].xcom_push(PROBLEM, str(error))
                 raise AirflowFailException(str(error)) from error
             return results
 
@@ -429,7 +433,7 @@ def one_off_params(settings: Settings) -> dict[str, Param]:
             AUTO,
             type="string",
             enum=[AUTO, *FORMATS],
-            values_display={AUTO: "The source's own; kissmetrics where there is none"},
+            values_display={AUTO: "The source's own; told by the file where there is none"},
             title="Format",
             description="What the lines are.",
         ),

@@ -31,6 +31,7 @@ from ingest.cli.output import count, visible
 from ingest.core.source import SourceFile
 from ingest.errors import ConfigError, IngestError
 from ingest.ports import Note
+from ingest.settings import NOTIFY_TYPES
 
 if TYPE_CHECKING:
     from ingest.pipeline import Pipeline
@@ -191,15 +192,13 @@ def send(recipient: str, subject: str, text: str) -> None:
     """Send a notice to `type:connection`.
 
     Raises:
-        ConfigError: the type is none of ours, or the connection is missing or lacks something.
+        ConfigError: the connection is missing or lacks something.
         OSError: the server cannot be reached, or refused.
     """
     from airflow.sdk import Connection
     from airflow.sdk.exceptions import AirflowNotFoundException
 
     kind, _, name = recipient.partition(":")
-    if kind not in _WAYS:
-        raise ConfigError(f"notify: there is no way {kind!r} to tell people. Known: {', '.join(_WAYS)}.")
     try:
         connection = Connection.get(name)
     except AirflowNotFoundException:
@@ -286,5 +285,5 @@ def _checked(address: str, connection: Any) -> str:
 
 
 _WAYS: Final[Mapping[str, Callable[[str, Any, str, str], None]]] = {
-    "smtp": _mail, "slack": _post, "http": _post, "https": _post,
-}  # fmt: skip
+    kind: _mail if kind == "smtp" else _post for kind in NOTIFY_TYPES
+}

@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from ingest.core.formats.guess import AUTO
 from ingest.core.source import ONE_OFF
 from ingest.errors import ConfigError, ObjectGone
 from ingest.settings import Settings
@@ -21,13 +22,15 @@ if TYPE_CHECKING:
     from ingest.core.source import SourceFile
     from ingest.pipeline import Pipeline
 
-AUTO: Final = "auto"  # the form's word for a format that the source decides
 PASTED_AT_MOST: Final = 262_144  # characters: the form's values are kept in Airflow's own database
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """The form, read. `source` and `format` are None where the person left the choice to us."""
+    """The form, read. `source` and `format` are None where the person left the choice to us.
+
+    The format `auto` is told by what a file begins with; with a source it is the source's own.
+    """
 
     files: tuple[str, ...] = ()
     lines: str = ""
@@ -51,7 +54,7 @@ class Request:
             files=files,
             lines=lines if lines.strip() else "",
             source=None if params["source"] == ONE_OFF else params["source"],
-            format=None if params["format"] == AUTO else params["format"],
+            format=None if params["format"] == AUTO and params["source"] != ONE_OFF else params["format"],
             action=params["action"],
             force=params["force"],
         )

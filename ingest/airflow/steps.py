@@ -16,8 +16,9 @@ from ingest.core.schema import codes
 from ingest.core.source import LOCAL_BUCKET, SourceFile
 from ingest.ports import Counts, Note
 from ingest.reconcile import reconcile as compare
-from ingest.report import check_report
+from ingest.report import Most, check_report
 from ingest.tidy import tidy, tidy_loaded
+from ingest.uploads import keep_check_report
 
 if TYPE_CHECKING:
     from ingest.airflow.action import Request
@@ -37,18 +38,27 @@ Pack = dict[str, Any]  # {"name": what the task is called, "files": [SourceFile.
 Result = dict[str, Any]  # {"file", "state", "lines", …}: see _counted
 
 
-def discover(pipeline: "Pipeline", source: str) -> list[Pack]:
-    """The manifest of a run, packed into tasks: what is in the bucket and not in the ledger."""
+def discover(pipeline: "Pipeline", source: str) -> tuple[list[Pack], dict[str, Any]]:
+    """The manifest of a run, packed into tasks: what is in the bucket and not in the ledger; and what pages tell of it.
+
+    The second is {"pending", "matching", "ignored": numbers of objects, "ignored_names": the first of those}.
+    """
     tidy(pipeline, source, Note("airflow"))  # what former runs have left
     if passed := pipeline.begin_poll(source):
         log.info("%d files there before the first poll, entered as ignored", passed)
     found = pipeline.discover(source)
     log.info("discovered source=%s pending=%d ignored=%d", source, len(found.pending), found.ignored)
     if found.ignored_names:
-        log.info("no rule takes, for example: %s", ", ".join(found.ignored_names[:20]))
+        log.info("no rule takes, for example: %s", ", ".join(found.ignored_names[: tables.NAMED_AT_MOST]))
     if len(found.pending) > RUN_AT_MOST:
         log.warning("taking the first %d of %d files; the next run takes the rest", RUN_AT_MOST, len(found.pending))
-    return packed(pipeline, found.pending[:RUN_AT_MOST])
+    landing = {
+        "pending": len(found.pending),
+        "matching": found.matching,
+        "ignored": found.ignored,
+        "ignored_names": found.ignored_names[: tables.NAMED_AT_MOST],
+    }
+    return packed(pipeline, found.pending[:RUN_AT_MOST]), landing
 
 
 def packed(pipeline: "Pipeline", files: Sequence[SourceFile]) -> list[Pack]:
@@ -71,16 +81,18 @@ def load(pipeline: "Pipeline", pack: Pack, run_id: str, *, force: bool = False) 
 
 
 def check(pipeline: "Pipeline", pack: Pack) -> list[Result]:
-    """Judge one pack and load nothing."""
+    """Judge one pack and load nothing. What was found of an upload is put beside it, for a page to show."""
     results = []
     for file in (SourceFile.from_dict(file) for file in pack["files"]):
         with pipeline.judged([file]) as staging:
             (staged,) = staging.files
             state = "checked" if staged.outcome == "loaded" else staged.outcome
             results.append(_counted(file, state, staged.counts, staged.error))
-            failed = check_report(staging)["failures"]
-        results[-1]["codes"] = dict(Counter(code for line in failed for code in line["codes"]))
-        for line in failed[: tables.NAMED_AT_MOST]:
+            report = check_report(staging, Most())
+            if staged.outcome in ("loaded", "rejected"):
+                keep_check_report(pipeline, file, report, staging.folder)
+        results[-1]["codes"] = report["codes"]
+        for line in report["failures"][: tables.NAMED_AT_MOST]:
             log.info("%s line %d%s: %s", file.uri, line["line"], line["item"], ", ".join(line["codes"]))
     tables.log_table(log, f"Checked {count(len(results), 'file')}, loaded none", results[: tables.NAMED_AT_MOST])
     return results

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 
 WAREHOUSE_CONNECTION = "landfall_warehouse"
 DEFAULT_AWS_CONNECTION = "aws_default"
+PROBLEM = "problem"  # the XCom with the sentence of what ended a task, for the page of the run
 
 
 @contextmanager
 def open_world() -> Iterator["Pipeline"]:
     """The pipeline of this task. A wrong setting fails the task for good; whatever else is wrong is tried again."""
+    from airflow.sdk import get_current_context
     from airflow.sdk.exceptions import AirflowFailException
 
     from ingest.wiring import open_pipeline
@@ -34,6 +36,7 @@ def open_world() -> Iterator["Pipeline"]:
         with open_pipeline(task_settings(os.environ), client_for=s3_client) as pipeline:
             yield pipeline
     except ConfigError as error:
+        get_current_context()["ti"].xcom_push(PROBLEM, str(error))
         raise AirflowFailException(str(error)) from error
 
 
@@ -77,7 +80,11 @@ def connected_warehouse() -> str | None:
 def s3_client(source: Source | None) -> "S3Client":
     """A client with the credentials of the source's connection; of `aws_default` where there is no source."""
     from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+    from botocore.config import Config
 
-    hook = S3Hook(aws_conn_id=source.aws_conn_id if source else DEFAULT_AWS_CONNECTION)
-    client: S3Client = hook.get_conn()
+    connection = source.aws_conn_id if source else DEFAULT_AWS_CONNECTION
+    # Other stores than AWS refuse the newer trailing checksums, and they cost a copy of each part that is sent.
+    plain = Config(request_checksum_calculation="when_required")
+    own = S3Hook(aws_conn_id=connection).conn_config.botocore_config  # `config_kwargs` of the connection
+    client: S3Client = S3Hook(aws_conn_id=connection, config=plain.merge(own) if own else plain).get_conn()
     return client

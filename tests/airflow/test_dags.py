@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -173,6 +174,28 @@ def test_a_check_loads_nothing(job: Job) -> None:
     assert ran.returned["verdict"]["states"] == {"checked": 1}
     assert [(row["code"], row["lines"]) for row in ran.returned["verdict"]["failed_by_code"]] == [("not_json", 1)]
     assert job.ledger() == []
+
+
+def test_a_check_leaves_its_report_beside_an_upload(job: Job) -> None:
+    from ingest.uploads import read_check_report, store_upload
+
+    job.write(f'[uploads]\nbucket = "{job.s3.bucket}"\n')
+    body = json.dumps(ANN).encode() + b"\nno json\n"
+    at = datetime(2026, 11, 24, tzinfo=UTC)
+    stored = job.ask(lambda pipeline: store_upload(pipeline, [body], "../my events.json", by="ann", at=at))
+
+    ran = job.run("ingest_one_off", files=[stored.uri], action="check")
+
+    report = job.ask(lambda pipeline: read_check_report(pipeline, stored.bucket, stored.key))
+    assert ran.state == "success"
+    assert report is not None
+    assert (report["file"], report["records"], report["codes"]) == (stored.uri, 1, {"not_json": 1})
+    assert [failure["raw"] for failure in report["failures"]] == ["no json"]
+    assert job.ledger() == []
+
+    # The day's folder holds the report as well, which is nobody's source file.
+    assert job.run("ingest_one_off", files=[f"{stored.uri.rpartition('/')[0]}/"]).state == "success"
+    assert [(row["key"], row["records"], row["failed"]) for row in job.ledger()] == [(stored.key, 1, 1)]
 
 
 @pytest.mark.parametrize(

@@ -263,7 +263,6 @@ def test_one_recipient_that_fails_keeps_no_notice_from_another(
     ("recipient", "connection", "sentence"),
     [
         pytest.param("smtp:nobody", {}, "Airflow has no connection 'nobody'", id="no connection"),
-        pytest.param("pigeon:x", {}, "no way 'pigeon' to tell people. Known: smtp, slack, http", id="no such way"),
         pytest.param("smtp:x", {"conn_type": "smtp", "host": "h"}, "`to` and `from_email`", id="mail to nobody"),
         pytest.param("smtp:x", mail_connection(1), "cannot be reached", id="no mail server"),
         pytest.param("https:x", {"conn_type": "https", "host": "file:///etc/passwd"}, "no http://", id="a file"),

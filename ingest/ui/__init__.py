@@ -1,0 +1,1 @@
+"""Pages in Airflow's UI. See docs/decisions/0003-pages-in-airflow.md."""

@@ -1,0 +1,103 @@
+"""Who may see and do what: the one place that decides.
+
+Airflow's login and permissions are the only ones. A source is shown to those who may read its DAG; raw lines and values
+to those who may run it; an action needs the permission to run the DAG that it starts.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
+
+from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
+from airflow.api_fastapi.core_api.security import get_user
+from fastapi import Depends, HTTPException, Request
+
+if TYPE_CHECKING:
+    from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
+
+_SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+_NO_FILE = "There is no such file in the ledger."
+
+
+def dag_of(source: str) -> str:
+    """The DAG that loads a source."""
+    return f"ingest_{source}"
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Who asks."""
+
+    user: "BaseUser"
+
+    @property
+    def name(self) -> str:
+        """As Airflow calls them, in runs and in the history of files."""
+        return str(self.user.get_name())
+
+    def sees(self, source: str) -> bool:
+        """Whether the ledger rows of a source may be shown."""
+        return self.may("GET", dag_of(source), None)
+
+    def runs(self, source: str) -> bool:
+        """Whether raw lines and values of a source may be shown, and mended."""
+        return self.may_run(dag_of(source))
+
+    def may_run(self, dag_id: str) -> bool:
+        """Whether a run of this DAG may be started."""
+        return self.may("POST", dag_id, DagAccessEntity.RUN)
+
+    def may(self, method: Any, dag_id: str, entity: DagAccessEntity | None) -> bool:
+        """Airflow's own answer."""
+        from airflow.models.dag import DagModel
+
+        details = DagDetails(id=dag_id, team_name=DagModel.get_team_name(dag_id))
+        manager = get_auth_manager()
+        return bool(manager.is_authorized_dag(method=method, access_entity=entity, details=details, user=self.user))
+
+    def seen(self, sources: Iterable[str]) -> tuple[str, ...]:
+        """Those of these sources that may be shown, in order."""
+        return tuple(sorted({source for source in sources if self.sees(source)}))
+
+    def demand_source(self, source: str) -> None:
+        """Raises 404 for a source that may not be shown: whether it exists is nobody's business."""
+        if not self.sees(source):
+            raise HTTPException(404, _NO_FILE)
+
+    def seen_file(self, row: dict[str, Any] | None) -> dict[str, Any]:
+        """A ledger row that was looked for. Raises 404 where there is none, or its source may not be shown."""
+        if row is None:
+            raise HTTPException(404, _NO_FILE)
+        self.demand_source(row["source"])
+        return row
+
+    def demand_run(self, dag_id: str) -> None:
+        """Raises 403 for a DAG that may not be run."""
+        if not self.may_run(dag_id):
+            raise HTTPException(403, f"This needs the permission to run the DAG {dag_id}. Ask who runs this Airflow.")
+
+
+def visitor(user: Annotated[Any, Depends(get_user)]) -> Visitor:
+    """Who asks; 401 for nobody."""
+    return Visitor(user)
+
+
+def same_origin(request: Request) -> None:
+    """Refuse what another site makes a browser send: Airflow has no protection of its own for the apps of plugins.
+
+    A browser tells where a request comes from, and scripts cannot change that. A token in the header is sent by nobody
+    unknowingly.
+    """
+    if request.method in _SAFE_METHODS or request.headers.get("authorization", "").lower().startswith("bearer "):
+        return
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    own = (
+        site == "same-origin" if site else origin is not None and urlsplit(origin).netloc == request.headers.get("host")
+    )
+    if not own:
+        raise HTTPException(403, "This request comes from another site than this Airflow, so nothing was done.")
+
+
+VisitorDep = Annotated[Visitor, Depends(visitor)]

@@ -1,0 +1,88 @@
+"""The application: every page asks for a login, every answer allows scripts and styles from here only.
+
+In:     requests to Airflow's web server below /landfall.
+Out:    HTML. What goes wrong is one sentence on a page, with the status that fits.
+"""
+
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from pathlib import Path
+from typing import Final
+
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from ingest.errors import IngestError, ObjectGone, TransientError
+from ingest.ui.access import same_origin, visitor
+from ingest.ui.view import page
+
+_STATIC: Final = Path(__file__).parent / "static"
+# Nothing from elsewhere, nothing inline: what a producer sends stays text even where we forgot to escape it.
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self';"
+    " base-uri 'none'; frame-ancestors 'self'"
+)
+_HEADERS: Final = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+def make_app() -> FastAPI:
+    """All pages. Nothing answers without Airflow's login."""
+    from ingest.ui.pages import acting, file, files, mending, run, upload
+
+    app = FastAPI(title="Landfall", docs_url=None, redoc_url=None, openapi_url=None)
+    router = APIRouter(dependencies=[Depends(visitor), Depends(same_origin)])
+    router.add_api_route("/static/{name}", static)
+    for module in (files, file, mending, acting, run, upload):
+        router.include_router(module.router)
+    app.include_router(router)
+    app.middleware("http")(_with_headers)
+    app.exception_handler(StarletteHTTPException)(_refused)
+    app.exception_handler(RequestValidationError)(_misunderstood)
+    app.exception_handler(IngestError)(_went_wrong)
+    return app
+
+
+def static(name: str) -> FileResponse:
+    """A style, script or picture of ours. The names are known, so none is ever a path."""
+    if name not in {file.name for file in _STATIC.iterdir()}:
+        raise HTTPException(404, "There is no such file.")
+    return FileResponse(_STATIC / name)
+
+
+async def _with_headers(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
+    response = await answer(request)
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+    return response
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, StarletteHTTPException)
+    words = {401: "Log in to Airflow first.", 404: "There is no such page."}
+    told = error.detail if error.detail != HTTPStatus(error.status_code).phrase else ""
+    return _problem(request, error.status_code, words.get(401) if error.status_code == 401 else told or words.get(404))
+
+
+def _misunderstood(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    wrong = ", ".join(f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors())
+    return _problem(request, 400, f"The address of this page is wrong ({wrong}).")
+
+
+def _went_wrong(request: Request, error: Exception) -> Response:
+    statuses: dict[type[Exception], int] = {ObjectGone: 404, TransientError: 503}
+    return _problem(request, statuses.get(type(error), 400), str(error))
+
+
+def _problem(request: Request, status: int, sentence: str | None) -> Response:
+    """One sentence: as JSON for a script, else on a page."""
+    if "application/json" in request.headers.get("accept", ""):
+        return JSONResponse({"error": sentence}, status)
+    return page(request, "problem.html", status=status, sentence=sentence or "That did not work.")

@@ -1,0 +1,88 @@
+"""A picture of the last days: lines loaded by source, and below them lines failed. SVG from a template, no script.
+
+Out: where each bar stands, in the units of the drawing (see templates/chart.svg).
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import Final
+
+from ingest.ports import Day
+
+WIDTH: Final = 960
+LOADED_HEIGHT: Final = 120
+FAILED_HEIGHT: Final = 36
+_COLOURS: Final = 6  # sources with a colour of their own: those with most lines; the others share one
+_DAYS_AT_LEAST: Final = 14
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A rectangle with words for whoever points at it."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    style: str  # a class: c0 … c5, other, failed
+    title: str
+
+
+@dataclass(slots=True)
+class Chart:
+    """What the template draws."""
+
+    bars: list[Bar] = field(default_factory=list)
+    ticks: list[tuple[float, str]] = field(default_factory=list)  # (x, day)
+    legend: list[tuple[str, str]] = field(default_factory=list)  # (class, source)
+    most_loaded: int = 0
+    most_failed: int = 0
+    summary: str = ""
+
+
+def chart(days: Sequence[Day]) -> Chart | None:
+    """The picture of these days; None if there is nothing to draw."""
+    if not days:
+        return None
+    loaded: dict[date, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    failed: dict[date, int] = defaultdict(int)
+    of_source: dict[str, int] = defaultdict(int)
+    for day in days:
+        loaded[day.day][day.source] += day.lines
+        failed[day.day] += day.failed
+        of_source[day.source] += day.lines
+    first, last = min(loaded), max(loaded)
+    shown = max(_DAYS_AT_LEAST, (last - first).days + 1)
+    axis = [last - timedelta(days=back) for back in range(shown - 1, -1, -1)]
+    if shown > 60:  # days far apart: only those that have any
+        axis = sorted(loaded)
+    by_size = sorted(of_source, key=lambda source: (-of_source[source], source))
+    styles = {source: f"c{rank}" if rank < _COLOURS else "other" for rank, source in enumerate(by_size)}
+    drawn = Chart(
+        most_loaded=max(sum(sources.values()) for sources in loaded.values()), most_failed=max(failed.values()),
+        legend=[(styles[source], source) for source in by_size[:_COLOURS]]
+        + [("other", "others")] * (len(by_size) > _COLOURS),
+        summary=f"{sum(of_source.values()):,} lines loaded, {sum(failed.values()):,} failed,"
+        f" between {first} and {last}",
+    )  # fmt: skip
+    step = WIDTH / len(axis)
+    width = round(min(step * 0.7, 40), 2)
+    every = -(-len(axis) // 10)  # at most ten days are named
+    for place, each in enumerate(axis):
+        x = round(place * step + (step - width) / 2, 2)
+        if (len(axis) - 1 - place) % every == 0:
+            drawn.ticks.append((round(x + width / 2, 2), f"{each:%b} {each.day}"))
+        y = float(LOADED_HEIGHT)
+        for source in by_size:
+            if number := loaded[each][source] if each in loaded else 0:
+                height = round(max(1.0, number / drawn.most_loaded * LOADED_HEIGHT), 2)
+                y -= height
+                drawn.bars.append(
+                    Bar(x, round(max(y, 0), 2), width, height, styles[source], f"{each}: {number:,} lines of {source}")
+                )
+        if number := failed.get(each, 0):
+            height = round(max(1.0, number / drawn.most_failed * FAILED_HEIGHT), 2)
+            drawn.bars.append(Bar(x, LOADED_HEIGHT + 4, width, height, "failed", f"{each}: {number:,} lines failed"))
+    return drawn

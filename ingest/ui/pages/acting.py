@@ -1,0 +1,155 @@
+"""Undo, force, release, ignore, retry: what would happen to one file, asked before a run does it.
+
+Nothing is done here: a form starts `ingest_action`, whose page waits for its end.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+from urllib.parse import quote
+
+from fastapi import APIRouter, Form, HTTPException, Request, Response
+from fastapi.responses import RedirectResponse
+
+from ingest.actions import would
+from ingest.cli.output import count
+from ingest.core.states import Action
+from ingest.ui import runs, shown
+from ingest.ui.access import Visitor, VisitorDep
+from ingest.ui.view import page
+from ingest.ui.world import open_world
+
+router = APIRouter()
+
+_REASON: Final = 1_000  # characters
+_Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """A thing that will happen, and the files that it is about."""
+
+    sentence: str
+    files: tuple[_Row, ...] = ()
+
+
+@router.get("/files/{file_id}/act/{action}")
+def ask(request: Request, visitor: VisitorDep, file_id: str, action: Action) -> Response:
+    """What will happen, and the button that starts it; 409 where the state of the file does not take the action."""
+    return _ask(request, visitor, file_id, action)
+
+
+@router.post("/files/{file_id}/act/{action}")
+def act(
+    request: Request,
+    visitor: VisitorDep,
+    file_id: str,
+    action: Action,
+    reason: Annotated[str, Form(max_length=_REASON)] = "",
+) -> Response:
+    """Start the run, and lead to the page that waits for it."""
+    asked = _ask(request, visitor, file_id, action)
+    if asked.status_code != 200:
+        return asked
+    told = "".join(letter for letter in " ".join(reason.split()) if letter.isprintable())
+    run_id = runs.start(visitor, runs.ACTION_DAG, {"action": action, "files": [file_id], "reason": told})
+    return RedirectResponse(f"{request.scope.get('root_path', '')}/run/{runs.ACTION_DAG}/{quote(run_id, safe='')}", 303)
+
+
+def _ask(request: Request, visitor: Visitor, file_id: str, action: Action) -> Response:
+    with open_world() as pipeline, pipeline.warehouse.published() as published:
+        row = published.file(file_id)
+        if row is None:
+            raise HTTPException(404, "There is no such file in the ledger.")
+        visitor.demand_source(row["source"])
+        visitor.demand_run(runs.ACTION_DAG)
+        related = [other for other in published.related(file_id) if visitor.sees(other["source"])]
+        as_of = published.as_of
+    (result,) = would(action, [row], [])
+    return page(
+        request, "act.html", status=409 if result.error else 200, row=row, action=action, objection=result.error,
+        effects=effects(action, row, related), reason_at_most=_REASON, as_of=as_of,
+    )  # fmt: skip
+
+
+def effects(action: Action, row: _Row, related: Sequence[_Row]) -> list[Effect]:
+    """What the action will do to this file and to those that have to do with it."""
+    told = {"undo": _undo, "force": _force, "release": _release, "ignore": _ignore, "retry": _retry}
+    return told[action](row, related)
+
+
+def _undo(row: _Row, related: Sequence[_Row]) -> list[Effect]:
+    found = []
+    if row["state"] == "loaded":
+        commands = f"{count(row['records'], 'record')}, {count(row['sets'], 'set')} and {_aliases(row['aliases'])}"
+        found.append(Effect(f"Its {commands} leave the warehouse in one step. What another file says as well stays."))
+    if row["redrive_of"]:
+        found.append(Effect("The lines that it mended are open again.", _of(related, "original")))
+        if any(original["state"] == "rejected" for original in _of(related, "original")):
+            found.append(Effect("If it was the first redrive of that rejected file, later ones go along."))
+    if row["failed"]:
+        found.append(Effect(f"Its {count(row['failed'], 'failed line')} can no longer be looked at or mended."))
+    if redrives := _of(related, "redrive", "loaded"):
+        mended = f"{count(len(redrives), 'redrive')} of mended lines, {_counts(redrives)}"
+        found.append(Effect(f"With it {'goes' if len(redrives) == 1 else 'go'} {mended}.", redrives))
+    if copies := _of(related, "duplicate", "duplicate"):
+        found.append(Effect("Files with the same bytes stay unloaded until they are forced.", copies))
+    return [*found, Effect("No poll loads it again. Force brings it back.")]
+
+
+def _force(row: _Row, related: Sequence[_Row]) -> list[Effect]:
+    found = [Effect("Its object is read and judged again by today's rules, and loaded past all limits of its source.")]
+    if row["state"] == "rejected":
+        found.append(Effect(f"It was rejected: {shown.plain(row['error'] or 'too many lines failed.')}"))
+    if row["state"] == "loaded":
+        found.append(Effect(f"What it says now takes the place of {_counts([row])} in one step."))
+        if redrives := _of(related, "redrive", "loaded"):
+            found.append(Effect("Lines that were mended stay mended.", redrives))
+    if originals := _of(related, "duplicate_of"):
+        found.append(Effect("The same bytes are loaded as another file: each fact still counts once.", originals))
+    if newer := _of(related, "replaced_by"):
+        found.append(Effect("What replaced it stays.", newer))
+    if row["state"] in ("undone", "ignored", "retrying", "held"):
+        found.append(Effect(f"It is {row['state']}: nothing of it is in the warehouse now."))
+    if row["archived_to"] or row["deleted_at"]:
+        where = f": it is at {shown.plain(row['archived_to'])}" if row["archived_to"] else ""
+        found.append(Effect(f"Its object is no longer where it came in{where}. If it cannot be read, nothing changes."))
+    return found
+
+
+def _release(_: _Row, related: Sequence[_Row]) -> list[Effect]:
+    found = [Effect("It is loaded now, within the limits of its source.")]
+    if versions := [one for one in related if one["relation"] == "version" and one["state"] == "loaded"]:
+        found.append(Effect("What is loaded of the same key stays beside it.", tuple(versions)))
+    return found
+
+
+def _ignore(row: _Row, _: Sequence[_Row]) -> list[Effect]:
+    found = [Effect("No poll takes it any more. Force loads it all the same.")]
+    if row["failed"]:
+        found.append(Effect("Its failed lines can still be looked at."))
+    return found
+
+
+def _retry(row: _Row, _: Sequence[_Row]) -> list[Effect]:
+    found = [Effect(f"It is tried now and not {shown.age(row['next_try_at'])}, after {_tries(row['attempts'])}.")]
+    if row["error"]:
+        found.append(Effect(f"What went wrong the last time: {shown.plain(row['error'])}"))
+    return found
+
+
+def _of(related: Sequence[_Row], relation: str, state: str | None = None) -> tuple[_Row, ...]:
+    return tuple(one for one in related if one["relation"] == relation and state in (None, one["state"]))
+
+
+def _counts(rows: Sequence[_Row]) -> str:
+    commands = sum(row["records"] + row["sets"] + row["aliases"] for row in rows)
+    return f"{count(commands, 'record, set or alias')}" if commands == 1 else f"{commands:,} records, sets and aliases"
+
+
+def _aliases(number: int) -> str:
+    return f"{number:,} alias{'es' * (number != 1)}"
+
+
+def _tries(number: int) -> str:
+    return "one try" if number == 1 else f"{number:,} tries"

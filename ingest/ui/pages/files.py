@@ -1,0 +1,101 @@
+"""The list of files: what came in, what became of it, and what waits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Annotated, Any, Final, Literal, cast, get_args
+
+from fastapi import APIRouter, Query, Request, Response
+
+from ingest.core.source import ONE_OFF
+from ingest.ports import FilesWanted, Published, State
+from ingest.ui import runs
+from ingest.ui.access import Visitor, VisitorDep, dag_of
+from ingest.ui.chart import chart
+from ingest.ui.view import page
+from ingest.ui.world import known_sources, open_world
+
+router = APIRouter()
+
+STATES: Final = tuple(state for state in get_args(State) if state != "gone")
+_STUCK_ATTEMPTS: Final = 5  # by then it has been tried for half an hour
+_MORE: Final = 50  # files on a page
+
+
+@dataclass(frozen=True, slots=True)
+class SourceNow:
+    """One source at a glance."""
+
+    name: str
+    dag_id: str
+    paused: bool
+    states: dict[str, int]  # files by state
+    stuck: int  # retrying, and tried often
+    landing: dict[str, Any] | None  # what the last poll found
+
+
+@router.get("/")
+def files(
+    request: Request,
+    visitor: VisitorDep,
+    source: str = "",
+    state: Annotated[list[str], Query()] = [],  # noqa: B006 - FastAPI's way
+    since: str = "",
+    until: str = "",
+    q: str = "",
+    failures: bool = False,
+    sort: Literal[
+        "dealt_at", "key", "source", "state", "lines", "failed", "failed_share", "size_bytes", "attempts"
+    ] = "dealt_at",
+    down: bool = True,
+    at: Annotated[int, Query(ge=1, le=1_000_000)] = 1,
+) -> Response:
+    """One page of the ledger, above it a picture of the last days and what waits."""
+    with open_world() as pipeline:
+        seen = visitor.seen(known_sources(pipeline))
+        wanted = FilesWanted(
+            sources=tuple(name for name in seen if source in ("", name)),
+            states=cast("tuple[State, ...]", tuple(name for name in state if name in STATES)),
+            since=_day(since), until=_day(until), text=q.strip(), with_failures=failures, sort=sort, descending=down,
+            page=at, per_page=_MORE,
+        )  # fmt: skip
+        with pipeline.warehouse.published() as published:
+            found = published.files(wanted)
+            days = published.days(wanted)
+            now = _sources_now(published, seen, visitor)
+            as_of = published.as_of
+    chosen = {
+        "source": source, "state": list(wanted.states), "since": wanted.since or "", "until": wanted.until or "",
+        "q": wanted.text, "failures": failures, "sort": sort, "down": int(down),
+    }  # fmt: skip
+    return page(
+        request, "files.html", found=found, chart=chart(days), sources=now, seen=seen, states=STATES, chosen=chosen,
+        at=at, pages=max(1, -(-found.total // _MORE)), as_of=as_of, may_upload=visitor.may_run(runs.ONE_OFF_DAG),
+        filtered=any((source, wanted.states, wanted.since, wanted.until, wanted.text, failures)),
+    )  # fmt: skip
+
+
+def _sources_now(published: Published, seen: Sequence[str], visitor: Visitor) -> list[SourceNow]:
+    states: dict[str, dict[str, int]] = {name: {} for name in seen}
+    for source, state, number in published.states(seen):
+        states[source][state] = number
+    paused = runs.paused([dag_of(name) for name in seen])
+    found = []
+    for name in seen:
+        stuck = 0
+        if states[name].get("retrying"):
+            wanted = FilesWanted(sources=(name,), states=("retrying",), sort="attempts", per_page=1000)
+            stuck = sum(row["attempts"] >= _STUCK_ATTEMPTS for row in published.files(wanted).rows)
+        landing = None if name == ONE_OFF else runs.last_landing(dag_of(name))
+        if landing and not visitor.runs(name):
+            landing["ignored_names"] = []
+        found.append(SourceNow(name, dag_of(name), dag_of(name) in paused, states[name], stuck, landing))
+    return [one for one in found if one.name != ONE_OFF or one.states]
+
+
+def _day(text: str) -> date | None:
+    """A day of a form; nothing where it is none."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return None

@@ -1,0 +1,380 @@
+"""Mend failed lines and send them again: in the page, or downloaded, mended and uploaded.
+
+Checking judges mended lines by the rules of their file and loads nothing. Sending starts a run of `ingest_action`; that
+no line is loaded twice, whatever an old page still sends, is for the redrive to see to.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+from fastapi.responses import RedirectResponse, StreamingResponse
+from starlette.datastructures import FormData, UploadFile
+
+from ingest.airflow.one_off import PASTED_AT_MOST
+from ingest.core.commands import Item
+from ingest.redrive import MENDED_AT_MOST, Place, judge_mended, keep_mended, parse_fixed
+from ingest.report import line_to_mend, on_one_line
+from ingest.ui import runs
+from ingest.ui.access import Visitor, VisitorDep, dag_of
+from ingest.ui.pages.file import LINES, MENDABLE_STATES, Failed, failed_lines
+from ingest.ui.view import page
+from ingest.ui.world import open_world
+
+if TYPE_CHECKING:
+    from starlette.types import Message
+
+    from ingest.pipeline import Pipeline
+    from ingest.ports import Published
+
+router = APIRouter()
+
+_FORM_AT_MOST: Final = 4 << 20  # bytes
+_FIELDS_AT_MOST: Final = 200  # a page of lines has two each
+_EDITED_AT_MOST: Final = 16 << 10  # of a line in a text area; longer ones are for an editor
+_REASON_AT_MOST: Final = 500  # characters
+_WRONG_SHOWN: Final = 50
+_CHUNK_BYTES: Final = 64 << 10
+_PLACE: Final = re.compile(r"line:([0-9]{1,15})((?:/[^\t\r\n]*)?)")
+_FAILURES: Final = 10  # of one line
+_NOT_ONE_LINE: Final = "A mended line has to stay one line: there is a line break in it."
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What a mended line would be: what it becomes, or why it is still wrong."""
+
+    raw: bytes
+    becomes: tuple[str, ...] = ()  # record, set, alias
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    more_failures: int = 0
+
+    @property
+    def blank(self) -> bool:
+        return not self.becomes and not self.failures
+
+
+@dataclass(frozen=True, slots=True)
+class Editable:
+    """A line on the page: as it failed, and the text that stands in its box (None: it has none)."""
+
+    place: Place
+    failed: Failed | None  # None: by now it is on another page, or mended
+    text: str | None
+    was: str  # SHA-256 of the text as it failed
+    verdict: Verdict | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.place[0]}{self.place[1]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What came of checking an upload."""
+
+    right: dict[str, int]  # by what they become: `record`, `alias and record`
+    wrong: list[tuple[Place, Verdict]]  # the first ones
+    wrong_lines: int
+    blank_lines: int
+    not_open: list[Place]  # the first ones
+    not_open_lines: int
+
+
+async def _form(request: Request, limit: int) -> FormData:
+    """A form of at most `limit` bytes, whatever its header says of its length. Raises HTTPException 413."""
+    received = 0
+
+    async def limited() -> "Message":
+        nonlocal received
+        message = await request.receive()
+        received += len(message.get("body", b""))
+        if received > limit:
+            raise HTTPException(413, f"This is more than {limit >> 20} MB, the most that may be sent here at once.")
+        return message
+
+    return await Request(request.scope, limited).form(max_files=1, max_fields=_FIELDS_AT_MOST)
+
+
+async def mended_form(request: Request) -> FormData:
+    """The form with the lines of the page."""
+    return await _form(request, _FORM_AT_MOST)
+
+
+async def upload_form(request: Request) -> FormData:
+    """The form with a file of mended lines."""
+    return await _form(request, MENDED_AT_MOST)
+
+
+@router.get("/files/{file_id}/mend")
+def mend(
+    request: Request, visitor: VisitorDep, file_id: str, at: Annotated[int, Query(ge=1, le=1_000_000)] = 1
+) -> Response:
+    """Open failed lines, each in a box."""
+    with open_world() as pipeline, pipeline.warehouse.published() as published:
+        return _show(request, published, _demanded(visitor, published, file_id), at)
+
+
+@router.get("/files/{file_id}/mended")
+def to_mend(request: Request, file_id: str) -> Response:
+    """Airflow loads the address of the last answer again; after an upload there is nothing to get here."""
+    return RedirectResponse(f"{request.scope['root_path']}/files/{quote(file_id, safe='')}/mend", 303)
+
+
+@router.get("/files/{file_id}/lines.txt")
+def download(visitor: VisitorDep, file_id: str) -> Response:
+    """The open lines in the shape in which they are taken back, streamed."""
+    with open_world() as pipeline, pipeline.warehouse.published() as published:
+        row = _demanded(visitor, published, file_id)
+    name = re.sub(r"[^0-9a-f]", "", row["file_id"])  # ours, and still: nothing else gets into a header
+    headers = {"Content-Disposition": f'attachment; filename="{name}.lines.txt"'}
+    return StreamingResponse(_open_lines(row["file_id"]), headers=headers, media_type="text/plain; charset=utf-8")
+
+
+@router.post("/files/{file_id}/mend")
+def mend_lines(
+    request: Request,
+    visitor: VisitorDep,
+    file_id: str,
+    form: Annotated[FormData, Depends(mended_form)],
+    at: Annotated[int, Query(ge=1, le=1_000_000)] = 1,
+) -> Response:
+    """Check the edited lines, send them, or have all open ones judged again."""
+    what = str(form.get("do", "check"))
+    with open_world() as pipeline, pipeline.warehouse.published() as published:
+        row = _demanded(visitor, published, file_id)
+        if what == "again":
+            _demand_mendable(row)
+            return _sent(request, visitor, pipeline, row, None, str(form.get("reason", "")))
+        texts = _texts(form)
+        edited = {place: text for place, (text, was) in texts.items() if sha256(_bytes(text)).hexdigest() != was}
+        split = [place for place, text in edited.items() if "\n" in text or "\r" in text]
+        whole = {place: _bytes(text) for place, text in edited.items() if place not in split}
+        if what == "send" and whole and not split:
+            _demand_mendable(row)
+            return _sent(request, visitor, pipeline, row, whole, str(form.get("reason", "")))
+        contexts = _contexts(published, row, whole)
+        verdicts = dict(_verdicts(judge_mended(pipeline, row, whole, contexts), whole))
+        for place in split:
+            failure = {"code": "line_break", "message": _NOT_ONE_LINE, "pointer": ""}
+            verdicts[place] = Verdict(_bytes(edited[place]), failures=[failure])
+        notice = "" if edited else "No line was changed, so there is nothing to check or to send."
+        if what == "send" and split:
+            notice = f"Nothing was sent: {_NOT_ONE_LINE[0].lower()}{_NOT_ONE_LINE[1:]}"
+        status = 400 if what == "send" else 200
+        return _show(request, published, row, at, texts, verdicts, notice, str(form.get("reason", "")), status)
+
+
+@router.post("/files/{file_id}/mended")
+def upload(
+    request: Request,
+    visitor: VisitorDep,
+    file_id: str,
+    form: Annotated[FormData, Depends(upload_form)],
+    do: Literal["check", "send"] = "check",
+) -> Response:
+    """Check a file of mended lines, or send it."""
+    with open_world() as pipeline:
+        with pipeline.warehouse.published() as published:
+            row = _demanded(visitor, published, file_id)
+            _demand_mendable(row)
+            sent = form.get("file")
+            mended = parse_fixed(sent.file.read()) if isinstance(sent, UploadFile) else {}
+            if not mended:
+                raise HTTPException(400, "There is no line in what was sent: choose the file with the mended lines.")
+            if do == "check":
+                open_places = _open_places(published, row["file_id"], mended.keys())
+                checked, as_of = _checked(pipeline, published, row, mended, open_places), published.as_of
+                return page(request, "mended.html", row=row, checked=checked, lines=len(mended), as_of=as_of)
+        return _sent(request, visitor, pipeline, row, mended, str(form.get("reason", "")))
+
+
+# --- who, and what ---------------------------------------------------------------------------------------------------
+
+
+def _demanded(visitor: Visitor, published: "Published", file_id: str) -> dict[str, Any]:
+    """The row of a file whose lines the visitor may mend. Raises HTTPException 404, 403."""
+    row = visitor.seen_file(published.file(file_id))
+    visitor.demand_run(dag_of(row["source"]))
+    visitor.demand_run(runs.ACTION_DAG)
+    return row
+
+
+def _demand_mendable(row: Mapping[str, Any]) -> None:
+    if row["state"] not in MENDABLE_STATES:
+        raise HTTPException(409, f"The file is {row['state']}: only lines of loaded and rejected files can be mended.")
+
+
+def _texts(form: FormData) -> dict[Place, tuple[str, str]]:
+    """By place: the text of its box, and the SHA-256 of the text as it failed."""
+    found: dict[Place, tuple[str, str]] = {}
+    for name, value in form.multi_items():
+        if isinstance(value, str) and (told := _PLACE.fullmatch(name)):
+            # A browser sends line ends as CRLF. One behind the text is a slip of the keyboard, not a part of the line.
+            found[int(told[1]), told[2]] = value.rstrip("\r\n"), str(form.get(f"was:{told[1]}{told[2]}", ""))
+    return found
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _editable(raw: bytes) -> str | None:
+    """A line as the text of a box, if a browser gives back exactly that."""
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        return None
+    return text if len(raw) <= _EDITED_AT_MOST and not re.search("[\r\0]", text) else None
+
+
+def _show(
+    request: Request,
+    published: "Published",
+    row: dict[str, Any],
+    at: int,
+    texts: Mapping[Place, tuple[str, str]] | None = None,
+    verdicts: Mapping[Place, Verdict] | None = None,
+    notice: str = "",
+    reason: str = "",
+    status: int = 200,
+) -> Response:
+    """The page. What somebody has written stays in its box, also where its line is on another page by now."""
+    texts, verdicts = texts or {}, verdicts or {}
+    rows = published.failed_lines([row["file_id"]], open_only=True, offset=LINES * (at - 1), limit=LINES + 1)
+    shown: dict[Place, Editable] = {}
+    for failed in failed_lines(rows[:LINES], row, [], shows_raw=True):
+        place = (failed.line, failed.item)
+        raw = on_one_line(failed.raw or b"")
+        text = _editable(raw) if failed.mendable else None
+        shown[place] = Editable(place, failed, text, sha256(raw).hexdigest())
+    for place, (text, was) in texts.items():
+        failed_as = shown[place].failed if place in shown else None
+        shown[place] = Editable(place, failed_as, text, was, verdicts.get(place))
+    return page(
+        request, "mend.html", status=status, row=row, lines=[shown[place] for place in sorted(shown)], at=at,
+        pages=max(1, -(-row["open_failures"] // LINES)), more=len(rows) > LINES, notice=notice, reason=reason,
+        mendable=row["state"] in MENDABLE_STATES, as_of=published.as_of, most_mb=MENDED_AT_MOST >> 20,
+        checked=bool(verdicts), right=sum(bool(one.becomes) for one in verdicts.values()),
+        edited_at_most=_EDITED_AT_MOST,
+    )  # fmt: skip
+
+
+# --- check -----------------------------------------------------------------------------------------------------------
+
+
+def _verdicts(
+    judged: Iterable[tuple[Place, list[Item]]], mended: Mapping[Place, bytes]
+) -> Iterator[tuple[Place, Verdict]]:
+    """What judged lines are: right only if every item of a line is."""
+    for place, items in judged:
+        failures = [failure for item in items for failure in item.failures]
+        becomes = () if failures else tuple(command.kind for item in items for command in item.commands)
+        told = [asdict(failure) for failure in islice(failures, _FAILURES)]
+        yield place, Verdict(mended[place], becomes, told, max(0, len(failures) - _FAILURES))
+
+
+def _checked(
+    pipeline: "Pipeline", published: "Published", row: Mapping[str, Any], mended: Mapping[Place, bytes],
+    open_places: set[Place],
+) -> Checked:  # fmt: skip
+    right: dict[str, int] = {}
+    wrong: list[tuple[Place, Verdict]] = []
+    wrong_lines = blank_lines = 0
+    to_judge = {place: raw for place, raw in mended.items() if place in open_places}
+    contexts = _contexts(published, row, to_judge)
+    for place, verdict in _verdicts(judge_mended(pipeline, row, to_judge, contexts), to_judge):
+        if verdict.failures:
+            wrong_lines += 1
+            wrong += [(place, verdict)] if wrong_lines <= _WRONG_SHOWN else []
+        elif verdict.blank:
+            blank_lines += 1
+        else:
+            name = " and ".join(verdict.becomes[:5]) + " …" * (len(verdict.becomes) > 5)
+            right[name] = right.get(name, 0) + 1
+    not_open = sorted(mended.keys() - open_places)
+    return Checked(right, wrong, wrong_lines, blank_lines, not_open[:_WRONG_SHOWN], len(not_open))
+
+
+def _contexts(published: "Published", row: Mapping[str, Any], places: Iterable[Place]) -> dict[Place, bytes | None]:
+    """What items of documents are judged with. Lines need nothing."""
+    wanted = {place for place in places if place[1]}
+    if not wanted:
+        return {}
+    lines = published.open_lines(row["file_id"])
+    return {place: line["context"] for line in lines if (place := (line["line"], line["item"])) in wanted}
+
+
+def _open_places(published: "Published", file_id: str, among: Iterable[Place]) -> set[Place]:
+    """Those of these places whose lines are open. What is kept only in part is open, too, and can be replaced."""
+    left, found = set(among), set[Place]()
+    for line in published.open_lines(file_id):
+        place = (line["line"], line["item"])
+        if place in left:
+            found.add(place)
+    left -= found
+    offset = 0
+    while left:
+        rows = published.failed_lines([file_id], code="line_too_long", open_only=True, offset=offset, limit=100)
+        found |= {place for line in rows if (place := (line["line"], line["item"])) in left}
+        if len(rows) < 100:
+            break
+        offset += 100
+    return found
+
+
+# --- send ------------------------------------------------------------------------------------------------------------
+
+
+def _sent(
+    request: Request,
+    visitor: Visitor,
+    pipeline: "Pipeline",
+    row: Mapping[str, Any],
+    mended: Mapping[Place, bytes] | None,
+    reason: str,
+) -> Response:
+    """Start the run that loads mended lines (None: that judges all open ones again), and lead to its page."""
+    conf: dict[str, Any] = {"action": "redrive", "files": [row["file_id"]], "reason": reason[:_REASON_AT_MOST] or None}
+    if mended is not None:
+        conf |= _conf_of(pipeline, row["file_id"], mended)
+    run_id = runs.start(visitor, runs.ACTION_DAG, conf)
+    root = request.scope.get("root_path", "")
+    return RedirectResponse(f"{root}/run/{runs.ACTION_DAG}/{quote(run_id, safe='')}", 303)
+
+
+def _conf_of(pipeline: "Pipeline", file_id: str, mended: Mapping[Place, bytes]) -> dict[str, str]:
+    """Mended lines as a run is told of them: its values are kept in Airflow's database, so many go to the bucket."""
+    # Lines that are no text, or hold U+0000, can be no JSON: they stay open, and no database need keep them.
+    sound = sorted((place, raw) for place, raw in mended.items() if raw.strip() and b"\0" not in raw and _is_text(raw))
+    if not sound:
+        raise HTTPException(400, "None of these lines can be right: each is empty, no UTF-8, or holds U+0000.")
+    text = b"".join(line_to_mend({"line": line, "item": item, "raw": raw}) for (line, item), raw in sound)
+    if len(decoded := text.decode()) <= PASTED_AT_MOST:
+        return {"lines": decoded}
+    return {"lines_at": keep_mended(pipeline, file_id, text, datetime.now(UTC))}
+
+
+def _is_text(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _open_lines(file_id: str) -> Iterator[bytes]:
+    chunk = bytearray()
+    with open_world() as pipeline, pipeline.warehouse.published() as published:
+        for line in published.open_lines(file_id):
+            chunk += line_to_mend(line)
+            if len(chunk) >= _CHUNK_BYTES:
+                yield bytes(chunk)
+                chunk.clear()
+    yield bytes(chunk)

@@ -1,0 +1,149 @@
+"""A file from a person's disk: streamed into the bucket for uploads, then checked or loaded by a run.
+
+The bytes come first, with a key of our own making; the form that starts the run names only that key. How much of a file
+is on its way never depends on its size: a store that is slow slows the browser.
+"""
+
+import re
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import quote
+
+from anyio import CapacityLimiter, from_thread, to_thread
+from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response
+from fastapi.responses import JSONResponse, RedirectResponse
+from starlette.requests import ClientDisconnect
+
+from ingest.core.formats import FORMATS
+from ingest.core.formats.guess import AUTO
+from ingest.core.source import ONE_OFF
+from ingest.errors import ConfigError, IngestError, TooLarge, TransientError
+from ingest.settings import Settings
+from ingest.ui import runs
+from ingest.ui.access import Visitor, VisitorDep
+from ingest.ui.view import page
+from ingest.ui.world import open_world, settings
+from ingest.uploads import Stored, store_upload
+
+router = APIRouter()
+
+# Each has a few parts of some MB in memory. Others wait before their first byte is read.
+_at_once: Final = CapacityLimiter(3)
+_NAME_AT_MOST: Final = 1_000  # characters that are looked at of a file's name
+_OUR_NAME: Final = re.compile(r"\d{4}/\d\d/\d\d/\d{8}T\d{6}Z-[0-9a-f]{12}-[A-Za-z0-9._-]{1,60}\.json(\.gz)?")
+_GONE: Final = 499  # nobody reads the answer
+
+
+def _limits(visitor: VisitorDep) -> Settings:
+    """The settings, for those who may send files. Raises HTTPException 403, 409 where there is no bucket for them."""
+    visitor.demand_run(runs.ONE_OFF_DAG)
+    found = settings()
+    if found.uploads_bucket is None:
+        raise HTTPException(409, "No bucket for uploads is set: [uploads] is missing in ingest.toml.")
+    return found
+
+
+LimitsDep = Annotated[Settings, Depends(_limits)]
+
+
+@router.get("/upload")
+def upload(request: Request, visitor: VisitorDep) -> Response:
+    """The form."""
+    visitor.demand_run(runs.ONE_OFF_DAG)
+    found = settings()
+    sources = [name for name in sorted(found.sources) if visitor.runs(name)]
+    return page(request, "upload.html", settings=found, sources=sources, formats=FORMATS, auto=AUTO, one_off=ONE_OFF)
+
+
+@router.put("/upload/file")
+async def store(request: Request, visitor: VisitorDep, limits: LimitsDep, name: str = "") -> Response:
+    """Store the body of the request. Whatever goes wrong leaves nothing in the bucket."""
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > limits.uploads_max_bytes:  # else it is counted as it comes
+        return JSONResponse({"error": _too_large(limits)}, 413)
+    try:
+        told = await to_thread.run_sync(
+            _store, visitor, request.stream(), name[:_NAME_AT_MOST], limiter=_at_once, abandon_on_cancel=False
+        )
+    except ClientDisconnect:
+        return Response(status_code=_GONE)
+    except IngestError as error:
+        statuses: dict[type[IngestError], int] = {TooLarge: 413, TransientError: 503, ConfigError: 409}
+        return JSONResponse({"error": str(error)}, statuses.get(type(error), 400))
+    return JSONResponse(told)
+
+
+@router.post("/upload/{action}")
+def begin(
+    request: Request,
+    visitor: VisitorDep,
+    limits: LimitsDep,
+    action: Literal["check", "load"],
+    key: Annotated[str, Form()],
+    source: Annotated[str, Form()] = ONE_OFF,
+    format: Annotated[str, Form()] = AUTO,
+) -> Response:
+    """Start the run over an upload, and lead to the page that waits for it."""
+    if not limits.is_upload(str(limits.uploads_bucket), key) or not _OUR_NAME.fullmatch(
+        key.removeprefix(limits.uploads_prefix)
+    ):
+        raise HTTPException(400, "This is no file that was uploaded here: choose it again.")
+    if source != ONE_OFF and (source not in limits.sources or not visitor.runs(source)):
+        raise HTTPException(403, "There is no such source, or you may not run its DAG.")
+    if format not in (AUTO, *FORMATS):
+        raise HTTPException(400, "There is no such format.")
+    run_id = runs.start(visitor, runs.ONE_OFF_DAG, {
+        "files": [f"s3://{limits.uploads_bucket}/{key}"], "lines": None, "action": action, "format": format,
+        "source": source, "force": False,
+    })  # fmt: skip
+    root = request.scope.get("root_path", "")
+    return RedirectResponse(f"{root}/run/{runs.ONE_OFF_DAG}/{quote(run_id, safe='')}", 303)
+
+
+def _too_large(limits: Settings) -> str:
+    return (
+        f"The file is larger than {limits.uploads_max_bytes:,} bytes, the most that may be sent here: put it into the"
+        " bucket of a source, or let an operator raise max_bytes of [uploads]."
+    )
+
+
+def _store(visitor: Visitor, stream: AsyncIterator[bytes], name: str) -> dict[str, Any]:
+    """In a thread of its own, which asks the browser for more only when the store has room."""
+    with open_world() as pipeline:
+        stored = store_upload(pipeline, _pieces(stream), name, by=visitor.name, at=datetime.now(UTC))
+        twin = None
+        if stored.twin:
+            try:
+                with pipeline.warehouse.published() as published:
+                    twin = published.file(stored.twin)
+            except TransientError:
+                pass  # the upload is there all the same
+    return _answer(stored, twin if twin and visitor.sees(twin["source"]) else None)
+
+
+def _pieces(stream: AsyncIterator[bytes]) -> Iterator[bytes]:
+    """What arrives, one piece at a time: nothing is read ahead, so the browser waits for the store.
+
+    Raises:
+        ClientDisconnect: the browser went away.
+    """
+    while (piece := from_thread.run(_next, stream)) is not None:
+        yield piece
+
+
+async def _next(stream: AsyncIterator[bytes]) -> bytes | None:
+    return await anext(stream, None)
+
+
+def _answer(stored: Stored, twin: dict[str, Any] | None) -> dict[str, Any]:
+    return {
+        "bucket": stored.bucket,
+        "key": stored.key,
+        "size_bytes": stored.size_bytes,
+        "sha256": stored.sha256,
+        "twin": twin and {
+            "file_id": twin["file_id"], "source": twin["source"], "key": twin["key"], "state": twin["state"],
+            "loaded_at": twin["loaded_at"] and twin["loaded_at"].isoformat(),
+        },
+    }  # fmt: skip

@@ -1,0 +1,54 @@
+"""From values to an HTML page: the templates, what they may call, and where links lead."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+from fastapi import Request, Response
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from ingest.ui import shown
+
+_TEMPLATES: Final = Path(__file__).parent / "templates"
+_MOUNTED: Final = "/landfall"
+
+
+def page(request: Request, template: str, status: int = 200, **values: Any) -> Response:
+    """A page. `root` is where ours begin, `airflow` where Airflow's own do; neither ends with a slash."""
+    root: str = request.scope.get("root_path", "")
+    airflow = root.removesuffix(_MOUNTED)
+    framed = request.headers.get("sec-fetch-dest") == "iframe"
+    values |= {"root": root, "airflow": airflow, "framed": framed, "request": request, "status": status}
+    text = _environment().get_template(template).render(values)
+    return Response(text, status, media_type="text/html")
+
+
+def fragment(template: str, **values: Any) -> Response:
+    """A piece of a page, for a script that puts it in its place."""
+    return Response(_environment().get_template(template).render(**values), media_type="text/html")
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {
+        "size": shown.size, "age": shown.age, "moment": shown.moment, "plain": shown.plain, "segment": _segment,
+        "number": lambda number: f"{number:,}",
+    }  # fmt: skip
+    environment.globals |= {"share": shown.share, "raw_pieces": shown.raw_pieces, "query": _query}
+    return environment
+
+
+def _segment(text: object) -> str:
+    """One part of a path of an address, whatever it holds."""
+    return quote(str(text), safe="")
+
+
+def _query(**values: Any) -> str:
+    """`?a=b&c=d` of the values that say something."""
+    told = {name: value for name, value in values.items() if value not in (None, "", (), []) and value is not False}
+    return f"?{urlencode(told, doseq=True)}" if told else ""

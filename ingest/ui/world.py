@@ -1,0 +1,36 @@
+"""Where a page meets the world: settings, stores and the warehouse, as the tasks of our DAGs see them."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ingest.airflow.world import s3_client, task_settings
+from ingest.core.source import ONE_OFF
+from ingest.wiring import open_pipeline
+
+if TYPE_CHECKING:
+    from ingest.pipeline import Pipeline
+    from ingest.settings import Settings
+
+_PATIENCE_SECONDS = 1.0  # for an embedded warehouse that a load holds; what a page cannot do without waits for no load
+
+
+def settings() -> "Settings":
+    """The settings as they are now. Raises ConfigError."""
+    return replace(task_settings(os.environ), lock_timeout_seconds=_PATIENCE_SECONDS)
+
+
+@contextmanager
+def open_world() -> Iterator["Pipeline"]:
+    """The pipeline of one request. Raises ConfigError."""
+    with open_pipeline(settings(), client_for=s3_client) as pipeline:
+        yield pipeline
+
+
+def known_sources(pipeline: "Pipeline") -> set[str]:
+    """Sources of the settings, and those that only the ledger still knows."""
+    with pipeline.warehouse.published() as published:
+        told = published.sources()
+    return {*pipeline.settings.sources, ONE_OFF, *told}

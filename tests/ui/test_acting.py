@@ -1,0 +1,145 @@
+"""Actions: each is asked first, refused to those without permission, and a run of `ingest_action`."""
+
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from ingest.ports import Note
+from ingest.redrive import redrive
+from tests.ui.conftest import ROOT, Site, runs_of
+
+ANN: dict[str, Any] = {"_p": "ann", "_t": 1_700_000_000, "_n": "Signed Up"}
+
+
+@pytest.fixture(autouse=True)
+def _known(site: Site) -> None:
+    site.know_dags()
+
+
+def a_file(site: Site, name: str = "1.json") -> str:
+    return site.load(name, ANN, "no json")
+
+
+def test_undo_is_asked_first_done_by_a_run_and_leads_to_the_file(site: Site, admin: TestClient) -> None:
+    file_id = a_file(site)
+    before = runs_of("ingest_action")
+
+    asked = admin.get(f"{ROOT}/files/{file_id}/act/undo")
+    assert asked.status_code == 200
+    assert "1 record, 0 sets and 0 aliases leave the warehouse" in asked.text
+    assert "1 failed line can no longer be" in asked.text
+    assert runs_of("ingest_action") == before
+
+    started = admin.post(f"{ROOT}/files/{file_id}/act/undo", data={"reason": "sent\0 by <b>mistake</b>\n"})
+    waiting = admin.get(started.headers["location"], headers={"X-Part": "1"})
+    assert f'data-again="{started.headers["location"]}"' in waiting.text
+    page = site.carry_out(started)
+
+    assert site.job.states() == {"1.json": "undone"}
+    assert site.job.count("commands") == 0
+    (entry,) = site.job.ask(lambda pipeline: pipeline.warehouse.history(file_id))
+    assert (entry["action"], entry["by"], entry["reason"]) == ("undo", "the admin", "sent by <b>mistake</b>")
+
+    done = admin.get(page, headers={"X-Part": "1"})
+    assert f'data-then="/landfall/files/{file_id}"' in done.text
+    assert "data-again" not in done.text
+    opened_later = admin.get(page)
+    assert "data-then" not in opened_later.text
+    assert f'<a href="/landfall/files/{file_id}">landing/1.json</a>' in opened_later.text
+    assert "&lt;b&gt;mistake" in opened_later.text
+
+
+@pytest.mark.parametrize("action", ["release", "ignore", "retry"])
+def test_a_state_that_does_not_take_the_action_is_told(site: Site, admin: TestClient, action: str) -> None:
+    file_id = a_file(site)
+    before = runs_of("ingest_action")
+    for ask in (admin.get, admin.post):
+        refused = ask(f"{ROOT}/files/{file_id}/act/{action}")
+        assert refused.status_code == 409
+        assert f"It is loaded; {action} is for files that are" in refused.text
+    assert runs_of("ingest_action") == before
+
+
+def test_who_may_not_does_not(site: Site, nobody: TestClient, viewer: TestClient, admin: TestClient) -> None:
+    file_id = a_file(site)
+    before = runs_of("ingest_action")
+    for ask in ("get", "post"):
+        assert getattr(nobody, ask)(f"{ROOT}/files/{file_id}/act/undo").status_code == 401
+        refused = getattr(viewer, ask)(f"{ROOT}/files/{file_id}/act/undo")
+        assert (refused.status_code, "permission to run the DAG ingest_action" in refused.text) == (403, True)
+        assert getattr(admin, ask)(f"{ROOT}/files/{'0' * 32}/act/undo").status_code == 404
+        assert getattr(admin, ask)(f"{ROOT}/files/{file_id}/act/redrive").status_code == 400
+    another_site = admin.post(f"{ROOT}/files/{file_id}/act/undo", headers={"Sec-Fetch-Site": "cross-site"})
+    assert (another_site.status_code, "nothing was done" in another_site.text) == (403, True)
+    assert runs_of("ingest_action") == before
+
+
+def test_a_source_that_is_not_shown_is_not_there(
+    site: Site, admin: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ingest.ui.access import Visitor
+
+    file_id = a_file(site)
+    may = Visitor.may
+
+    def not_the_website(self: Visitor, method: Any, dag_id: str, entity: Any) -> bool:
+        return dag_id != "ingest_website" and may(self, method, dag_id, entity)
+
+    monkeypatch.setattr(Visitor, "may", not_the_website)
+    for ask in (admin.get, admin.post):
+        assert ask(f"{ROOT}/files/{file_id}/act/undo").status_code == 404
+
+
+def test_what_goes_along_is_named(site: Site, admin: TestClient) -> None:
+    file_id = a_file(site)
+    copy = a_file(site, "copy.json")
+    assert site.job.states()["copy.json"] == "duplicate"
+    mended = b'2\t{"_p": "bob", "_t": 1700000001, "_n": "x"}\n'
+    site.job.ask(lambda pipeline: redrive(pipeline, file_id, mended, Note("ann")))
+
+    undo = admin.get(f"{ROOT}/files/{file_id}/act/undo").text
+    assert "With it goes 1 redrive of mended lines, 1 record, set or alias." in undo
+    assert f'<a href="/landfall/files/{copy}">landing/copy.json</a>' in undo
+    assert "stay unloaded until they are forced" in undo
+    force = admin.get(f"{ROOT}/files/{copy}/act/force").text
+    assert "each fact still counts once" in force
+    assert f'<a href="/landfall/files/{file_id}">landing/1.json</a>' in force
+
+
+def test_a_rejected_file_is_forced_past_its_limits(site: Site, admin: TestClient) -> None:
+    site.job.configure(max_failed_lines=0)
+    file_id = a_file(site)
+    assert site.job.states() == {"1.json": "rejected"}
+    assert "max_failed_lines is 0" in admin.get(f"{ROOT}/files/{file_id}/act/force").text
+    page = site.carry_out(admin.post(f"{ROOT}/files/{file_id}/act/force"))
+    assert site.job.states() == {"1.json": "loaded"}
+    assert "rejected</span> → <span" in admin.get(page).text
+
+
+def test_hostile_keys_are_text(site: Site, admin: TestClient) -> None:
+    name = '<img src=x onerror=alert(1)>"\u202etxt.json'
+    file_id = a_file(site, name=name)
+    page = site.carry_out(admin.post(f"{ROOT}/files/{file_id}/act/undo"))
+    for text in (admin.get(f"{ROOT}/files/{file_id}/act/force").text, admin.get(page).text):
+        assert "<img src=x" not in text
+        assert "&lt;img src=x onerror=alert(1)&gt;&#34;⟨U+202E⟩txt.json" in text
+
+
+def test_what_somebody_did_before_is_done(site: Site, admin: TestClient) -> None:
+    file_id = a_file(site)
+    started = admin.post(f"{ROOT}/files/{file_id}/act/undo")
+    site.job.ask(lambda pipeline: pipeline.warehouse.undo([file_id], Note("ann")))  # was quicker
+
+    page = site.carry_out(started)
+
+    assert "data-then" in admin.get(page, headers={"X-Part": "1"}).text
+
+
+def test_a_run_that_cannot_find_the_file_says_so(site: Site, admin: TestClient) -> None:
+    ran = site.job.run("ingest_action", action="undo", files=["0" * 32])
+    assert ran.state == "failed"
+    page = admin.get(f"{ROOT}/run/ingest_action/{ran.run_id}")
+    assert page.status_code == 200
+    assert "0000" in page.text
+    assert f"/dags/ingest_action/runs/{ran.run_id.replace('+', '%2B').replace(':', '%3A')}/tasks/act" in page.text

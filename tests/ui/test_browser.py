@@ -1,0 +1,246 @@
+"""As a person would: a real browser, real Airflow with its scheduler, an S3 server. docs/pictures comes from here.
+
+One stack for all, and one story after the other.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, FrameLocator, Page, expect, sync_playwright
+
+from ingest.demo.samples import BUCKET, PREFIX
+from ingest.demo.stack import PASSWORD, USER, VIEWER, Stack, running_stack, wait_for
+from ingest.settings import load_settings
+from ingest.wiring import open_pipeline
+from tests.ui.producers import HOSTILE
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
+
+CHROMIUM = "/usr/bin/chromium"
+# Without them it looks for Google's hosts at every start.
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+]
+PICTURES = os.environ.get("LANDFALL_PICTURES")  # `make pictures` says docs/pictures
+SCHEDULED_MS = 90_000  # until the scheduler has begun and ended a run, on a busy machine
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with running_stack(tmp_path_factory.mktemp("stack"), lambda _: None) as (running, processes):
+        running.s3().create_bucket(Bucket=BUCKET)
+        drop(running, "orders-2026-11-23.json", ORDERS)
+        drop(running, "signups-2026-11-23.json", SIGNUPS)
+        drop(running, "hostile.json", *(text.encode() for text in HOSTILE))
+        with open_pipeline(load_settings(running.environment)) as pipeline:
+            wait_for(lambda: len(pipeline.warehouse.files({"state": "loaded"})) == 3, "three loaded files", processes)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def open_page(stack: Stack, browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Log in as somebody, the way that a person does. Whatever a page runs or refuses to run fails the test."""
+    contexts: list[BrowserContext] = []
+    complaints: list[str] = []
+
+    def opened(user: str = USER, password: str = PASSWORD, **options: Any) -> Page:
+        context = browser.new_context(viewport=options.pop("viewport", {"width": 1280, "height": 860}), **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(30_000)
+        page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
+        page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
+        page.on(
+            "console", lambda told: complaints.append(told.text) if "Content Security Policy" in told.text else None
+        )
+        page.goto(stack.url)
+        page.fill("input[name=username]", user)
+        page.fill("input[name=password]", password)
+        page.press("input[name=password]", "Enter")
+        page.wait_for_url(lambda url: "login" not in url)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def drop(stack: Stack, name: str, *lines: bytes) -> None:
+    stack.s3().put_object(Bucket=BUCKET, Key=PREFIX + name, Body=b"".join(line + b"\n" for line in lines))
+
+
+def line(person: str, minute: int, event: str, **properties: object) -> bytes:
+    return json.dumps({"_p": person, "_t": 1_795_435_200 + 60 * minute, "_n": event, **properties}).encode()
+
+
+ORDERS = b"\n".join(
+    [line(f"user{n % 7}@example.com", n, "Purchased", price=19.9, plan="pro") for n in range(40)]
+    + [
+        b'{"_p": "ann@example.com", "_t": 1795435200000, "_n": "Purchased", "price": 49}',
+        b'{"_p": "bob@example.com", "_t": 1795435260, "_n": 7, "cart": ["a", "b"]}',
+        b'{"_p": "cat@example.com", "_t": 1795435320, "_n": "Purchased", "price": 12.50',
+    ]
+)
+SIGNUPS = b"\n".join(line(f"new{n}@example.com", n, "Signed Up", source="ad") for n in range(25))
+
+
+def landfall(page: Page) -> FrameLocator:
+    """Our pages, in Airflow's frame."""
+    return page.frame_locator("iframe")
+
+
+def to_files(page: Page) -> FrameLocator:
+    page.get_by_role("link", name="Landfall").first.click()
+    frame = landfall(page)
+    expect(frame.get_by_role("table")).to_contain_text("orders-2026-11-23.json")
+    return frame
+
+
+def picture(page: Page, name: str) -> None:
+    if PICTURES:
+        page.screenshot(path=Path(PICTURES, f"{name}.png"))
+
+
+def rows(stack: Stack, sql: str) -> list[dict[str, Any]]:
+    with open_pipeline(load_settings(stack.environment)) as pipeline, pipeline.warehouse.query(sql) as answer:
+        return [row for batch in answer.reader for row in batch.to_pylist()]
+
+
+def test_mend_a_line_send_it_again_and_undo(stack: Stack, open_page: Callable[..., Page]) -> None:
+    page = open_page()
+    frame = to_files(page)
+    picture(page, "files")
+    frame.get_by_role("link", name=re.compile("orders-2026-11-23")).click()
+    expect(frame.get_by_role("heading", level=1)).to_contain_text("orders-2026-11-23.json")
+    expect(frame.locator("mark").first).to_be_visible()
+    picture(page, "file")
+
+    frame.get_by_role("link", name="Mend and send again").click()
+    mended = frame.get_by_label("Line 41")
+    mended.fill('{"_p": "ann@example.com", "_t": 1795435200, "_n": "Purchased", "price": 49}')
+    frame.get_by_label("Line 42").fill('{"_p": "bob@example.com", "_t": "soon", "_n": "Purchased"}')
+    frame.get_by_role("button", name="Check").first.click()
+    expect(frame.get_by_text("right: becomes record")).to_be_visible()
+    expect(frame.get_by_text("still wrong", exact=True)).to_be_visible()
+    picture(page, "mend")
+    frame.get_by_role("button", name="Send again").first.click()
+    expect(frame.get_by_text(re.compile("still wrong and stay"))).to_be_visible(timeout=SCHEDULED_MS)
+
+    told = rows(stack, "SELECT count(*) AS n FROM events WHERE person = 'ann@example.com' AND event = 'Purchased'")
+    assert told == [{"n": 1}]
+    frame.get_by_role("link", name=re.compile("orders-2026-11-23")).first.click()
+    expect(frame.get_by_text("2 still open")).to_be_visible()
+
+    frame.get_by_role("link", name="Undo").click()
+    frame.get_by_label("Why").fill("sent twice")
+    frame.get_by_role("button", name="Undo").click()
+    expect(frame.locator("h1 .state")).to_have_text("undone", timeout=SCHEDULED_MS)
+    expect(frame.get_by_text("sent twice")).to_be_visible()
+    assert rows(stack, "SELECT count(*) AS n FROM events WHERE event = 'Purchased'") == [{"n": 0}]
+    (entry,) = rows(stack, "SELECT \"by\", reason FROM history WHERE action = 'undo' AND reason IS NOT NULL LIMIT 1")
+    assert entry == {"by": USER, "reason": "sent twice"}
+
+
+def test_upload_check_load_and_the_same_once_more(stack: Stack, open_page: Callable[..., Page], tmp_path: Path) -> None:
+    chosen = tmp_path / "my events <b>&.json"
+    chosen.write_bytes(b"\n".join([line("zoe@example.com", 1, "Uploaded"), b'{"_p": "zoe"}', b""]))
+    page = open_page()
+    frame = to_files(page)
+    frame.get_by_role("link", name="Upload").first.click()
+    frame.locator("input[type=file]").set_input_files(chosen)
+    picture(page, "upload")
+    frame.get_by_role("button", name="Check first").click()
+    expect(frame.get_by_text("time_missing").first).to_be_visible(timeout=SCHEDULED_MS)
+    assert rows(stack, "SELECT count(*) AS n FROM events WHERE event = 'Uploaded'") == [{"n": 0}]
+    picture(page, "check")
+    frame.get_by_role("button", name="Load it").click()
+    expect(frame.get_by_role("heading", level=1)).to_contain_text("my-events", timeout=SCHEDULED_MS)
+    assert rows(stack, "SELECT count(*) AS n FROM events WHERE event = 'Uploaded'") == [{"n": 1}]
+
+    frame.get_by_role("link", name="Upload").first.click()
+    frame.locator("input[type=file]").set_input_files(chosen)
+    frame.get_by_role("button", name="Load now").click()
+    expect(frame.get_by_text("These bytes were loaded already")).to_be_visible()
+    frame.get_by_role("button", name="Load now").click()
+    expect(frame.locator("h1 .state")).to_have_text("duplicate", timeout=SCHEDULED_MS)
+    assert rows(stack, "SELECT count(*) AS n FROM events WHERE event = 'Uploaded'") == [{"n": 1}]
+
+
+def test_hostile_lines_do_nothing(open_page: Callable[..., Page]) -> None:
+    page = open_page()
+    frame = to_files(page)
+    for link in ("All of them", "Mend and send again", "See what the lines became"):
+        frame.get_by_role("link", name="Files", exact=True).click()
+        frame.get_by_role("link", name=re.compile("hostile")).click()
+        frame.get_by_role("link", name=link).first.click()
+        expect(frame.get_by_text("alert(1)").first).to_be_attached()
+        assert "49" not in frame.locator("main").inner_text().split()  # {{7*7}}
+
+
+def test_tabs_on_the_run_and_its_task(stack: Stack, open_page: Callable[..., Page]) -> None:
+    (loaded,) = rows(stack, f"SELECT run_id FROM ledger WHERE key = '{PREFIX}hostile.json'")
+    page = open_page()
+    page.goto(f"{stack.url}/dags/ingest_website/runs/{quote(loaded['run_id'])}")
+    page.get_by_role("link", name="Landfall").last.click()
+    expect(landfall(page).get_by_text("hostile.json").first).to_be_visible()
+    page.goto(f"{stack.url}/dags/ingest_website/runs/{quote(loaded['run_id'])}/tasks/load/mapped/0")
+    page.get_by_role("link", name="Landfall").last.click()
+    expect(landfall(page).get_by_text("hostile.json").first).to_be_visible()
+
+
+def test_with_the_keyboard_alone(open_page: Callable[..., Page]) -> None:
+    page = open_page()
+    frame = to_files(page)
+    frame.get_by_role("searchbox").focus()
+    page.keyboard.type("signups")
+    page.keyboard.press("Enter")
+    expect(frame.get_by_text("1 file", exact=True)).to_be_visible()
+    for _ in range(150):  # to the name of the file, wherever the focus is now
+        page.keyboard.press("Tab")
+        focused = frame.locator("html").evaluate("() => document.activeElement.href && document.activeElement.text")
+        if focused and "signups" in focused:
+            break
+    page.keyboard.press("Enter")
+    expect(frame.get_by_role("heading", level=1)).to_contain_text("signups-2026-11-23.json")
+
+
+def test_who_may_only_look_sees_no_lines_and_no_buttons(open_page: Callable[..., Page]) -> None:
+    page = open_page(VIEWER, VIEWER)
+    frame = to_files(page)
+    frame.get_by_role("link", name=re.compile("hostile")).click()
+    expect(frame.get_by_role("heading", level=1)).to_contain_text("hostile.json")
+    assert frame.locator("code.raw").count() == 0
+    assert frame.get_by_role("link", name=re.compile("^(Undo|Force|Mend)")).count() == 0
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_dark_as_airflow_is(stack: Stack, open_page: Callable[..., Page], width: int) -> None:
+    page = open_page(viewport={"width": width, "height": 860})
+    page.evaluate("localStorage.setItem('theme', 'dark')")
+    page.goto(f"{stack.url}/plugin/landfall")
+    frame = landfall(page)
+    expect(frame.get_by_role("table")).to_contain_text("signups")
+    expect(page.locator("html")).to_have_class(re.compile("dark"))
+    expect(frame.locator("html")).to_have_class("dark")
+    wide = frame.locator("html").evaluate("html => html.scrollWidth - html.clientWidth")
+    assert wide <= 0, "the page is wider than the screen"
+    picture(page, f"dark-{width}")

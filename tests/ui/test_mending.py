@@ -1,0 +1,301 @@
+"""Mend and send again: in the page, or downloaded, mended and uploaded. What is right loads once, the rest stays."""
+
+import json
+import re
+from html import unescape
+from typing import Any
+
+import pytest
+from httpx import Response
+
+from ingest.airflow.action import Request, _redrive
+from ingest.errors import ConfigError
+from ingest.ports import Note
+from ingest.redrive import keep_mended
+from tests.ui.conftest import ROOT, Site, runs_of
+from tests.ui.producers import HOSTILE, load, text_of
+
+GOOD: dict[str, object] = {"_p": "ann", "_t": 1_700_000_000, "_n": "Signed up"}
+MENDED = json.dumps(GOOD)
+ACTION = "ingest_action"
+
+Form = dict[str, str]
+
+
+def form_of(html: str) -> Form:
+    """What a browser sends of the lines on the page if nobody touches anything."""
+    boxes = re.findall(r'<textarea name="([^"]*)"[^>]*>\n?(.*?)</textarea>', html, re.DOTALL)
+    hidden = re.findall(r'<input type="hidden" name="(was:[^"]*)" value="([^"]*)">', html)
+    return {unescape(name): unescape(value) for name, value in (*boxes, *hidden)}
+
+
+def get(site: Site, path: str, who: str = "user", status: int = 200) -> Response:
+    answer: Response = site.of(who).get(f"{ROOT}/files/{path}")
+    assert answer.status_code == status, answer.text
+    return answer
+
+
+def post(site: Site, path: str, form: Form, who: str = "user", status: int = 200, **more: Any) -> Response:
+    answer: Response = site.of(who).post(f"{ROOT}/files/{path}", data=form, **more)
+    assert answer.status_code == status, answer.text
+    return answer
+
+
+def upload(site: Site, path: str, text: bytes, status: int = 200, reason: str = "") -> Response:
+    return post(site, path, {"reason": reason}, status=status, files={"file": ("<b>\r\nX: y.txt", text)})
+
+
+def conf_of(answer: Response) -> tuple[dict[str, Any], str | None]:
+    """(conf, who) of the run that an answer leads to."""
+    from urllib.parse import unquote
+
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    dag_id, run_id = answer.headers["location"].removeprefix(f"{ROOT}/run/").split("/")
+    assert dag_id == ACTION
+    with create_session() as session:
+        run = session.scalar(select(DagRun).where(DagRun.dag_id == dag_id, DagRun.run_id == unquote(run_id)))
+        assert run is not None
+        return dict(run.conf), run.triggering_user_name
+
+
+# --- who -------------------------------------------------------------------------------------------------------------
+
+
+def test_mending_is_for_those_who_may_run_both_dags(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ingest.ui.access import Visitor
+
+    file_id = load(site.job, "a.json", GOOD, "secret")
+    before = len(runs_of(ACTION))
+    allowed = Visitor.may_run
+
+    def every_way(who: str, status: int) -> None:
+        told = [
+            *(get(site, f"{file_id}/{way}", who, status).text for way in ("mend", "lines.txt")),
+            post(site, f"{file_id}/mend", {"do": "send", "line:2": MENDED}, who, status).text,
+            post(site, f"{file_id}/mend", {"do": "again"}, who, status).text,
+            post(site, f"{file_id}/mended?do=send", {}, who, status, files={"file": ("a", b"2\tx")}).text,
+        ]
+        assert not any("secret" in text for text in told)
+
+    every_way("nobody", 401)
+    every_way("viewer", 403)
+    for denied in ("ingest_website", ACTION):
+        with monkeypatch.context() as patched:
+            patched.setattr(Visitor, "may_run", lambda self, dag_id, no=denied: dag_id != no and allowed(self, dag_id))
+            every_way("admin", 403)
+    elsewhere = {"headers": {"Sec-Fetch-Site": "cross-site"}}
+    post(site, f"{file_id}/mend", {"do": "again"}, "admin", 403, **elsewhere)
+    post(site, f"{file_id}/mended?do=send", {}, "admin", 403, files={"file": ("a", b"2\tx")}, **elsewhere)
+    assert len(runs_of(ACTION)) == before
+    get(site, f"{'0' * 32}/mend", "admin", 404)
+
+
+# --- in the page -----------------------------------------------------------------------------------------------------
+
+
+def test_check_says_what_each_line_would_be_and_loads_nothing(site: Site) -> None:
+    alias = {"_p": "ann", "_t": 1_700_000_000, "_p2": "ann@x.org", "plan": "pro"}
+    file_id = load(site.job, "a.json", GOOD, "one", "two", '{"_p": "bob", "_t": 5, "_n": "x"}', "four", "five")
+    form = form_of(get(site, f"{file_id}/mend").text)
+    form |= {
+        "line:2": MENDED,
+        "line:3": json.dumps(alias),
+        "line:4": '{"_p": "bob", "_t": "<i>", "_n": "x"}',
+        "line:5": "",
+    }
+    html = post(site, f"{file_id}/mend", form | {"do": "check"}).text
+    told = text_of(html)
+    assert "line 2 right: becomes record" in told
+    assert "line 3 right: becomes alias and set" in told
+    assert "line 4 still wrong time_not_epoch_seconds at /_t" in told
+    assert "<mark>&#34;&lt;i&gt;&#34;</mark>" in html
+    assert "line 5 empty: it stays open" in told
+    assert "line 6 not_json: The line is not JSON." in told, "it was not edited, so it is not judged"
+    assert "2 lines are right" in told
+    assert {name: form_of(html)[name] for name in form} == form, "what was written stays"
+    assert [row["failed"] for row in site.job.ledger()] == [5]
+    assert site.job.count("commands") == 1
+
+
+def test_send_starts_a_run_that_loads_each_line_once(site: Site) -> None:
+    file_id = load(site.job, "a.json", GOOD, "one", "two", "three")
+    site.know_dags()
+    old_page = form_of(get(site, f"{file_id}/mend").text)
+    changed = {"line:2": MENDED + "\r\n", "line:3": "still wrong", "reason": "typo <b>", "do": "send"}
+    answer = post(site, f"{file_id}/mend", old_page | changed, status=303)
+    wanted = {"action": "redrive", "files": [file_id], "lines": f"2\t{MENDED}\n3\tstill wrong\n", "reason": "typo <b>"}
+    assert conf_of(answer) == (wanted, "the user")
+    site.carry_out(answer)
+    assert sorted(row["lines"] for row in site.job.ledger()) == [1, 4]
+    assert site.job.count("commands") == 2
+    told = text_of(get(site, f"{file_id}?at=1").text)
+    assert "mended just now by the user" in told
+    assert "typo <b>" in told
+    assert "3 lines failed, 2 still open" in text_of(get(site, file_id).text)
+    assert 'data-airflow href="/dags/ingest_action/runs/' in get(site, file_id).text
+
+    html = post(site, f"{file_id}/mend", old_page | changed | {"do": "check"}).text
+    assert "not on this page any more: it may be mended already" in html
+    site.carry_out(post(site, f"{file_id}/mend", old_page | changed, status=303))
+    assert site.job.count("commands") == 2, "an old page brings nothing twice"
+
+
+def test_a_box_gives_back_what_came(site: Site) -> None:
+    more = ("\ttabs\t", "é ü 漢 👍🏽", "a&amp;b", "line\x0b\x0c\x85 \u2028sep")
+    lines = [*(f"not JSON: {text}" for text in HOSTILE), *more]
+    file_id = load(site.job, "a.json", *lines)
+    html = get(site, f"{file_id}/mend").text
+    form = form_of(html)
+    assert [form[f"line:{number}"] for number in range(1, len(lines) + 1)] == lines
+    assert "<script>alert" not in html
+    assert "<img" not in html.split("<main")[1]
+    assert "No line was changed" in post(site, f"{file_id}/mend", form | {"do": "check"}).text
+    assert "No line was changed" in post(site, f"{file_id}/mend", form | {"do": "send"}, status=400).text
+
+
+def test_a_mended_line_stays_one_line(site: Site) -> None:
+    file_id = load(site.job, "a.json", "one", "two")
+    before = len(runs_of(ACTION))
+    form = form_of(get(site, f"{file_id}/mend").text) | {
+        "line:1": '{"_p": "ann",\r\n"_t": 1700000000}',
+        "line:2": MENDED,
+    }
+    html = post(site, f"{file_id}/mend", form | {"do": "send"}, status=400).text
+    assert "Nothing was sent: a mended line has to stay one line" in html
+    assert "there is a line break in it" in post(site, f"{file_id}/mend", form | {"do": "check"}).text
+    assert form_of(html)["line:2"] == MENDED
+    assert len(runs_of(ACTION)) == before
+
+
+def test_what_a_browser_would_change_is_not_edited_in_it(site: Site) -> None:
+    lines = [b"x" * 16_385, b"\xff\xfe", b"a\rb", b"a\0b", b"x" * 1_100_000, b"short"]
+    file_id = load(site.job, "a.json", body=b"\n".join(lines))
+    html = get(site, f"{file_id}/mend").text
+    assert {name for name in form_of(html) if name.startswith("line")} == {"line:6"}
+    assert html.count("download</a> the lines to mend it") == 4
+    assert html.count("It is not kept whole") == 1
+    assert len(html) < 100_000
+
+
+def test_judge_all_open_lines_again(site: Site) -> None:
+    file_id = load(site.job, "a.json", {"_p": "ann", "_t": 1_000_000_000, "_n": "old"})
+    site.know_dags()
+    site.job.write(f'time_from = "2001-01-01"\n{(site.job.folder / "ingest.toml").read_text()}')
+    answer = post(site, f"{file_id}/mend", {"do": "again"}, status=303)
+    assert conf_of(answer)[0] == {"action": "redrive", "files": [file_id], "reason": None}
+    site.carry_out(answer)
+    assert site.job.count("commands") == 1
+    assert "No failed line of this file is open" in get(site, f"{file_id}/mend").text
+
+
+def test_pages_and_states(site: Site) -> None:
+    file_id = load(site.job, "a.json", *["broken"] * 45)
+    assert len(form_of(get(site, f"{file_id}/mend?at=3").text)) == 2 * 5
+    assert "page 3 of 3" in get(site, f"{file_id}/mend?at=3").text
+    assert "There is no line on this page" in get(site, f"{file_id}/mend?at=4").text
+    site.job.configure(max_failed_lines=0)
+    rejected = load(site.job, "b.json", "broken")
+    assert "The file was rejected" in get(site, f"{rejected}/mend").text
+
+    from ingest import actions
+
+    site.job.ask(lambda pipeline: actions.act(pipeline, "undo", [pipeline.warehouse.find_file(file_id)], [], Note("t")))
+    assert "only lines of loaded and rejected files can be mended" in get(site, f"{file_id}/mend").text
+    post(site, f"{file_id}/mend", {"do": "send", "line:1": MENDED}, status=409)
+    post(site, f"{file_id}/mend", {"do": "again"}, status=409)
+
+
+# --- by file ---------------------------------------------------------------------------------------------------------
+
+
+def test_download_mend_upload(site: Site) -> None:
+    file_id = load(site.job, "a.json", GOOD, "=cmd|' /C calc'!A0", b"\xff", "<script>", '{"_p": ""}')
+    site.know_dags()
+    answer = get(site, f"{file_id}/lines.txt")
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert answer.headers["content-disposition"] == f'attachment; filename="{file_id}.lines.txt"'
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.content == b'2\t=cmd|\' /C calc\'!A0\n3\t\xff\n4\t<script>\n5\t{"_p": ""}\n'
+
+    mended = answer.content.replace(b"<script>", MENDED.encode()).replace(b"\n", b"\r\n") + f"1\t{MENDED}\r\n".encode()
+    told = text_of(upload(site, f"{file_id}/mended?do=check", b"\xef\xbb\xbf" + mended).text)
+    assert "Of 5 lines, 1 is right" in told
+    assert "become record 1" in told
+    assert "still wrong 3" in told
+    assert "Not open in this file: line 1." in told
+    assert site.job.count("commands") == 1
+
+    answer = upload(site, f"{file_id}/mended?do=send", mended.removesuffix(f"1\t{MENDED}\r\n".encode()), 303, "by hand")
+    conf, who = conf_of(answer)
+    assert who == "the user"
+    assert conf["lines"] == f'2\t=cmd|\' /C calc\'!A0\n4\t{MENDED}\n5\t{{"_p": ""}}\n', "what is no text stays"
+    site.carry_out(answer)
+    assert site.job.count("commands") == 2
+    assert get(site, f"{file_id}/mended", status=303).headers["location"] == f"{ROOT}/files/{file_id}/mend"
+
+
+def test_many_mended_lines_wait_in_the_bucket_for_uploads(site: Site) -> None:
+    file_id = load(site.job, "a.json", *["broken"] * 3_000)
+    site.know_dags()
+    mended = b"".join(b'%d\t{"_p": "p%d", "_t": 1700000000, "_n": "%s"}\n' % (n, n, b"n" * 80) for n in range(1, 3_001))
+    assert "Of 3,000 lines, 3,000 are right" in text_of(upload(site, f"{file_id}/mended?do=check", mended).text)
+    assert "set bucket of [uploads]" in upload(site, f"{file_id}/mended?do=send", mended, 400).text
+    toml = (site.job.folder / "ingest.toml").read_text()
+    site.job.write(f'[uploads]\nbucket = "{site.job.s3.bucket}"\n{toml}')
+    answer = upload(site, f"{file_id}/mended?do=send", mended, 303)
+    conf, _ = conf_of(answer)
+    assert "lines" not in conf
+    assert re.fullmatch(
+        rf"s3://{site.job.s3.bucket}/uploads/[0-9/]+/[0-9TZ]+-[0-9a-f]+-{file_id[:12]}\.mended\.txt", conf["lines_at"]
+    )
+    site.carry_out(answer)
+    assert site.job.count("commands") == 3_000
+    assert site.job.ask(lambda pipeline: pipeline.discover("website").pending) == []
+
+
+def test_mended_lines_are_read_from_the_prefix_of_uploads_only(site: Site) -> None:
+    file_id = load(site.job, "a.json", "broken")
+    bucket = site.job.s3.bucket
+    site.job.write(f'[uploads]\nbucket = "{bucket}"\n{(site.job.folder / "ingest.toml").read_text()}')
+    address = site.job.ask(lambda pipeline: keep_mended(pipeline, file_id, f"1\t{MENDED}".encode(), _now()))
+    for key in ("landing/x.mended.txt", "uploads/x.json", "uploadsx.mended.txt"):
+        site.job.s3.put(key, f"1\t{MENDED}".encode())
+
+    def run(address: str) -> dict[str, Any]:
+        request = Request(action="redrive", files=(file_id,), lines_at=address)
+        return site.job.ask(lambda pipeline: _redrive(pipeline, request, Note("t")))
+
+    for wrong in (
+        f"s3://{bucket}/landing/x.mended.txt", f"s3://{bucket}/uploads/x.json", f"s3://{bucket}/uploadsx.mended.txt",
+        "s3://other/uploads/x.mended.txt", "/etc/passwd", "uploads/x.mended.txt", "file:///uploads/x.mended.txt",
+    ):  # fmt: skip
+        with pytest.raises(ConfigError):
+            run(wrong)
+    assert run(address)["redrive"]
+    form = {"action": "redrive", "files": [file_id], "source": None, "since": None, "reason": None}
+    with pytest.raises(ConfigError, match="not both"):
+        Request.from_params(form | {"lines": "1\tx", "lines_at": address})
+    with pytest.raises(ConfigError, match="for redrive only"):
+        Request.from_params(form | {"action": "undo", "lines": None, "lines_at": address})
+
+
+def _now() -> Any:
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC)
+
+
+def test_limits_and_wrong_shapes_are_one_sentence(site: Site) -> None:
+    file_id = load(site.job, "a.json", "broken")
+    assert "more than 4 MB" in post(site, f"{file_id}/mend", {"line:1": "x" * (5 << 20)}, status=413).text
+    assert "more than 8 MB" in upload(site, f"{file_id}/mended", b"x" * (9 << 20), 413).text
+    assert "begin with their number and a tab" in upload(site, f"{file_id}/mended", b"1 no tab\n", 400).text
+    assert "There is no line" in upload(site, f"{file_id}/mended", b"\n\r\n", 400).text
+    assert "There is no line" in post(site, f"{file_id}/mended", {"file": "text"}, status=400).text
+    told = upload(site, f"{file_id}/mended?do=send", b"1\t\n", 400).text
+    assert "None of these lines can be right" in told
+    strange = {"line:x": MENDED, "line:1\n2": MENDED, "line:99999999999999999999": MENDED, "was:1": "x"}
+    assert "No line was changed" in post(site, f"{file_id}/mend", strange | {"do": "check"}).text

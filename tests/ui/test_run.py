@@ -1,0 +1,184 @@
+"""The page of a run, and the tab on Airflow's own pages: what became of files, and which lines failed."""
+
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import pytest
+from fastapi.testclient import TestClient
+
+from tests.ui.conftest import ROOT, Site, runs_of
+
+ANN: dict[str, Any] = {"_p": "ann", "_t": 1_700_000_000, "_n": "Signed Up"}
+HOSTILE = '<img src=x onerror=alert(1)>"\u202e.json'
+
+
+@pytest.fixture(autouse=True)
+def _known(site: Site) -> None:
+    site.know_dags()
+
+
+def tab(client: TestClient, **values: object) -> Any:
+    return client.get(f"{ROOT}/run?{urlencode(values)}")
+
+
+def of(client: TestClient, dag_id: str, run_id: str, *, part: bool = False) -> Any:
+    address = f"{ROOT}/run/{dag_id}/{quote(run_id, safe='')}"
+    return client.get(address, headers={"X-Part": "1"} if part else {})
+
+
+def test_a_scheduled_run_and_its_tabs(site: Site, viewer: TestClient, admin: TestClient, nobody: TestClient) -> None:
+    site.job.put("1.json", ANN)
+    site.job.put(HOSTILE, ANN | {"_n": 7}, '{"<b>": "no json', "no json")
+    ran = site.job.run()
+    ids = {row["key"]: row["file_id"] for row in site.job.ledger()}
+    key = f"landing/{HOSTILE}"
+
+    page = of(admin, "ingest_website", ran.run_id, part=True)
+    assert page.status_code == 200
+    assert "data-then" not in page.text  # two files: which one?
+    for file_id in ids.values():
+        assert f'href="{ROOT}/files/{file_id}"' in page.text
+    assert f"/dags/ingest_website/runs/{quote(ran.run_id, safe='')}" in page.text
+
+    for client, where in ((admin, True), (viewer, False)):
+        shown = tab(client, dag_id="ingest_website", run_id=ran.run_id, task_id="{TASK_ID}", map_index="{MAP_INDEX}")
+        assert shown.status_code == 200
+        assert "3 failed lines in 1 file of 2; <strong>3 to be mended" in shown.text
+        assert f'href="{ROOT}/files/{ids[key]}"' in shown.text
+        assert ids["landing/1.json"] not in shown.text
+        assert "<code>not_json</code></th><td>" in shown.text
+        assert ('<td class="mono">/_n</td>' in shown.text) is where
+        assert "<img src=x" not in shown.text
+        assert "&lt;img src=x onerror=alert(1)&gt;&#34;⟨U+202E⟩.json" in shown.text
+        assert "<b>" not in shown.text
+
+    loads = tab(admin, dag_id="ingest_website", run_id=ran.run_id, task_id="load", map_index="0")
+    assert "3 failed lines in 1 file of 2" in loads.text
+    other = tab(admin, dag_id="ingest_website", run_id=ran.run_id, task_id="load", map_index="1")
+    assert "This task dealt with no file of its own" in other.text
+    assert "This task dealt with no file of its own" in tab(
+        admin, dag_id="ingest_website", run_id=ran.run_id, task_id="discover", map_index="-1"
+    ).text  # fmt: skip
+    assert tab(nobody, dag_id="ingest_website", run_id=ran.run_id).status_code == 401
+    assert of(nobody, "ingest_website", ran.run_id).status_code == 401
+
+
+def test_a_run_without_failed_lines(site: Site, admin: TestClient) -> None:
+    site.job.put("1.json", ANN)
+    ran = site.job.run()
+    assert "1 file, and every line was accepted" in tab(admin, dag_id="ingest_website", run_id=ran.run_id).text
+    empty = site.job.run()
+    assert "No file was loaded by this run" in tab(admin, dag_id="ingest_website", run_id=empty.run_id).text
+    assert of(admin, "ingest_website", empty.run_id).status_code == 200
+
+
+def test_two_sources_may_share_the_name_of_a_run(site: Site, admin: TestClient) -> None:
+    """Scheduled runs of one moment do: each tells of its own source only."""
+    bucket = site.job.s3.bucket
+    site.job.write(
+        f'[[source]]\nname = "website"\nbucket = "{bucket}"\nprefix = "landing/"\n'
+        f'[[source]]\nname = "shop"\nbucket = "{bucket}"\nprefix = "shop/"\n'
+    )
+    site.job.put("1.json", "no json")
+    ran = site.job.run()
+    site.job.s3.put("shop/2.json", b"no json either\n")
+    uri = f"s3://{bucket}/shop/2.json"
+    site.job.ask(lambda pipeline: pipeline.load(pipeline.locate(uri, "shop"), run_id=ran.run_id))
+    shown = tab(admin, dag_id="ingest_website", run_id=ran.run_id).text
+    assert ("landing/1.json" in shown, "shop/2.json" in shown) == (True, False)
+    shown = of(admin, "ingest_website", ran.run_id).text
+    assert ("landing/1.json" in shown, "shop/2.json" in shown) == (True, False)
+
+
+def test_a_file_that_was_not_loaded_says_why(site: Site, admin: TestClient) -> None:
+    site.job.configure(max_failed_lines=0)
+    site.job.put("1.json", ANN, "no json")
+    ran = site.job.run()
+    page = of(admin, "ingest_website", ran.run_id, part=True).text
+    assert "Not all is as it was asked to be" in page
+    assert "max_failed_lines is 0" in page
+    assert "data-then" not in page
+    assert f"/dags/ingest_website/runs/{quote(ran.run_id, safe='')}/tasks/verdict" in page
+
+
+def test_what_ended_a_task_is_told(site: Site, admin: TestClient) -> None:
+    ran = site.job.run("ingest_one_off", files=["s3://a-bucket-of-<b>others/x.json"])
+    page = of(admin, "ingest_one_off", ran.run_id).text
+    assert "The bucket a-bucket-of-&lt;b&gt;others may not be read from here." in page
+    assert f"/dags/ingest_one_off/runs/{quote(ran.run_id, safe='')}/tasks/collect" in page
+
+
+def test_waiting_says_what_for(site: Site, admin: TestClient) -> None:
+    from airflow.models.dag import DagModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import update
+
+    file_id = site.load("1.json", ANN)
+    started = admin.post(f"{ROOT}/files/{file_id}/act/undo").headers["location"]
+
+    def pause(paused: bool) -> None:
+        with create_session() as session:
+            session.execute(update(DagModel).where(DagModel.dag_id == "ingest_action").values(is_paused=paused))
+
+    assert "Waits to be started by Airflow" in admin.get(started).text
+    pause(True)
+    page = admin.get(started).text
+    pause(False)
+    assert "is paused, so nothing is done" in page
+    assert 'data-airflow href="/dags/ingest_action"' in page
+    assert f'data-again="{started}"' in page
+
+
+def test_runs_that_may_not_be_seen_are_not_there(
+    site: Site, admin: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ingest.ui.access import Visitor
+
+    site.job.put("1.json", "no json")
+    ran = site.job.run()
+    (row,) = site.job.ledger()
+    acted = site.job.run("ingest_action", action="force", files=[row["file_id"]])
+    may = Visitor.may
+    monkeypatch.setattr(
+        Visitor, "may", lambda self, how, dag, what: dag != "ingest_website" and may(self, how, dag, what)
+    )
+    assert of(admin, "ingest_website", ran.run_id).status_code == 404
+    assert tab(admin, dag_id="ingest_website", run_id=ran.run_id).status_code == 404
+    page = of(admin, "ingest_action", acted.run_id)
+    assert (page.status_code, row["key"] in page.text) == (200, False)
+    assert "1 file of sources that you may not see" in page.text
+    shown = tab(admin, dag_id="ingest_action", run_id=acted.run_id)
+    assert (shown.status_code, row["file_id"] in shown.text) == (200, False)
+
+
+def test_what_is_none_of_ours(site: Site, admin: TestClient) -> None:
+    strange = tab(admin, dag_id="somebody_elses", run_id="x")
+    assert (strange.status_code, "This run is none of Landfall" in strange.text) == (200, True)
+    assert of(admin, "somebody_elses", "x").status_code == 404
+    assert of(admin, "ingest_website", "no-such-run").status_code == 404
+    assert tab(admin, dag_id="ingest_website", run_id="no-such-run").status_code == 404
+    assert tab(admin, dag_id="{DAG_ID}", run_id="{RUN_ID}").status_code == 400
+    assert tab(admin, dag_id="ingest_website", run_id="\0<img>", map_index="²").status_code == 404
+
+
+def test_looking_starts_nothing(site: Site, admin: TestClient) -> None:
+    site.job.put("1.json", "no json")
+    ran = site.job.run()
+    before = [runs_of(dag_id) for dag_id in ("ingest_action", "ingest_one_off")], site.job.ledger()
+    of(admin, "ingest_website", ran.run_id)
+    tab(admin, dag_id="ingest_website", run_id=ran.run_id)
+    for path in ("upload", f"files/{before[1][0]['file_id']}/act/undo", "upload/load", "upload/check"):
+        admin.get(f"{ROOT}/{path}")
+    assert ([runs_of(dag_id) for dag_id in ("ingest_action", "ingest_one_off")], site.job.ledger()) == before
+
+
+def test_what_a_poll_found_is_kept_for_the_list_of_files(site: Site) -> None:
+    from ingest.ui.runs import last_landing
+
+    site.job.put("1.json", ANN)
+    site.job.s3.put("landing/readme.txt")
+    site.job.run()
+    found = last_landing("ingest_website")
+    assert found is not None
+    found.pop("at")
+    assert found == {"pending": 1, "matching": 1, "ignored": 1, "ignored_names": ["landing/readme.txt"]}
