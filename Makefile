@@ -12,7 +12,7 @@ BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 LOCKS := requirements-setup.txt requirements-dev.txt
 
-.PHONY: help setup demo test test-all lint bench lock clean
+.PHONY: help setup demo test test-all chromium pictures lint bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,13 +33,21 @@ demo: setup ## Airflow, a store and a warehouse on this machine, with sample fil
 	@exec $(BIN)/ingest demo $(if $(EXIT),--exit)
 
 # A worker for each core: half of the longest tests is waiting for other processes.
-PYTEST = $(BIN)/pytest --numprocesses logical --dist worksteal
+PYTEST = $(BIN)/pytest --numprocesses logical --dist loadgroup
 
 test: setup ## every test that takes seconds
 	$(PYTEST) -m "not slow"
 
-test-all: setup ## the slow ones too
+test-all: setup chromium ## the slow ones too, in a browser as well
 	$(PYTEST)
+
+# The machine's own: nothing may fetch one.
+chromium:
+	@command -v chromium >/dev/null || { apt-get update -q && apt-get install -yq --no-install-recommends chromium; }
+
+pictures: setup chromium ## docs/pictures made anew by the tests in the browser
+	@mkdir -p docs/pictures
+	LANDFALL_PICTURES=docs/pictures $(BIN)/pytest tests/ui/test_browser.py
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .
@@ -53,8 +61,8 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 	--no-emit-index-url --no-annotate --custom-compile-command "make lock"
 
 lock: setup ## newest versions that fit pyproject.toml, written down with their hashes
-	$(COMPILE) --upgrade pyproject.toml --extra airflow --extra demo --extra docker --group dev --output-file requirements-dev.txt
-	$(COMPILE) pyproject.toml --extra airflow --extra docker --constraints requirements-dev.txt --output-file requirements-airflow.txt
+	$(COMPILE) --upgrade pyproject.toml --extra airflow --extra demo --extra docker --extra serve --group dev --output-file requirements-dev.txt
+	$(COMPILE) pyproject.toml --extra airflow --extra docker --extra serve --constraints requirements-dev.txt --output-file requirements-airflow.txt
 	$(COMPILE) pyproject.toml --constraints requirements-dev.txt --output-file requirements.txt
 	$(COMPILE) --group pyproject.toml:setup --constraints requirements-dev.txt --output-file requirements-setup.txt
 
