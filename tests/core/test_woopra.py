@@ -167,6 +167,10 @@ def test_what_a_visit_asks_for(sent: dict[str, Any], expected: list[Command]) ->
         pytest.param(visit(None, action(), time=MS // 1000), [("", "time_in_seconds", "/time")], id="visit in seconds"),
         pytest.param(visit(None, action(), time="soon"), [("", "shape_wrong", "/time")], id="visit at no time"),
         pytest.param(visit(None, action(), time=MS * 1000), [("", "time_in_future", "/time")], id="visit in future"),
+        pytest.param(
+            visit(time=MS * 1000), [("", "no_command", ""), ("", "time_in_future", "/time")],
+            id="visit in future that asks for nothing",
+        ),
         pytest.param({"visitor": {"id": "a"}, "actions": {}}, [("", "shape_wrong", "/actions")], id="no list"),
         pytest.param({"visitor": {"id": "a"}}, [("", "no_command", "")], id="an identifier alone"),
         pytest.param(visit({"email": "a", "x": {}}, time=MS), [("", "no_command", "")], id="and nothing else"),

@@ -113,6 +113,7 @@ def _visit(body: Body, whole: Judged) -> _Visit | None:
     actions = sent.get("actions") or []
     time = _moment(whole, sent.get("time"))
     if whole.failures:
+        _hold_against(whole, sent)  # told of every rule that it breaks
         return None
     at = time if time is not None else _first_time(actions, whole.rules)
     who = next(name for name in _IDENTIFIERS if name in sent["visitor"])
