@@ -168,6 +168,7 @@ class FilesWanted:
     text: str = ""  # a part of the key, in any case, or the beginning of a file_id
     run_id: str | None = None
     file_ids: tuple[str, ...] | None = None
+    sha256: str | None = None
     with_failures: bool = False  # only files with open failed lines
     sort: Literal["dealt_at", "key", "source", "state", "lines", "failed", "failed_share", "size_bytes", "attempts"] = (
         "dealt_at"
@@ -201,15 +202,25 @@ class Day:
 
 
 @dataclass(frozen=True, slots=True)
-class FailureGroup:
-    """Failed items that break one rule at one place: how many lines, and how many of them are open."""
+class FailurePlace:
+    """Where in them failed items break a rule."""
 
-    code: str
     pointer: str
     message: str  # of the first of them
     lines: int
     open: int
-    first_line: int
+
+
+@dataclass(frozen=True, slots=True)
+class FailureGroup:
+    """Failed items that break one rule: how many lines, how many of them are open, and the most frequent places."""
+
+    code: str
+    lines: int
+    open: int
+    first_line: int  # of the first file
+    places: tuple[FailurePlace, ...]  # most lines first; a line may break a rule at several
+    more_places: int = 0
 
 
 # A table of a warehouse as it goes to another engine: its name and rows. UUIDs and enumerations are text, JSON is its
@@ -315,8 +326,8 @@ class Published(Protocol):
     def history(self, file_id: str) -> list[dict[str, Any]]:
         """What was done to a file, in order."""
 
-    def failure_groups(self, file_ids: Sequence[str]) -> list[FailureGroup]:
-        """Failed items by (code, pointer), most first; exact. One that breaks three rules is in three groups."""
+    def failure_groups(self, file_ids: Sequence[str], places: int = 20) -> list[FailureGroup]:
+        """Failed items by code, most first; exact. One that breaks three rules is in three groups."""
 
     def failed_lines(
         self,
@@ -325,10 +336,11 @@ class Published(Protocol):
         code: str | None = None,
         pointer: str | None = None,
         open_only: bool = False,
+        first_line: int = 1,
         offset: int = 0,
         limit: int = 20,
     ) -> list[dict[str, Any]]:
-        """Rows of `failed_lines`, `raw` whole, in order of file, line, item."""
+        """Rows of `failed_lines` from a line on, `raw` whole, in order of file, line, item."""
 
     def open_lines(self, file_id: str) -> Iterator[dict[str, Any]]:
         """Rows of `failed_lines` that are open and can be mended, in order of line, item, streamed."""

@@ -29,14 +29,16 @@ import pyarrow as pa
 from ingest.adapters.duckdb import STORAGE_VERSION, statement
 from ingest.core.schema import schemas_folder
 from ingest.errors import IngestError, TransientError
-from ingest.ports import Day, FailureGroup, FilesPage, FilesWanted
+from ingest.ports import Day, FailureGroup, FailurePlace, FilesPage, FilesWanted
 
 if TYPE_CHECKING:
     from ingest.adapters.duckdb import DuckDBWarehouse
 
 log = logging.getLogger(__name__)
 
-_MADE = {"publish_ledger": ("as_of",), "publish_failed_lines": (), "publish_history": ()}  # and what each is told
+# While the warehouse is held, with what each is told; then, of the copy itself.
+_MADE = {"publish_ledger": ("as_of",), "publish_failed_lines": (), "publish_history": ()}
+_MADE_OF_THESE = ("publish_key_order", "publish_failure_places", "publish_failure_codes")
 _QUICK_SECONDS = 0.2  # a copy that took no longer is made anew before a page is answered
 _FIRST_SECONDS = 5.0  # what a page waits for where there is no copy at all
 _REST = 4  # times as long as a copy took there is none: loads have the warehouse for themselves
@@ -58,6 +60,7 @@ _CONDITIONS = {
     "text": "contains(lower(key), lower($text))",
     "id_begins": "(contains(lower(key), lower($text)) OR starts_with(file_id, lower($text)))",
     "run_id": "run_id = $run_id",
+    "sha256": "sha256 = $sha256",
     "file_ids": "file_id IN (SELECT file_id FROM wanted)",
     "with_failures": "open_failures > 0",
 }
@@ -126,10 +129,13 @@ class DuckDBPublished:
     def history(self, file_id: str) -> list[dict[str, Any]]:
         return self._rows(statement("published_history"), {"file_id": file_id})
 
-    def failure_groups(self, file_ids: Sequence[str]) -> list[FailureGroup]:
+    def failure_groups(self, file_ids: Sequence[str], places: int = 20) -> list[FailureGroup]:
         self._want("file_id", pa.array(file_ids, pa.string()))
-        found = self._fetch(statement("published_failure_groups"), {})
-        return [FailureGroup(*group) for group in found]
+        found = self._fetch(statement("published_failure_groups"), {"places": places})
+        return [
+            FailureGroup(code, lines, open, first_line, tuple(FailurePlace(*place) for place in shown), more)
+            for code, lines, open, first_line, shown, more in found
+        ]
 
     def failed_lines(
         self,
@@ -138,11 +144,15 @@ class DuckDBPublished:
         code: str | None = None,
         pointer: str | None = None,
         open_only: bool = False,
+        first_line: int = 1,
         offset: int = 0,
         limit: int = 20,
     ) -> list[dict[str, Any]]:
         self._want("file_id", pa.array(file_ids, pa.string()))
-        wanted = {"code": code, "pointer": pointer, "open_only": open_only, "offset": offset, "limit": limit}
+        wanted = {
+            "code": code, "pointer": pointer, "open_only": open_only, "first_line": first_line, "offset": offset,
+            "limit": limit,
+        }  # fmt: skip
         found = self._fetch(statement("published_failed_lines"), wanted)
         return self._lines([row for (row,) in found])
 
@@ -160,6 +170,7 @@ class DuckDBPublished:
             "until": wanted.until and _midnight(wanted.until) + timedelta(days=1),
             "text": wanted.text or None,
             "run_id": wanted.run_id,
+            "sha256": wanted.sha256,
         }.items():
             if value is not None:
                 parameters[name] = value
@@ -331,7 +342,7 @@ def _make_alone(warehouse: "DuckDBWarehouse", place: Path, new: Path, spilled: P
         connection.execute(settings)
         connection.execute("SET temp_directory = $folder", {"folder": str(spilled)})
         connection.execute(f"ATTACH {_quoted(new)} AS published")
-        connection.execute(statement("publish_key_order"))
+        _make_of_these(connection)
         took = time.time() - as_of
         connection.execute(
             "CREATE TABLE published.made AS"
@@ -352,13 +363,18 @@ def _copy_tables(connection: duckdb.DuckDBPyConnection, as_of: float) -> None:
         connection.execute(statement(name), {name: told[name] for name in parameters})
 
 
+def _make_of_these(connection: duckdb.DuckDBPyConnection) -> None:
+    for name in _MADE_OF_THESE:
+        connection.execute(statement(name))
+
+
 def _make_empty(connection: duckdb.DuckDBPyConnection) -> None:
     """What is told of a warehouse that nothing was loaded into yet."""
     connection.execute("ATTACH ':memory:' AS warehouse; ATTACH ':memory:' AS published; USE warehouse")
     for step in sorted((schemas_folder() / "warehouse" / "duckdb").glob("[0-9]*.sql")):
         connection.execute(step.read_text(encoding="utf-8"))
     _copy_tables(connection, time.time())
-    connection.execute(statement("publish_key_order"))
+    _make_of_these(connection)
 
 
 def _make_in_background(warehouse: "DuckDBWarehouse", stale: _Copy) -> None:
@@ -425,7 +441,7 @@ def _changed_at(path: Path) -> float:
 @cache
 def _layout() -> str:
     """Of what kind a copy is: one made in another way (hashes are the engine's own) is made anew."""
-    return sha256("\n".join((duckdb.__version__, *map(statement, (*_MADE, "publish_key_order")))).encode()).hexdigest()
+    return sha256("\n".join((duckdb.__version__, *map(statement, (*_MADE, *_MADE_OF_THESE)))).encode()).hexdigest()
 
 
 def _place(warehouse: "DuckDBWarehouse") -> Path:

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from ingest.adapters import duckdb_published
 from ingest.adapters.duckdb import DuckDBWarehouse
+from ingest.core.identity import natural
 from ingest.errors import TransientError
-from ingest.ports import Day, FailureGroup, FilesWanted, Note
+from ingest.ports import Day, FilesWanted, Note
 from ingest.redrive import redrive
 from ingest.settings import Source
 from tests.support import ROOT, World, record
@@ -162,11 +163,13 @@ def test_groups_count_each_line_once_in_each_rule_that_it_breaks(world: World) -
     redrive(world.pipeline, first, b'1\t{"_p":"ann","_t":1393344603,"_n":"x"}\n', NOTE)
     with world.warehouse.published() as published:
         groups = published.failure_groups([first, second])
-        assert {(g.code, g.pointer): (g.lines, g.open, g.first_line) for g in groups} == {
-            ("person_missing", "/_p"): (3, 3, 2), ("time_not_epoch_seconds", "/_t"): (2, 1, 1),
-            ("not_utf8", ""): (1, 1, 4),
-        }  # fmt: skip
-        assert all(isinstance(group, FailureGroup) and group.message for group in groups)
+        assert [(g.code, g.lines, g.open, g.first_line, g.more_places) for g in groups] == [
+            ("person_missing", 3, 3, 2, 0), ("time_not_epoch_seconds", 2, 1, 1, 0), ("not_utf8", 1, 1, 4, 0),
+        ]  # fmt: skip
+        assert [(g.code, p.pointer, p.lines, p.open) for g in groups for p in g.places] == [
+            ("person_missing", "/_p", 3, 3), ("time_not_epoch_seconds", "/_t", 2, 1), ("not_utf8", "", 1, 1),
+        ]  # fmt: skip
+        assert all(place.message for group in groups for place in group.places)
         assert published.failure_groups([]) == []
 
         def lines(**wanted: Any) -> list[tuple[int, bytes]]:
@@ -181,9 +184,20 @@ def test_groups_count_each_line_once_in_each_rule_that_it_breaks(world: World) -
         assert lines(pointer="/_t", open_only=True) == [everything[2]]
         assert lines(code="person_missing", pointer="/_t") == []  # line 3 has the one and the other, not both in one
         assert lines(code="person_missing", pointer="/_p") == [everything[1], everything[2], everything[4]]
+        assert lines(first_line=3) == everything[2:4]
         assert [row["line"] for row in published.open_lines(first)] == [2, 3, 4]
         with world.warehouse.failed_lines(first) as kept:
             assert published.failed_lines([first]) == list(kept)
+
+
+def test_a_rule_that_is_broken_at_many_places_is_one_group(world: World) -> None:
+    nested = [record("ann", n, "x", **{f"p{n:03}": [], "all": {}}) for n in range(30)]
+    file_id = world.bring("a.json", *nested).file_id
+    with world.warehouse.published() as published:
+        (group,) = published.failure_groups([file_id], places=3)
+    assert (group.code, group.lines, group.open, group.first_line) == ("nested_value", 30, 30, 1)
+    assert [(place.pointer, place.lines) for place in group.places] == [("/all", 30), ("/p000", 1), ("/p001", 1)]
+    assert group.more_places == 28
 
 
 def test_long_open_lines_come_in_parts_and_in_order(world: World) -> None:
@@ -218,6 +232,9 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> DuckDBWarehouse:
             """,
             {"sources": list(SOURCES), "states": list(STATES), "names": NAMES},
         )
+        keys = connection.execute("SELECT DISTINCT key FROM ledger").fetchall()
+        positions = [(f"{0:017}|{natural(key)}|", key) for (key,) in keys]
+        connection.executemany("UPDATE ledger SET position = ? WHERE key = ?", positions)
         connection.execute(
             "INSERT INTO failed_line_rows SELECT file_no, 1, '', 0, 1, '', '', TRUE, ['x'], '[]', NULL,"
             " CASE WHEN file_no % 2 = 0 THEN 'somebody' END, NULL FROM ledger WHERE failed > 0"
@@ -291,7 +308,7 @@ def test_pages_hold_each_file_once_and_in_order(many: DuckDBWarehouse, sort: Any
     assert len({row["file_id"] for row in rows}) == len(rows) == 300
     told = [value(row, sort) for row in rows if sort != "failed_share" or row["items"]]
     if sort == "key":
-        told = [key.encode() for key in told]
+        told = [natural(key).encode() for key in told]
     assert told == sorted(told, reverse=descending)
 
 

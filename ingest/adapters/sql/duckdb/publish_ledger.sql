@@ -3,6 +3,7 @@
 CREATE TABLE published.ledger AS
 SELECT
     l.* EXCLUDE (position),
+    substr(l.position, 19) AS natural_key, -- behind the arrival
     hash(l.file_id) AS id_hash, -- a million texts take long to look through
     coalesce(
         l.loaded_at, CASE WHEN l.next_try_at IS NOT NULL THEN least(l.next_try_at, $as_of) END, l.last_modified

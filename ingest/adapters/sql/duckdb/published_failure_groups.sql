@@ -1,13 +1,28 @@
--- published_failure_groups.sql: failed lines of some files by the rules they break, each line once in a group.
--- in: wanted (Arrow: file_id).   out: code, pointer, message, lines, open, first_line.
-WITH broken AS (
-    SELECT rowid AS row, line, redriven_by IS NULL AS is_open, unnest(rules) AS rule
-    FROM published.failed_lines
+-- published_failure_groups.sql: failed lines of some files by the rules they break, and the places where most break one.
+-- in: wanted (Arrow: file_id), $places (of a rule, at most).   out: code, lines, open, first_line, places, more_places.
+WITH code AS (
+    SELECT code, sum(lines)::BIGINT AS lines, sum(open)::BIGINT AS open, arg_min(first_line, file_no) AS first_line
+    FROM published.failure_codes
     WHERE file_id IN (SELECT file_id FROM wanted)
+    GROUP BY code
+),
+place AS (
+    SELECT
+        code, pointer, arg_min(message, file_no) AS message, sum(lines)::BIGINT AS lines, sum(open)::BIGINT AS open
+    FROM published.failure_places
+    WHERE file_id IN (SELECT file_id FROM wanted)
+    GROUP BY code, pointer
+),
+shown AS (
+    SELECT code, pointer, message, lines, open, count(*) OVER (PARTITION BY code) AS places
+    FROM place
+    QUALIFY row_number() OVER (PARTITION BY code ORDER BY lines DESC, pointer) <= $places
 )
 SELECT
-    rule.code AS code, coalesce(rule.pointer, '') AS pointer, arg_min(rule.message, (line, row)) AS message,
-    count(DISTINCT row) AS lines, count(DISTINCT row) FILTER (is_open) AS open, min(line) AS first_line
-FROM broken
+    code.code, code.lines, code.open, code.first_line,
+    list((shown.pointer, shown.message, shown.lines, shown.open) ORDER BY shown.lines DESC, shown.pointer) AS places,
+    any_value(shown.places) - count(*) AS more_places
+FROM code
+JOIN shown ON shown.code = code.code
 GROUP BY ALL
-ORDER BY lines DESC, code, pointer
+ORDER BY code.lines DESC, code.code
