@@ -2,12 +2,10 @@
 
 In:      a ledger row, and the number of the first line.
 Out:     lines as they are stored, judged by today's rules. Nothing is loaded.
-Decides: what may be read from pages: buckets of sources, uploads and `allowed_buckets`, and nothing else.
 Memory:  some blocks of lines, whatever the file holds; it is read from its beginning, and no farther than needed.
 """
 
-import os.path
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -17,12 +15,12 @@ from uuid import UUID
 from ingest.core.commands import Command, Failure, Item, Rules
 from ingest.core.formats import Format, open_format
 from ingest.core.rows import row as to_row
-from ingest.core.source import LOCAL_BUCKET, SourceFile
+from ingest.core.source import SourceFile
 from ingest.documents import documents
 from ingest.errors import ConfigError, IngestError, ObjectGone
 from ingest.pipeline import Pipeline
+from ingest.readable import why_unreadable
 from ingest.reading import HEAD_BYTES, Block, blocks, decompressed, peek
-from ingest.settings import Settings
 
 READ_AT_MOST: Final = 200 << 20  # unpacked bytes: what lies beyond takes longer than somebody waits for a page
 _SHOWN_BYTES: Final = 2 << 20  # of all lines together: lines of 1 MB are few at a time
@@ -61,9 +59,7 @@ class Preview:
     refusal: Failure | None = None  # why the file is refused as a whole
 
 
-def preview(
-    pipeline: Pipeline, row: Mapping[str, Any], first: int, readable_buckets: Collection[str], most: int = 20
-) -> Preview:
+def preview(pipeline: Pipeline, row: Mapping[str, Any], first: int, most: int = 20) -> Preview:
     """At most `most` lines of a file from line `first` on. `row` is of the ledger.
 
     Raises:
@@ -78,7 +74,8 @@ def preview(
             " lines as they came are with the file that they mend, and the text that was sent is not kept."
         )
     file = SourceFile.of_row(row)
-    _demand_readable(pipeline.settings, file, readable_buckets)
+    if why := why_unreadable(pipeline.settings, file.bucket, file.key):
+        raise ConfigError(why)
     rules, format = pipeline.rules(file), open_format(file.format)
     found = Preview()
     content = _no_farther(decompressed(_stored(pipeline, file, row["archived_to"])), first)
@@ -94,23 +91,6 @@ def preview(
         shown_bytes += len(unit)
         found.lines.append(_line(number, offset, unit, whole_length, format, rules))
     return found
-
-
-def _demand_readable(settings: Settings, file: SourceFile, buckets: Collection[str]) -> None:
-    """Raises ConfigError for a file outside of these buckets; on this machine, outside of the folders of sources."""
-    if file.bucket == LOCAL_BUCKET and LOCAL_BUCKET not in settings.allowed_buckets:
-        path = os.path.normpath(file.key)  # a key holds whatever path was loaded
-        folders = [os.path.normpath(one.prefix) for one in settings.sources.values() if one.bucket == LOCAL_BUCKET]
-        if not any(path.startswith(f"{folder}/") for folder in folders):
-            raise ConfigError(
-                "The file lay on the disk of the machine that loaded it, in no source's folder: it is not read from"
-                " here."
-            )
-    elif file.bucket not in buckets:
-        raise ConfigError(
-            f"The bucket {file.bucket} may not be read from here. Let an operator add it to allowed_buckets in"
-            " ingest.toml."
-        )
 
 
 def _stored(pipeline: Pipeline, file: SourceFile, archived_to: str | None) -> Iterator[bytes]:

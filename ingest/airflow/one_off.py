@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from ingest.core.formats.guess import AUTO
 from ingest.core.source import ONE_OFF
 from ingest.errors import ConfigError, ObjectGone
+from ingest.readable import why_unreadable
 from ingest.settings import Settings
 
 if TYPE_CHECKING:
@@ -68,10 +69,11 @@ def collect(
     Raises:
         ConfigError: a bucket that may not be read from here, or an address under which there is nothing.
     """
-    allowed = readable_buckets(settings)
-    if refused := sorted({bucket_of(uri) for uri in request.files} - allowed):
-        remedy = "Let an operator add it to allowed_buckets in ingest.toml."
-        raise ConfigError(*(f"The bucket {bucket} may not be read from here. {remedy}" for bucket in refused))
+    from ingest.pipeline import split_address
+
+    asked = map(split_address, request.files)
+    if refused := sorted({why for bucket, key in asked if (why := why_unreadable(settings, bucket, key))}):
+        raise ConfigError(*refused)
     addresses = list(request.files)
     if request.lines:
         addresses.append(keep_pasted(settings, request.lines, run_id, asked_at, pasted_folder))
@@ -82,17 +84,6 @@ def collect(
         except ObjectGone as error:  # for a person at a form there is nothing to wait for
             raise ConfigError(str(error)) from error
     return list({file.file_id: file for file in files}.values())
-
-
-def readable_buckets(settings: Settings) -> set[str]:
-    """Buckets of sources, the one for uploads, and what an operator allowed: nothing else is read for a form."""
-    buckets = {source.bucket for source in settings.sources.values()} | set(settings.allowed_buckets)
-    return buckets | ({settings.uploads_bucket} if settings.uploads_bucket else set())
-
-
-def bucket_of(uri: str) -> str:
-    """`acme` of `s3://acme/landing/1.json`."""
-    return uri.removeprefix("s3://").split("/", 1)[0]
 
 
 def keep_pasted(settings: Settings, lines: str, run_id: str, asked_at: datetime, folder: Path) -> str:

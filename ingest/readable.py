@@ -1,0 +1,27 @@
+"""What may be read for somebody at a form or a page, which are no place to reach into any bucket or disk.
+
+Decides: buckets of sources, the one for uploads, and those that an operator allowed; on this machine, only what lies in
+         the folders of sources, wherever links in a path lead.
+"""
+
+import os
+
+from ingest.core.source import LOCAL_BUCKET
+from ingest.settings import Settings
+
+
+def why_unreadable(settings: Settings, bucket: str, key: str) -> str | None:
+    """A sentence for whoever asks for an object, or for all below a prefix; None if it may be read."""
+    remedy = "Let an operator add it to allowed_buckets in ingest.toml."
+    if bucket in settings.allowed_buckets:
+        return None
+    sources = settings.sources.values()
+    if bucket == LOCAL_BUCKET:
+        path = os.path.realpath(key)  # a key holds whatever path was named
+        folders = [os.path.realpath(one.prefix) for one in sources if one.bucket == LOCAL_BUCKET]
+        if any(os.path.commonpath((path, folder)) == folder for folder in folders):
+            return None
+        return "Of this machine's disk nothing is read from here but the folders of sources."
+    if bucket in {settings.uploads_bucket, *(one.bucket for one in sources)}:
+        return None
+    return f"The bucket {bucket} may not be read from here. {remedy}"
