@@ -7,12 +7,14 @@ One run is one action. Mended lines come as text in the form; the history keeps 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import orjson
 from airflow.sdk import Param
 
 from ingest.airflow.one_off import PASTED_AT_MOST
+from ingest.cli.output import count
 from ingest.core.states import ACTIONS
 from ingest.errors import ConfigError
 
@@ -69,7 +71,11 @@ def act(pipeline: "Pipeline", request: Request, note: "Note") -> list[dict[str, 
     action = next(known for known in ACTIONS if known == request.action)
     rows, new = actions.chosen(pipeline, request.files, action, request.source, request.since)
     results = actions.act(pipeline, action, rows, new, note)
-    return [asdict(result) | {"error": result.error if actions.failed(action, result) else None} for result in results]
+    told = [orjson.loads(orjson.dumps(result)) for result in results]  # XCom gives tuples back as objects of its own
+    return [
+        one | {"error": result.error if actions.failed(action, result) else None}
+        for one, result in zip(told, results, strict=True)
+    ]
 
 
 def _redrive(pipeline: "Pipeline", request: Request, note: "Note") -> dict[str, Any]:
@@ -80,11 +86,12 @@ def _redrive(pipeline: "Pipeline", request: Request, note: "Note") -> dict[str, 
         fixed = read_mended(pipeline, request.lines_at)
     outcome = redrive(pipeline, request.files[0], fixed, note)
     original = pipeline.warehouse.find_file(outcome.of)
-    wrong = f"{len(outcome.refused)} lines are still wrong and stay open." if outcome.refused else None
+    wrong = count(len(outcome.refused), "line")
+    nothing = f"{wrong} still wrong: nothing was loaded." if outcome.refused and not outcome.result else None
     return {
         "file_id": outcome.of, "bucket": original["bucket"], "key": original["key"], "before": original["state"],
         "state": original["state"], "redrive": outcome.result.file_id if outcome.result else None,
-        "error": outcome.error or wrong,
+        "still_wrong": len(outcome.refused), "already": outcome.already, "error": outcome.error or nothing,
     }  # fmt: skip
 
 

@@ -4,6 +4,8 @@ In:     requests to Airflow's web server below /landfall.
 Out:    HTML. What goes wrong is one sentence on a page, with the status that fits.
 """
 
+import logging
+import secrets
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from pathlib import Path
@@ -18,6 +20,7 @@ from ingest.errors import IngestError, ObjectGone, TransientError
 from ingest.ui.access import same_origin, visitor
 from ingest.ui.view import page
 
+_log = logging.getLogger(__name__)
 _STATIC: Final = Path(__file__).parent / "static"
 # Nothing from elsewhere, nothing inline: what a producer sends stays text even where we forgot to escape it.
 _POLICY: Final = (
@@ -34,12 +37,12 @@ _HEADERS: Final = {
 
 def make_app() -> FastAPI:
     """All pages. Nothing answers without Airflow's login."""
-    from ingest.ui.pages import acting, file, files, mending, run, upload
+    from ingest.ui.pages import acting, file, files, mending, run, run_lines, upload
 
     app = FastAPI(title="Landfall", docs_url=None, redoc_url=None, openapi_url=None)
     router = APIRouter(dependencies=[Depends(visitor), Depends(same_origin)])
     router.add_api_route("/static/{name}", static)
-    for module in (files, file, mending, acting, run, upload):
+    for module in (files, file, mending, acting, run, run_lines, upload):
         router.include_router(module.router)
     app.include_router(router)
     app.middleware("http")(_with_headers)
@@ -53,11 +56,15 @@ def static(name: str) -> FileResponse:
     """A style, script or picture of ours. The names are known, so none is ever a path."""
     if name not in {file.name for file in _STATIC.iterdir()}:
         raise HTTPException(404, "There is no such file.")
-    return FileResponse(_STATIC / name)
+    return FileResponse(_STATIC / name, headers={"Cache-Control": "private, max-age=300"})
 
 
 async def _with_headers(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-    response = await answer(request)
+    try:
+        response = await answer(request)
+    except Exception:  # noqa: BLE001 - whatever it is, it gets our words and our headers
+        _log.exception("page_failed path=%s", request.url.path)
+        response = _problem(request, 500, "Something went wrong here that is not your fault. Airflow's own log has it.")
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
     return response
@@ -85,4 +92,11 @@ def _problem(request: Request, status: int, sentence: str | None) -> Response:
     """One sentence: as JSON for a script, else on a page."""
     if "application/json" in request.headers.get("accept", ""):
         return JSONResponse({"error": sentence}, status)
-    return page(request, "problem.html", status=status, sentence=sentence or "That did not work.")
+    if status != 401:
+        return page(request, "problem.html", status=status, sentence=sentence or "That did not work.")
+    # Without a login there is no style and no script to fetch, so this page brings its own, and says which they are.
+    nonce = secrets.token_urlsafe(16)
+    own = {f"{kind}_text": (_STATIC / f"landfall.{kind}").read_text(encoding="utf-8") for kind in ("css", "js")}
+    response = page(request, "login.html", status=status, sentence=sentence, nonce=nonce, **own)
+    response.headers["Content-Security-Policy"] = _POLICY.replace("-src 'self';", f"-src 'nonce-{nonce}';", 2)
+    return response

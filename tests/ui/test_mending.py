@@ -12,6 +12,7 @@ from ingest.airflow.action import Request, _redrive
 from ingest.errors import ConfigError
 from ingest.ports import Note
 from ingest.redrive import keep_mended
+from ingest.ui.pages.mending import inert
 from tests.ui.conftest import ROOT, Site, runs_of
 from tests.ui.producers import HOSTILE, load, text_of
 
@@ -59,6 +60,20 @@ def conf_of(answer: Response) -> tuple[dict[str, Any], str | None]:
         run = session.scalar(select(DagRun).where(DagRun.dag_id == dag_id, DagRun.run_id == unquote(run_id)))
         assert run is not None
         return dict(run.conf), run.triggering_user_name
+
+
+def take_uploads(site: Site) -> None:
+    """Name a bucket for uploads in the settings: mended lines wait there for their run."""
+    toml = (site.job.folder / "ingest.toml").read_text()
+    site.job.write(f'[uploads]\nbucket = "{site.job.s3.bucket}"\n{toml}')
+
+
+def waiting(site: Site, conf: dict[str, Any]) -> str:
+    """The mended lines of which a run is told where they are."""
+    bucket, key = conf["lines_at"].removeprefix("s3://").split("/", 1)
+    assert bucket == site.job.s3.bucket
+    found: bytes = site.job.s3.client.get_object(Bucket=bucket, Key=key)["Body"].read()
+    return found.decode()
 
 
 # --- who -------------------------------------------------------------------------------------------------------------
@@ -121,14 +136,18 @@ def test_check_says_what_each_line_would_be_and_loads_nothing(site: Site) -> Non
 
 
 def test_send_starts_a_run_that_loads_each_line_once(site: Site) -> None:
+    take_uploads(site)
     file_id = load(site.job, "a.json", GOOD, "one", "two", "three")
     site.know_dags()
     old_page = form_of(get(site, f"{file_id}/mend").text)
     changed = {"line:2": MENDED + "\r\n", "line:3": "still wrong", "reason": "typo <b>", "do": "send"}
     answer = post(site, f"{file_id}/mend", old_page | changed, status=303)
-    wanted = {"action": "redrive", "files": [file_id], "lines": f"2\t{MENDED}\n3\tstill wrong\n", "reason": "typo <b>"}
-    assert conf_of(answer) == (wanted, "the user")
-    site.carry_out(answer)
+    conf, who = conf_of(answer)
+    assert (conf["action"], conf["files"], conf["reason"], who) == ("redrive", [file_id], "typo <b>", "the user")
+    assert waiting(site, conf) == f"2\t{MENDED}\n3\tstill wrong\n"
+    assert "Signed up" not in str(conf), "whoever may read the DAG sees what its runs are told"
+    told = text_of(site.of("user").get(site.carry_out(answer)).text)
+    assert "1 line still wrong: it stays open." in told
     assert sorted(row["lines"] for row in site.job.ledger()) == [1, 4]
     assert site.job.count("commands") == 2
     told = text_of(get(site, f"{file_id}?at=1").text)
@@ -139,8 +158,10 @@ def test_send_starts_a_run_that_loads_each_line_once(site: Site) -> None:
 
     html = post(site, f"{file_id}/mend", old_page | changed | {"do": "check"}).text
     assert "not on this page any more: it may be mended already" in html
-    site.carry_out(post(site, f"{file_id}/mend", old_page | changed, status=303))
+    again = site.carry_out(post(site, f"{file_id}/mend", old_page | changed, status=303))
     assert site.job.count("commands") == 2, "an old page brings nothing twice"
+    told = text_of(site.of("user").get(again).text)
+    assert "1 line was mended before, so what was sent now in place of it was not loaded." in told
 
 
 def test_a_box_gives_back_what_came(site: Site) -> None:
@@ -175,7 +196,9 @@ def test_what_a_browser_would_change_is_not_edited_in_it(site: Site) -> None:
     file_id = load(site.job, "a.json", body=b"\n".join(lines))
     html = get(site, f"{file_id}/mend").text
     assert {name for name in form_of(html) if name.startswith("line")} == {"line:6"}
-    assert html.count("download</a> the lines to mend it") == 4
+    for why in ("It is longer than 16 KB", "It is not UTF-8", "It holds U+0000 or a carriage return"):
+        assert why in html
+    assert html.count("download the lines to mend it") == 4
     assert html.count("It is not kept whole") == 1
     assert len(html) < 100_000
 
@@ -191,11 +214,31 @@ def test_judge_all_open_lines_again(site: Site) -> None:
     assert "No failed line of this file is open" in get(site, f"{file_id}/mend").text
 
 
+def test_a_page_holds_what_was_asked_for(site: Site) -> None:
+    file_id = load(site.job, "a.json", *["broken"] * 45, *['{"_p":"ann","_n":"x"}'] * 25)
+    html = get(site, f"{file_id}/mend?code=time_missing&at=2").text
+    assert [name for name in form_of(html) if name.startswith("line")] == [f"line:{n}" for n in range(66, 71)]
+    assert "page 2 of 2" in html
+    assert f'action="{ROOT}/files/{file_id}/mend?code=time_missing&amp;at=2"' in html
+    assert '<option value="time_missing" selected>time_missing (25)</option>' in html
+    assert next(iter(form_of(get(site, f"{file_id}/mend?from=40").text))) == "line:40"
+    assert f'href="{ROOT}/files/{file_id}/mend?code=time_missing"' in get(site, file_id).text
+    assert "no such line" in get(site, f"{file_id}/mend?code=%3Cb%3E").text
+
+
+def test_without_a_bucket_the_page_says_what_to_set(site: Site) -> None:
+    file_id = load(site.job, "a.json", "broken")
+    assert "let an operator set bucket of [uploads]" in get(site, f"{file_id}/mend").text
+    form = form_of(get(site, f"{file_id}/mend").text) | {"line:1": MENDED, "do": "send"}
+    assert "set bucket of [uploads]" in post(site, f"{file_id}/mend", form, status=400).text
+
+
 def test_pages_and_states(site: Site) -> None:
+    take_uploads(site)
     file_id = load(site.job, "a.json", *["broken"] * 45)
     assert len(form_of(get(site, f"{file_id}/mend?at=3").text)) == 2 * 5
     assert "page 3 of 3" in get(site, f"{file_id}/mend?at=3").text
-    assert "There is no line on this page" in get(site, f"{file_id}/mend?at=4").text
+    assert "There is no such line that is open" in get(site, f"{file_id}/mend?at=4").text
     site.job.configure(max_failed_lines=0)
     rejected = load(site.job, "b.json", "broken")
     assert "The file was rejected" in get(site, f"{rejected}/mend").text
@@ -211,14 +254,29 @@ def test_pages_and_states(site: Site) -> None:
 # --- by file ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("raw", "told"),
+    [
+        pytest.param(b"=cmd|' /C calc'!A0", b" =cmd|' /C calc'!A0", id="formula"),
+        pytest.param(b'{"a":\t-1}\t@SUM', b'{"a":\t -1}\t @SUM', id="in a later cell"),
+        pytest.param(b'{"a":"\x1b]0;x\x07\xc2\x9b2J"}', b'{"a":"\\u001b]0;x\\u0007\\u009b2J"}', id="terminal"),
+        pytest.param('{"a":"é\u202e=","b":-1}'.encode(), '{"a":"é\u202e=","b":-1}'.encode(), id="nothing to change"),
+        pytest.param(b"\xff\x9b", b"\xff\x9b", id="no text"),
+    ],
+)
+def test_what_is_downloaded_runs_nowhere(raw: bytes, told: bytes) -> None:
+    assert inert(raw) == told
+
+
 def test_download_mend_upload(site: Site) -> None:
+    take_uploads(site)
     file_id = load(site.job, "a.json", GOOD, "=cmd|' /C calc'!A0", b"\xff", "<script>", '{"_p": ""}')
     site.know_dags()
     answer = get(site, f"{file_id}/lines.txt")
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     assert answer.headers["content-disposition"] == f'attachment; filename="{file_id}.lines.txt"'
     assert answer.headers["x-content-type-options"] == "nosniff"
-    assert answer.content == b'2\t=cmd|\' /C calc\'!A0\n3\t\xff\n4\t<script>\n5\t{"_p": ""}\n'
+    assert answer.content == b'2\t =cmd|\' /C calc\'!A0\n3\t\xff\n4\t<script>\n5\t{"_p": ""}\n'
 
     mended = answer.content.replace(b"<script>", MENDED.encode()).replace(b"\n", b"\r\n") + f"1\t{MENDED}\r\n".encode()
     told = text_of(upload(site, f"{file_id}/mended?do=check", b"\xef\xbb\xbf" + mended).text)
@@ -231,7 +289,7 @@ def test_download_mend_upload(site: Site) -> None:
     answer = upload(site, f"{file_id}/mended?do=send", mended.removesuffix(f"1\t{MENDED}\r\n".encode()), 303, "by hand")
     conf, who = conf_of(answer)
     assert who == "the user"
-    assert conf["lines"] == f'2\t=cmd|\' /C calc\'!A0\n4\t{MENDED}\n5\t{{"_p": ""}}\n', "what is no text stays"
+    assert waiting(site, conf) == f'2\t =cmd|\' /C calc\'!A0\n4\t{MENDED}\n5\t{{"_p": ""}}\n', "what is no text stays"
     site.carry_out(answer)
     assert site.job.count("commands") == 2
     assert get(site, f"{file_id}/mended", status=303).headers["location"] == f"{ROOT}/files/{file_id}/mend"
@@ -243,8 +301,7 @@ def test_many_mended_lines_wait_in_the_bucket_for_uploads(site: Site) -> None:
     mended = b"".join(b'%d\t{"_p": "p%d", "_t": 1700000000, "_n": "%s"}\n' % (n, n, b"n" * 80) for n in range(1, 3_001))
     assert "Of 3,000 lines, 3,000 are right" in text_of(upload(site, f"{file_id}/mended?do=check", mended).text)
     assert "set bucket of [uploads]" in upload(site, f"{file_id}/mended?do=send", mended, 400).text
-    toml = (site.job.folder / "ingest.toml").read_text()
-    site.job.write(f'[uploads]\nbucket = "{site.job.s3.bucket}"\n{toml}')
+    take_uploads(site)
     answer = upload(site, f"{file_id}/mended?do=send", mended, 303)
     conf, _ = conf_of(answer)
     assert "lines" not in conf
@@ -259,7 +316,7 @@ def test_many_mended_lines_wait_in_the_bucket_for_uploads(site: Site) -> None:
 def test_mended_lines_are_read_from_the_prefix_of_uploads_only(site: Site) -> None:
     file_id = load(site.job, "a.json", "broken")
     bucket = site.job.s3.bucket
-    site.job.write(f'[uploads]\nbucket = "{bucket}"\n{(site.job.folder / "ingest.toml").read_text()}')
+    take_uploads(site)
     address = site.job.ask(lambda pipeline: keep_mended(pipeline, file_id, f"1\t{MENDED}".encode(), _now()))
     for key in ("landing/x.mended.txt", "uploads/x.json", "uploadsx.mended.txt"):
         site.job.s3.put(key, f"1\t{MENDED}".encode())

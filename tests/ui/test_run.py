@@ -1,5 +1,6 @@
 """The page of a run, and the tab on Airflow's own pages: what became of files, and which lines failed."""
 
+import re
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -7,6 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from tests.ui.conftest import ROOT, Site, runs_of
+from tests.ui.producers import text_of
 
 ANN: dict[str, Any] = {"_p": "ann", "_t": 1_700_000_000, "_n": "Signed Up"}
 HOSTILE = '<img src=x onerror=alert(1)>"\u202e.json'
@@ -46,11 +48,19 @@ def test_a_scheduled_run_and_its_tabs(site: Site, viewer: TestClient, admin: Tes
         assert "3 failed lines in 1 file of 2; <strong>3 to be mended" in shown.text
         assert f'href="{ROOT}/files/{ids[key]}"' in shown.text
         assert ids["landing/1.json"] not in shown.text
-        assert "<code>not_json</code></th><td>" in shown.text
-        assert ('<td class="mono">/_n</td>' in shown.text) is where
+        assert "not_json 2 lines 2 open" in text_of(shown.text)
+        assert ("no json" in text_of(shown.text)) is where  # the lines themselves
+        assert ("<mark>7</mark>" in shown.text) is where
         assert "<img src=x" not in shown.text
         assert "&lt;img src=x onerror=alert(1)&gt;&#34;⟨U+202E⟩.json" in shown.text
         assert "<b>" not in shown.text
+
+    run = {"dag_id": "ingest_website", "run_id": ran.run_id}
+    lines = tab(admin, **run, code="not_json").text
+    assert re.findall(r"line (\d)", text_of(lines)) == ["2", "3"]
+    assert len(re.findall("<article", tab(viewer, **run, at=1).text)) == 3
+    assert "no json" not in tab(viewer, **run, at=1).text
+    assert tab(admin, **run, task_id="load", map_index="9" * 30).status_code == 200
 
     loads = tab(admin, dag_id="ingest_website", run_id=ran.run_id, task_id="load", map_index="0")
     assert "3 failed lines in 1 file of 2" in loads.text
@@ -95,7 +105,7 @@ def test_a_file_that_was_not_loaded_says_why(site: Site, admin: TestClient) -> N
     site.job.put("1.json", ANN, "no json")
     ran = site.job.run()
     page = of(admin, "ingest_website", ran.run_id, part=True).text
-    assert "Not all is as it was asked to be" in page
+    assert "Not every file is as it was asked to be" in page
     assert "max_failed_lines is 0" in page
     assert "data-then" not in page
     assert f"/dags/ingest_website/runs/{quote(ran.run_id, safe='')}/tasks/verdict" in page

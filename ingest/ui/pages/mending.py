@@ -17,13 +17,14 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
 from starlette.datastructures import FormData, UploadFile
 
-from ingest.airflow.one_off import PASTED_AT_MOST
 from ingest.core.commands import Item
+from ingest.errors import IngestError
 from ingest.redrive import MENDED_AT_MOST, Place, judge_mended, keep_mended, parse_fixed
 from ingest.report import line_to_mend, on_one_line
 from ingest.ui import runs
 from ingest.ui.access import Visitor, VisitorDep, dag_of
-from ingest.ui.pages.file import LINES, MENDABLE_STATES, Failed, failed_lines
+from ingest.ui.pages.failures import LINES, Failed, failed_lines
+from ingest.ui.pages.file import MENDABLE_STATES
 from ingest.ui.view import page
 from ingest.ui.world import open_world
 
@@ -42,6 +43,8 @@ _REASON_AT_MOST: Final = 500  # characters
 _WRONG_SHOWN: Final = 50
 _CHUNK_BYTES: Final = 64 << 10
 _PLACE: Final = re.compile(r"line:([0-9]{1,15})((?:/[^\t\r\n]*)?)")
+_FORMULA: Final = re.compile(rb"(\A|\t)([=+\-@])")
+_TERMINAL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\xc2[\x80-\x9f]")  # C1 controls in UTF-8
 _FAILURES: Final = 10  # of one line
 _NOT_ONE_LINE: Final = "A mended line has to stay one line: there is a line break in it."
 
@@ -69,10 +72,25 @@ class Editable:
     text: str | None
     was: str  # SHA-256 of the text as it failed
     verdict: Verdict | None = None
+    why: str = ""  # it has no box
 
     @property
     def name(self) -> str:
         return f"{self.place[0]}{self.place[1]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Which open lines a page shows."""
+
+    code: str = ""  # empty: of any
+    first_line: int = 1
+    at: int = 1  # the page, counted from 1
+
+    @property
+    def query(self) -> dict[str, object]:
+        """But for the page, as it stands in an address."""
+        return {"code": self.code, "from": self.first_line if self.first_line > 1 else None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +130,22 @@ async def upload_form(request: Request) -> FormData:
     return await _form(request, MENDED_AT_MOST)
 
 
+def chosen_lines(
+    code: str = "",
+    first_line: Annotated[int, Query(alias="from", ge=1, le=10**12)] = 1,
+    at: Annotated[int, Query(ge=1, le=1_000_000)] = 1,
+) -> Chosen:
+    """Which open lines the address of a page asks for."""
+    return Chosen(code, first_line, at)
+
+
 @router.get("/files/{file_id}/mend")
 def mend(
-    request: Request, visitor: VisitorDep, file_id: str, at: Annotated[int, Query(ge=1, le=1_000_000)] = 1
+    request: Request, visitor: VisitorDep, file_id: str, chosen: Annotated[Chosen, Depends(chosen_lines)]
 ) -> Response:
     """Open failed lines, each in a box."""
     with open_world() as pipeline, pipeline.warehouse.published() as published:
-        return _show(request, published, _demanded(visitor, published, file_id), at)
+        return _show(request, pipeline, published, _demanded(visitor, published, file_id), chosen)
 
 
 @router.get("/files/{file_id}/mended")
@@ -143,7 +170,7 @@ def mend_lines(
     visitor: VisitorDep,
     file_id: str,
     form: Annotated[FormData, Depends(mended_form)],
-    at: Annotated[int, Query(ge=1, le=1_000_000)] = 1,
+    chosen: Annotated[Chosen, Depends(chosen_lines)],
 ) -> Response:
     """Check the edited lines, send them, or have all open ones judged again."""
     what = str(form.get("do", "check"))
@@ -168,7 +195,8 @@ def mend_lines(
         if what == "send" and split:
             notice = f"Nothing was sent: {_NOT_ONE_LINE[0].lower()}{_NOT_ONE_LINE[1:]}"
         status = 400 if what == "send" else 200
-        return _show(request, published, row, at, texts, verdicts, notice, str(form.get("reason", "")), status)
+        reason = str(form.get("reason", ""))
+        return _show(request, pipeline, published, row, chosen, texts, verdicts, notice, reason, status)
 
 
 @router.post("/files/{file_id}/mended")
@@ -184,15 +212,24 @@ def upload(
         with pipeline.warehouse.published() as published:
             row = _demanded(visitor, published, file_id)
             _demand_mendable(row)
-            sent = form.get("file")
-            mended = parse_fixed(sent.file.read()) if isinstance(sent, UploadFile) else {}
-            if not mended:
-                raise HTTPException(400, "There is no line in what was sent: choose the file with the mended lines.")
+            try:
+                mended = _uploaded(form)
+            except IngestError as error:
+                return _show(request, pipeline, published, row, Chosen(), notice=str(error), status=400)
             if do == "check":
                 open_places = _open_places(published, row["file_id"], mended.keys())
                 checked, as_of = _checked(pipeline, published, row, mended, open_places), published.as_of
                 return page(request, "mended.html", row=row, checked=checked, lines=len(mended), as_of=as_of)
         return _sent(request, visitor, pipeline, row, mended, str(form.get("reason", "")))
+
+
+def _uploaded(form: FormData) -> dict[Place, bytes]:
+    """The lines of a file that was sent. Raises IngestError where there are none, or not in the shape."""
+    sent = form.get("file")
+    mended = parse_fixed(sent.file.read()) if isinstance(sent, UploadFile) else {}
+    if not mended:
+        raise IngestError("There is no line in what was sent: choose the file with the mended lines.")
+    return mended
 
 
 # --- who, and what ---------------------------------------------------------------------------------------------------
@@ -225,20 +262,29 @@ def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def _editable(raw: bytes) -> str | None:
-    """A line as the text of a box, if a browser gives back exactly that."""
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError:
-        return None
-    return text if len(raw) <= _EDITED_AT_MOST and not re.search("[\r\0]", text) else None
+def _editable(failed: Failed) -> tuple[str | None, str]:
+    """A line as the text of a box, if a browser gives back exactly that; else why it has none."""
+    raw = on_one_line(failed.raw or b"")
+    if not failed.mendable:
+        return None, "It is not kept whole, so it cannot be mended: have its producer send it again."
+    if len(raw) > _EDITED_AT_MOST:
+        return None, f"It is longer than {_EDITED_AT_MOST >> 10} KB: download the lines to mend it."
+    if not _is_text(raw):
+        return None, "It is not UTF-8, which a page cannot hold: download the lines to mend it."
+    if re.search(rb"[\r\0]", raw):
+        return (
+            None,
+            "It holds U+0000 or a carriage return, which a browser would change: download the lines to mend it.",
+        )
+    return raw.decode(), ""
 
 
 def _show(
     request: Request,
+    pipeline: "Pipeline",
     published: "Published",
     row: dict[str, Any],
-    at: int,
+    chosen: Chosen,
     texts: Mapping[Place, tuple[str, str]] | None = None,
     verdicts: Mapping[Place, Verdict] | None = None,
     notice: str = "",
@@ -247,22 +293,28 @@ def _show(
 ) -> Response:
     """The page. What somebody has written stays in its box, also where its line is on another page by now."""
     texts, verdicts = texts or {}, verdicts or {}
-    rows = published.failed_lines([row["file_id"]], open_only=True, offset=LINES * (at - 1), limit=LINES + 1)
+    file_id, wrong = row["file_id"], sum(bool(one.failures) for one in verdicts.values())
+    rows = published.failed_lines(
+        [file_id], code=chosen.code or None, open_only=True, first_line=chosen.first_line,
+        offset=LINES * (chosen.at - 1), limit=LINES + 1,
+    )  # fmt: skip
+    groups = [group for group in published.failure_groups([file_id], places=1) if group.open]
+    open_lines = next((group.open for group in groups if group.code == chosen.code), 0)
     shown: dict[Place, Editable] = {}
-    for failed in failed_lines(rows[:LINES], row, [], shows_raw=True):
+    for failed in failed_lines(rows[:LINES], {file_id: row["format"]}, [], shows_raw=True):
         place = (failed.line, failed.item)
-        raw = on_one_line(failed.raw or b"")
-        text = _editable(raw) if failed.mendable else None
-        shown[place] = Editable(place, failed, text, sha256(raw).hexdigest())
+        text, why = _editable(failed)
+        shown[place] = Editable(place, failed, text, sha256(on_one_line(failed.raw or b"")).hexdigest(), why=why)
     for place, (text, was) in texts.items():
         failed_as = shown[place].failed if place in shown else None
         shown[place] = Editable(place, failed_as, text, was, verdicts.get(place))
     return page(
-        request, "mend.html", status=status, row=row, lines=[shown[place] for place in sorted(shown)], at=at,
-        pages=max(1, -(-row["open_failures"] // LINES)), more=len(rows) > LINES, notice=notice, reason=reason,
-        mendable=row["state"] in MENDABLE_STATES, as_of=published.as_of, most_mb=MENDED_AT_MOST >> 20,
-        checked=bool(verdicts), right=sum(bool(one.becomes) for one in verdicts.values()),
-        edited_at_most=_EDITED_AT_MOST,
+        request, "mend.html", status=status, row=row, lines=[shown[place] for place in sorted(shown)], chosen=chosen,
+        pages=max(1, -(-(open_lines if chosen.code else row["open_failures"]) // LINES)), more=len(rows) > LINES,
+        groups=groups, notice=notice, reason=reason, mendable=row["state"] in MENDABLE_STATES,
+        as_of=published.as_of, most_mb=MENDED_AT_MOST >> 20, checked=bool(verdicts),
+        right=sum(bool(one.becomes) for one in verdicts.values()), wrong=wrong,
+        can_send=pipeline.settings.uploads_bucket is not None,
     )  # fmt: skip
 
 
@@ -343,22 +395,20 @@ def _sent(
     """Start the run that loads mended lines (None: that judges all open ones again), and lead to its page."""
     conf: dict[str, Any] = {"action": "redrive", "files": [row["file_id"]], "reason": reason[:_REASON_AT_MOST] or None}
     if mended is not None:
-        conf |= _conf_of(pipeline, row["file_id"], mended)
+        conf["lines_at"] = _kept(pipeline, row["file_id"], mended)
     run_id = runs.start(visitor, runs.ACTION_DAG, conf)
     root = request.scope.get("root_path", "")
     return RedirectResponse(f"{root}/run/{runs.ACTION_DAG}/{quote(run_id, safe='')}", 303)
 
 
-def _conf_of(pipeline: "Pipeline", file_id: str, mended: Mapping[Place, bytes]) -> dict[str, str]:
-    """Mended lines as a run is told of them: its values are kept in Airflow's database, so many go to the bucket."""
-    # Lines that are no text, or hold U+0000, can be no JSON: they stay open, and no database need keep them.
+def _kept(pipeline: "Pipeline", file_id: str, mended: Mapping[Place, bytes]) -> str:
+    """Where mended lines wait for their run. Not in its values: those are shown to whoever may read its DAG."""
+    # Lines that are no text, or hold U+0000, can be no JSON: they stay open.
     sound = sorted((place, raw) for place, raw in mended.items() if raw.strip() and b"\0" not in raw and _is_text(raw))
     if not sound:
         raise HTTPException(400, "None of these lines can be right: each is empty, no UTF-8, or holds U+0000.")
     text = b"".join(line_to_mend({"line": line, "item": item, "raw": raw}) for (line, item), raw in sound)
-    if len(decoded := text.decode()) <= PASTED_AT_MOST:
-        return {"lines": decoded}
-    return {"lines_at": keep_mended(pipeline, file_id, text, datetime.now(UTC))}
+    return keep_mended(pipeline, file_id, text, datetime.now(UTC))
 
 
 def _is_text(raw: bytes) -> bool:
@@ -369,11 +419,18 @@ def _is_text(raw: bytes) -> bool:
     return True
 
 
+def inert(raw: bytes) -> bytes:
+    """A raw line as it may be opened anywhere: what a spreadsheet would run begins with a space, what a terminal would
+    obey is written as in JSON. To JSON both mean the same, where it allows them at all."""
+    raw = _FORMULA.sub(rb"\1 \2", raw)
+    return _TERMINAL.sub(lambda found: b"\\u%04x" % ord(found[0].decode()), raw)
+
+
 def _open_lines(file_id: str) -> Iterator[bytes]:
     chunk = bytearray()
     with open_world() as pipeline, pipeline.warehouse.published() as published:
         for line in published.open_lines(file_id):
-            chunk += line_to_mend(line)
+            chunk += line_to_mend(line | {"raw": inert(on_one_line(line["raw"]))})
             if len(chunk) >= _CHUNK_BYTES:
                 yield bytes(chunk)
                 chunk.clear()

@@ -1,4 +1,4 @@
-"""A run of ours: waited for until its end, then what became of its files; and the failed lines of a run or task.
+"""A run of ours: waited for until its end, then what became of its files, and the report of a check.
 
 Airflow's own pages have the rest, and are linked. What a run tells is shown as far as who asks may see the sources.
 """
@@ -6,6 +6,7 @@ Airflow's own pages have the rest, and are linked. What a run tells is shown as 
 import base64
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
@@ -14,28 +15,28 @@ from urllib.parse import quote
 import orjson
 from fastapi import APIRouter, HTTPException, Request, Response
 
+from ingest.cli.output import count
 from ingest.core.formats import FORMATS
 from ingest.core.schema import Meaning, codes
 from ingest.core.source import ONE_OFF
 from ingest.errors import IngestError, TransientError
 from ingest.pipeline import Pipeline, split_address
-from ingest.ports import FailureGroup, FilesWanted
+from ingest.ports import FilesWanted
 from ingest.report import plain
 from ingest.ui import runs
 from ingest.ui.access import Visitor, VisitorDep, dag_of
 from ingest.ui.view import page
-from ingest.ui.world import known_sources, open_world
+from ingest.ui.world import known_sources, loaded_copy, open_world
 from ingest.uploads import read_check_report
 
 router = APIRouter()
 
 _SHOWN: Final = 200  # files of a run on its page
-_GROUPED: Final = 1_000  # files whose failed lines are counted by rule
 _LINES: Final = 20  # failed lines of a check
-_OTHER_DAGS: Final = ("ingest_reconcile", "landfall_config_errors")  # ours, but they deal with no file
+OTHER_DAGS: Final = ("ingest_reconcile", "landfall_config_errors")  # ours, but they deal with no file
 _CHECKED: Final = "checked"
 _LOOK_FIRST: Final = ("retrying", "gone", "rejected", "held")
-_NO_RUN: Final = "There is no such run."
+NO_RUN: Final = "There is no such run."
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Became:
     before: str | None = None  # of an action
     redrive: str | None = None  # the file_id of the mended lines that it loaded
     went_along: int = 0
+    note: str = ""  # what else whoever asked should know
 
     @property
     def well(self) -> bool:
@@ -93,6 +95,7 @@ class Report:
     first_time: str | None
     last_time: str | None
     rejected: str | None
+    copy_of: dict[str, Any] | None  # a loaded file of the same source with the same bytes
     events: list[tuple[str, int]]
     more_events: int
     failures: list[Told]
@@ -124,7 +127,7 @@ def of(request: Request, visitor: VisitorDep, dag_id: str, run_id: str) -> Respo
     again, then = "" if run.finished else own, ""
     if run.state == "success" and not is_check and "x-part" in request.headers:
         (only,) = outcome.files if len(outcome.files) == 1 and not outcome.hidden else (None,)
-        if only and only.well:
+        if only and only.well and not only.note:
             told = outcome.as_of is not None and run.ended_at is not None and outcome.as_of >= run.ended_at
             again, then = ("", f"{root}/files/{only.file_id}") if told and only.file_id in outcome.known else (own, "")
     return page(
@@ -138,14 +141,14 @@ def of(request: Request, visitor: VisitorDep, dag_id: str, run_id: str) -> Respo
 def _run(visitor: Visitor, dag_id: str, run_id: str) -> runs.Run:
     """Raises HTTPException 404, also for a run that may not be seen."""
     if not visitor.may("GET", dag_id, None):
-        raise HTTPException(404, _NO_RUN)
+        raise HTTPException(404, NO_RUN)
     run = runs.find(dag_id, run_id)
-    if not dag_id.startswith(dag_of("")) or dag_id in _OTHER_DAGS:
+    if not dag_id.startswith(dag_of("")) or dag_id in OTHER_DAGS:
         raise HTTPException(404, "This run deals with no files.")
     return run
 
 
-def _source_of(run: runs.Run) -> str | None:
+def source_of(run: runs.Run) -> str | None:
     """The one source that a run is about; None for actions, which may be about any."""
     if run.dag_id == runs.ACTION_DAG:
         return None
@@ -158,7 +161,7 @@ def _outcome(pipeline: Pipeline, visitor: Visitor, run: runs.Run, *, is_check: b
     """What the tasks returned; of files whose task died after its commit, what the ledger says."""
     tasks = ("act",) if run.dag_id == runs.ACTION_DAG else ("load", "check")
     results = [one for task in tasks for part in runs.returned(run.dag_id, run.run_id, task) for one in part or ()]
-    source = _source_of(run)
+    source = source_of(run)
     if source is not None and not visitor.sees(source):
         return Outcome([], hidden=len(results))
     if is_check:
@@ -199,9 +202,15 @@ def _of_load(result: Mapping[str, Any]) -> Became:
 
 
 def _of_action(result: Mapping[str, Any], row: Mapping[str, Any]) -> Became:
+    notes = []
+    if wrong := result.get("still_wrong"):
+        notes.append(f"{count(wrong, 'line')} still wrong: {'it stays' if wrong == 1 else 'they stay'} open.")
+    if already := result.get("already"):
+        was = "was mended before" if already == 1 else "were mended before"
+        notes.append(f"{count(already, 'line')} {was}, so what was sent now in place of it was not loaded.")
     return Became(
         result["file_id"], row["key"], result["state"], result["error"], before=result["before"],
-        redrive=result.get("redrive"), went_along=len(result.get("redrives") or ()),
+        redrive=result.get("redrive"), went_along=len(result.get("redrives") or ()), note=" ".join(notes),
     )  # fmt: skip
 
 
@@ -220,19 +229,22 @@ def _reports(pipeline: Pipeline, visitor: Visitor, run: runs.Run, files: Sequenc
     for one in files[:10]:
         bucket, key = split_address(one.name)
         if report := read_check_report(pipeline, bucket, key):
-            found.append(_report(report, key, source, raw=visitor.runs(source)))
+            copy_of = None
+            with suppress(TransientError):  # the report is there all the same
+                copy_of = report.get("sha256") and loaded_copy(pipeline, str(report["sha256"]), [source])
+            found.append(_report(report, key, source, copy_of, raw=visitor.runs(source)))
     return found
 
 
-def _report(report: Mapping[str, Any], key: str, source: str, *, raw: bool) -> Report:
-    numbers = ("lines", "blank", "records", "sets", "aliases", "failed", "repaired")
+def _report(report: Mapping[str, Any], key: str, source: str, copy_of: dict[str, Any] | None, *, raw: bool) -> Report:
+    numbers = ("lines", "blank", "items", "records", "sets", "aliases", "failed", "repaired")
     try:
         known = codes(report["format"]) if report["format"] in FORMATS else {}
         events = list(report["events"].items())
         return Report(
             report["file"], key, source, report["format"],
             {name: int(report[name]) for name in numbers},
-            int(report["persons"]), report["first_time"], report["last_time"], report["rejected"],
+            int(report["persons"]), report["first_time"], report["last_time"], report["rejected"], copy_of,
             [(name, int(number)) for name, number in events[:_LINES]] if raw else [], len(events) - _LINES,
             _meanings(report["codes"], known), _meanings(report["warnings"], known),
             [(line, _raw(line)) for line in report["failures"][:_LINES]] if raw else [],
@@ -250,78 +262,3 @@ def _raw(line: Mapping[str, Any]) -> bytes:
     if "raw_base64" in line:
         return base64.b64decode(line["raw_base64"])
     return str(line["raw"]).encode("utf-8", "surrogatepass")
-
-
-# --- failed lines of a run or a task: the tab on Airflow's own pages --------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """A rule, and the failed lines that break it."""
-
-    code: str
-    meaning: Meaning
-    lines: int
-    open: int
-    pointer: str  # empty: the line as a whole, or not for who asks
-
-
-@router.get("/run")
-def failed(
-    request: Request, visitor: VisitorDep, dag_id: str = "", run_id: str = "", task_id: str = "", map_index: str = ""
-) -> Response:
-    """The failed lines of just that run or task. What Airflow has no value for comes as `{TASK_ID}`."""
-    dag_id, run_id, task_id, map_index = (_filled(text) for text in (dag_id, run_id, task_id, map_index))
-    if not dag_id or not run_id:
-        raise HTTPException(400, "The address of this page names no run.")
-    if not visitor.may("GET", dag_id, None):
-        raise HTTPException(404, _NO_RUN)
-    if not dag_id.startswith(dag_of("")) and dag_id not in _OTHER_DAGS:
-        return page(request, "run_lines.html", stranger=True, dag_id=dag_id)
-    run = runs.find(dag_id, run_id)
-    number = int(map_index) if map_index.removeprefix("-").isdecimal() else None
-    with open_world() as pipeline:
-        known = known_sources(pipeline)
-        source = _source_of(run)
-        if dag_id not in (runs.ACTION_DAG, runs.ONE_OFF_DAG, *_OTHER_DAGS) and source not in known:
-            return page(request, "run_lines.html", stranger=True, dag_id=dag_id)
-        seen = visitor.seen(known if source is None else {source} & known)
-        wanted = FilesWanted(sources=seen, run_id=None if task_id else run_id, sort="failed", per_page=_GROUPED)
-        if task_id:
-            wanted = _of_task(wanted, run, task_id, number)
-        with pipeline.warehouse.published() as published:
-            found = published.files(wanted) if seen else None
-            rows = [row for row in found.rows if row["failed"] or row["open_failures"]] if found else []
-            groups = published.failure_groups([row["file_id"] for row in rows]) if rows else []
-            as_of = published.as_of
-    return page(
-        request, "run_lines.html", stranger=False, run=run, task_id=task_id, rows=rows[:_SHOWN], files=len(rows),
-        total=found.total if found else 0, groups=_broken(groups, rows, raw=all(visitor.runs(name) for name in seen)),
-        lines=sum(row["failed"] for row in rows), open=sum(row["open_failures"] for row in rows),
-        cut=len(rows) == _GROUPED, as_of=as_of,
-    )  # fmt: skip
-
-
-def _filled(text: str) -> str:
-    return "" if text.startswith("{") and text.endswith("}") else text
-
-
-def _of_task(wanted: FilesWanted, run: runs.Run, task_id: str, map_index: int | None) -> FilesWanted:
-    """Those files that a task returned."""
-    told = runs.returned(run.dag_id, run.run_id, task_id, map_index)
-    ids = [
-        str(one[name])
-        for part in told if isinstance(part, list)
-        for one in part if isinstance(one, dict)
-        for name in ("file_id", "redrive") if one.get(name)
-    ]  # fmt: skip
-    return replace(wanted, file_ids=tuple(ids))
-
-
-def _broken(groups: Sequence[FailureGroup], rows: Sequence[Mapping[str, Any]], *, raw: bool) -> list[Broken]:
-    """By code. Where in a line it is broken are words of producers: only for those who may see raw lines."""
-    meanings = {code: meaning for name in {row["format"] for row in rows} for code, meaning in codes(name).items()}
-    return [
-        Broken(one.code, meanings.get(one.code, Meaning("", "")), one.lines, one.open, one.pointer if raw else "")
-        for one in groups
-    ]

@@ -1,0 +1,136 @@
+"""Failed lines as pages show them: one by one, or grouped by the rule that they break, with the first of each group.
+
+Raw lines, values and names of properties are for those who may run the DAG of their source: others are told of line
+numbers, codes and counts.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Final
+
+from ingest.core.formats import FORMATS
+from ingest.core.schema import Meaning, codes
+from ingest.ports import FailureGroup, Published
+
+LINES: Final = 20  # on a page
+_SAMPLED: Final = 8  # groups that show their first lines
+_SAMPLES: Final = 3
+_FAILURES: Final = 10  # of one line
+_COLUMNS: Final = ("", "/_p", "/_t", "/_n", "/_p2")  # places that tell nothing of what was sent
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A failed line as a page shows it; without `raw` and messages for those who may not see them."""
+
+    file_id: str
+    line: int
+    item: str
+    byte_offset: int
+    byte_length: int
+    mendable: bool
+    failures: list[dict[str, Any]]
+    more_failures: int
+    raw: bytes | None
+    raw_sha256: str
+    redriven_at: datetime | None
+    redriven_by: str | None
+    redriven_by_whom: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in them lines break a rule; None: somewhere that whoever looks may not know."""
+
+    pointer: str | None
+    lines: int
+    open: int
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Failed lines that break one rule."""
+
+    code: str
+    meaning: Meaning
+    lines: int
+    open: int
+    first_line: int
+    places: list[Place]
+    more_places: int
+    samples: list[Failed] = field(default_factory=list)
+
+
+def meanings(format: str) -> dict[str, Meaning]:
+    """What each code of a format says; nothing where an older ledger names a format that is no more."""
+    return codes(format) if format in FORMATS else {}
+
+
+def visible_pointer(pointer: str | None, *, shows_raw: bool) -> str | None:
+    """A place as far as whoever looks may know it."""
+    return pointer if shows_raw or pointer in _COLUMNS else None
+
+
+def failed_lines(
+    found: Sequence[Mapping[str, Any]], formats: Mapping[str, str], history: Sequence[Mapping[str, Any]], *,
+    shows_raw: bool,
+) -> list[Failed]:  # fmt: skip
+    """Rows of `failed_lines` as a page shows them; `formats` are those of their files, by file_id."""
+    whom = {one["at"]: one["by"] for one in history if one["action"] == "redrive"}  # written down in one transaction
+    shown = []
+    for one in found:
+        known = meanings(formats[one["file_id"]])
+        failures = [{"code": code, "message": " ".join(known.get(code, ())), "pointer": ""} for code in one["codes"]]
+        if shows_raw:
+            failures = json.loads(one["failures"])
+        failed = Failed(
+            one["file_id"], one["line"], one["item"] if shows_raw else "", one["byte_offset"], one["byte_length"],
+            one["mendable"], failures[:_FAILURES], max(0, len(failures) - _FAILURES),
+            one["raw"] if shows_raw else None, one["raw_sha256"], one["redriven_at"], one["redriven_by"],
+            whom.get(one["redriven_at"]),
+        )  # fmt: skip
+        shown.append(failed)
+    return shown
+
+
+def groups_of(
+    published: Published, groups: Sequence[FailureGroup], formats: Mapping[str, str],
+    history: Sequence[Mapping[str, Any]], *, shows_raw: bool,
+) -> list[Group]:  # fmt: skip
+    """Groups of failed lines of these files, the first ones with samples, which tell only what is wrong besides."""
+    known = {code: meaning for format in set(formats.values()) for code, meaning in meanings(format).items()}
+    shown = []
+    for number, group in enumerate(groups):
+        meaning = known.get(group.code) or Meaning(group.places[0].message if shows_raw else "", "")
+        samples: list[Failed] = []
+        if number < _SAMPLED:
+            found = published.failed_lines(list(formats), code=group.code, limit=_SAMPLES)
+            told = failed_lines(found, formats, history, shows_raw=shows_raw)
+            samples = [_brief(failed, group.code, meaning) for failed in told]
+        places = _places(group, shows_raw=shows_raw)
+        hidden = group.more_places if shows_raw else 0
+        shown.append(
+            Group(group.code, meaning, group.lines, group.open, group.first_line, places, hidden, samples)
+        )  # fmt: skip
+    return shown
+
+
+def _brief(failed: Failed, code: str, meaning: Meaning) -> Failed:
+    """A sample in its group: what the group says already is left out."""
+    failures = [
+        one | {"message": one["message"].removeprefix(meaning.problem).removesuffix(meaning.remedy).strip()}
+        for one in failed.failures
+        if one["code"] == code
+    ]
+    return replace(failed, failures=failures, more_failures=0)
+
+
+def _places(group: FailureGroup, *, shows_raw: bool) -> list[Place]:
+    places = []
+    for place in group.places:
+        pointer = visible_pointer(place.pointer, shows_raw=shows_raw)
+        if pointer is not None:
+            places.append(Place(pointer, place.lines, place.open))
+    return places or [Place(None, group.lines, group.open)]
