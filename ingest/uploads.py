@@ -38,13 +38,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An upload that is in the store. `twin`: the newest file with the same bytes that is loaded now."""
+    """An upload that is in the store."""
 
     bucket: str
     key: str
     size_bytes: int
     sha256: str
-    twin: str | None
 
     @property
     def uri(self) -> str:
@@ -71,7 +70,7 @@ def store_upload(pipeline: Pipeline, pieces: Iterable[bytes], name: str, *, by: 
     pipeline.store_of(ONE_OFF).receive(settings.uploads_bucket, key, upload.within_limits(pieces))
     size_bytes, sha256 = upload.stored.size_bytes, upload.stored.hexdigest()
     _log.info("upload_stored key=%s by=%r size_bytes=%d sha256=%s", key, by, size_bytes, sha256)
-    return Stored(settings.uploads_bucket, key, size_bytes, sha256, _twin(pipeline, sha256))
+    return Stored(settings.uploads_bucket, key, size_bytes, sha256)
 
 
 def upload_key(settings: Settings, name: str, at: datetime, token: str, *, packed: bool = False) -> str:
@@ -153,16 +152,6 @@ class _Upload:
                 f"The file unpacks to more than {ratio:g} times its size, as events seldom do: send it unpacked, or"
                 " let an operator raise max_ratio of [uploads]."
             )
-
-
-def _twin(pipeline: Pipeline, sha256: str) -> str | None:
-    """The file_id of a loaded file of these bytes. Only a help: a warehouse that is busy must not cost the upload."""
-    try:
-        rows = pipeline.warehouse.files({"sha256": sha256, "state": "loaded"}, limit=1)
-    except IngestError as error:
-        _log.warning("no_twin_known sha256=%s: %s", sha256, error)
-        return None
-    return rows[0]["file_id"] if rows else None
 
 
 # --- the report of a check ------------------------------------------------------------------------------------------

@@ -125,7 +125,7 @@ def test_the_extension_is_told_by_the_bytes(pipeline: Pipeline, sent: bytes, ext
 def test_what_is_sent_arrives(s3: S3, pipeline: Pipeline, size: int, step: int) -> None:
     sent = NOISE[:size]
     stored = send(pipeline, cut(sent, step))
-    assert (stored.size_bytes, stored.sha256, stored.twin) == (size, sha256(sent).hexdigest(), None)
+    assert (stored.size_bytes, stored.sha256) == (size, sha256(sent).hexdigest())
     assert stored.uri == f"s3://{s3.bucket}/{stored.key}"
     assert body(s3, stored.key) == sent
     assert s3.client.list_multipart_uploads(Bucket=s3.bucket).get("Uploads", []) == []
@@ -139,24 +139,14 @@ def test_what_is_packed_arrives_as_it_was_sent(s3: S3, pipeline: Pipeline, pack:
     assert stored.sha256 == sha256(sent).hexdigest()
 
 
-def test_the_same_file_twice_is_two_objects_and_a_loaded_copy_is_named(s3: S3, pipeline: Pipeline) -> None:
+def test_the_same_file_twice_is_two_objects_of_which_one_is_loaded(s3: S3, pipeline: Pipeline) -> None:
     first = send(pipeline, cut(EVENTS))
     (loaded,) = pipeline.load(pipeline.locate(first.uri))
     assert (loaded.state, loaded.counts.records) == ("loaded", 1_000)
     second = send(pipeline, cut(EVENTS))
-    assert (second.twin, second.key == first.key) == (loaded.file_id, False)
+    assert second.key != first.key
     (copy,) = pipeline.load(pipeline.locate(second.uri))
     assert (copy.state, copy.duplicate_of) == ("duplicate", loaded.file_id)
-    assert send(pipeline, [b"{}"]).twin is None
-
-
-def test_a_busy_warehouse_costs_no_upload(s3: S3, pipeline: Pipeline) -> None:
-    class Busy(DuckDBWarehouse):
-        def files(self, *_: object, **__: object) -> list[dict[str, Any]]:
-            raise TransientError("held by process 7")
-
-    stored = send(replace(pipeline, warehouse=Busy(Path("unused.duckdb"))), cut(EVENTS))
-    assert (body(s3, stored.key), stored.twin) == (EVENTS, None)
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------

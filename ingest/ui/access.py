@@ -79,9 +79,10 @@ class Visitor:
             raise HTTPException(403, f"This needs the permission to run the DAG {dag_id}. Ask who runs this Airflow.")
 
 
-def visitor(user: Annotated[Any, Depends(get_user)]) -> Visitor:
-    """Who asks; 401 for nobody."""
-    return Visitor(user)
+def visitor(request: Request, user: Annotated[Any, Depends(get_user)]) -> Visitor:
+    """Who asks; 401 for nobody. What stands around each page asks `request.state` for it."""
+    request.state.visitor = Visitor(user)
+    return request.state.visitor  # type: ignore[no-any-return]  # a state holds anything
 
 
 def same_origin(request: Request) -> None:

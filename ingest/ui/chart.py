@@ -1,10 +1,12 @@
-"""A picture of the last days: lines loaded by source, and below them lines failed. SVG from a template, no script.
+"""A picture of the last days: lines loaded by source, and below the line those that failed, on one scale.
+
+SVG from a template, no script.
 
 Out: where each bar stands, in the units of the drawing (see templates/chart.svg).
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Final
@@ -12,8 +14,7 @@ from typing import Final
 from ingest.ports import Day
 
 WIDTH: Final = 960
-LOADED_HEIGHT: Final = 120
-FAILED_HEIGHT: Final = 36
+HEIGHT: Final = 160  # of the highest bar above the line and the lowest below it, together
 _COLOURS: Final = 6  # sources with a colour of their own: those with most lines; the others share one
 _DAYS_AT_LEAST: Final = 14
 
@@ -26,7 +27,7 @@ class Bar:
     y: float
     width: float
     height: float
-    style: str  # a class: c0 … c5, other, failed
+    style: str  # classes: c0 … c5 or other, and failed
     title: str
 
 
@@ -37,8 +38,9 @@ class Chart:
     bars: list[Bar] = field(default_factory=list)
     ticks: list[tuple[float, str]] = field(default_factory=list)  # (x, day)
     legend: list[tuple[str, str]] = field(default_factory=list)  # (class, source)
-    most_loaded: int = 0
+    most_loaded: int = 0  # on a day
     most_failed: int = 0
+    zero: float = 0  # where the line between them is
     summary: str = ""
 
 
@@ -47,11 +49,11 @@ def chart(days: Sequence[Day]) -> Chart | None:
     if not days:
         return None
     loaded: dict[date, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    failed: dict[date, int] = defaultdict(int)
+    failed: dict[date, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     of_source: dict[str, int] = defaultdict(int)
     for day in days:
         loaded[day.day][day.source] += day.lines
-        failed[day.day] += day.failed
+        failed[day.day][day.source] += day.failed
         of_source[day.source] += day.lines
     first, last = min(loaded), max(loaded)
     shown = max(_DAYS_AT_LEAST, (last - first).days + 1)
@@ -60,13 +62,15 @@ def chart(days: Sequence[Day]) -> Chart | None:
         axis = sorted(loaded)
     by_size = sorted(of_source, key=lambda source: (-of_source[source], source))
     styles = {source: f"c{rank}" if rank < _COLOURS else "other" for rank, source in enumerate(by_size)}
+    failed_in_all = sum(sum(sources.values()) for sources in failed.values())
     drawn = Chart(
-        most_loaded=max(sum(sources.values()) for sources in loaded.values()), most_failed=max(failed.values()),
+        most_loaded=_most(loaded), most_failed=_most(failed),
         legend=[(styles[source], source) for source in by_size[:_COLOURS]]
         + [("other", "others")] * (len(by_size) > _COLOURS),
-        summary=f"{sum(of_source.values()):,} lines loaded, {sum(failed.values()):,} failed,"
-        f" between {first} and {last}",
+        summary=f"{sum(of_source.values()):,} lines loaded, {failed_in_all:,} failed, between {first} and {last}",
     )  # fmt: skip
+    scale = HEIGHT / max(1, drawn.most_loaded + drawn.most_failed)
+    drawn.zero = round(drawn.most_loaded * scale, 2)
     step = WIDTH / len(axis)
     width = round(min(step * 0.7, 40), 2)
     every = -(-len(axis) // 10)  # at most ten days are named
@@ -74,15 +78,20 @@ def chart(days: Sequence[Day]) -> Chart | None:
         x = round(place * step + (step - width) / 2, 2)
         if (len(axis) - 1 - place) % every == 0:
             drawn.ticks.append((round(x + width / 2, 2), f"{each:%b} {each.day}"))
-        y = float(LOADED_HEIGHT)
+        above = below = drawn.zero
         for source in by_size:
             if number := loaded[each][source] if each in loaded else 0:
-                height = round(max(1.0, number / drawn.most_loaded * LOADED_HEIGHT), 2)
-                y -= height
-                drawn.bars.append(
-                    Bar(x, round(max(y, 0), 2), width, height, styles[source], f"{each}: {number:,} lines of {source}")
-                )
-        if number := failed.get(each, 0):
-            height = round(max(1.0, number / drawn.most_failed * FAILED_HEIGHT), 2)
-            drawn.bars.append(Bar(x, LOADED_HEIGHT + 4, width, height, "failed", f"{each}: {number:,} lines failed"))
+                height = round(max(1.0, number * scale), 2)
+                above -= height
+                told = f"{each}: {number:,} lines of {source} loaded"
+                drawn.bars.append(Bar(x, round(above, 2), width, height, styles[source], told))
+            if number := failed[each][source] if each in failed else 0:
+                height = round(max(1.0, number * scale), 2)
+                told = f"{each}: {number:,} lines of {source} failed"
+                drawn.bars.append(Bar(x, round(below, 2), width, height, f"{styles[source]} failed", told))
+                below += height
     return drawn
+
+
+def _most(days: Mapping[date, Mapping[str, int]]) -> int:
+    return max((sum(sources.values()) for sources in days.values()), default=0)

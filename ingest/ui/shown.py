@@ -63,7 +63,8 @@ def _marks(text: str, failures: Iterable[Mapping[str, Any]]) -> list[tuple[int, 
         if failure.get("pointer"):
             found.append(place(text, str(failure["pointer"])))
         elif at and failure.get("code") == "not_json":
-            found.append((int(at[1]) - 1, int(at[1])))
+            end = min(int(at[1]), len(text))  # what is missing at the end is marked at its last character
+            found.append((end - 1, end))
         elif failure.get("code") == "not_utf8":
             found += [(odd.start(), odd.end()) for odd in re.finditer("[\udc80-\udcff]+", text)][:20]
     return sorted(mark for mark in found if mark)

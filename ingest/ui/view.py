@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 from fastapi import Request, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ingest.ui import shown
+from ingest.ui import runs, shown
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 _MOUNTED: Final = "/landfall"
@@ -18,15 +18,13 @@ def page(request: Request, template: str, status: int = 200, **values: Any) -> R
     """A page. `root` is where ours begin, `airflow` where Airflow's own do; neither ends with a slash."""
     root: str = request.scope.get("root_path", "")
     airflow = root.removesuffix(_MOUNTED)
-    framed = request.headers.get("sec-fetch-dest") == "iframe"
-    values |= {"root": root, "airflow": airflow, "framed": framed, "request": request, "status": status}
+    who = getattr(request.state, "visitor", None)
+    values |= {
+        "root": root, "airflow": airflow, "status": status,
+        "may_upload": who is not None and who.may_run(runs.ONE_OFF_DAG),
+    }  # fmt: skip
     text = _environment().get_template(template).render(values)
     return Response(text, status, media_type="text/html")
-
-
-def fragment(template: str, **values: Any) -> Response:
-    """A piece of a page, for a script that puts it in its place."""
-    return Response(_environment().get_template(template).render(**values), media_type="text/html")
 
 
 @cache

@@ -1,13 +1,14 @@
 """Where a page meets the world: settings, stores and the warehouse, as the tasks of our DAGs see them."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ingest.airflow.world import s3_client, task_settings
 from ingest.core.source import ONE_OFF
+from ingest.ports import FilesWanted
 from ingest.wiring import open_pipeline
 
 if TYPE_CHECKING:
@@ -34,3 +35,10 @@ def known_sources(pipeline: "Pipeline") -> set[str]:
     with pipeline.warehouse.published() as published:
         told = published.sources()
     return {*pipeline.settings.sources, ONE_OFF, *told}
+
+
+def loaded_copy(pipeline: "Pipeline", sha256: str, sources: Sequence[str]) -> dict[str, Any] | None:
+    """The newest file of these sources with these bytes that is loaded now. Raises TransientError."""
+    wanted = FilesWanted(sources=tuple(sources), states=("loaded",), sha256=sha256, per_page=1)
+    with pipeline.warehouse.published() as published:
+        return next(iter(published.files(wanted).rows), None)

@@ -99,7 +99,7 @@ def test_what_goes_along_is_named(site: Site, admin: TestClient) -> None:
     site.job.ask(lambda pipeline: redrive(pipeline, file_id, mended, Note("ann")))
 
     undo = admin.get(f"{ROOT}/files/{file_id}/act/undo").text
-    assert "With it goes 1 redrive of mended lines, 1 record, set or alias." in undo
+    assert "With it goes 1 redrive of mended lines, 1 command." in undo
     assert f'<a href="/landfall/files/{copy}">landing/copy.json</a>' in undo
     assert "stay unloaded until they are forced" in undo
     force = admin.get(f"{ROOT}/files/{copy}/act/force").text

@@ -1,6 +1,7 @@
 """Upload: streamed, refused in clear words, checked first, loaded once; hostile names and keys stay words."""
 
 import gzip
+import hashlib
 import json
 import subprocess
 import sys
@@ -75,6 +76,7 @@ def test_check_load_and_the_same_bytes_again(site: Site, admin: TestClient, tmp_
         [sys.executable, "-m", "ingest", "check", str(local), "--json"], capture_output=True, check=False
     )
     real = json.loads(said.stdout)
+    assert report.pop("sha256") == hashlib.sha256(EVENTS).hexdigest()
     assert report | {"file": ""} == real | {"file": ""}
     for number in ("lines", "records", "failed"):
         assert f"<dt>{number}</dt><dd>{real[number]}</dd>" in shown.text
@@ -104,6 +106,13 @@ def test_check_load_and_the_same_bytes_again(site: Site, admin: TestClient, tmp_
         "loaded",
         "website",
     )
+
+    copy = send(admin, EVENTS).json()["key"]
+    shown = admin.get(site.carry_out(begin(admin, "check", copy, "website")))
+    assert "A load would find it to be a duplicate and load nothing" in shown.text
+    assert f'href="{ROOT}/files/{row["file_id"]}"' in shown.text
+    shown = admin.get(site.carry_out(begin(admin, "check", copy)))
+    assert "duplicate" not in shown.text, "the bytes are loaded by another source"
 
 
 def report_of(site: Site, key: str) -> dict[str, Any]:

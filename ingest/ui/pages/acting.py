@@ -105,7 +105,7 @@ def _force(row: _Row, related: Sequence[_Row]) -> list[Effect]:
         found.append(Effect(f"What it says now takes the place of {_counts([row])} in one step."))
         if redrives := _of(related, "redrive", "loaded"):
             found.append(Effect("Lines that were mended stay mended.", redrives))
-    if originals := _of(related, "duplicate_of"):
+    if originals := _of(related, "duplicate_of", "loaded"):
         found.append(Effect("The same bytes are loaded as another file: each fact still counts once.", originals))
     if newer := _of(related, "replaced_by"):
         found.append(Effect("What replaced it stays.", newer))
@@ -132,7 +132,8 @@ def _ignore(row: _Row, _: Sequence[_Row]) -> list[Effect]:
 
 
 def _retry(row: _Row, _: Sequence[_Row]) -> list[Effect]:
-    found = [Effect(f"It is tried now and not {shown.age(row['next_try_at'])}, after {_tries(row['attempts'])}.")]
+    due = f" instead of {shown.age(row['next_try_at'])}" if row["next_try_at"] else ""
+    found = [Effect(f"It is tried now{due}. So far it was tried {_times(row['attempts'])}.")]
     if row["error"]:
         found.append(Effect(f"What went wrong the last time: {shown.plain(row['error'])}"))
     return found
@@ -144,12 +145,12 @@ def _of(related: Sequence[_Row], relation: str, state: str | None = None) -> tup
 
 def _counts(rows: Sequence[_Row]) -> str:
     commands = sum(row["records"] + row["sets"] + row["aliases"] for row in rows)
-    return f"{count(commands, 'record, set or alias')}" if commands == 1 else f"{commands:,} records, sets and aliases"
+    return "1 command" if commands == 1 else f"{commands:,} records, sets and aliases"
 
 
 def _aliases(number: int) -> str:
     return f"{number:,} alias{'es' * (number != 1)}"
 
 
-def _tries(number: int) -> str:
-    return "one try" if number == 1 else f"{number:,} tries"
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number:,} times"

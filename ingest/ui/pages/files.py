@@ -1,7 +1,7 @@
 """The list of files: what came in, what became of it, and what waits."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Annotated, Any, Final, Literal, cast, get_args
 
@@ -61,6 +61,9 @@ def files(
         )  # fmt: skip
         with pipeline.warehouse.published() as published:
             found = published.files(wanted)
+            if not found.rows and found.total:  # beyond the last page
+                wanted = replace(wanted, page=-(-found.total // _MORE))
+                found = published.files(wanted)
             days = published.days(wanted)
             now = _sources_now(published, seen, visitor)
             as_of = published.as_of
@@ -70,7 +73,7 @@ def files(
     }  # fmt: skip
     return page(
         request, "files.html", found=found, chart=chart(days), sources=now, seen=seen, states=STATES, chosen=chosen,
-        at=at, pages=max(1, -(-found.total // _MORE)), as_of=as_of, may_upload=visitor.may_run(runs.ONE_OFF_DAG),
+        at=wanted.page, pages=max(1, -(-found.total // _MORE)), as_of=as_of,
         filtered=any((source, wanted.states, wanted.since, wanted.until, wanted.text, failures)),
     )  # fmt: skip
 
@@ -94,8 +97,9 @@ def _sources_now(published: Published, seen: Sequence[str], visitor: Visitor) ->
 
 
 def _day(text: str) -> date | None:
-    """A day of a form; nothing where it is none."""
+    """A day of a form; nothing where it is none, or lies at the end of all days."""
     try:
-        return date.fromisoformat(text)
+        day = date.fromisoformat(text)
     except ValueError:
         return None
+    return day if day < date.max else None

@@ -6,11 +6,12 @@ is on its way never depends on its size: a store that is slow slows the browser.
 
 import re
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import quote
 
-from anyio import CapacityLimiter, from_thread, to_thread
+from anyio import CapacityLimiter, fail_after, from_thread, to_thread
 from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 from starlette.requests import ClientDisconnect
@@ -23,7 +24,7 @@ from ingest.settings import Settings
 from ingest.ui import runs
 from ingest.ui.access import Visitor, VisitorDep
 from ingest.ui.view import page
-from ingest.ui.world import open_world, settings
+from ingest.ui.world import known_sources, loaded_copy, open_world, settings
 from ingest.uploads import Stored, store_upload
 
 router = APIRouter()
@@ -32,6 +33,7 @@ router = APIRouter()
 _at_once: Final = CapacityLimiter(3)
 _NAME_AT_MOST: Final = 1_000  # characters that are looked at of a file's name
 _OUR_NAME: Final = re.compile(r"\d{4}/\d\d/\d\d/\d{8}T\d{6}Z-[0-9a-f]{12}-[A-Za-z0-9._-]{1,60}\.json(\.gz)?")
+_SILENT_SECONDS: Final = 30  # a browser that sends nothing for so long would hold up those that wait
 _GONE: Final = 499  # nobody reads the answer
 
 
@@ -85,9 +87,9 @@ def begin(
     format: Annotated[str, Form()] = AUTO,
 ) -> Response:
     """Start the run over an upload, and lead to the page that waits for it."""
-    if not limits.is_upload(str(limits.uploads_bucket), key) or not _OUR_NAME.fullmatch(
-        key.removeprefix(limits.uploads_prefix)
-    ):
+    bucket, name = str(limits.uploads_bucket), key.removeprefix(limits.uploads_prefix)
+    ours = limits.is_upload(bucket, key) and _OUR_NAME.fullmatch(name)
+    if not ours or limits.is_check_report(bucket, key):
         raise HTTPException(400, "This is no file that was uploaded here: choose it again.")
     if source != ONE_OFF and (source not in limits.sources or not visitor.runs(source)):
         raise HTTPException(403, "There is no such source, or you may not run its DAG.")
@@ -113,13 +115,9 @@ def _store(visitor: Visitor, stream: AsyncIterator[bytes], name: str) -> dict[st
     with open_world() as pipeline:
         stored = store_upload(pipeline, _pieces(stream), name, by=visitor.name, at=datetime.now(UTC))
         twin = None
-        if stored.twin:
-            try:
-                with pipeline.warehouse.published() as published:
-                    twin = published.file(stored.twin)
-            except TransientError:
-                pass  # the upload is there all the same
-    return _answer(stored, twin if twin and visitor.sees(twin["source"]) else None)
+        with suppress(TransientError):  # the upload is there all the same
+            twin = loaded_copy(pipeline, stored.sha256, visitor.seen(known_sources(pipeline)))
+    return _answer(stored, twin)
 
 
 def _pieces(stream: AsyncIterator[bytes]) -> Iterator[bytes]:
@@ -133,7 +131,11 @@ def _pieces(stream: AsyncIterator[bytes]) -> Iterator[bytes]:
 
 
 async def _next(stream: AsyncIterator[bytes]) -> bytes | None:
-    return await anext(stream, None)
+    try:
+        with fail_after(_SILENT_SECONDS):
+            return await anext(stream, None)
+    except TimeoutError:
+        raise TransientError(f"Nothing came for {_SILENT_SECONDS} seconds: send the file again.") from None
 
 
 def _answer(stored: Stored, twin: dict[str, Any] | None) -> dict[str, Any]:

@@ -96,6 +96,7 @@ function send(then) {
   say("");
   enable(false);
   part("file").disabled = true;
+  part("sent").textContent = "Waits for its turn…";
   part("sending").hidden = part("cancel").hidden = false;
   part("cancel").focus();
   sending.send(file);

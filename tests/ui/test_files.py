@@ -1,0 +1,148 @@
+"""The list of files: who sees what, what is asked for, the picture above it, and addresses that make no sense."""
+
+import re
+from datetime import date
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from ingest.ports import Day
+from ingest.ui.chart import HEIGHT, chart
+from tests.ui.conftest import ROOT, Site
+from tests.ui.producers import HOSTILE, load, text_of
+
+ANN: dict[str, object] = {"_p": "ann", "_t": 1_700_000_000, "_n": "Signed Up"}
+
+
+def listed(client: TestClient, query: str = "") -> list[str]:
+    """The keys on a page, in order."""
+    answer = client.get(f"{ROOT}/{query}")
+    assert answer.status_code == 200, answer.text
+    return [text_of(key).strip() for key in re.findall(r'class="key">(.*?)</th>', answer.text)]
+
+
+def test_who_sees_the_list(site: Site, nobody: TestClient, viewer: TestClient, admin: TestClient) -> None:
+    load(site.job, "a.json", ANN, "broken")
+    answer = nobody.get(f"{ROOT}/")
+    assert answer.status_code == 401
+    assert "a.json" not in answer.text
+    assert listed(viewer) == listed(admin) == ["landing/a.json"]
+    assert "Upload" in admin.get(f"{ROOT}/").text
+    assert "Upload" not in viewer.get(f"{ROOT}/").text
+
+
+def test_of_a_source_that_may_not_be_seen_nothing_is_told(
+    site: Site, admin: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ingest.ui.access import Visitor
+
+    load(site.job, "a.json", ANN)
+    may = Visitor.may
+    monkeypatch.setattr(
+        Visitor, "may", lambda self, how, dag, what: dag != "ingest_website" and may(self, how, dag, what)
+    )
+    for query in ("", "?source=website", "?q=a.json", "?state=loaded"):
+        told = admin.get(f"{ROOT}/{query}").text
+        assert "landing/a.json" not in told
+        assert ">website<" not in told
+
+
+def test_search_filter_sort(site: Site, admin: TestClient) -> None:
+    load(site.job, "10.json", ANN, "broken")
+    nine = load(site.job, "9.json", ANN)
+    load(site.job, "B 100% _.json", ANN, ANN, ANN, "broken", "too")
+    assert listed(admin, "?sort=key&down=0") == ["landing/9.json", "landing/10.json", "landing/B 100% _.json"]
+    assert listed(admin, "?sort=failed&down=1")[0] == "landing/B 100% _.json"
+    assert listed(admin, "?q=%25%20_") == ["landing/B 100% _.json"]
+    assert listed(admin, f"?q={nine[:12]}") == ["landing/9.json"]
+    assert listed(admin, "?failures=1&sort=lines") == ["landing/B 100% _.json", "landing/10.json"]
+    assert listed(admin, "?state=undone") == []
+    assert "No file matches" in admin.get(f"{ROOT}/?state=undone").text
+    assert listed(admin, "?since=2020-01-01&until=2020-01-02") == []
+    assert 'aria-sort="ascending"' in admin.get(f"{ROOT}/?sort=key&down=0").text
+
+
+def test_a_page_beyond_the_last_is_the_last(site: Site, admin: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingest.ui.pages.files._MORE", 2)
+    for number in range(5):
+        load(site.job, f"{number}.json", ANN | {"n": number})
+    assert listed(admin, "?at=3") == listed(admin, "?at=999999") == ["landing/0.json"]
+    assert "Page 3 of 3" in admin.get(f"{ROOT}/?at=999999").text
+    pages = [listed(admin, f"?at={at}&sort=key&down=0") for at in (1, 2, 3)]
+    assert [key for page in pages for key in page] == [f"landing/{number}.json" for number in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("?until=9999-12-31&since=0001-01-01", 200), ("?since=yesterday", 200), ("?state=x&source=nowhere", 200),
+        ("?at=0", 400), ("?at=-1", 400), ("?at=abc", 400), ("?at=99999999999999999999999", 400),
+        ("?sort=nonsense", 400), ("?q=%00", 200), ("?q=%27%3B--", 200), ("?q=" + "x" * 5000, 200),
+    ],
+)  # fmt: skip
+def test_addresses_that_make_no_sense(site: Site, admin: TestClient, query: str, status: int) -> None:
+    answer = admin.get(f"{ROOT}/{query}")
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+    assert "Traceback" not in answer.text
+
+
+def test_hostile_keys_are_text(site: Site, admin: TestClient) -> None:
+    for text in HOSTILE:
+        if "/" not in text and text.strip() and "\0" not in text:
+            load(site.job, f"{text}.json", ANN | {"n": text})
+    html = admin.get(f"{ROOT}/").text
+    assert "<script>alert" not in html
+    assert "<img src=x" not in html
+    assert not re.search(r"[\x1b\u202e\u200b]", html)
+
+
+def test_what_breaks_in_a_page_is_one_sentence(site: Site, admin: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("a secret")
+
+    monkeypatch.setattr("ingest.ui.pages.files._sources_now", broken)
+    answer = admin.get(f"{ROOT}/")
+    assert answer.status_code == 500
+    assert "Something went wrong here" in answer.text
+    assert "secret" not in answer.text
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+
+
+def test_without_a_login_the_page_brings_its_own_style(site: Site, nobody: TestClient) -> None:
+    answer = nobody.get(f"{ROOT}/")
+    (nonce,) = set(re.findall(r'nonce="([^"]+)"', answer.text))
+    policy = answer.headers["content-security-policy"]
+    assert f"script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'" in policy
+    assert nonce not in nobody.get(f"{ROOT}/").text
+    assert nobody.get(f"{ROOT}/static/landfall.css").status_code == 401
+    assert 'src="' not in answer.text
+
+
+# --- the picture -----------------------------------------------------------------------------------------------------
+
+
+def test_loaded_and_failed_are_drawn_on_one_scale() -> None:
+    drawn = chart([Day(date(2026, 1, 1), "web", 1, 300, 100), Day(date(2026, 1, 3), "ios", 1, 100, 0)])
+    assert drawn is not None
+    heights = {bar.title: bar.height for bar in drawn.bars}
+    assert heights == {
+        "2026-01-01: 300 lines of web loaded": HEIGHT * 0.75, "2026-01-01: 100 lines of web failed": HEIGHT * 0.25,
+        "2026-01-03: 100 lines of ios loaded": HEIGHT * 0.25,
+    }  # fmt: skip
+    assert drawn.zero == HEIGHT * 0.75
+    styles = {bar.title.split(": ")[1]: bar.style for bar in drawn.bars}
+    assert styles["100 lines of web failed"] == f"{styles['300 lines of web loaded']} failed"
+
+
+def test_bars_stand_on_each_other_and_within_the_picture() -> None:
+    days = [Day(date(2026, 1, n), f"s{m}", 1, n * m, n) for n in range(1, 20) for m in range(1, 9)]
+    drawn = chart(days)
+    assert drawn is not None
+    assert all(bar.y >= 0 and bar.y + bar.height <= HEIGHT + 0.1 for bar in drawn.bars)
+    above = [bar for bar in drawn.bars if "failed" not in bar.style]
+    assert {bar.style for bar in above} == {"c0", "c1", "c2", "c3", "c4", "c5", "other"}
+    last = [bar for bar in above if bar.x == max(one.x for one in above)]
+    assert sum(bar.height for bar in last) == pytest.approx(drawn.zero, abs=0.1)
+    assert chart([]) is None
