@@ -11,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from ingest.airflow import action, tables
-from ingest.cli.output import count
+from ingest.cli.output import count, visible
 from ingest.core.schema import codes
 from ingest.core.source import LOCAL_BUCKET, SourceFile
 from ingest.ports import Counts, Note
@@ -95,7 +95,7 @@ def check(pipeline: "Pipeline", pack: Pack) -> list[Result]:
                 keep_check_report(pipeline, file, report | {"sha256": bytes_as}, staging.folder)
         results[-1]["codes"] = report["codes"]
         for line in report["failures"][: tables.NAMED_AT_MOST]:
-            log.info("%s line %d%s: %s", file.uri, line["line"], line["item"], ", ".join(line["codes"]))
+            log.info("%s line %d%s: %s", visible(file.uri), line["line"], line["item"], ", ".join(line["codes"]))
     tables.log_table(log, f"Checked {count(len(results), 'file')}, loaded none", results[: tables.NAMED_AT_MOST])
     return results
 
@@ -165,7 +165,7 @@ def verdict(pipeline: "Pipeline", packs: Sequence[Pack], results: Sequence[Resul
         tables.log_table(log, "Why", by_code, level=logging.WARNING)
         log.warning("To mend them: ingest failures FILE_ID --lines")
     for sentence in not_loaded[: tables.NAMED_AT_MOST]:
-        log.error("not loaded: %s", sentence)
+        log.error("not loaded: %s", visible(sentence))
     return {
         "states": dict(states),
         "failed_lines": sum(file["failed"] for file in with_failures),

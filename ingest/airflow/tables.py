@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ingest.cli.output import count
+from ingest.cli.output import count, visible
 
 NAMED_AT_MOST = 20  # files in one sentence or table; the ledger has them all
 _LABEL = 180  # Airflow keeps 250 characters of a mapped task's name
@@ -53,10 +53,12 @@ def log_table(log: logging.Logger, title: str, rows: Sequence[Mapping[str, Any]]
 def named(sentences: Sequence[str]) -> str:
     """The first few of many, and how many more."""
     more = len(sentences) - NAMED_AT_MOST
-    return "\n".join(sentences[:NAMED_AT_MOST]) + (f"\nand {more:,} more: see the ledger" if more > 0 else "")
+    return "\n".join(map(visible, sentences[:NAMED_AT_MOST])) + (
+        f"\nand {more:,} more: see the ledger" if more > 0 else ""
+    )
 
 
 def _text(value: object) -> str:
     if value is None:
         return ""
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else visible(str(value))

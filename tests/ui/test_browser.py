@@ -143,7 +143,7 @@ def test_mend_a_line_send_it_again_and_undo(stack: Stack, open_page: Callable[..
     expect(frame.get_by_text("still wrong", exact=True)).to_be_visible()
     picture(page, "mend")
     frame.get_by_role("button", name="Send again").first.click()
-    expect(frame.get_by_text(re.compile("still wrong and stay"))).to_be_visible(timeout=SCHEDULED_MS)
+    expect(frame.get_by_text(re.compile("1 line still wrong: it stays open"))).to_be_visible(timeout=SCHEDULED_MS)
 
     told = rows(stack, "SELECT count(*) AS n FROM events WHERE person = 'ann@example.com' AND event = 'Purchased'")
     assert told == [{"n": 1}]
@@ -167,6 +167,7 @@ def test_upload_check_load_and_the_same_once_more(stack: Stack, open_page: Calla
     frame = to_files(page)
     frame.get_by_role("link", name="Upload").first.click()
     frame.locator("input[type=file]").set_input_files(chosen)
+    expect(frame.get_by_role("button", name="Cancel")).to_be_hidden()
     picture(page, "upload")
     frame.get_by_role("button", name="Check first").click()
     expect(frame.get_by_text("time_missing").first).to_be_visible(timeout=SCHEDULED_MS)
@@ -207,6 +208,16 @@ def test_tabs_on_the_run_and_its_task(stack: Stack, open_page: Callable[..., Pag
     expect(landfall(page).get_by_text("hostile.json").first).to_be_visible()
 
 
+def tab_to(page: Page, frame: FrameLocator, words: str) -> None:
+    """Press Tab until what has the focus is called so."""
+    name = "e => (e = document.activeElement, e.ariaLabel || (e.matches('a, button') ? e.textContent : ''))"
+    for _ in range(200):
+        page.keyboard.press("Tab")
+        if words in frame.locator("html").evaluate(name):
+            return
+    pytest.fail(f"Tab never comes to {words!r}")
+
+
 def test_with_the_keyboard_alone(open_page: Callable[..., Page]) -> None:
     page = open_page()
     frame = to_files(page)
@@ -214,13 +225,51 @@ def test_with_the_keyboard_alone(open_page: Callable[..., Page]) -> None:
     page.keyboard.type("signups")
     page.keyboard.press("Enter")
     expect(frame.get_by_text("1 file", exact=True)).to_be_visible()
-    for _ in range(150):  # to the name of the file, wherever the focus is now
-        page.keyboard.press("Tab")
-        focused = frame.locator("html").evaluate("() => document.activeElement.href && document.activeElement.text")
-        if focused and "signups" in focused:
-            break
+    tab_to(page, frame, "signups")
     page.keyboard.press("Enter")
     expect(frame.get_by_role("heading", level=1)).to_contain_text("signups-2026-11-23.json")
+
+
+def test_mending_with_the_keyboard_alone(stack: Stack, open_page: Callable[..., Page]) -> None:
+    drop(stack, "keys.json", b"broken")
+    page = open_page()
+    frame = to_files(page)
+    for _ in range(SCHEDULED_MS // 1000):
+        if frame.get_by_role("link", name=re.compile("keys.json")).count():
+            break
+        page.wait_for_timeout(1000)
+        frame.get_by_role("link", name="Files", exact=True).click()
+    frame.get_by_role("searchbox").focus()
+    for words in ("keys.json", "Mend and send again", "Line 1"):
+        tab_to(page, frame, words)
+        page.keyboard.press("Enter" if words != "Line 1" else "Control+A")
+        if words == "keys.json":
+            expect(frame.get_by_role("heading", level=1)).to_contain_text("keys.json")
+        elif words == "Mend and send again":
+            expect(frame.get_by_label("Line 1")).to_be_visible()
+            frame.get_by_role("link", name="Files", exact=True).focus()
+    page.keyboard.type('{"_p": "kim@example.com", "_t": 1795435200, "_n": "Typed"}')
+    tab_to(page, frame, "Check")
+    page.keyboard.press("Enter")
+    expect(frame.get_by_text("right: becomes record")).to_be_visible()
+    frame.get_by_label("Line 1").focus()
+    tab_to(page, frame, "Send again")
+    page.keyboard.press("Enter")
+    expect(frame.get_by_text("all mended")).to_be_visible(timeout=SCHEDULED_MS)
+    assert rows(stack, "SELECT count(*) AS n FROM events WHERE event = 'Typed'") == [{"n": 1}]
+
+
+def test_a_session_that_ended_leads_to_the_login(stack: Stack, open_page: Callable[..., Page]) -> None:
+    page = open_page()
+    frame = to_files(page)
+    page.context.clear_cookies()
+    frame.get_by_role("link", name="Upload", exact=True).click()
+    button = frame.get_by_role("link", name="Log in")
+    expect(button).to_be_visible()
+    assert button.evaluate("one => getComputedStyle(one).backgroundColor") == "rgb(11, 95, 193)", "it has its style"
+    button.click()
+    page.wait_for_url(re.compile("/auth/login"))
+    expect(page.locator("input[name=username]")).to_be_visible()  # in the window, not in the frame
 
 
 def test_who_may_only_look_sees_no_lines_and_no_buttons(open_page: Callable[..., Page]) -> None:
