@@ -144,6 +144,7 @@ def test_mend_a_line_send_it_again_and_undo(stack: Stack, open_page: Callable[..
     picture(page, "mend")
     frame.get_by_role("button", name="Send again").first.click()
     expect(frame.get_by_text(re.compile("1 line still wrong: it stays open"))).to_be_visible(timeout=SCHEDULED_MS)
+    expect(frame.locator("#run[data-again]")).to_have_count(0)  # the pages are as new as that
 
     told = rows(stack, "SELECT count(*) AS n FROM events WHERE person = 'ann@example.com' AND event = 'Purchased'")
     assert told == [{"n": 1}]

@@ -128,9 +128,12 @@ def of(request: Request, visitor: VisitorDep, dag_id: str, run_id: str) -> Respo
     again, then = "" if run.finished else own, ""
     if run.state == "success" and not is_check and "x-part" in request.headers:
         (only,) = outcome.files if len(outcome.files) == 1 and not outcome.hidden else (None,)
-        if only and only.well and not only.note:
+        if only and only.well:
             told = outcome.as_of is not None and run.ended_at is not None and outcome.as_of >= run.ended_at
-            again, then = ("", f"{root}/files/{only.file_id}") if told and only.file_id in outcome.known else (own, "")
+            if not (told and only.file_id in outcome.known):
+                again = own
+            elif not only.note:  # else there is something to be read here first
+                then = f"{root}/files/{only.file_id}"
     return page(
         request, "run.html", run=run, is_check=is_check, again=again, then=then, outcome=outcome,
         files=outcome.files[:_SHOWN], reports=reports, problems=problems, address=runs.address,
