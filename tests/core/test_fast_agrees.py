@@ -21,18 +21,21 @@ RULES = [
 FAST = [FORMAT.fast(rules) for rules in RULES]
 
 
+def agree(some: list[bytes], number: int = 0) -> list[bool]:
+    """Of which of these lines, taken together, the fast decoder said yes; of those the judge must say the same."""
+    columns, doubtful = FAST[number](some, 7)
+    yes = [place not in doubtful for place in range(len(some))]
+    rest = iter(list(zip(*columns, strict=True)))
+    for place in (place for place, sure in enumerate(yes) if sure):
+        (item,) = FORMAT.judge(some[place], RULES[number])
+        assert (item.failures, item.warnings, len(item.commands)) == ((), (), 1)
+        assert rows.row(item.commands[0], 7 + place, 0, "", RULES[number]) == next(rest)
+    assert not list(rest)
+    return yes
+
+
 def agrees(line: bytes, number: int = 0) -> bool:
-    """Whether the fast decoder said yes; if it did, the judge must say the same."""
-    columns, doubtful = FAST[number]([line], 7)
-    if doubtful:
-        assert doubtful == [0]
-        assert not any(columns)
-        return False
-    (row,) = zip(*columns, strict=True)
-    (item,) = FORMAT.judge(line, RULES[number])
-    assert (item.failures, item.warnings, len(item.commands)) == ((), (), 1)
-    assert rows.row(item.commands[0], 7, 0, "", RULES[number]) == row
-    return True
+    return agree([line], number) == [True]
 
 
 @settings(max_examples=400, deadline=None)
@@ -50,6 +53,23 @@ def test_lines_together_give_what_each_gives_alone(some: list[bytes], number: in
     assert list(zip(*columns, strict=True)) == [
         row for one, doubt in alone if not doubt for row in zip(*one, strict=True)
     ]
+
+
+# Each makes its line doubtful by itself, or only looks as if it did.
+TELLING = [
+    "18446744073709551616", "-9223372036854775809", "9" * 30, "9" * 310, "1e400", r'"\u0000"', '{"a":1}', "{}", "[1]",
+    '[{"a":1}]', "null", '"{"', '":{"', '"["', '":null"', f'"{"x" * 8193}"', "1.10", "1", "1", "1",
+]  # fmt: skip
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(["a", "_ip", "x" * 256]), st.sampled_from(TELLING)), max_size=6),
+    st.sampled_from(range(len(RULES))),
+)
+def test_no_line_hides_behind_its_neighbours(members: list[tuple[str, str]], number: int) -> None:
+    some = [f'{{"_p":"p","_t":1393344604,"_n":"e","{name}":{value}}}'.encode() for name, value in members]
+    assert agree(some, number) == [agrees(line, number) for line in some]
 
 
 @settings(deadline=None)

@@ -153,9 +153,10 @@ def _as_json(values: Sequence[dict[str, Any]]) -> tuple[list[bytes], list[bytes]
     """Properties as canonical JSON, and the same without transport names; empty where there is no such form."""
     try:
         properties = list(map(orjson.dumps, values, repeat(None), repeat(_SORTED)))
+        facts = properties.copy()
     except TypeError:  # an integer over 64 bits
-        properties = list(map(_dumped, values))
-    facts = properties.copy()
+        facts = list(map(_dumped, values))
+        properties = [text or b"{" for text in facts]  # so that each opens a bracket, which `_odd` counts on
     for place in _holding(b'"_', properties):
         facts[place] = _dumped({name: value for name, value in values[place].items() if name not in TRANSPORT_NAMES})
     return properties, facts
