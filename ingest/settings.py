@@ -24,6 +24,8 @@ UPLOAD_AT_MOST: Final = 10_000 * (8 << 20)  # S3 takes 10,000 parts, and we send
 CHECK_REPORT: Final = ".check.json"  # what the key of such a report has behind that of the file
 RESERVED_NAMES: Final = (ONE_OFF, "reconcile", "action")  # the names of our other DAGs
 NOTIFY_TYPES: Final = ("smtp", "slack", "http", "https")  # ways to tell people: see ingest.airflow.notify
+_PRESETS: Final = ("@once", "@continuous", "@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")
+_SECONDS_AT_MOST: Final = 366 * 86_400  # of a schedule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +175,22 @@ def _seconds(value: Any) -> float:
 
 
 def _schedule(value: Any) -> Any:
-    return _text()(value) if isinstance(value, str) else _number(int, 1)(value)
+    if not isinstance(value, str):
+        return _number(int, 1, _SECONDS_AT_MOST)(value)
+    if value not in _PRESETS:
+        # What Airflow itself reads schedules with, so that the two never differ. Where a schedule is one of the names
+        # above, it is not even imported.
+        from croniter import croniter
+
+        croniter(value).get_next()  # raises a ValueError, also for days that never come: 30 February
+    return value
+
+
+def _pattern(value: Any) -> str:
+    pattern: str = _text()(value)
+    if "[" in re.sub(r"\[!?\]?[^]]*\]", "", pattern):  # would be taken for itself, which nobody means
+        raise ValueError
+    return pattern
 
 
 def _folder_prefix(value: Any) -> str:
@@ -225,9 +242,13 @@ SOURCE_SETTINGS: Final[Mapping[str, Allowed]] = {
     ),
     "bucket": BUCKET,
     "prefix": Allowed(_text(".*"), "a text"),
-    "pattern": Allowed(_text(), 'a base name or a glob, such as "accounts*.json"'),
+    "pattern": Allowed(_pattern, 'a base name or a glob, such as "accounts*.json", each [ with its ]'),
     "format": _choice(*FORMATS),
-    "schedule": Allowed(_schedule, "what Airflow takes (@hourly, 5 * * * *), or a whole number of seconds above 0"),
+    "schedule": Allowed(
+        _schedule,
+        f"what Airflow takes ({', '.join(_PRESETS)}, or cron such as 5 * * * *), or a whole number of seconds, 1 to"
+        f" {_SECONDS_AT_MOST:,}",
+    ),
     "changed_file": _choice("new_version", "replace", "hold"),
     "existing_files": _choice("load", "skip"),
     "same_bytes": _choice("skip", "load"),
@@ -323,6 +344,9 @@ def load_settings(environ: Mapping[str, str], *, sound_only: bool = False) -> Se
         problems += error.problems
     limits = {_FIELDS.get(name, name): value for name, value in found.items()}
     settings = Settings(sources=sources, config_path=path, warehouse_url=url, **limits)
+    # Airflow's scheduler reads the settings on another machine than its workers: there a load says it.
+    if settings.staging_folder and not settings.staging_folder.is_dir() and not sound_only:
+        problems.append(f"staging: there is no folder {settings.staging_folder}. Make it first.")
     blocked = _blocked(settings, problems)
     if problems and not sound_only:
         raise ConfigError(*problems)

@@ -93,6 +93,8 @@ class _Tally:
 @contextmanager
 def staging_folder(parent: Path | None) -> Iterator[Path]:
     """A folder that is gone afterwards; and what killed processes left of theirs is removed."""
+    if parent and not parent.is_dir():
+        raise ConfigError(f"staging: there is no folder {parent}. Make it first.")
     parent = parent or Path(gettempdir())
     for left in parent.glob(f"{_FOLDER_PREFIX}*/{_OWNED}"):
         with suppress(OSError), left.open("rb") as file:

@@ -5,9 +5,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from airflow.utils.dates import cron_presets
 
 from ingest.errors import ConfigError
 from ingest.settings import SOURCE_SETTINGS, Settings, Source, load_settings
+from ingest.staging import staging_folder
 
 SPEC = """
 [[source]]
@@ -61,14 +63,14 @@ def test_the_example_of_the_contract(folder: Path) -> None:
     }  # fmt: skip
 
 
-def test_everything_else() -> None:
+def test_everything_else(folder: Path) -> None:
     settings = load(
-        """
+        f"""
         max_line_bytes = 100
         time_from = 2010-01-01
         lock_timeout = 1.5
         max_future = "2d"
-        staging = "/scratch"
+        staging = "{folder}"
         ignored_identities = [" Nobody "]
         allowed_buckets = ["acme-other"]
         [uploads]
@@ -95,7 +97,7 @@ def test_everything_else() -> None:
     )
     assert (settings.max_line_bytes, settings.processes, settings.max_document_bytes) == (200, 3, 67_108_864)
     assert (settings.time_from, settings.future_seconds, settings.lock_timeout_seconds) == (1_262_304_000, 172_800, 1.5)
-    assert (settings.staging_folder, settings.ignored_identities) == (Path("/scratch"), frozenset({"nobody"}))
+    assert (settings.staging_folder, settings.ignored_identities) == (folder, frozenset({"nobody"}))
     assert settings.allowed_buckets == ("acme-other",)
     assert (settings.uploads_bucket, settings.uploads_prefix) == ("acme-uploads", "forms/")
     assert (settings.uploads_max_bytes, settings.uploads_max_decompressed_bytes) == (1_000, 2_000)
@@ -124,6 +126,11 @@ def test_every_field_of_a_source_can_be_set() -> None:
         ("schedule = 1.5", "schedule has to be"),
         ("schedule = true", "schedule has to be"),
         ('schedule = ""', "schedule has to be"),
+        ('schedule = "every now and then"', 'a whole number of seconds, 1 to 31,622,400, not "every now and then"'),
+        ('schedule = "@hourlyy"', "schedule has to be what Airflow takes (@once, @continuous, @hourly"),
+        ('schedule = "61 * * * *"', "schedule has to be"),
+        ('schedule = "0 0 30 2 *"', "schedule has to be"),
+        ("schedule = 99999999999999999999", "schedule has to be"),
         ('changed_file = "overwrite"', '"new_version" or "replace" or "hold", not "overwrite"'),
         ('existing_files = "ignore"', "existing_files has to be"),
         ("max_failed_share = 1.1", "a number from 0 to 1, not 1.1"),
@@ -147,12 +154,26 @@ def test_every_field_of_a_source_can_be_set() -> None:
         ('archive_prefix = ""', "archive_prefix has to be"),
         ('people_space = " "', "people_space has to be"),
         ('pattern = ""', "pattern has to be"),
+        ('pattern = "["', "each [ with its ], not"),
+        ('pattern = "[a-c].json[!"', "pattern has to be"),
     ],
 )
 def test_wrong_source_settings(line: str, sentence: str) -> None:
     (problem,) = problems(SOURCE + line)
     assert problem.startswith('source "website": ')
     assert sentence in problem
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(f'schedule = "{name}"' for name in cron_presets), 'schedule = "@once"', 'schedule = "@continuous"',
+        'schedule = "@midnight"', 'schedule = "*/5 8-18 * * mon-fri"', 'schedule = "0 0 L * *"',
+        'schedule = "0 0 * * MON#1"', "schedule = 31_622_400", 'pattern = "[]a-c]*[!x].json"', 'pattern = "a].json"',
+    ],
+)  # fmt: skip
+def test_sound_source_settings(line: str) -> None:
+    load(SOURCE + line)
 
 
 @pytest.mark.parametrize("name", ["Website", "web-site", "", "one_off", "reconcile", "action", "web\\nsite", "ä"])
@@ -170,6 +191,7 @@ def test_names_like_the_reserved_ones(name: str) -> None:
 @pytest.mark.parametrize(
     ("toml", "environ", "sentence"),
     [
+        pytest.param("staging = '/nowhere/x'", {}, "staging: there is no folder /nowhere/x", id="no staging folder"),
         pytest.param("a = ", {}, "ingest.toml: this is not TOML", id="no TOML"),
         pytest.param("[source]\nname = 'a'", {}, "[[source]], in two pairs of brackets", id="one pair of brackets"),
         pytest.param("source = [1]", {}, "[[source]], in two pairs of brackets", id="source is no table"),
@@ -286,6 +308,14 @@ def test_the_sound_sources_can_be_had_alone() -> None:
     assert len(settings.problems) == 5
     assert settings.max_line_bytes == 1_048_576
     assert settings.warehouse_url == "nonsense", "a wrong warehouse never becomes another one"
+
+
+def test_a_staging_folder_need_not_be_where_airflow_schedules() -> None:
+    Path("ingest.toml").write_text("staging = '/nowhere/x'")
+    settings = load_settings({}, sound_only=True)
+    assert (settings.staging_folder, settings.problems) == (Path("/nowhere/x"), ())
+    with pytest.raises(ConfigError, match="staging: there is no folder /nowhere/x"), staging_folder(Path("/nowhere/x")):
+        pass
 
 
 def test_without_a_readable_file_there_are_no_sources() -> None:
