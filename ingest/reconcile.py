@@ -179,7 +179,7 @@ class _Comparison:
             every = self.pipeline.settings.sources[name].expect_every
             if every is None:
                 continue
-            expected = f"one is expected every {every.total_seconds() / 3600:g} h"
+            expected = f"one is expected every {_lasting(every)}"
             if name not in self.newest:
                 self._differs(name, "overdue", "", f"No file has come yet; {expected}. Are bucket and prefix right?")
                 continue
@@ -302,6 +302,15 @@ def _lost(gone: bool | None) -> str:
 
 def _at(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _lasting(every: timedelta) -> str:
+    """`24 h`, `90 min`, `1 s`: in the largest unit that leaves no fraction."""
+    seconds = every.total_seconds()
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds % length == 0:
+            return f"{seconds / length:,.0f} {unit}"
+    return f"{seconds:,g} s"
 
 
 def _several(number: int, names: list[str]) -> str:

@@ -416,6 +416,16 @@ def test_a_source_that_sends_nothing_is_overdue(
     assert all("every 24 h" in one.explanation for one in found.differences)
 
 
+@pytest.mark.parametrize(
+    ("every", "words"),
+    [(timedelta(days=7), "168 h"), (timedelta(minutes=90), "90 min"), (timedelta(seconds=1), "1 s")],
+)
+def test_how_often_a_file_is_expected_is_told_in_sane_words(world: World, every: timedelta, words: str) -> None:
+    world.sources = [website(expect_every=every)]
+    (found,) = reconcile(world.pipeline).differences
+    assert f"one is expected every {words}." in found.explanation
+
+
 def test_a_file_that_came_and_waits_is_not_overdue(world: World) -> None:
     world.sources = [website(expect_every=timedelta(hours=24))]
     world.put("landing/1.json", record("ann", 0, "Paid"), source="website", arrived=hours_ago(20))
