@@ -294,6 +294,12 @@ def test_limits_of_time_are_the_sources_own() -> None:
         ("41695", "time_too_old", "send 1393286400."),
         ("41695.673657", "time_too_old", "send 1393344604."),
         ('"41695.673657"', "time_not_epoch_seconds", "send 1393344604."),
+        (
+            '"1393344604.5"',
+            "time_not_epoch_seconds",
+            "A text may hold digits only. It reads as 2014-02-25 16:10:04 UTC: send 1393344604.5.",
+        ),
+        ('" 1393344604"', "time_not_epoch_seconds", "send 1393344604."),
     ],
 )
 def test_a_wrong_time_tells_the_seconds_meant(time: str, code: str, seconds: str) -> None:

@@ -202,6 +202,8 @@ def _time_meant(time: object) -> str:
         return _advice("It reads as", number)
     if _EXCEL_EPOCH < number <= _EXCEL_LAST:  # to whole seconds: an Excel date is a double, noon may be 0.4999999
         return _advice("As an Excel date it is", Decimal(round((number - _EXCEL_EPOCH) * 86_400)))
+    if isinstance(time, str) and not time.isdigit() and _EXCEL_LAST < number < _MILLISECONDS_FROM:
+        return _advice("A text may hold digits only. It reads as", number)
     try:
         at = datetime.fromisoformat(text[:64])
     except ValueError:
