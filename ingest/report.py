@@ -198,6 +198,33 @@ def file_summary(result: FileResult) -> dict[str, Any]:
     }
 
 
+def answered(batch: pa.RecordBatch, json_columns: Iterable[str] = ()) -> list[dict[str, Any]]:
+    """The rows of an answer of the warehouse, as `plain` gives them, whatever times they hold."""
+    columns = [[_value(scalar) for scalar in column] for column in batch.columns]
+    return [plain(dict(zip(batch.schema.names, row, strict=True)), json_columns) for row in zip(*columns, strict=True)]
+
+
+def _value(scalar: Any) -> Any:
+    """As Python has it; a time that Python cannot hold (infinity, the year 20000, nanoseconds) as text."""
+    try:
+        return scalar.as_py()
+    except (OverflowError, ValueError):
+        match scalar:
+            case pa.StructScalar():
+                return {name: _value(value) for name, value in scalar.items()}
+            case pa.MapScalar():
+                return [(_value(entry["key"]), _value(entry["value"])) for entry in scalar.values]
+            case pa.ListScalar() | pa.FixedSizeListScalar():
+                return [_value(value) for value in scalar]
+            case pa.UnionScalar():
+                return _value(scalar.value)
+        sign = "-" * (scalar.value < 0)
+        if abs(scalar.value) in (2**31 - 1, 2**63 - 1):  # DuckDB's, of days and of everything finer
+            return f"{sign}infinity"
+        text: str = scalar.cast(pa.string()).as_py()
+        return text if text.startswith("<") else text.replace(" ", "T")  # <value out of range: …>
+
+
 def plain(row: Mapping[str, Any], json_columns: Iterable[str] = ()) -> dict[str, Any]:
     """A row for orjson: times as ISO 8601 in UTC, bytes in base64, JSON columns as the JSON they hold."""
     return {name: _plain(value, is_json=name in json_columns) for name, value in row.items()}
@@ -206,7 +233,7 @@ def plain(row: Mapping[str, Any], json_columns: Iterable[str] = ()) -> dict[str,
 def _plain(value: Any, *, is_json: bool = False) -> Any:
     match value:
         case str() if is_json:
-            return orjson.Fragment(value)
+            return orjson.Fragment(value) if _is_json(value) else value
         case datetime():
             return _time(value)
         case bytes():
@@ -223,6 +250,15 @@ def _plain(value: Any, *, is_json: bool = False) -> Any:
             return value
         case _:
             return str(value)  # dates, intervals, uuids
+
+
+def _is_json(text: str) -> bool:
+    """DuckDB's own functions write Infinity and NaN, which JSON does not have."""
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 def _time(at: datetime) -> str:

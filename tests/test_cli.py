@@ -371,6 +371,50 @@ def test_sql_answers_in_json(ingest: Shell) -> None:
     assert ingest("sql", "describe events").code == 0
 
 
+@pytest.mark.parametrize(("select", "values"), [
+    pytest.param("'infinity'::timestamp", ["infinity"], id="infinity"),
+    pytest.param("timestamptz '-infinity'", ["-infinity"], id="with a zone"),
+    pytest.param("'-infinity'::date", ["-infinity"], id="a day"),
+    pytest.param("timestamp '20000-01-01'", ["20000-01-01T00:00:00.000000"], id="later than Python"),
+    pytest.param("date '0044-01-01 (BC)'", ["-0043-01-01"], id="earlier than Python"),
+    pytest.param("timestamp_ns '2020-01-01 00:00:00.123456789'", ["2020-01-01T00:00:00.123456789"], id="nanoseconds"),
+    pytest.param("{'d': ['infinity'::date, null]}", [{"d": ["infinity", None]}], id="in a list in a struct"),
+    pytest.param("map {'k': 'infinity'::date}", [[["k", "infinity"]]], id="in a map"),
+    pytest.param("union_value(u := 'infinity'::date)", ["infinity"], id="in a union"),
+    pytest.param("1 as a, 2 as a, 3 as b", [1, 2, 3], id="a name that comes twice"),
+    pytest.param("json_object('k', 1e400)", ['{"k":Infinity}'], id="JSON that is none"),
+])  # fmt: skip
+def test_sql_answers_whatever_it_is_asked(ingest: Shell, select: str, values: list[Any]) -> None:
+    (row,) = ingest.json("sql", f"select {select}")
+    assert list(row.values()) == values
+    assert ingest("sql", f"select {select}").code == 0
+
+
+def test_sql_that_fails_on_the_way_is_said(ingest: Shell) -> None:
+    late = "select case when range = 300000 then 'x' else '1' end::int from range(400000)"
+    for statement in (late, "select {'a': 1}::variant"):
+        ran = ingest("sql", statement, "--json")
+        assert (ran.code, ran.json["error"].startswith("The warehouse refused the statement: ")) == (2, True)
+
+
+def test_sql_takes_any_text_and_pivots(ingest: Shell) -> None:
+    ingest.file("a.json", record("ann", 0, "x"), record("ann", 1, "y"))
+    ingest("load", "a.json")
+    assert ingest.json("sql", "-- how many\nselect count(*) as n from events") == [{"n": 2}]
+    assert ingest.json("sql", "--json is no option here\nselect 1 as n") == [{"n": 1}]
+    pivoted = "pivot (select person, event from events) on event using count(*)"
+    assert ingest.json("sql", pivoted) == [{"person": "ann", "x": 1, "y": 1}]
+    assert ingest("sql", f"create temp type t as enum ('a'); {pivoted}").code == 2
+
+
+def test_sql_cannot_read_the_file_of_the_warehouse(ingest: Shell) -> None:
+    ingest("files")
+    path = ingest.folder / "warehouse.duckdb"
+    for statement in (f"from read_blob('{path}')", f"from '{path}'", f"explain from read_text('{path}')"):
+        ran = ingest("sql", statement, "--json")
+        assert (ran.code, "disabled" in ran.json["error"]) == (2, True)
+
+
 REFUSED = [
     "insert into history values ('a', 'b', now(), 'c', 'd', 'e')", "delete from ledger",
     "update ledger set state = 'x'", "drop table ledger", "create table mine (a int)", "truncate ledger",

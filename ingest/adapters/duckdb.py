@@ -194,19 +194,27 @@ class DuckDBWarehouse:
     @contextmanager
     def query(self, sql: str) -> Iterator[QueryResult]:
         try:
-            parsed = duckdb.extract_statements(sql)
-            readable = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
-            if len(parsed) != 1 or parsed[0].type not in readable:
-                raise IngestError("Only one statement that reads (SELECT, WITH, DESCRIBE, EXPLAIN) can be run here.")
+            if not _only_reads(sql):
+                raise IngestError(
+                    "Only one statement that reads (SELECT, WITH, PIVOT, DESCRIBE, EXPLAIN) can be run here."
+                )
             with self.reading() as connection:
-                connection.execute("SET enable_external_access = false")
-                connection.execute("SET lock_configuration = true")
+                # A statement may name no file, not even the warehouse, which the engine would open in any case. Tried
+                # in a session of its own: where no file can be opened, none can be spilled to, either.
+                _enclose(connection, "SET disabled_filesystems = 'LocalFileSystem'")
+                connection.sql(sql)
+            with self.reading(prepared=False) as connection:
+                _enclose(connection)
                 relation = connection.sql(sql)
+                if len(set(relation.columns)) < len(relation.columns):
+                    relation = relation.project("*")  # which makes names unique: a, a_1
                 json_columns = {
                     name for name, type in zip(relation.columns, relation.types, strict=True) if str(type) == "JSON"
                 }
                 yield QueryResult(frozenset(json_columns), relation.to_arrow_reader(1000))
-        except duckdb.Error as error:
+        except (duckdb.Error, OSError) as error:  # the latter from the reader of the answer
+            if isinstance(error, OSError) and error.errno:  # of whoever uses it: a full disk, say
+                raise
             raise IngestError(f"The warehouse refused the statement: {error}") from error
 
     @contextmanager
@@ -388,6 +396,20 @@ def _version(connection: duckdb.DuckDBPyConnection) -> tuple[Any, ...]:
     if connection.execute(tables).fetchall() == [(0,)]:
         return (0,)
     return next(iter(connection.execute("SELECT * FROM schema_version").fetchall()), (0,))
+
+
+def _enclose(connection: duckdb.DuckDBPyConnection, *more: str) -> None:
+    """No file, no network, and no way back."""
+    for setting in ("SET enable_external_access = false", *more, "SET lock_configuration = true"):
+        connection.execute(setting)
+
+
+def _only_reads(sql: str) -> bool:
+    """Whether it is one statement, which reads. DuckDB puts types before a PIVOT, which are gone with the session."""
+    statements = duckdb.extract_statements(sql)
+    if not statements or statements[-1].type not in {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}:
+        return False
+    return all(one.type == duckdb.StatementType.CREATE and not one.query for one in statements[:-1])
 
 
 def _holder(path: Path) -> int | None:

@@ -84,7 +84,8 @@ def failures(file_id: str, lines: bool, as_json: bool) -> None:
     show_failures(file["format"], [line for line in failed if not line["redriven_by"]])
 
 
-@cli.command()
+# A statement may begin with a comment, which looks like an option.
+@cli.command(context_settings={"ignore_unknown_options": True})
 @click.argument("statement")
 @json_option
 def sql(statement: str, as_json: bool) -> None:
@@ -92,11 +93,11 @@ def sql(statement: str, as_json: bool) -> None:
 
     Over events, people, identities, kissmetrics_events, ledger, failed_lines, commands.
     """
-    from ingest.report import plain
+    from ingest.report import answered
 
     with opened_pipeline() as pipeline, pipeline.warehouse.query(statement) as answer:
         names = answer.reader.schema.names
-        rows = [plain(row, answer.json_columns) for batch in answer.reader for row in batch.to_pylist()]
+        rows = [row for batch in answer.reader for row in answered(batch, answer.json_columns)]
     if as_json:
         write_json(rows)
     else:
