@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import duckdb
 import pytest
 
 from ingest.cli import main
@@ -413,6 +414,32 @@ def test_sql_cannot_read_the_file_of_the_warehouse(ingest: Shell) -> None:
     for statement in (f"from read_blob('{path}')", f"from '{path}'", f"explain from read_text('{path}')"):
         ran = ingest("sql", statement, "--json")
         assert (ran.code, "disabled" in ran.json["error"]) == (2, True)
+
+
+@pytest.mark.parametrize("made", [
+    "create table ledger (a int)", "create view Events as select 1 as a", "create table schema_version (a int)",
+])  # fmt: skip
+def test_the_database_of_another_program_is_left_alone(ingest: Shell, made: str) -> None:
+    with duckdb.connect(str(ingest.folder / "warehouse.duckdb")) as connection:
+        connection.execute(made)
+    ingest.file("a.json", *GOOD)
+    for arguments in (("load", "a.json"), ("sql", "select 1")):
+        ran = ingest(*arguments, "--json")
+        (sentence,) = {ran.json.get("error"), *ran.json.get("errors", ())} - {None}
+        assert (ran.code, "warehouse.duckdb is a database of another program, with " in sentence) == (2, True)
+    with duckdb.connect(str(ingest.folder / "warehouse.duckdb")) as connection:
+        assert len(connection.sql("show tables").fetchall()) == 1
+
+
+def test_a_database_may_hold_other_tables_as_well(ingest: Shell) -> None:
+    with duckdb.connect(str(ingest.folder / "warehouse.duckdb")) as connection:
+        connection.execute("create table mine (a int)")
+    assert ingest.json("sql", "select * from mine, events") == []
+
+
+def test_sql_on_a_file_of_no_bytes(ingest: Shell) -> None:
+    ingest.file("warehouse.duckdb", body=b"")
+    assert ingest.json("sql", "select * from events") == []
 
 
 REFUSED = [

@@ -7,6 +7,7 @@ process is freed by the kernel; DuckDB itself undoes what it had not committed.
 
 import fcntl
 import os
+import re
 import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -280,6 +281,8 @@ class DuckDBWarehouse:
 
     @contextmanager
     def _open(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+        if not read_only and self.path.exists() and not self.path.stat().st_size:
+            self.path.unlink()  # whoever made it was stopped before the first byte, and DuckDB would not take it
         connection = duckdb.connect(":memory:")
         try:
             self._attach(connection, read_only)
@@ -332,7 +335,7 @@ class DuckDBWarehouse:
         views = (folder / "views.sql").read_text(encoding="utf-8")
         naming = [f"{name}\t{source.people_space or ''}\t{source.match or ''}" for name, source in self.sources.items()]
         now = (len(steps), views, "\n".join(sorted(self.ignored_identities)), "\n".join(sorted(naming)))
-        if self.path.exists():
+        if self.path.exists() and self.path.stat().st_size:
             with self.locked(fcntl.LOCK_SH), self._open(read_only=True) as connection:
                 if _version(connection) == now:
                     return
@@ -342,9 +345,15 @@ class DuckDBWarehouse:
             done, _, identities, named = (*_version(connection), None, None, None)[:4]
             if done > len(steps):
                 raise ConfigError(f"{self.path} was written by a newer version of Landfall. Upgrade this one.")
+            texts = [step.read_text(encoding="utf-8") for step in steps]
+            if not done and (foreign := _foreign(connection, [*texts, views])):
+                raise ConfigError(
+                    f"{self.path} is a database of another program, with {', '.join(foreign)} in it. Name another file"
+                    " in INGEST_WAREHOUSE."
+                )
             connection.execute("BEGIN")
-            for step in steps[done:]:
-                connection.execute(step.read_text(encoding="utf-8"))
+            for text in texts[done:]:
+                connection.execute(text)
             connection.execute(views)
             connection.execute(
                 "CREATE OR REPLACE TABLE schema_version AS"
@@ -391,11 +400,21 @@ def _column(name: str) -> str:
 
 
 def _version(connection: duckdb.DuckDBPyConnection) -> tuple[Any, ...]:
-    """(step, views, ignored_identities, naming) as they were when the tables were last made."""
-    tables = "SELECT count(*) FROM duckdb_tables() WHERE database_name = 'warehouse' AND table_name = 'schema_version'"
-    if connection.execute(tables).fetchall() == [(0,)]:
+    """(step, views, ignored_identities, naming) as they were when the tables were last made; (0,) before."""
+    ours = "database_name = 'warehouse' AND table_name = 'schema_version' AND column_name IN ('step', 'views')"
+    if connection.execute(f"SELECT count(*) FROM duckdb_columns() WHERE {ours}").fetchall() != [(2,)]:
         return (0,)
     return next(iter(connection.execute("SELECT * FROM schema_version").fetchall()), (0,))
+
+
+def _foreign(connection: duckdb.DuckDBPyConnection, texts: Sequence[str]) -> list[str]:
+    """The tables and views that are there under names which these statements make."""
+    sql = """
+        SELECT lower(table_name) FROM duckdb_tables() WHERE database_name = 'warehouse' AND schema_name = 'main'
+        UNION SELECT lower(view_name) FROM duckdb_views() WHERE database_name = 'warehouse' AND schema_name = 'main'
+        """
+    made = re.findall(r"^CREATE (?:OR REPLACE )?(?:TABLE|VIEW) (\w+)", "\n".join(texts), re.MULTILINE)
+    return sorted({"schema_version", *made} & {name for (name,) in connection.execute(sql).fetchall()})
 
 
 def _enclose(connection: duckdb.DuckDBPyConnection, *more: str) -> None:
