@@ -179,6 +179,17 @@ def test_check_needs_no_warehouse(ingest: Shell, monkeypatch: pytest.MonkeyPatch
     pytest.param(("sources", "web"), id="sources: no such source"),
     pytest.param(("sql", "select 1 from nowhere"), id="sql: no such table"),
     pytest.param(("sql", "selec 1"), id="sql: no SQL"),
+    pytest.param(("check", ""), id="check: an empty path"),
+    pytest.param(("load", ""), id="load: an empty path"),
+    pytest.param(("load", "a.json", "--source", ""), id="load: an empty source"),
+    pytest.param(("failures", ""), id="failures: an empty id"),
+    pytest.param(("redrive", ""), id="redrive: an empty id"),
+    pytest.param(("undo", ""), id="undo: an empty id"),
+    pytest.param(("undo", "--source", "one_off", "--since", ""), id="undo: an empty time"),
+    pytest.param(("export", "--to", ""), id="export: an empty folder"),
+    pytest.param(("copy", "--to", " "), id="copy: a blank URL"),
+    pytest.param(("files", "--state", "nope"), id="files: no such state"),
+    pytest.param(("failures", "abc", "--lines", "--json"), id="failures: lines as a document"),
 ])  # fmt: skip
 def test_what_cannot_be_done_is_said_in_a_sentence(ingest: Shell, arguments: tuple[str, ...]) -> None:
     ingest.file("a.json", *GOOD)

@@ -164,6 +164,8 @@ class DuckDBWarehouse:
             return _rows(connection, sql, dict(where))
 
     def find_file(self, reference: str) -> dict[str, Any]:
+        if not reference:  # a variable that was not set: each id begins with it
+            raise IngestError("A FILE_ID is empty. Give one, the beginning of one, or an s3:// URI.")
         if reference.startswith("s3://"):
             bucket, _, key = reference.removeprefix("s3://").partition("/")
             found = self.files({"bucket": bucket, "key": key}, limit=1)

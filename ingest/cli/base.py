@@ -14,13 +14,26 @@ from ingest.cli.output import say, write_failed_lines, write_table
 if TYPE_CHECKING:
     from ingest.pipeline import Pipeline
 
+
+class _Given(click.types.StringParamType):
+    """A text that is not empty: `ingest undo "$FILE"` must not take whatever there is where FILE is not set."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not str(value).strip():
+            self.fail("it is empty. Is a variable not set?", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+GIVEN = _Given()
+
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 format_option = click.option(
     "--format",
     "format",
+    type=GIVEN,
     help="The format of the file; default: the source's, else kissmetrics. auto: what each file begins like.",
 )
-source_option = click.option("--source", "source", help="Judge by the rules of this source of ingest.toml.")
+source_option = click.option("--source", "source", type=GIVEN, help="Judge by the rules of this source of ingest.toml.")
 
 SHORT_ID = 8  # of a file's id: a beginning that is unique will do wherever one is asked for
 

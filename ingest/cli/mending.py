@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ingest.cli.base import SHORT_ID, cli, json_option, opened_pipeline, show_failures, user
+from ingest.cli.base import GIVEN, SHORT_ID, cli, json_option, opened_pipeline, show_failures, user
 from ingest.cli.output import count, say, visible, write_json, write_table
 from ingest.errors import IngestError
 
@@ -19,8 +19,8 @@ reason_option = click.option("--reason", default="", help="Why; kept in the hist
 
 
 @cli.command()
-@click.argument("file_id")
-@click.argument("fixed", required=False)
+@click.argument("file_id", type=GIVEN)
+@click.argument("fixed", required=False, type=GIVEN)
 @reason_option
 @json_option
 def redrive(file_id: str, fixed: str | None, reason: str, as_json: bool) -> int:
@@ -62,9 +62,9 @@ def redrive(file_id: str, fixed: str | None, reason: str, as_json: bool) -> int:
 
 def _action(action: "Action", does: str) -> Callable[..., Any]:
     @cli.command(action, help=does)
-    @click.argument("file_ids", nargs=-1, metavar="[FILE_ID…]")
-    @click.option("--source", help="All files of this source (with --since: only those).")
-    @click.option("--since", help="Dealt with since then: 2026-11-01, or 7d.")
+    @click.argument("file_ids", nargs=-1, type=GIVEN, metavar="[FILE_ID…]")
+    @click.option("--source", type=GIVEN, help="All files of this source (with --since: only those).")
+    @click.option("--since", type=GIVEN, help="Dealt with since then: 2026-11-01, or 7d.")
     @click.option("--dry-run", is_flag=True, help="Say which files it would be, and do nothing.")
     @reason_option
     @json_option

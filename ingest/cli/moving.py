@@ -7,12 +7,18 @@ from pathlib import Path
 
 import click
 
-from ingest.cli.base import cli, json_option, opened_pipeline
+from ingest.cli.base import GIVEN, cli, json_option, opened_pipeline
 from ingest.cli.output import count, write_json, write_table
 
 
 @cli.command()
-@click.option("--to", "url", required=True, help="The other warehouse, named as INGEST_WAREHOUSE is. It must be empty.")
+@click.option(
+    "--to",
+    "url",
+    required=True,
+    type=GIVEN,
+    help="The other warehouse, named as INGEST_WAREHOUSE is. It must be empty.",
+)
 @json_option
 def copy(url: str, as_json: bool) -> None:
     """Copy the warehouse to another, empty one: to move to another engine.
@@ -29,11 +35,9 @@ def copy(url: str, as_json: bool) -> None:
 
 
 @cli.command()
-@click.option(
-    "--to", "folder", required=True, type=click.Path(path_type=Path), help="A folder of its own; made if missing."
-)
+@click.option("--to", "folder", required=True, type=GIVEN, help="A folder of its own; made if missing.")
 @json_option
-def export(folder: Path, as_json: bool) -> None:
+def export(folder: str, as_json: bool) -> None:
     """Write tables and views as Parquet files, one each.
 
     A former export in the folder is replaced when the new one is complete. Loads into an embedded warehouse wait
@@ -42,8 +46,8 @@ def export(folder: Path, as_json: bool) -> None:
     from ingest.transfer import export
 
     with opened_pipeline() as pipeline, _progress() as progress:
-        rows = export(pipeline.warehouse, folder, progress)
-    _tell(str(folder), rows, as_json)
+        rows = export(pipeline.warehouse, Path(folder), progress)
+    _tell(str(Path(folder)), rows, as_json)
 
 
 def _tell(to: str, rows: Mapping[str, int], as_json: bool) -> None:
