@@ -81,7 +81,9 @@ def ingest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.
     monkeypatch.chdir(folder)
     monkeypatch.setenv("COLUMNS", "200")
     # A test process that died of SIGPIPE would take all tests with it.
-    quiet = SimpleNamespace(signal=lambda *_: None, SIGPIPE=signal.SIGPIPE, SIG_DFL=signal.SIG_DFL)
+    quiet = SimpleNamespace(
+        signal=lambda *_: None, SIGPIPE=signal.SIGPIPE, SIGTERM=signal.SIGTERM, SIG_DFL=signal.SIG_DFL
+    )
     monkeypatch.setattr("ingest.cli.signal", quiet)
 
     def run(arguments: tuple[str, ...], stdin: bytes) -> Ran:
@@ -194,17 +196,37 @@ def test_check_needs_no_warehouse(ingest: Shell, monkeypatch: pytest.MonkeyPatch
 def test_what_cannot_be_done_is_said_in_a_sentence(ingest: Shell, arguments: tuple[str, ...]) -> None:
     ingest.file("a.json", *GOOD)
     (ingest.folder / "empty").mkdir()
-    for more in ((), ("--json",)):
-        ran = ingest(*arguments, *more)
-        assert (ran.code, ran.out) == (2, b"")
-        assert ran.err.strip()
-        assert "Traceback" not in ran.err
+    ran, told = ingest(*arguments), ingest(*arguments, "--json")
+    assert (ran.code, told.code) == (2, 2)
+    if "--json" not in arguments:
+        assert ran.out == b""
+    (sentence,) = {told.json.get("error"), *told.json.get("errors", ())} - {None}
+    assert sentence
+    for one in (ran, told):
+        assert sentence in one.err
+        assert "Traceback" not in one.err
+
+
+def test_several_sentences_are_told_one_by_one_in_json(ingest: Shell) -> None:
+    ingest.config(colour="red", max_line_bytes=0)
+    told = ingest("files", "--json").json
+    assert [sentence.split(" ")[1] for sentence in told["errors"]] == ["colour:", "max_line_bytes"]
+    assert told["error"] == "\n".join(told["errors"])
+
+
+@pytest.mark.parametrize("command", ["undo", "failures", "redrive", "release", "ignore"])
+def test_an_empty_id_is_no_beginning_of_one(ingest: Shell, command: str) -> None:
+    ingest.file("a.json", *BAD)
+    ingest("load", "a.json")
+    ran = ingest(command, "", "--json")
+    assert (ran.code, "is empty" in ran.json["error"]) == (2, True)
+    assert [file["state"] for file in ingest.json("files")["files"]] == ["loaded"]
 
 
 def test_a_broken_file_cannot_be_checked(ingest: Shell) -> None:
     ingest.file("a.json", body=gzip.compress(lines(*GOOD))[:-9])
     ran = ingest("check", "a.json", "--json")
-    assert (ran.code, ran.out) == (2, b"")
+    assert (ran.code, [*ran.json]) == (2, ["error"])
     assert ran.err.strip()
 
 
@@ -471,7 +493,7 @@ REFUSED = [
 def test_sql_refuses(ingest: Shell, statement: str) -> None:
     ingest.file("a.json", *GOOD)
     ran = ingest("sql", statement, "--json")
-    assert (ran.code, ran.out) == (2, b"")
+    assert (ran.code, [*ran.json]) == (2, ["error"])
     assert ran.err.strip()
     assert {path.name for path in ingest.folder.iterdir()} <= {"a.json", "warehouse.duckdb", "warehouse.duckdb.lock"}
 
@@ -580,6 +602,20 @@ def test_the_command_and_the_module_are_one(tmp_path: Path) -> None:
     assert (ran.returncode, json.loads(ran.stdout)["failed"], ran.stderr) == (1, 2, b"")
     assert real("-m", "ingest", "check", "-", cwd=tmp_path, stdin=lines(*GOOD)).returncode == 0
     assert real("-m", "ingest", "check", "b.json", cwd=tmp_path).returncode == 2
+
+
+def test_a_process_that_is_told_to_stop_says_so(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ingest", "check", "-", "--json"]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin
+        process.stdin.write(b" " * (1 << 20))  # more than a pipe holds: it is at work
+        process.terminate()
+        out, err = process.communicate()
+    assert (process.returncode, json.loads(out)["error"]) == (143, err.decode().removeprefix("ingest: ").strip())
+    assert err.startswith(b"ingest: stopped.")
 
 
 def test_checking_a_file_imports_nothing_heavy(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def files(source: str | None, state: str | None, limit: int, as_json: bool) -> N
 
 
 @cli.command()
-@click.argument("file_id")
+@click.argument("file_id", type=GIVEN)
 @click.option(
     "--lines", is_flag=True, help="Only LINE[/ITEM]<TAB>text of each that is open, ready to edit and redrive."
 )
@@ -55,6 +55,10 @@ def failures(file_id: str, lines: bool, as_json: bool) -> None:
     """
     from ingest.report import failed_line, line_to_mend
 
+    if lines and as_json:
+        raise click.UsageError(
+            "--lines writes lines to edit, --json a document with all that is known of them: not both."
+        )
     with opened_pipeline() as pipeline:
         file = pipeline.warehouse.find_file(file_id)
         with pipeline.warehouse.failed_lines(file["file_id"]) as found:
