@@ -359,6 +359,9 @@ class Warehouse(Protocol):
     def first_poll(self, source: str, there: Iterable[SourceFile], now: datetime) -> int:
         """Enter what is there at the first poll of a source as ignored; how many. Later polls do nothing."""
 
+    def was_polled(self, source: str) -> bool:
+        """Whether `first_poll` was there already."""
+
     def known(self, file_ids: Sequence[str], intent: Intent = "new") -> dict[str, FileResult]:
         """The ledger rows of those of these files that a load with this intent leaves as they are, by file_id."""
 

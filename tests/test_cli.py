@@ -532,8 +532,11 @@ def test_what_is_there_at_the_first_poll_may_be_skipped(ingest: Shell) -> None:
     landing = ingest.folder / "landing"
     ingest.config({"name": "web", "bucket": "file", "prefix": str(landing), "existing_files": "skip"})
     ingest.file("landing/old.json", *GOOD)
-    assert ingest.json("sources")["sources"][0]["pending"] == 1  # to look is not to poll
+    (source,) = ingest.json("sources")["sources"]
+    assert (source["pending"], source["skipped_by_first_poll"]) == (1, 1)  # to look is not to poll
+    assert b"The first poll loads none of these" in ingest("sources").out
     assert ingest.json("poll") == {"files": []}
+    assert ingest.json("sources")["sources"][0]["skipped_by_first_poll"] == 0
     ingest.file("landing/new.json", record("bob", 0, "y"))
     assert [Path(file["key"]).name for file in ingest.json("poll")["files"]] == ["new.json"]
     states = {Path(file["key"]).name: file["state"] for file in ingest.json("files")["files"]}
@@ -575,6 +578,29 @@ def test_poll_and_sources(ingest: Shell, s3: S3) -> None:
     )  # fmt: skip
     assert ingest.json("poll") == {"files": []}
     assert ingest.json("sources", "web")["sources"][0]["pending"] == 0
+
+
+def test_rights_that_are_not_tried_are_told(ingest: Shell, s3: S3) -> None:
+    ingest.config(
+        {"name": "kept", "bucket": s3.bucket, "prefix": "kept/"},
+        {"name": "moved", "bucket": s3.bucket, "prefix": "moved/", "after_load": "archive", "report_prefix": "told/"},
+        {"name": "here", "bucket": "file", "prefix": str(ingest.folder), "after_load": "delete"},
+        {"name": "gone", "bucket": "no-such-bucket-anywhere", "report_prefix": "told/"},
+    )
+    s3.put("moved/1.json", lines(*GOOD))
+    told = {source["name"]: source["rights"] for source in ingest("sources", "--json").json["sources"]}
+    bucket, archive = f"s3://{s3.bucket}", "completed_imports/"
+    assert told["kept"] == {"list": True, "read": None}
+    assert told["moved"] == {
+        "list": True, "read": True,
+        "write": {"tried": False, "needs": "s3:PutObject", "below": [f"{bucket}/{archive}", f"{bucket}/told/"]},
+        "delete": {"tried": False, "needs": "s3:DeleteObject", "below": [f"{bucket}/moved/", f"{bucket}/{archive}"]},
+    }  # fmt: skip
+    here = f"{ingest.folder}/{archive}"
+    assert told["here"]["write"] == {"tried": False, "needs": "to write", "below": [here]}
+    assert told["gone"]["list"] is False
+    assert f"Needs s3:DeleteObject below {bucket}/moved/ and {bucket}/{archive}".encode() in ingest("sources").out
+    assert [found["Key"] for found in s3.client.list_objects_v2(Bucket=s3.bucket)["Contents"]] == ["moved/1.json"]
 
 
 def test_a_source_out_of_reach_does_not_hold_up_the_others(ingest: Shell, s3: S3) -> None:

@@ -87,6 +87,10 @@ class DuckDBWarehouse:
             rows = _rows(connection, "SELECT * FROM ledger WHERE list_contains($ids, file_id)", {"ids": list(file_ids)})
         return {row["file_id"]: result_of(row, already=True) for row in rows if is_settled(row, intent)}
 
+    def was_polled(self, source: str) -> bool:
+        with self.reading() as connection:
+            return bool(_rows(connection, "SELECT 1 FROM polled_sources WHERE source = $source", {"source": source}))
+
     # What writes is imported when it is needed: most commands only read.
 
     def first_poll(self, source: str, there: Iterable[SourceFile], now: datetime) -> int:

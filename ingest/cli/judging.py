@@ -1,17 +1,29 @@
 """Commands that judge and load nothing: `check`, `sources`."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ingest.cli.base import cli, format_option, json_option, opened_pipeline, show_codes, show_failures, source_option
+from ingest.cli.base import (
+    GIVEN,
+    cli,
+    format_option,
+    json_option,
+    opened_pipeline,
+    show_codes,
+    show_failures,
+    source_option,
+)
 from ingest.cli.output import count, progress, total, visible, write_json, write_table
 from ingest.core.source import LOCAL_BUCKET
 from ingest.errors import IngestError
 
+if TYPE_CHECKING:
+    from ingest.settings import Source
+
 
 @cli.command()
-@click.argument("path")
+@click.argument("path", type=GIVEN)
 @format_option
 @source_option
 @json_option
@@ -57,7 +69,7 @@ def _show_check(path: str, report: dict[str, Any]) -> None:
 
 
 @cli.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, type=GIVEN)
 @json_option
 def sources(name: str | None, as_json: bool) -> int:
     """Try each source: rights, what matches, how a file does."""
@@ -66,19 +78,26 @@ def sources(name: str | None, as_json: bool) -> int:
     found: list[dict[str, Any]] = []
     with opened_pipeline() as pipeline:
         for source in [pipeline.source(name)] if name else pipeline.settings.sources.values():
+            rights: dict[str, Any] = {"list": False, "read": None}
             entry: dict[str, Any] = {
                 "name": source.name, "bucket": source.bucket, "prefix": source.prefix, "format": source.format,
-                "schedule": source.schedule, "reachable": False, "error": None,
+                "schedule": source.schedule, "reachable": False, "error": None, "rights": rights | _wanted(source),
+                "judged": [],
             }  # fmt: skip
             found.append(entry)
             try:
                 discovery = pipeline.discover(source.name)
+                is_skipped = source.existing_files == "skip" and not pipeline.warehouse.was_polled(source.name)
                 entry |= {
                     "reachable": True, "matching": discovery.matching, "pending": len(discovery.pending),
+                    "skipped_by_first_poll": len(discovery.pending) if is_skipped else 0,
                     "ignored": discovery.ignored, "ignored_names": discovery.ignored_names,
                 }  # fmt: skip
+                entry["rights"]["list"] = True
                 smallest = sorted(discovery.pending, key=lambda file: file.size_bytes)[:1]
                 entry["judged"] = [file_summary(result) for result in pipeline.would_load(smallest)]
+                for judged in entry["judged"]:
+                    entry["rights"]["read"] = judged["state"] not in ("retrying", "gone")
             except IngestError as error:
                 entry["error"] = str(error)
     if as_json:
@@ -90,6 +109,24 @@ def sources(name: str | None, as_json: bool) -> int:
     return 0 if all(entry["reachable"] for entry in found) and not unread else 2
 
 
+def _wanted(source: "Source") -> dict[str, Any]:
+    """What the source's settings need beside list and read. Only to write and delete would tell whether it is there."""
+    tidied = source.after_load != "keep"
+    archive, report = source.within(source.archive_prefix), source.within(source.report_prefix)
+    written = [archive] * tidied + [report] * bool(report)
+    # Before a first object is taken out, one of our own is made and deleted in the archive: can the store compare?
+    deleted = [source.prefix, archive] * tidied
+    return _untried(source, "write", "s3:PutObject", written) | _untried(source, "delete", "s3:DeleteObject", deleted)
+
+
+def _untried(source: "Source", right: str, action: str, prefixes: list[str]) -> dict[str, Any]:
+    if not prefixes:
+        return {}
+    if source.bucket == LOCAL_BUCKET:
+        return {right: {"tried": False, "needs": f"to {right}", "below": prefixes}}
+    return {right: {"tried": False, "needs": action, "below": [f"s3://{source.bucket}/{one}" for one in prefixes]}}
+
+
 def _show_source(entry: dict[str, Any]) -> None:
     is_local = entry["bucket"] == LOCAL_BUCKET
     address = entry["prefix"] if is_local else f"s3://{entry['bucket']}/{entry['prefix']}"
@@ -98,6 +135,8 @@ def _show_source(entry: dict[str, Any]) -> None:
         click.echo(visible(f"  list: no. {entry['error']}") + "\n")
         return
     click.echo(f"  list: yes. {count(entry['matching'], 'file')}, of which {entry['pending']:,} pending")
+    if entry["skipped_by_first_poll"]:
+        click.echo('  The first poll loads none of these and enters them as ignored: existing_files is "skip".')
     if entry["ignored"]:
         names = ", ".join(entry["ignored_names"][:3])
         click.echo(visible(f"  no rule takes {count(entry['ignored'], 'object')}, such as {names}"))
@@ -112,4 +151,10 @@ def _show_source(entry: dict[str, Any]) -> None:
             click.echo(visible(f"  read: yes. {judged['key']}: {count(judged['lines'], 'line')}: {would}"))
         if judged["state"] == "rejected":
             click.echo(visible(f"  a load would reject it: {judged['error']}"))
+    for name in ("write", "delete"):
+        if wanted := entry["rights"].get(name):
+            below = " and ".join(wanted["below"])
+            click.echo(
+                visible(f"  {name}: not tried, since nothing is written here. Needs {wanted['needs']} below {below}")
+            )
     click.echo()
