@@ -56,6 +56,14 @@ class Selection:
     ignored: int = 0
     ignored_names: list[str] = field(default_factory=list)  # the first NAMES_KEPT
 
+    @property
+    def passed_over(self) -> str:
+        """How many objects no rule takes, and the first of them."""
+        more = ", …" * (self.ignored > NAMES_KEPT)
+        which = "that no rule takes" if self.source.pattern else "that are no .json or .json.gz"
+        objects = f"{self.ignored:,} object{'s' * (self.ignored > 1)}"
+        return f"{objects} {which}, passed over: {', '.join(self.ignored_names)}{more}"
+
     def sift(self, listed: Iterable[SourceFile]) -> Iterator[SourceFile]:
         """The source's files of a listing, in its order."""
         for file in listed:

@@ -72,10 +72,17 @@ class Pipeline:
         selection = Selection(source, self.settings.own_prefixes(source.bucket))
         return selection, selection.sift(self.store_of(source.name).list(source.bucket, source.prefix))
 
-    def locate(self, address: str, source: str | None = None, format: str | None = None) -> list[SourceFile]:
+    def locate(
+        self,
+        address: str,
+        source: str | None = None,
+        format: str | None = None,
+        notice: Callable[[str], object] = lambda _: None,
+    ) -> list[SourceFile]:
         """The source files that a person means by a path, `-`, an s3:// URI or a prefix (ending in `/`).
 
-        The format `auto` is that which the beginning of each file tells, else the source's.
+        The format `auto` is that which the beginning of each file tells, else the source's. `notice` is told what is
+        passed over below a prefix.
 
         Raises:
             ConfigError: no such source or format, or not an address.
@@ -90,8 +97,11 @@ class Pipeline:
             key += "/"
         if key == "" or key.endswith("/"):
             below = replace(chosen, bucket=bucket, prefix=key)
-            found = Selection(below).sift(store.list(bucket, key))
+            selection = Selection(below)
+            found = selection.sift(store.list(bucket, key))
             files = [file for file in found if not self.settings.is_check_report(bucket, file.key)]
+            if selection.ignored:
+                notice(f"{address}: {selection.passed_over}")
             if not files:
                 raise ObjectGone(f"Nothing under {address} is a .json or .json.gz file.")
         else:

@@ -263,6 +263,33 @@ def test_load_takes_folders_in_natural_order_and_several_paths(ingest: Shell) ->
     assert {file["state"] for file in files} == {"loaded"}
 
 
+def test_what_is_passed_over_below_a_folder_is_named(ingest: Shell) -> None:
+    ingest.file("landing/a.json", *GOOD)
+    for name in ("x.csv", "c.jsonl"):
+        ingest.file(f"landing/{name}", *GOOD)
+    ran = ingest("load", "landing", "--json")
+    assert (ran.code, len(ran.json["files"])) == (0, 1)
+    assert "2 objects that are no .json or .json.gz, passed over: " in ran.err
+    for name in ("x.csv", "c.jsonl"):
+        assert f"landing/{name}" in ran.err
+    assert "passed over" not in ingest("load", "landing/a.json", "landing/x.csv").err
+
+
+def test_what_is_missing_does_not_hold_up_the_others(ingest: Shell, s3: S3) -> None:
+    ingest.file("good.json", *GOOD)
+    s3.put("a.json", lines(record("bob", 0, "x")))
+    missing = ["nope.json", f"s3://{s3.bucket}/gone.json", "s3://no-such-bucket-anywhere/a/"]
+    ran = ingest("load", missing[0], "good.json", *missing[1:], f"s3://{s3.bucket}/a.json", "--json")
+    assert (ran.code, [file["state"] for file in ran.json["files"]]) == (2, ["loaded", "loaded"])
+    assert len(ran.json["errors"]) == 3
+    for name, sentence in zip(missing, ran.json["errors"], strict=True):
+        assert name in sentence
+        assert f"ingest: {sentence}" in ran.err
+    shown = ingest("load", "nope.json", "good.json")
+    assert (shown.code, b"already loaded" in shown.out) == (2, True)
+    assert (ingest("load", "nope.json").code, ingest("load", "nope.json").out) == (2, b"")
+
+
 def test_a_dry_run_loads_nothing(ingest: Shell) -> None:
     ingest.file("a.json", *BAD)
     ran = ingest("load", "a.json", "--dry-run", "--json")
@@ -609,6 +636,7 @@ def test_a_source_out_of_reach_does_not_hold_up_the_others(ingest: Shell, s3: S3
     ran = ingest("poll", "--json")
     assert (ran.code, [file["state"] for file in ran.json["files"]]) == (2, ["loaded"])
     assert "gone" in ran.err
+    assert [error.partition(":")[0] for error in ran.json["errors"]] == ["gone"]
     tried = ingest("sources", "--json")
     assert (tried.code, [source["reachable"] for source in tried.json["sources"]]) == (2, [False, True])
 

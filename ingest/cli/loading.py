@@ -1,11 +1,12 @@
 """Commands that load: `load`, `poll`."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from ingest.cli.base import SHORT_ID, cli, format_option, json_option, opened_pipeline, source_option, user
+from ingest.cli.base import GIVEN, SHORT_ID, cli, format_option, json_option, opened_pipeline, source_option, user
 from ingest.cli.output import count, places, progress, say, write_json, write_table
 from ingest.errors import IngestError
 
@@ -20,7 +21,7 @@ _NUMBERS = {  # of a file, as a table shows them: those that are 0 everywhere ar
 
 
 @cli.command()
-@click.argument("paths", nargs=-1, required=True, metavar="PATH…")
+@click.argument("paths", nargs=-1, required=True, type=GIVEN, metavar="PATH…")
 @format_option
 @source_option
 @click.option("--force", is_flag=True, help="Put files that were dealt with anew in the place of their former rows.")
@@ -40,8 +41,13 @@ def load(
     with opened_pipeline() as pipeline:
         found: dict[Intent, list[SourceFile]] = {"force": [], "again": [], "new": []}
         order: list[str] = []
+        errors: list[str] = []
         for path in paths:
-            files = pipeline.locate(path, source, format)
+            try:
+                files = pipeline.locate(path, source, format, notice=say)
+            except IngestError as error:  # one that cannot be had does not hold up the others
+                errors.append(str(error))
+                continue
             order += (file.file_id for file in files)
             is_named = [file.key for file in files] == [split_address(path)[1]]  # and not all that lies below
             found["force" if force else "again" if is_named else "new"] += files
@@ -49,25 +55,28 @@ def load(
         untidy: list[str] = []
         note = Note(user())
         with progress("loading", sum(file.size_bytes for files in found.values() for file in files)) as moved:
-            for intent, files in found.items():
-                for pack in pipeline.pack(files):
-                    if dry_run:
-                        results += pipeline.would_load(pack, intent=intent, progress=moved)
-                    else:
-                        loaded = pipeline.load(pack, intent=intent, note=note, progress=moved)
-                        untidy += tidy_loaded(pipeline, loaded, note)
-                        results += loaded
+            try:
+                for intent, files in found.items():
+                    for pack in pipeline.pack(files):
+                        if dry_run:
+                            results += pipeline.would_load(pack, intent=intent, progress=moved)
+                        else:
+                            loaded = pipeline.load(pack, intent=intent, note=note, progress=moved)
+                            results += loaded
+                            untidy += tidy_loaded(pipeline, loaded, note)
+            except IngestError as error:  # what was loaded before is told nevertheless
+                errors.append(str(error))
     place_of = {file_id: place for place, file_id in enumerate(order)}
     results.sort(key=lambda result: place_of[result.file_id])
     for sentence in untidy:
         say(sentence)
-    code = tell_files(results, as_json, "would be loaded" if dry_run else "loaded")
+    code = tell_files(results, as_json, "would be loaded" if dry_run else "loaded", errors)
     # Somebody named it, so it is missed; an object that vanished under a poll left nothing to load.
     return 2 if any(result.state == "gone" for result in results) else code
 
 
 @cli.command()
-@click.argument("sources", nargs=-1, metavar="[SOURCE…]")
+@click.argument("sources", nargs=-1, type=GIVEN, metavar="[SOURCE…]")
 @json_option
 def poll(sources: tuple[str, ...], as_json: bool) -> int:
     """Find what is pending and load it: what the DAG does.
@@ -103,24 +112,21 @@ def poll(sources: tuple[str, ...], as_json: bool) -> int:
                 untidy += tidy(pipeline, name, note)  # what former polls have left
             except IngestError as error:  # one source that is out of order does not hold up the others
                 unreachable.append(f"{name}: {error}")
-    code = tell_files(results, as_json, "loaded") if results or as_json or not unreachable else 2
     for sentence in dict.fromkeys(untidy):
         say(sentence)
-    for sentence in unreachable:
-        say(f"ingest: {sentence}")
-    return 2 if unreachable else code
+    return tell_files(results, as_json, "loaded", unreachable)
 
 
-def tell_files(results: "list[FileResult]", as_json: bool, done: str) -> int:
-    """Say what became of the files; the exit code."""
+def tell_files(results: "list[FileResult]", as_json: bool, done: str, errors: Sequence[str]) -> int:
+    """Say what became of the files, and what could not be loaded at all; the exit code."""
     from ingest.report import file_summary
 
     summaries = [file_summary(result) for result in results]
     if as_json:
-        write_json({"files": summaries})
-    elif not results:
+        write_json({"files": summaries} | ({"errors": errors} if errors else {}))
+    elif not results and not errors:
         click.echo("Nothing new.")
-    else:
+    elif results:
         folder, names = places(summaries)
         states = [f"{'already ' * one['already']}{one['state']}" for one in summaries]
         told = Counter(done if state == "loaded" else state for state in states)
@@ -138,6 +144,8 @@ def tell_files(results: "list[FileResult]", as_json: bool, done: str) -> int:
     failed = [result for result in results if result.counts.failed and not result.already]
     if failed and not as_json and done == "loaded":
         say(f"The failed lines: ingest failures {failed[0].file_id[:SHORT_ID]}{' …' * (len(failed) > 1)}")
-    if any(result.state == "retrying" for result in results):
+    for sentence in dict.fromkeys(errors):
+        say(f"ingest: {sentence}")
+    if errors or any(result.state == "retrying" for result in results):
         return 2
     return int(any(result.state in ("rejected", "held") for result in results) or bool(failed))
