@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import duckdb
 import pytest
 
 from ingest.cli import main
+from ingest.core.states import STATES
+from ingest.ports import State
 from tests.conftest import S3
 from tests.support import ROOT, START, alias, lines, put, record
 
@@ -191,15 +193,13 @@ def test_check_needs_no_warehouse(ingest: Shell, monkeypatch: pytest.MonkeyPatch
     pytest.param(("export", "--to", ""), id="export: an empty folder"),
     pytest.param(("copy", "--to", " "), id="copy: a blank URL"),
     pytest.param(("files", "--state", "nope"), id="files: no such state"),
-    pytest.param(("failures", "abc", "--lines", "--json"), id="failures: lines as a document"),
 ])  # fmt: skip
 def test_what_cannot_be_done_is_said_in_a_sentence(ingest: Shell, arguments: tuple[str, ...]) -> None:
     ingest.file("a.json", *GOOD)
     (ingest.folder / "empty").mkdir()
     ran, told = ingest(*arguments), ingest(*arguments, "--json")
     assert (ran.code, told.code) == (2, 2)
-    if "--json" not in arguments:
-        assert ran.out == b""
+    assert ran.out == b""
     (sentence,) = {told.json.get("error"), *told.json.get("errors", ())} - {None}
     assert sentence
     for one in (ran, told):
@@ -329,9 +329,16 @@ def test_files(ingest: Shell) -> None:
     assert at.utcoffset() is not None
     assert len(ingest.json("files", "--limit", "1")["files"]) == 1
     assert ingest.json("files", "--state", "rejected") == {"files": []}
-    assert ingest.json("files", "--source", "nobody") == {"files": []}
+    nobody = ingest("files", "--source", "nobody", "--json")
+    assert (nobody.code, nobody.json) == (0, {"files": []})
+    assert "no source nobody" in nobody.err
+    assert "no source" not in ingest("files", "--source", "one_off").err
     assert len(ingest.json("files", "--source", "one_off")["files"]) == 2
     assert b"loaded" in ingest("files").out
+
+
+def test_files_can_be_asked_for_by_every_state() -> None:
+    assert {*STATES, "gone"} == {*get_args(State)}
 
 
 def test_failures(ingest: Shell) -> None:
@@ -349,6 +356,22 @@ def test_failures(ingest: Shell) -> None:
     assert raw.code == 0
     assert raw.out == b'5\tno json\n6\t{"_p":"ann"}\n7\t\xff\ttab\n'
     assert b"not_json" in ingest("failures", file["file_id"]).out
+    both = ingest("failures", file["file_id"], "--lines", "--json")
+    assert (both.code, "not both" in both.json["error"]) == (2, True)
+
+
+def test_why_a_failed_line_cannot_be_mended(ingest: Shell) -> None:
+    ingest.config(max_line_bytes=100)
+    ingest.file("document.json", body=b'{\n"a": 1\n}\n')
+    ingest.file("long.json", "no json", "x" * 200, *GOOD)
+    (document, long) = ingest("load", "document.json", "long.json", "--json").json["files"]
+    ran = ingest("failures", document["file_id"], "--lines")
+    assert (ran.code, ran.out) == (0, b"")
+    assert "The file was refused as a whole (document_not_lines)" in ran.err
+    assert "too long" not in ran.err
+    ran = ingest("failures", long["file_id"], "--lines")
+    assert ran.out == b"1\tno json\n"
+    assert "1 more failed line, too long to keep whole" in ran.err
 
 
 def test_a_terminal_is_not_told_what_to_do(ingest: Shell) -> None:

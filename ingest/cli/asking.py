@@ -4,13 +4,15 @@ import sys
 
 import click
 
-from ingest.cli.base import SHORT_ID, cli, json_option, opened_pipeline, show_failures
+from ingest.cli.base import GIVEN, SHORT_ID, cli, json_option, opened_pipeline, show_failures
 from ingest.cli.output import count, places, say, value, visible, write_json, write_table
+from ingest.core.source import ONE_OFF
+from ingest.core.states import STATES
 
 
 @cli.command()
-@click.option("--source", help="Only files of this source.")
-@click.option("--state", help="Only files in this state: loaded, rejected, retrying, duplicate, …")
+@click.option("--source", type=GIVEN, help="Only files of this source.")
+@click.option("--state", type=click.Choice(STATES), help="Only files in this state.")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="The newest so many.")
 @json_option
 def files(source: str | None, state: str | None, limit: int, as_json: bool) -> None:
@@ -20,6 +22,9 @@ def files(source: str | None, state: str | None, limit: int, as_json: bool) -> N
     where = {name: given for name, given in (("source", source), ("state", state)) if given}
     with opened_pipeline() as pipeline:
         rows = pipeline.warehouse.files(where, limit)
+        known = source in (None, ONE_OFF, *pipeline.settings.sources) or pipeline.warehouse.files({"source": source}, 1)
+    if not known:
+        say(f"There is no source {source} in ingest.toml, and no file of it in the ledger.")
     if as_json:
         write_json({"files": [plain(row, {"warnings"}) for row in rows]})
         return
@@ -63,15 +68,21 @@ def failures(file_id: str, lines: bool, as_json: bool) -> None:
         file = pipeline.warehouse.find_file(file_id)
         with pipeline.warehouse.failed_lines(file["file_id"]) as found:
             if lines:
-                cut = 0
+                cut: list[str] = []  # codes of those that were not kept whole
                 for row in found:
                     if row["redriven_by"]:
                         continue
                     if row["mendable"]:
                         sys.stdout.buffer.write(line_to_mend(row))
-                    cut += not row["mendable"]
-                if cut:
-                    say(f"{count(cut, 'more failed line')}, too long to keep whole: mend the file itself.")
+                    else:
+                        cut += row["codes"]
+                if too_long := [code for code in cut if code in ("line_too_long", "document_too_large")]:
+                    say(f"{count(len(too_long), 'more failed line')}, too long to keep whole: mend the file itself.")
+                elif cut:
+                    say(
+                        f"The file was refused as a whole ({', '.join(cut)}): mend the file itself, there are no single"
+                        " lines to mend."
+                    )
                 return
             failed = [failed_line(row) for row in found]
     if as_json:
