@@ -4,6 +4,7 @@ Pasted lines become an object (or a local file) before anything else is done wit
 source file like any other: same judging, same ledger, failed lines kept and mended in the same way.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from ingest.cli.output import visible
 from ingest.core.formats.guess import AUTO
 from ingest.core.source import ONE_OFF
 from ingest.errors import ConfigError, ObjectGone
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from ingest.core.source import SourceFile
     from ingest.pipeline import Pipeline
 
+_log = logging.getLogger(__name__)
 PASTED_AT_MOST: Final = 262_144  # characters: the form's values are kept in Airflow's own database
 
 
@@ -80,10 +83,14 @@ def collect(
     files = []
     for address in addresses:
         try:
-            files += pipeline.locate(address, source=request.source, format=request.format)
+            files += pipeline.locate(address, source=request.source, format=request.format, notice=_notice)
         except ObjectGone as error:  # for a person at a form there is nothing to wait for
             raise ConfigError(str(error)) from error
     return list({file.file_id: file for file in files}.values())
+
+
+def _notice(text: str) -> None:
+    _log.warning("%s", visible(text))
 
 
 def keep_pasted(settings: Settings, lines: str, run_id: str, asked_at: datetime, folder: Path) -> str:
