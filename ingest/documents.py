@@ -6,6 +6,7 @@ Decides: a document ends with the line in which its last bracket closes. Broken 
         where a line begins with a bracket that could not stand there, and whole documents that begin a line within it
         are taken out of it: what follows a broken document is not lost.
 Memory: a document over the limit is never held: only its head, length and hash.
+Time:   grows with the bytes and no faster, whatever they are.
 """
 
 import re
@@ -21,6 +22,7 @@ _TOKEN = re.compile(rb'["\[\]{}]')
 _LINE_OF_ITS_OWN = re.compile(r"\n[\[{]")
 _LINE_END = re.compile(r"[ \t\r]*(\n|$)")
 _SEGMENT_BYTES = 1 << 20  # of a line that does not end, this much is looked at at once
+_READ_AT_MOST = 16  # times its length a broken document is read, at most, to find others in it
 
 
 def documents(pieces: Iterable[bytes], max_bytes: int) -> Iterator[Block]:
@@ -53,19 +55,22 @@ def documents(pieces: Iterable[bytes], max_bytes: int) -> Iterator[Block]:
 
 def _segments(pieces: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
     """Lines with their ends, and whether each begins one: a very long line comes in parts."""
-    rest, begins = b"", True
+    rest, begins = bytearray(), True
     for piece in pieces:
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            yield line + b"\n", begins
-            begins = True
+        rest += piece
+        if b"\n" in piece:
+            *lines, last = bytes(rest).split(b"\n")
+            for line in lines:
+                yield line + b"\n", begins
+                begins = True
+            rest = bytearray(last)
         if len(rest) > _SEGMENT_BYTES:
-            cut = len(rest.rstrip(b"\\"))  # what a backslash escapes stays with it
-            if cut:
-                yield rest[:cut], begins
-                rest, begins = rest[cut:], False
+            escapes = len(rest) - len(rest.rstrip(b"\\"))
+            cut = len(rest) - escapes % 2  # what a backslash escapes stays with it
+            yield bytes(rest[:cut]), begins
+            rest, begins = rest[cut:], False
     if rest:
-        yield rest, begins
+        yield bytes(rest), begins
 
 
 class _Document:
@@ -76,11 +81,12 @@ class _Document:
         self._depth = 0
         self._in_string = False
         self._last = b""  # the last byte that is not white
-        self._kept: list[bytes] | None = []
-        self._head = b""
-        self._length = 0  # without white space at the end, which is in `_white`
-        self._white = b""
-        self._hash = sha256()
+        self._length = 0  # up to there
+        self._read = 0  # with the white space behind it
+        self._kept = bytearray()  # what was read, for as long as it is within the limit
+        self._head = bytearray()
+        self._hash = sha256()  # of what was read
+        self._solid_hash = self._hash  # of its length
 
     @property
     def is_closed(self) -> bool:
@@ -94,17 +100,19 @@ class _Document:
     def add(self, part: bytes) -> None:
         """Take the next part: a line with its end, or a part of one that ends with no escape."""
         self._look(part)
-        text = self._white + part
-        solid = text.rstrip(_WHITE)
-        self._white = text[len(solid) :]
-        self._last = solid[-1:] or self._last
-        self._length += len(solid)
+        solid = part.rstrip(_WHITE)
         self._hash.update(solid)
-        self._head += solid[: HEAD_BYTES - len(self._head)]
-        if self._kept is not None:
-            self._kept.append(solid)
-            if self._length > self._max:
-                self._kept = None
+        if solid:
+            self._last = solid[-1:]
+            self._length = self._read + len(solid)
+            self._solid_hash = self._hash.copy()
+        self._hash.update(part[len(solid) :])
+        self._read += len(part)
+        self._head += part[: HEAD_BYTES - len(self._head)]
+        if self._length <= self._max:
+            self._kept += part[: self._max - len(self._kept)]  # white space beyond the limit may be what ends it
+        else:
+            self._kept.clear()
 
     def _look(self, part: bytes) -> None:
         at = 0
@@ -131,29 +139,42 @@ class _Document:
 
     def close(self) -> Iterator[Block]:
         """What it came to: a block, or several where it was broken and others stood in it."""
-        if self._kept is None:
-            long = LongLine(self._line, self._offset, self._length, self._head, self._hash.hexdigest())
+        if self._length > self._max:
+            head, digest = bytes(self._head[: self._length]), self._solid_hash.hexdigest()
+            long = LongLine(self._line, self._offset, self._length, head, digest)
             yield Block(self._line, self._offset, b"", (long,))
-        elif self.is_closed:
-            yield Block(self._line, self._offset, b"".join(self._kept))
+            return
+        block = Block(self._line, self._offset, bytes(self._kept[: self._length]))
+        if self.is_closed:
+            yield block
         else:
-            yield from _taken_apart(Block(self._line, self._offset, b"".join(self._kept)))
+            yield from _taken_apart(block)
 
 
 def _taken_apart(broken: Block) -> Iterator[Block]:
-    """A document that never ends, and those whose lines stand in it: it was cut off where one could follow."""
+    """A document that never ends, and those whose lines stand in it: it was cut off where one could follow.
+
+    What looks like one is read to its end, or to where it breaks. Where that comes to some times the length of all,
+    the rest stays one broken document.
+    """
     text = broken.data.decode("latin-1")  # a character a byte, and no other brackets or quotes than in UTF-8
+    line_no, counted = broken.first_line, 0
 
     def part(start: int, end: int) -> Iterator[Block]:
+        nonlocal line_no, counted
         if data := broken.data[start:end].strip(_WHITE):
             start = broken.data.index(data, start)
-            yield Block(broken.first_line + broken.data.count(b"\n", 0, start), broken.offset + start, data)
+            line_no, counted = line_no + broken.data.count(b"\n", counted, start), start
+            yield Block(line_no, broken.offset + start, data)
 
     begin = at = 0
-    while line := _LINE_OF_ITS_OWN.search(text, at):
-        end, at = end_of(text, line.end() - 1), line.end()
+    left = _READ_AT_MOST * len(text)
+    while left > 0 and (line := _LINE_OF_ITS_OWN.search(text, at)):
+        start, at = line.end() - 1, line.end()
+        end, read_to = end_of(text, start)
+        left -= read_to - start
         if end and _LINE_END.match(text, end):
-            yield from part(begin, line.end() - 1)
-            yield from part(line.end() - 1, end)
+            yield from part(begin, start)
+            yield from part(start, end)
             begin = at = end
     yield from part(begin, len(text))

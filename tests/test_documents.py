@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ingest import documents as module
+from ingest.core import jsontext
 from ingest.core.commands import Rules
 from ingest.core.source import SourceFile
 from ingest.documents import documents
@@ -162,6 +164,75 @@ def test_a_long_document_in_long_lines(indent: int | None, step: int) -> None:
 )
 def test_broken_documents(text: str, expected: list[str]) -> None:
     assert [block.data.decode() for block in at_once(text.encode())] == expected
+
+
+# --- as much work as there are bytes -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("white", ["\n", "\t\r\n"])
+@pytest.mark.parametrize("end", ['"b":2}', ""])
+def test_white_space_is_looked_at_once(white: str, end: str) -> None:
+    """Half a megabyte of blank lines: minutes, if each had all before it looked at again."""
+    text = '{"a":1,' + white * 500_000 + end
+    (found,) = told(at_once(text.encode(), 10 * LIMIT))
+    assert found == (1, 0, text.strip().encode())
+    (block,) = at_once(text.encode(), 6)
+    (long,) = block.long
+    whole = text.strip().encode()
+    assert (long.length, long.head, long.sha256) == (len(whole), whole[:HEAD_BYTES], sha256(whole).hexdigest())
+
+
+def test_white_space_over_the_limit_is_no_part_of_a_document() -> None:
+    assert told(at_once(b"{}" + b" " * 100 + b"\n7\n", 10)) == [(1, 0, b"{}"), (2, 103, b"7")]
+
+
+@pytest.mark.parametrize("odd", [0, 1])
+def test_a_line_of_backslashes_is_cut_as_any_other(odd: int) -> None:
+    pieces = [b'["' + b"\\" * odd, *[b"\\" * (1 << 18)] * 32, b'"]\n']
+    segments = [segment for segment, _ in module._segments(pieces)]
+    assert b"".join(segments) == b"".join(pieces)
+    assert max(map(len, segments)) < 2 << 20
+    assert all((len(one) - len(one.rstrip(b"\\"))) % 2 == 0 for one in segments)
+    (block,) = documents(pieces, LIMIT)
+    assert block.long[0].length == sum(map(len, pieces)) - 1
+
+
+def test_pieces_of_a_byte_are_put_together_once() -> None:
+    """As gzip gives them that has a member for each byte."""
+    text = b'["' + b"x" * (1 << 20) + b'"]'
+    assert told(list(documents(cut(text, 1), 2 * LIMIT))) == [(1, 0, text)]
+
+
+@pytest.mark.parametrize("line", ["[\n", '["a",\n', '{"a":\n', "[\n[\n[0],\n"])
+@pytest.mark.parametrize("rest", ["0," * 20_000, '"' + "x" * 40_000, "[" * 40_000])
+def test_a_broken_document_is_read_a_few_times_at_most(monkeypatch: pytest.MonkeyPatch, line: str, rest: str) -> None:
+    read: list[int] = []
+
+    def counting(text: str, start: int) -> tuple[int | None, int]:
+        found = jsontext.end_of(text, start)
+        read.append(found[1] - start)
+        return found
+
+    monkeypatch.setattr(module, "end_of", counting)
+    data = (line * 900 + rest).encode()
+    found = at_once(data)
+    assert b"".join(block.data for block in found).split() == data.split()
+    assert 0 < sum(read) <= (module._READ_AT_MOST + 1) * len(data)
+
+
+@pytest.mark.parametrize(
+    ("text", "end", "read_to"),
+    [
+        ("[1] ", 3, 3),
+        ("[1x]", None, 2),
+        ("[1,", None, 3),
+        ('["aaa', None, 5),
+        ("[" * 5000, None, 5000),
+        ("[9", None, 2),
+    ],
+)
+def test_it_is_known_how_far_a_value_was_read(text: str, end: int | None, read_to: int) -> None:
+    assert jsontext.end_of(text, 0) == (end, read_to)
 
 
 # --- staged ----------------------------------------------------------------------------------------------------------

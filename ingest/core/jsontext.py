@@ -129,12 +129,16 @@ def place(text: str, at: str) -> tuple[int, int] | None:
     return start, end
 
 
-def end_of(text: str, start: int) -> int | None:
-    """Where the JSON value ends that begins at `start`; None if none does."""
+def end_of(text: str, start: int) -> tuple[int | None, int]:
+    """Where the JSON value ends that begins at `start`, None if none does; and how far it was read to know that."""
     try:
-        return _DECODER.raw_decode(text, start)[1]
+        end = _DECODER.raw_decode(text, start)[1]
+    except json.JSONDecodeError as error:
+        is_end_known = not error.msg.startswith("Unterminated string")  # which is told where the string begins
+        return None, error.pos if is_end_known else len(text)
     except (ValueError, RecursionError):
-        return None
+        return None, len(text)
+    return end, end
 
 
 def members(text: str, start: int) -> Iterator[tuple[str, int, int]]:
