@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
 
-from ingest.core.jsontext import end_of
+from ingest.core.jsontext import end_of, holds_more, values_allowed
 from ingest.reading import BOM, HEAD_BYTES, Block, LongLine, peek
 
 _WHITE = b" \t\r\n"
@@ -145,7 +145,7 @@ class _Document:
             yield Block(self._line, self._offset, b"", (long,))
             return
         block = Block(self._line, self._offset, bytes(self._kept[: self._length]))
-        if self.is_closed:
+        if self.is_closed or holds_more(block.data, values_allowed(self._max)):  # which nobody decodes
             yield block
         else:
             yield from _taken_apart(block)

@@ -2,7 +2,8 @@
 
 In:      a ledger row, and the number of the first line.
 Out:     lines as they are stored, judged by today's rules. Nothing is loaded.
-Memory:  some blocks of lines, whatever the file holds; it is read from its beginning, and no farther than needed.
+Memory:  some blocks of lines, whatever the file holds; it is read from its beginning, and no farther than needed. Of
+         documents, which may take a hundred times their size, only those of ordinary sizes are judged for a page.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ from uuid import UUID
 
 from ingest.core.commands import Command, Failure, Item, Rules
 from ingest.core.formats import Format, open_format
+from ingest.core.jsontext import holds_more
 from ingest.core.rows import row as to_row
 from ingest.core.source import SourceFile
 from ingest.documents import documents
@@ -25,6 +27,8 @@ from ingest.reading import HEAD_BYTES, Block, blocks, decompressed, peek
 READ_AT_MOST: Final = 200 << 20  # unpacked bytes: what lies beyond takes longer than somebody waits for a page
 _SHOWN_BYTES: Final = 2 << 20  # of all lines together: lines of 1 MB are few at a time
 _ITEMS_AT_MOST: Final = 20  # of one line
+_JUDGED_BYTES: Final = 2 << 20  # of one document
+_JUDGED_VALUES: Final = 100_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -64,7 +68,7 @@ def preview(pipeline: Pipeline, row: Mapping[str, Any], first: int, most: int = 
 
     Raises:
         ConfigError: the file may not be read from pages.
-        IngestError: it has no object of its own, or the line lies too far in it.
+        IngestError: it has no object of its own, or the line lies too far in it, or is too large a document.
         ObjectGone: the object is gone, or another one now.
         TransientError: the store did not answer.
     """
@@ -83,11 +87,20 @@ def preview(pipeline: Pipeline, row: Mapping[str, Any], first: int, most: int = 
     if refusal := format.refusal(head):
         return Preview(refusal=refusal.failures[0])
     shown_bytes = 0
-    cut = documents(content, rules.max_document_bytes) if format.documents else blocks(content, rules.max_line_bytes)
+    limit = min(rules.max_document_bytes, _JUDGED_BYTES)
+    cut = documents(content, limit) if format.documents else blocks(content, rules.max_line_bytes)
     for number, offset, unit, whole_length in _units(cut, first, format):
         if len(found.lines) == most or (found.lines and shown_bytes + len(unit) > _SHOWN_BYTES):
             found.following = number
             break
+        if format.documents and _is_large(unit, whole_length, rules):
+            if found.lines:
+                found.following = number
+                break
+            raise IngestError(
+                f"The document in line {number:,} holds more than is judged for a page ({_JUDGED_BYTES >> 20} MB,"
+                f" {_JUDGED_VALUES:,} values): `ingest check` judges the whole file."
+            )
         shown_bytes += len(unit)
         found.lines.append(_line(number, offset, unit, whole_length, format, rules))
     return found
@@ -136,13 +149,20 @@ def _units(found: Iterator[Block], first: int, format: Format) -> Iterator[tuple
             offset += len(line) + 1
 
 
+def _is_large(document: bytes, whole_length: int | None, rules: Rules) -> bool:
+    """Whether judging it takes too much. One over the limit of its source is not judged."""
+    if whole_length is not None:
+        return whole_length <= rules.max_document_bytes
+    return holds_more(document, _JUDGED_VALUES)
+
+
 def _line(number: int, offset: int, unit: bytes, whole_length: int | None, format: Format, rules: Rules) -> Line:
     if whole_length is not None:
         failures = (format.too_long(whole_length, rules),)
         return Line(number, offset, whole_length, unit, (Seen("", failures=tuple(map(asdict, failures))),))
-    items = format.judge(unit, rules) if unit.strip() else []
+    items = iter(format.judge(unit, rules) if unit.strip() else ())
     seen = tuple(_seen(item, item_no, number, rules) for item_no, item in enumerate(islice(items, _ITEMS_AT_MOST)))
-    return Line(number, offset, len(unit), unit, seen, max(0, len(items) - _ITEMS_AT_MOST))
+    return Line(number, offset, len(unit), unit, seen, sum(1 for _ in items))
 
 
 def _seen(item: Item, item_no: int, line: int, rules: Rules) -> Seen:

@@ -115,7 +115,7 @@ def judge_mended(
         elif place[1]:
             yield place, format.judge_item(raw, place[1], contexts.get(place), rules)
         else:
-            yield place, format.judge(raw, rules)
+            yield place, list(format.judge(raw, rules))
 
 
 def keep_mended(pipeline: Pipeline, file_id: str, text: bytes, at: datetime) -> str:

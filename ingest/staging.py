@@ -4,7 +4,8 @@ In:     source files and how to read them.
 Out:    a folder of Parquet files (COMMANDS, FAILED), which every engine can read, and for each file
         what was counted.
 Blocks of lines are judged independently, by several processes where there is enough to do; memory does not depend on
-the size of a file, since only a few blocks are in flight.
+the size of a file, since only a few blocks are in flight, nor on what a block becomes: rows are written when they are
+many.
 """
 
 import gc
@@ -60,8 +61,11 @@ FAILED = pa.schema(
 _UNGUARDED = 'A script that loads has to do so below `if __name__ == "__main__":`, since judging processes import it.'
 _REPEATING = ["item", "kind", "people_space", "person", "person_key", "event", "event_key", "time_source"]
 _KIND = COMMANDS.get_field_index("kind") - 1  # among the columns of a row
+_PROPERTIES = COMMANDS.get_field_index("properties") - 1
 _BATCH_BYTES = 1 << 20
 _LINES_AT_ONCE = 512  # what they become fits the caches
+_ROWS_BYTES = 16 << 20  # when what waits to be written comes to so much, it is
+_ROW_BYTES = 1 << 10  # what a row takes beside its texts
 _POOL_FROM_BYTES = 16 << 20  # below this, starting processes costs more than it saves
 
 _FOLDER_PREFIX = "landfall-"
@@ -243,11 +247,16 @@ def _refuse(staged: StagedFile, refusal: Item, content: Iterator[bytes], rules: 
 
 @dataclass(slots=True)
 class _Batch:
-    """The rows of some parts. `runs` tells how many rows of each file follow each other."""
+    """The rows of some parts, on their way into files. `runs` tells how many of each source file follow each other."""
 
+    folder: Path
+    name: str
     columns: list[list[object]] = field(default_factory=lambda: [[] for _ in COMMANDS.names[1:]])
     runs: list[tuple[int, int]] = field(default_factory=list)  # (staged_no, rows)
     failed: list[tuple[object, ...]] = field(default_factory=list)
+    commands_bytes: int = 0  # of the rows that the judge gave
+    failed_bytes: int = 0
+    files: int = 0
 
     def __len__(self) -> int:
         return len(self.columns[0])
@@ -256,17 +265,38 @@ class _Batch:
         for ours, more in zip(self.columns, columns, strict=True):
             ours.extend(more)
 
+    def fail(self, staged_no: int, line: FailedLine) -> None:
+        row = _failed_row(staged_no, line)
+        self.failed.append(row)
+        self.failed_bytes += _ROW_BYTES + sum(len(cell) for cell in row if isinstance(cell, (bytes, str)))
+        if self.failed_bytes >= _ROWS_BYTES:
+            self.write_failed()
+
+    def write_commands(self) -> None:
+        """Write the rows there are into a file of their own."""
+        if len(self):
+            runs = [pa.repeat(pa.scalar(staged_no, pa.int32()), rows) for staged_no, rows in self.runs]
+            _write(self._path("commands"), COMMANDS, [pa.concat_arrays(runs), *self.columns])
+        self.columns, self.runs, self.commands_bytes = [[] for _ in self.columns], [], 0
+
+    def write_failed(self) -> None:
+        """Likewise the failed lines."""
+        if self.failed:
+            _write(self._path("failed"), FAILED, list(zip(*self.failed, strict=True)))
+        self.failed, self.failed_bytes = [], 0
+
+    def _path(self, kind: str) -> Path:
+        self.files += 1
+        return self.folder / f"{kind}-{self.name}-{self.files:06d}.parquet"
+
 
 def judge_batch(parts: Sequence[_Part], folder: str, name: str) -> list[_Tally]:
-    """Judge some blocks into one file of commands and one of failed lines."""
-    batch = _Batch()
+    """Judge some blocks into files of commands and of failed lines; of each kind mostly one."""
+    batch = _Batch(Path(folder), name)
     with _no_collector():
         tallies = [_Judging(part, batch).run() for part in parts]
-        if len(batch):
-            runs = [pa.repeat(pa.scalar(staged_no, pa.int32()), rows) for staged_no, rows in batch.runs]
-            _write(Path(folder, f"commands-{name}.parquet"), COMMANDS, [pa.concat_arrays(runs), *batch.columns])
-        if batch.failed:
-            _write(Path(folder, f"failed-{name}.parquet"), FAILED, list(zip(*batch.failed, strict=True)))
+        batch.write_commands()
+        batch.write_failed()
         del batch  # before the collector looks at every row
     return tallies
 
@@ -279,25 +309,35 @@ class _Judging:
         self.batch = batch
         self.format = open_format(part.format)
         self.tally = _Tally(part.staged_no)
+        self.begin = len(batch)  # where its rows begin
         self.late: list[Row] = []  # rows that the judge gave
 
     def run(self) -> _Tally:
-        counts, batch, begin = self.tally.counts, self.batch, len(self.batch)
+        counts = self.tally.counts
         if self.part.block.data:
             counts.lines = self._document() if self.format.documents else self._lines()
-        if self.late:
-            batch.add(tuple(zip(*self.late, strict=True)))
-            if not self.format.documents:
-                _in_order_of_lines(batch.columns, begin)
         for long in self.part.block.long:
             failure = self.format.too_long(long.length, self.part.rules)
             self._fail(FailedLine(long.line, "", long.offset, long.length, long.head, long.sha256, False, (failure,)))
             counts.items += 1
             counts.lines += 1
-        kinds = Counter(batch.columns[_KIND][begin:])
-        counts.records, counts.sets, counts.aliases = kinds["record"], kinds["set"], kinds["alias"]
-        batch.runs.append((self.part.staged_no, len(batch) - begin))
+        self._settle()
         return self.tally
+
+    def _settle(self) -> None:
+        """Put the rows that there are where the others of the batch are, and count them."""
+        counts, batch = self.tally.counts, self.batch
+        if self.late:
+            batch.add(tuple(zip(*self.late, strict=True)))
+            self.late = []
+            if not self.format.documents:
+                _in_order_of_lines(batch.columns, self.begin)
+        kinds = Counter(batch.columns[_KIND][self.begin :])
+        counts.records += kinds["record"]
+        counts.sets += kinds["set"]
+        counts.aliases += kinds["alias"]
+        batch.runs.append((self.part.staged_no, len(batch) - self.begin))
+        self.begin = len(batch)
 
     def _document(self) -> int:
         """Judge one document, or one mended item of one."""
@@ -309,6 +349,10 @@ class _Judging:
         )
         for number, item in enumerate(judged):
             self._take(item, block.first_line, number, block.offset, block.data)
+            if self.batch.commands_bytes >= _ROWS_BYTES:
+                self._settle()
+                self.batch.write_commands()
+                self.begin = 0
         return 1
 
     def _lines(self) -> int:
@@ -354,11 +398,13 @@ class _Judging:
             start, whole = offset + item.start, kept is raw
             self._fail(FailedLine(line, item.path, start, len(raw), kept, digest, whole, item.failures, item.context))
         for command in item.commands:
-            self.late.append(to_row(command, line, item_no, item.path, rules))
+            row = to_row(command, line, item_no, item.path, rules)
+            self.late.append(row)
+            self.batch.commands_bytes += _ROW_BYTES + len(cast("bytes", row[_PROPERTIES]))
             self.tally.all_timed &= command.time_source == "event"
 
     def _fail(self, line: FailedLine) -> None:
-        self.batch.failed.append(_failed_row(self.part.staged_no, line))
+        self.batch.fail(self.part.staged_no, line)
         self.tally.counts.failed += 1
 
 

@@ -9,7 +9,9 @@ from typing import Any
 import orjson
 import pytest
 
+from ingest import preview
 from ingest.core.source import SourceFile
+from ingest.errors import IngestError
 from ingest.ports import Note
 from ingest.redrive import Outcome, redrive
 from ingest.report import line_to_mend
@@ -248,6 +250,27 @@ def test_of_a_rejected_file_all_is_judged_with_the_mended_items_in_place(world: 
     once = everything(world.warehouse)
     assert mend(world, file, mended).already == 3
     assert everything(world.warehouse) == once
+
+
+def test_a_large_document_is_not_judged_for_a_page(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    small, large = visit({"id": "ann"}, action("view")), visit({"id": "bob"}, *[action("view")] * 30)
+    file = put(world, "a.json", "woopra", small, large, small)
+    world.load(file)
+    row = world.warehouse.find_file(file.file_id)
+    shown = preview.preview(world.pipeline, row, 1, {"bucket"})
+    assert [(line.number, len(line.items), line.more_items) for line in shown.lines] == [
+        (1, 1, 0),
+        (2, 20, 10),
+        (3, 1, 0),
+    ]
+    for name, limit in (("_JUDGED_BYTES", 500), ("_JUDGED_VALUES", 50)):
+        with monkeypatch.context() as patched:
+            patched.setattr(preview, name, limit)
+            shown = preview.preview(world.pipeline, row, 1, {"bucket"})
+            assert ([line.number for line in shown.lines], shown.following) == ([1], 2)
+            assert [line.number for line in preview.preview(world.pipeline, row, 3, {"bucket"}).lines] == [3]
+            with pytest.raises(IngestError, match="in line 2 holds more than is judged for a page"):
+                preview.preview(world.pipeline, row, 2, {"bucket"})
 
 
 def test_a_file_of_another_format_is_refused_once(world: World) -> None:

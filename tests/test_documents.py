@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest import documents as module
+from ingest import staging
 from ingest.core import jsontext
 from ingest.core.commands import Rules
 from ingest.core.source import SourceFile
@@ -21,7 +22,7 @@ from ingest.ports import StagedFile
 from ingest.reading import BOM, HEAD_BYTES, Block
 from ingest.report import _batches
 from ingest.staging import stage
-from tests.core.test_bodies import BODIES
+from tests.core.test_bodies import BODIES, MANY
 from tests.support import ARRIVAL, MemoryStore
 from tests.test_reading import cut
 
@@ -220,6 +221,15 @@ def test_a_broken_document_is_read_a_few_times_at_most(monkeypatch: pytest.Monke
     assert 0 < sum(read) <= (module._READ_AT_MOST + 1) * len(data)
 
 
+def test_a_broken_document_of_too_many_values_is_not_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = b"[\n[1],\n[" + b"2," * 50
+    monkeypatch.setattr(jsontext, "_VALUES_ALLOWED", 60)
+    assert len(at_once(text, 200)) == 1
+    monkeypatch.setattr(module, "end_of", None)
+    monkeypatch.setattr(jsontext, "_VALUES_ALLOWED", 10)
+    assert told(at_once(text, 200)) == [(1, 0, text)]
+
+
 @pytest.mark.parametrize(
     ("text", "end", "read_to"),
     [
@@ -292,6 +302,31 @@ def test_what_is_staged_adds_up_and_every_failed_item_is_found_in_the_file(forma
         check(Staged(body, format, strict=strict), body)
 
     check_one()
+
+
+@pytest.mark.parametrize("format", BODIES)
+def test_what_a_document_becomes_is_written_in_parts(format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = {
+        "woopra": b'{"name":"x"}', "retailrocket": b'{"search":{"sessionExternalId":"a","searchPhrase":"x"}}',
+        "vitally": b'{"type":"user","userId":"a","messageId":"m"}', "webengage": b'{"userId":"a","eventName":"x"}',
+    }[format]  # fmt: skip
+    body = MANY[format] % b",".join([sound, b"0"] * 20)
+    body = body + b"\n" + body
+    whole = Staged(body, format)
+    monkeypatch.setattr(staging, "_ROWS_BYTES", 5000)
+    written: list[int] = []
+    write = staging._write
+
+    def counting(path: Path, schema: Any, columns: Sequence[Sequence[object]]) -> None:
+        written.append(len(columns[0]))
+        write(path, schema, columns)
+
+    monkeypatch.setattr(staging, "_write", counting)
+    parts = Staged(body, format)
+    check(parts, body)
+    assert (parts.commands, parts.failed, parts.file.counts) == (whole.commands, whole.failed, whole.file.counts)
+    assert sum(written) == len(whole.commands) + len(whole.failed)
+    assert max(written) < 10
 
 
 def test_an_item_is_found_behind_bytes_of_every_width() -> None:

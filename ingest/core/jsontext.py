@@ -17,6 +17,11 @@ from typing import Final, NoReturn
 
 import orjson
 
+_BYTES_A_VALUE: Final = 12  # decoded, nothing but small values takes thirty times as much as its text, and more
+_VALUES_ALLOWED: Final = 1_000_000  # however small documents have to be
+_SIGNS: Final = (b",", b"[", b"{")  # one stands before each value, or each member of an object
+_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+
 MAX_DEPTH: Final = 100  # of objects and arrays in each other; far from where Python's own stack would end
 _MAX_INT_DIGITS: Final = 400  # longer ones are no double anyway, and slow as int
 _TINY: Final = Decimal("1e-308")
@@ -64,18 +69,48 @@ def decode(data: bytes, repair: bool = False) -> Decoded:
     Raises:
         Undecodable: it is not UTF-8, or not JSON.
     """
+    value, repaired = parse(data, repair)
+    return Decoded(value, tuple(oddities(value)), repaired)
+
+
+def parse(data: bytes, repair: bool = False) -> tuple[object, bool]:
+    """What a JSON text says, as `decode` reads it, and whether it was repaired. `oddities` are not looked for.
+
+    Raises:
+        Undecodable: it is not UTF-8, or not JSON. That it is too deep is for `oddities` to say.
+    """
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
         raise Undecodable("not_utf8", f"Byte {error.start + 1} does not belong there.") from error
     try:
-        value, repaired = _parse(text), False
+        return _parse(text), False
     except Undecodable:
         mended = _repaired(text) if repair else None
         if mended is None:
             raise
-        value, repaired = _parse(mended), True
-    return Decoded(value, tuple(_oddities(value)), repaired)
+        return _parse(mended), True
+
+
+def values_allowed(max_document_bytes: int) -> int:
+    """How many values a document may hold where it may have so many bytes."""
+    return max(_VALUES_ALLOWED, max_document_bytes // _BYTES_A_VALUE)
+
+
+def values_at_most(text: bytes) -> int:
+    """How many values a JSON text may hold. Known without decoding it."""
+    return sum(map(text.count, _SIGNS))
+
+
+def holds_more(text: bytes, values: int) -> bool:
+    """Whether a JSON text holds more than so many values. Known without decoding it."""
+    more = values_at_most(text) - values
+    if more > 0:  # but some of these signs may stand in strings
+        for string in _STRING.finditer(text):
+            more -= values_at_most(string[0])
+            if more <= 0:
+                break
+    return more > 0
 
 
 def in_range(number: int | Decimal) -> bool:
@@ -97,6 +132,21 @@ def dumps(value: object) -> str:
     return orjson.dumps(value).decode()
 
 
+def dumped(value: object) -> Iterator[str]:
+    """What `dumps` gives, in parts: the whole may be long."""
+    if not isinstance(value, (dict, list)):
+        yield dumps(value)
+        return
+    yield "{" if isinstance(value, dict) else "["
+    for number, one in enumerate(value):
+        if number:
+            yield ","
+        if isinstance(value, dict):
+            yield f"{dumps(one)}:"
+        yield from dumped(value[one] if isinstance(value, dict) else one)
+    yield "}" if isinstance(value, dict) else "]"
+
+
 def pointer(*names: str) -> str:
     """The JSON Pointer (RFC 6901) of a place, fit for print: warehouses refuse U+0000, which is shown as U+2400."""
     return "".join("/" + name.replace("~", "~0").replace("/", "~1").replace("\0", "␀") for name in names)
@@ -106,7 +156,12 @@ def shortened(value: object, length: int = 100) -> object:
     """A decoded value fit for a report: scalars as they are if JSON and warehouses keep them, else text, cut."""
     if value is None or isinstance(value, (bool, float)) or (isinstance(value, int) and abs(value) < 2**53):
         return value
-    text = (value if isinstance(value, str) else dumps(value)).replace("\0", "␀")
+    text = value[: length + 1] if isinstance(value, str) else ""
+    for part in () if isinstance(value, str) else dumped(value):
+        text += part
+        if len(text) > length:  # what follows may be long
+            break
+    text = text.replace("\0", "␀")
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
@@ -221,7 +276,12 @@ _DECODER: Final = json.JSONDecoder(parse_int=_integer, parse_float=_number, pars
 _TOO_DEEP: Final = f"Objects and arrays are nested in each other more than {MAX_DEPTH} deep."
 
 
-def _oddities(value: object, at: str = "", depth: int = 0) -> Iterator[Oddity]:
+def oddities(value: object, at: str = "", depth: int = 0) -> Iterator[Oddity]:
+    """What JSON allows and a warehouse cannot keep, in a decoded value that stands at `at`.
+
+    Raises:
+        Undecodable: it is too deep.
+    """
     if isinstance(value, str):
         if "\0" in value:
             yield Oddity("nul_character", at, value)
@@ -234,4 +294,4 @@ def _oddities(value: object, at: str = "", depth: int = 0) -> Iterator[Oddity]:
         for name, item in value.items() if isinstance(value, dict) else enumerate(value):
             if isinstance(name, str) and "\0" in name:
                 yield Oddity("nul_character", at, name)
-            yield from _oddities(item, at + pointer(str(name)), depth + 1)
+            yield from oddities(item, at + pointer(str(name)), depth + 1)

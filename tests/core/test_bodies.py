@@ -1,7 +1,8 @@
 """What holds for any body whatever, in every format of documents: nothing raises, nothing is lost or told twice."""
 
 import re
-from collections.abc import Callable
+import tracemalloc
+from collections import Counter
 from typing import Any, cast
 
 import orjson
@@ -9,11 +10,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ingest.core import rows, schema
+from ingest.core import jsontext, rows, schema
 from ingest.core.commands import Item, Rules
 from ingest.core.formats import open_format
 from ingest.core.formats.bodies import Judged, iso_microseconds
-from ingest.core.jsontext import Undecodable, decode, place
+from ingest.core.jsontext import Undecodable, decode, holds_more, place
 from tests.core.bodies import retailrocket_bodies, vitally_bodies, webengage_bodies, woopra_visits
 from tests.core.lines import any_json
 
@@ -29,8 +30,7 @@ RULES = st.builds(
 )  # fmt: skip
 
 
-def each_format(check: Callable[[str], None]) -> Callable[[str], None]:
-    return pytest.mark.parametrize("format", BODIES)(check)
+each_format = pytest.mark.parametrize("format", BODIES)
 
 
 def check(items: list[Item], unit: bytes, rules: Rules, format: str) -> None:
@@ -66,7 +66,7 @@ def test_any_body_is_judged(format: str) -> None:
     @given(BODIES[format]() | any_json(), RULES)
     def check_one(text: str, rules: Rules) -> None:
         unit = text.strip(" \t\r\n").encode("utf-8", "replace")
-        check(judge(unit, rules), unit, rules, format)
+        check(list(judge(unit, rules)), unit, rules, format)
 
     check_one()
 
@@ -82,7 +82,7 @@ def test_any_bytes_are_judged(format: str) -> None:
         whole = text.encode()
         start = data.draw(st.integers(0, len(whole)))
         damaged = whole[:start] + noise[:3] + whole[data.draw(st.integers(start, len(whole))) :]
-        judge(damaged, rules)
+        list(judge(damaged, rules))
 
     check_one()
 
@@ -130,6 +130,65 @@ def test_judge_and_schema_come_to_the_same_verdict(format: str) -> None:
         assert not (by_schema and not told)
 
     check_one()
+
+
+MANY = {
+    "woopra": b'{"visitor":{"id":"a"},"actions":[%s]}', "webengage": b'{"users":[],"events":[%s]}',
+    "retailrocket": b"[%s]", "vitally": b"[%s]",
+}  # fmt: skip
+
+
+@each_format
+def test_items_are_judged_as_they_are_taken(format: str) -> None:
+    """A small document may hold millions: what is kept of them is a few bytes each."""
+    unit = MANY[format] % (b"0," * 20_000 + b"0")
+    judge, rules = open_format(format).judge, Rules()
+    list(judge(MANY[format] % b"0", rules))  # what is loaded once
+    tracemalloc.start()
+    refused = sum(bool(item.failures) for item in judge(unit, rules))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert refused == 20_001
+    assert peak < 20 * len(unit)
+
+
+@each_format
+def test_a_document_of_too_many_values_is_refused_before_it_is_decoded(
+    format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jsontext, "_VALUES_ALLOWED", 10)
+    sound, rules = MANY[format] % b'",,,,[[[[{{{{"', Rules(max_document_bytes=200)
+    (item,) = open_format(format).judge(sound, rules)
+    assert "document_too_large" not in [failure.code for failure in item.failures]
+    (item,) = open_format(format).judge(MANY[format] % (b"0," * 17), rules)
+    (failure,) = item.failures
+    assert (failure.code, item.path, item.raw) == ("document_too_large", "", None)
+    assert "It holds more than 16 values" in failure.message
+
+
+@each_format
+def test_where_a_body_breaks_a_rule_everywhere_some_places_are_told(format: str) -> None:
+    whole = {"woopra": b'{"visitor":{},"actions":[%s]}', "webengage": b'{"x":1,"users":[%s]}'}
+    unit = whole.get(format, b'[{"a":[%s]}]') % b",".join([b"1e999"] * 1500)
+    told = Counter(failure.code for item in open_format(format).judge(unit, Rules()) for failure in item.failures)
+    assert max(told.values()) == told["number_out_of_range"] == 1000
+
+
+def test_of_a_name_that_comes_twice_the_last_is_the_item() -> None:
+    unit = b'{"users":[7],"users":[{"userId":"a"},8,9]}'
+    items = list(open_format("webengage").judge(unit, Rules()))
+    assert [(item.path, item.raw, item.start) for item in items if item.failures] == [
+        ("/users/1", b"8", unit.index(b"8")), ("/users/2", b"9", unit.index(b"9")),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "signs"),
+    [(b"7", 0), (b"[]", 1), (b"[1,2]", 2), (b'{"a":[{}],"b":"[,{"}', 4), (rb'["\\",",\",",[]]', 4), (b'"[,', 0)],
+)
+def test_values_are_counted_without_decoding(text: bytes, signs: int) -> None:
+    assert not holds_more(text, signs)
+    assert holds_more(text, signs - 1)
 
 
 def _with_text_ids(value: Any) -> Any:

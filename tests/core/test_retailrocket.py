@@ -50,7 +50,7 @@ FIELDS: dict[str, dict[str, Any]] = {
 def judge(body: Any, rules: Rules = RULES) -> dict[str, Item]:
     """The items by their paths."""
     text = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else orjson.dumps(body)
-    items = FORMAT.judge(text, rules)
+    items = list(FORMAT.judge(text, rules))
     assert all(bool(item.commands) != bool(item.failures) for item in items)
     return {item.path: item for item in items}
 
@@ -304,8 +304,8 @@ def test_equal_items_of_a_visitor_are_as_many_facts_and_the_first_is_plain() -> 
     assert [item.commands[0].identity for item in items] == [(), (), ("also", 1), (), ("also", 2), ("also", 1)]
     assert len(set(facts(items))) == 6
     # The same body again, and one that holds part of it, say nothing new.
-    assert facts(FORMAT.judge(orjson.dumps(body), RULES)) == facts(items)
-    assert set(facts(FORMAT.judge(orjson.dumps([view(), view()]), RULES))) < set(facts(items))
+    assert facts(list(FORMAT.judge(orjson.dumps(body), RULES))) == facts(items)
+    assert set(facts(list(FORMAT.judge(orjson.dumps([view(), view()]), RULES)))) < set(facts(items))
 
 
 def test_untimed_items_are_told_apart_by_their_places() -> None:

@@ -33,7 +33,7 @@ ALL_WARNINGS = [
 def judge(body: Any, rules: Rules = RULES) -> dict[str, Item]:
     """The items by their paths."""
     text = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else orjson.dumps(body)
-    items = FORMAT.judge(text, rules)
+    items = list(FORMAT.judge(text, rules))
     assert all(bool(item.commands) != bool(item.failures) for item in items)
     return {item.path: item for item in items}
 

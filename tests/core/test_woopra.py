@@ -33,7 +33,7 @@ ALL_WARNINGS = [
 def judge(visit: Any, rules: Rules = RULES) -> dict[str, Item]:
     """The items by their paths."""
     text = visit if isinstance(visit, bytes) else visit.encode() if isinstance(visit, str) else orjson.dumps(visit)
-    items = FORMAT.judge(text, rules)
+    items = list(FORMAT.judge(text, rules))
     assert all(bool(item.commands) != bool(item.failures) for item in items)
     return {item.path: item for item in items}
 
@@ -367,7 +367,7 @@ def test_any_validator_comes_to_the_same_verdict(sent: Any) -> None:
 
 
 def test_rows_are_numbered_as_their_items_stand() -> None:
-    items = FORMAT.judge(orjson.dumps(visit({"id": "a", "b": 1}, 7, action())), RULES)
+    items = list(FORMAT.judge(orjson.dumps(visit({"id": "a", "b": 1}, 7, action())), RULES))
     assert [(item.path, item.number) for item in items] == [("/visitor", 0), ("/actions/0", 1), ("/actions/1", 2)]
     row = rows.row(items[2].commands[0], 3, cast("int", items[2].number), items[2].path, RULES)
     assert row[:4] == (3, 2, "/actions/1", "record")

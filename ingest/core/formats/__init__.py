@@ -1,6 +1,6 @@
 """The formats that can be read. Adding one is a module here and a schema in schemas/."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from typing import Final, Protocol
 
@@ -21,8 +21,11 @@ class Format(Protocol):
     match: Match  # how its persons match unless the source says otherwise
     documents: bool  # a unit is a JSON document, which may span lines; else it is a line
 
-    def judge(self, unit: bytes, rules: Rules) -> list[Item]:
-        """Judge one unit (a line, or a document) in full: every item with every broken rule. Never raises."""
+    def judge(self, unit: bytes, rules: Rules) -> Iterable[Item]:
+        """Judge one unit (a line, or a document) in full: every item with every broken rule. Never raises.
+
+        To be gone through once: the items of a document, which may be millions, are judged as they are taken.
+        """
 
     def judge_item(self, raw: bytes, path: str, context: bytes | None, rules: Rules) -> list[Item]:
         """Judge one mended item of a document by itself. `path` and `context` are those of the item that it mends."""

@@ -7,7 +7,8 @@ turn into failures under `strict`.
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -19,7 +20,18 @@ from ingest.core.commands import Command, Failure, Item, Rules
 from ingest.core.flatten import flatten
 from ingest.core.formats import guess
 from ingest.core.identity import Match, is_ignored
-from ingest.core.jsontext import Oddity, Undecodable, decode, in_range, members, pointer, shortened
+from ingest.core.jsontext import (
+    Oddity,
+    Undecodable,
+    holds_more,
+    in_range,
+    members,
+    oddities,
+    parse,
+    pointer,
+    shortened,
+    values_allowed,
+)
 
 if TYPE_CHECKING:
     from ingest.core.formats import Fast
@@ -30,6 +42,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ISO: Final = re.compile(
     r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}(?P<seconds>:\d{2}([.,]\d{1,18})?)?(?P<zone>[Zz]|[+-]\d{2}:?\d{2}|[+-]\d{2})?"
 )
+_TOLD_AT_MOST: Final = 1000  # places of one item where the same rule is broken
 _E164: Final = re.compile(r"\+[1-9][0-9]{1,14}")  # a telephone number
 
 
@@ -40,10 +53,17 @@ class Documents(ABC):
     match: Match = "exact"
     documents: bool = True
 
-    def judge(self, unit: bytes, rules: Rules) -> list[Item]:
+    def judge(self, unit: bytes, rules: Rules) -> Iterator[Item]:
         """See `Format`."""
+        if holds_more(unit, allowed := values_allowed(rules.max_document_bytes)):
+            detail = f"It holds more than {allowed:,} values, the most that one of that size may."
+            yield Item(failures=(schema.failure(self.name, "document_too_large", detail=detail),))
+            return
         body = read(self.name, unit)
-        return [body] if isinstance(body, Item) else self.judge_body(body, rules)
+        if isinstance(body, Item):
+            yield body
+        else:
+            yield from self.judge_body(body, rules)
 
     def judge_item(self, raw: bytes, path: str, context: bytes | None, rules: Rules) -> list[Item]:
         """See `Format`. Sent again by itself it is over no limit of a body."""
@@ -51,13 +71,13 @@ class Documents(ABC):
         body = read(self.name, raw)
         if isinstance(body, Item):
             return [replace(body, path=path, number=number, context=context)]
-        one = Judged(self.name, rules, body.odd(self.name, ""))
+        one = Judged(self.name, rules, body.odd(self.name, body.value))
         self.judge_mended(one, body.value, path, context)
         return [one.item(path, number, context=context)]
 
     @abstractmethod
-    def judge_body(self, body: "Body", rules: Rules) -> list[Item]:
-        """Judge a document that is JSON."""
+    def judge_body(self, body: "Body", rules: Rules) -> Iterator[Item]:
+        """Judge a document that is JSON, item by item as they stand in it."""
 
     @abstractmethod
     def number(self, path: str, context: bytes | None) -> int:
@@ -67,11 +87,11 @@ class Documents(ABC):
     def judge_mended(self, judged: "Judged", value: Any, path: str, context: bytes | None) -> None:
         """Judge a mended item that is JSON: what it breaks or asks for goes into `judged`."""
 
-    def whole(self, body: "Body", value: object, rules: Rules) -> list[Item]:
+    def whole(self, body: "Body", value: object, rules: Rules) -> Item:
         """The refusal of a document as one item: `value` is what is held against the schema."""
-        whole = Judged(self.name, rules, body.odd(self.name, ""))
+        whole = Judged(self.name, rules, body.odd(self.name, body.value))
         whole.hold_against(value, "")
-        return [whole.item("", 0)]
+        return whole.item("", 0)
 
     def too_long(self, length: int, rules: Rules) -> Failure:
         """See `Format`."""
@@ -92,17 +112,35 @@ class Body:
 
     unit: bytes
     value: object
-    oddities: Sequence[Oddity] = ()
+    is_odd: bool = False  # whether anything in it is what JSON allows and a warehouse cannot keep
 
     @cached_property
     def _text(self) -> str:
         return self.unit.decode()
 
     def raw(self, path: str) -> tuple[bytes, int]:
-        """The text of the part at a JSON Pointer, and where it begins in the unit, in bytes."""
-        parent, _, name = path.rpartition("/")
-        start, end = self._parts[parent][name.replace("~1", "/").replace("~0", "~")]
+        """The text of the part at a JSON Pointer, and where it begins in the unit, in bytes.
+
+        Parts of one array are to be asked for in the order in which they stand: it is gone through once.
+        """
+        if self._asked.get("path") != path:
+            self._asked["path"], self._asked["place"] = path, self._place(path)
+        start, end = self._asked["place"]
         return self._text[start:end].encode(), self._bytes_before(start)
+
+    def _place(self, path: str) -> tuple[int, int]:
+        """The first character of the part at a JSON Pointer, and the one after it."""
+        if not path:
+            return len(self._text) - len(self._text.lstrip()), len(self._text)
+        parent, _, name = path.rpartition("/")
+        name = name.replace("~1", "/").replace("~0", "~")
+        if parent not in self._arrays:
+            start, _ = self._place(parent)
+            found = members(self._text, start)
+            if self._text[start] == "{":
+                return [(first, last) for each, first, last in found if each == name][-1]
+            self._arrays[parent] = found
+        return next((first, last) for each, first, last in self._arrays[parent] if each == name)
 
     def _bytes_before(self, at: int) -> int:
         """How many bytes stand before a character: counted on from the last one asked for, as most come in order."""
@@ -115,41 +153,40 @@ class Body:
         return [0, 0]
 
     @cached_property
-    def _parts(self) -> "_Parts":
-        return _Parts(self._text)
+    def _asked(self) -> dict[str, Any]:
+        return {}
 
-    def odd(self, name: str, path: str) -> list[Failure]:
-        """What JSON allows and a warehouse cannot keep, in the part at `path`; pointers begin there."""
-        return [
-            schema.failure(name, odd.code, odd.pointer.removeprefix(path), odd.got)
-            for odd in self.oddities
-            if odd.pointer == path or odd.pointer.startswith(f"{path}/")
-        ]
+    @cached_property
+    def _arrays(self) -> dict[str, Iterator[tuple[str, int, int]]]:
+        return {}
+
+    def oddities(self, value: object) -> Iterator[Oddity]:
+        """What JSON allows and a warehouse cannot keep, in a part of the document; pointers begin there."""
+        return oddities(value) if self.is_odd else iter(())
+
+    def odd(self, name: str, value: object) -> list[Failure]:
+        """The failures that these are."""
+        return list(_some(schema.failure(name, odd.code, odd.pointer, odd.got) for odd in self.oddities(value)))
 
 
-class _Parts(dict[str, dict[str, tuple[int, int]]]):
-    """Of an object or array by its pointer, where each of its members stands: looked for once, when it is asked for."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self._whole = text
-
-    def __missing__(self, path: str) -> dict[str, tuple[int, int]]:
-        start = len(self._whole) - len(self._whole.lstrip())
-        if path:
-            parent, _, name = path.rpartition("/")
-            start = self[parent][name.replace("~1", "/").replace("~0", "~")][0]
-        return self.setdefault(path, {name: (first, last) for name, first, last in members(self._whole, start)})
+def _some(failures: Iterable[Failure]) -> Iterator[Failure]:
+    """As many failures of each code as a person reads, or a page shows."""
+    told: Counter[str] = Counter()
+    for failure in failures:
+        told[failure.code] += 1
+        if told[failure.code] <= _TOLD_AT_MOST:
+            yield failure
 
 
 def read(name: str, unit: bytes) -> Body | Item:
     """A document, decoded; or the one failed item that it is where that cannot be done."""
     text = unit.removeprefix(_BOM).strip(b" \t\r\n")
     try:
-        decoded = decode(text)
+        value, _ = parse(text)
+        is_odd = sum(1 for _ in oddities(value)) > 0  # to the end: it tells of what is too deep, too
     except Undecodable as error:
         return Item(failures=(schema.failure(name, error.code, detail=error.reason),))
-    return Body(text, decoded.value, decoded.oddities)
+    return Body(text, value, is_odd)
 
 
 @dataclass(slots=True)
@@ -170,7 +207,7 @@ class Judged:
 
     def hold_against(self, value: object, part: str) -> bool:
         """Add every rule of a part of the schema that `value` breaks; whether it keeps them all."""
-        broken = schema.explain(value, self.name, part)
+        broken = list(_some(schema.broken(value, self.name, part)))
         self.failures += [replace(failure, got=shortened(failure.got)) for failure in broken]
         return not broken
 

@@ -17,7 +17,7 @@ Source: "HTTP Tracking API", "Batch loading events", Retail Rocket documentation
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final, cast
@@ -54,6 +54,7 @@ _BY_EMAIL: Final = ("emailClick", "welcomeSequence")
 _IDENTIFIERS: Final = ("sessionExternalId", "contactExternalId")
 _LONGEST: Final = 255
 _KNOWN_AT_MOST: Final = 100_000  # what is remembered of the sound items of a body, over all of its refused ones
+_TEXTS_AT_MOST: Final = 100_000  # of refused items of a body, that are told from equal ones behind them
 
 
 class RetailRocket(Documents):
@@ -61,23 +62,24 @@ class RetailRocket(Documents):
 
     name: str = NAME
 
-    def judge_body(self, body: Body, rules: Rules) -> list[Item]:
-        """See `Documents`."""
+    def judge_body(self, body: Body, rules: Rules) -> Iterator[Item]:
+        """See `Documents`. From the first refused item on all is judged twice, to know what is sound behind it."""
         if not isinstance(body.value, list):
-            return self.whole(body, body.value, rules)
-        judged = []
+            yield self.whole(body, body.value, rules)
+            return
         known: Counter[str] = Counter()  # of sound items, how often what they say was said
-        for number, element in enumerate(body.value):
-            kind = _kind(element)
-            path = f"/{number}/{kind}" if kind else f"/{number}"
-            one = Judged(NAME, rules, body.odd(NAME, path))
-            _judge(one, kind, element[kind] if kind else element)
-            if not one.refusing:
-                _count(one, known)
-            judged.append((path, one))
-        refused = [path for path, one in judged if one.refusing]
-        contexts = _contexts(body, refused, known if len(known) * len(refused) <= _KNOWN_AT_MOST else {})
-        return [one.item(path, number, body, contexts.get(path)) for number, (path, one) in enumerate(judged)]
+        texts: Counter[tuple[str, bytes]] = Counter()  # of refused ones
+        known_at_end: Mapping[str, int] | None = None
+        for number, path, one in _judged(body, body.value, rules, known):
+            context = None
+            if one.refusing:
+                if known_at_end is None:
+                    known_at_end = _known_at_end(body, body.value, rules, known, number)
+                text = path.partition("/")[2].partition("/")[2], body.raw(path)[0]
+                context = orjson.dumps([texts[text], known_at_end])
+                if text in texts or len(texts) < _TEXTS_AT_MOST:
+                    texts[text] += 1
+            yield one.item(path, number, body, context)
 
     def number(self, path: str, context: bytes | None) -> int:  # noqa: ARG002
         """See `Documents`."""
@@ -91,6 +93,33 @@ class RetailRocket(Documents):
         if not judged.refusing:
             before, known = orjson.loads(context or b"[0,{}]")
             _count(judged, Counter(known), before)
+
+
+def _judged(
+    body: Body, elements: Sequence[Any], rules: Rules, known: "Counter[str]", first: int = 0
+) -> Iterator[tuple[int, str, Judged]]:
+    """The items of a body from a number on, with their paths. What sound ones say is added to `known`."""
+    for number in range(first, len(elements)):
+        element = elements[number]
+        kind = _kind(element)
+        sent = element[kind] if kind else element
+        one = Judged(NAME, rules, body.odd(NAME, sent))
+        _judge(one, kind, sent)
+        if not one.refusing:
+            _count(one, known)
+        yield number, f"/{number}/{kind}" if kind else f"/{number}", one
+
+
+def _known_at_end(
+    body: Body, elements: Sequence[Any], rules: Rules, known: "Counter[str]", first: int
+) -> Mapping[str, int]:
+    """What all sound items of a body say, given what those before the first refused one do; nothing if it is much."""
+    known, refused = Counter(known), 0
+    for _, _, one in _judged(body, elements, rules, known, first):
+        refused += bool(one.refusing)
+        if len(known) * refused > _KNOWN_AT_MOST:
+            return {}
+    return known
 
 
 def _kind(element: Any) -> str | None:
@@ -146,17 +175,6 @@ def _count(judged: Judged, known: "Counter[str]", more: int = 0) -> None:
     known[said] += 1
     if nth:
         judged.commands = [replace(command, identity=("also", nth)) for command in judged.commands]
-
-
-def _contexts(body: Body, refused: Sequence[str], known: Mapping[str, int]) -> dict[str, bytes]:
-    """Of each refused item by its path: how many before it had its text, and what the sound ones of its body say."""
-    texts: Counter[tuple[str, bytes]] = Counter()
-    contexts = {}
-    for path in refused:
-        text = path.partition("/")[2].partition("/")[2], body.raw(path)[0]
-        contexts[path] = orjson.dumps([texts[text], known])
-        texts[text] += 1
-    return contexts
 
 
 def _normal(event: Any, kind: str) -> Any:

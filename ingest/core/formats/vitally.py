@@ -14,7 +14,7 @@ Rules:  schemas/vitally.schema.json.
 Source: "Analytics API - Batch" and the pages of its messages, Vitally documentation.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from ingest.core import schema
@@ -41,19 +41,18 @@ class Vitally(Documents):
 
     name: str = NAME
 
-    def judge_body(self, body: Body, rules: Rules) -> list[Item]:
+    def judge_body(self, body: Body, rules: Rules) -> Iterator[Item]:
         """See `Documents`."""
         if not isinstance(body.value, list):
-            return self.whole(body, body.value, rules)
-        items = []
+            yield self.whole(body, body.value, rules)
+            return
         for number, message in enumerate(body.value):
             path = f"/{number}"
-            one = Judged(NAME, rules, body.odd(NAME, path))
+            one = Judged(NAME, rules, body.odd(NAME, message))
             if number >= schema.limit(NAME, "over_request_limit"):
                 one.warn("over_request_limit")
             _judge(one, message)
-            items.append(one.item(path, number, body, b"%d" % number))
-        return items
+            yield one.item(path, number, body, b"%d" % number)
 
     def number(self, path: str, context: bytes | None) -> int:  # noqa: ARG002
         """See `Documents`."""

@@ -32,20 +32,19 @@ class WebEngage(Documents):
 
     name: str = NAME
 
-    def judge_body(self, body: Body, rules: Rules) -> list[Item]:
+    def judge_body(self, body: Body, rules: Rules) -> Iterator[Item]:
         """See `Documents`."""
         sent: Any = body.value
-        is_odd = any(not _WITHIN_AN_ITEM.fullmatch(odd.pointer) for odd in body.oddities)
+        is_odd = any(not _WITHIN_AN_ITEM.fullmatch(odd.pointer) for odd in body.oddities(sent))
         if is_odd or not _is_plain(sent):
-            return self.whole(body, _normal_body(sent), rules)
-        items = []
+            yield self.whole(body, _normal_body(sent), rules)
+            return
         for number, (path, item) in enumerate(_items(sent)):
-            one = Judged(NAME, rules, body.odd(NAME, path))
+            one = Judged(NAME, rules, body.odd(NAME, item))
             if number >= schema.limit(NAME, "over_request_limit"):
                 one.warn("over_request_limit")
             _judge(one, item, path)
-            items.append(one.item(path, number, body, b"%d" % number))
-        return items
+            yield one.item(path, number, body, b"%d" % number)
 
     def number(self, path: str, context: bytes | None) -> int:  # noqa: ARG002
         """See `Documents`."""

@@ -15,7 +15,7 @@ Source: "The Import API" and "The Export API", Woopra documentation.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_DOWN, Decimal
@@ -26,7 +26,7 @@ from ingest.core import schema
 from ingest.core.commands import Command, Item, Rules, TimeSource
 from ingest.core.flatten import flatten
 from ingest.core.formats.bodies import Body, Documents, Judged, normal
-from ingest.core.jsontext import decode, dumps, pointer
+from ingest.core.jsontext import decode, dumped, dumps, pointer
 
 NAME: Final = "woopra"
 
@@ -56,27 +56,28 @@ class Woopra(Documents):
 
     name: str = NAME
 
-    def judge_body(self, body: Body, rules: Rules) -> list[Item]:
+    def judge_body(self, body: Body, rules: Rules) -> Iterator[Item]:
         """See `Documents`."""
         whole = Judged(NAME, rules)
         visit = _visit(body, whole)
         if visit is None or (rules.strict and whole.warnings):
-            return [whole.item("", 0)]
-        sent = _normal(body.value)
-        visitor, actions = Judged(NAME, rules, body.odd(NAME, "/visitor")), sent.get("actions") or []
+            yield whole.item("", 0)
+            return
+        sent: Any = body.value
+        visitor, actions = Judged(NAME, rules, body.odd(NAME, sent["visitor"])), sent.get("actions") or []
+        sent = _normal(sent)
         _judge_visitor(visitor, sent["visitor"], visit)
         if not (visitor.commands or visitor.failures or actions):
             whole.fail("no_command", got=body.value)
-            return [whole.item("", 0)]
-        judged = [("/visitor", 0, visitor)] if visitor.commands or visitor.failures else []
-        for number, action in enumerate(actions):
-            path = f"/actions/{number}"
-            one = Judged(NAME, rules, body.odd(NAME, path))
-            _judge_action(one, action, visit)
-            judged.append((path, number + 1, one))
-        judged[0][2].warnings[:0] = whole.warnings
-        context = visit.context if any(one.refusing for _, _, one in judged) else None
-        return [one.item(path, number, body, context) for path, number, one in judged]
+            yield whole.item("", 0)
+            return
+        context = None
+        for path, number, one in _judged(body, rules, visitor, actions, visit):
+            one.warnings[:0] = whole.warnings
+            whole.warnings = []  # the first item told them
+            if one.refusing and context is None:
+                context = visit.context
+            yield one.item(path, number, body, context)
 
     def number(self, path: str, context: bytes | None) -> int:  # noqa: ARG002
         """See `Documents`."""
@@ -95,19 +96,31 @@ class Woopra(Documents):
                 judged.fail("no_command", got=value)
 
 
+def _judged(
+    body: Body, rules: Rules, visitor: Judged, actions: Iterable[Any], visit: _Visit
+) -> Iterator[tuple[str, int, Judged]]:
+    """The items of a visit, with their paths and numbers."""
+    if visitor.commands or visitor.failures:
+        yield "/visitor", 0, visitor
+    for number, action in enumerate(actions):
+        one = Judged(NAME, rules, body.odd(NAME, action))
+        _judge_action(one, action, visit)
+        yield f"/actions/{number}", number + 1, one
+
+
 def _visit(body: Body, whole: Judged) -> _Visit | None:
     """What concerns all of a visit; None where it is refused as a whole, and `whole` says why."""
     if isinstance(body.value, dict) and _is_delete(body.value):
         whole.fail("unsupported_delete", got=body.value)
         return None
     sent = _normal(body.value)
-    is_odd = any(not _WITHIN_AN_ITEM.fullmatch(odd.pointer) for odd in body.oddities)
+    is_odd = any(not _WITHIN_AN_ITEM.fullmatch(odd.pointer) for odd in body.oddities(body.value))
     if is_odd or not _is_plain_head(sent):
         head = sent | {"actions": []} if isinstance(sent, dict) and isinstance(sent.get("actions"), list) else sent
         broken = Judged(NAME, whole.rules)
         _hold_against(broken, head)
         if is_odd or any(failure.code != "no_command" for failure in broken.failures):
-            whole.failures += body.odd(NAME, "")
+            whole.failures += body.odd(NAME, body.value)
             _hold_against(whole, sent)
             return None
     actions = sent.get("actions") or []
@@ -122,8 +135,10 @@ def _visit(body: Body, whole: Judged) -> _Visit | None:
     for name in longer:
         whole.warn("name_collision", pointer(name))
     if actions and "visit.id" not in fields:
-        made = dumps([person, at if at is not None else body.value]).encode()
-        fields["visit.id"] = fields.get("visit.pid", blake2b(made, digest_size=16).hexdigest())
+        made = blake2b(digest_size=16)
+        for part in dumped([person, at if at is not None else body.value]):
+            made.update(part.encode())
+        fields["visit.id"] = fields.get("visit.pid", made.hexdigest())
     return _Visit(person, at, fields, bool(actions))
 
 
