@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
@@ -31,6 +31,7 @@ class LocalStore:
 
     def __init__(self, standard_input: BinaryIO | None = None) -> None:
         self._standard_input = standard_input
+        self._kept: set[Path] = set()  # folders that a power cut leaves where they are
         self._copies: dict[str, tuple[SourceFile, IO[bytes]]] = {}  # of what can be read only once, by key
 
     def list(self, bucket: str, prefix: str) -> Iterator[SourceFile]:  # noqa: ARG002 - the bucket is always `file`
@@ -100,6 +101,7 @@ class LocalStore:
             with _written(path):
                 if path.exists():
                     if _digest(path) == sha256:
+                        self._keep(path.parent)
                         return key  # of a former try
                     continue
                 with _beside(path, self.read(file)) as copy:
@@ -107,6 +109,7 @@ class LocalStore:
                         raise ObjectGone(f"{file.key}: it was overwritten before it could be archived")
                     shutil.copymode(file.key, copy)
                     os.link(copy, path)  # unlike a rename, it never takes the place of another file
+                    self._keep(path.parent)
                     return key
         raise ConfigError(f"{file.key}: {' and '.join(to_keys)} are taken by other files: it stays where it is")
 
@@ -127,11 +130,22 @@ class LocalStore:
             if not path.exists() or _digest(path) != _digest(content):
                 with content.open("rb") as body, _beside(path, iter(lambda: body.read(PIECE_BYTES), b"")) as copy:
                     copy.replace(path)
+                    self._keep(path.parent)
 
     def receive(self, bucket: str, key: str, pieces: Iterable[bytes]) -> None:  # noqa: ARG002 - as above
         path = Path(key)
         with _written(path), _beside(path, pieces) as copy:
             copy.replace(path)
+            self._keep(path.parent)
+
+    def _keep(self, folder: Path) -> None:
+        """See to it that a power cut takes back no name that was just given in a folder."""
+        _sync(folder)
+        if folder not in self._kept:
+            for above in folder.parents:  # some of which may be as new
+                with suppress(OSError):  # the others are not ours
+                    _sync(above)
+            self._kept.add(folder)
 
     def _copy(self, key: str, stream: IO[bytes]) -> SourceFile:
         copy = tempfile.TemporaryFile(prefix="ingest-")  # noqa: SIM115 - kept open, it has no name
@@ -179,6 +193,15 @@ def _text(path: Path) -> str:
 def _digest(path: Path) -> str:
     with path.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    """Put the names in a folder on the disk for certain."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @contextmanager

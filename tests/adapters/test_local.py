@@ -163,6 +163,34 @@ def test_a_pipe_is_kept_like_standard_input(tmp_path: Path) -> None:
     assert content(store, found) == content(store, found) == BODY
 
 
+@pytest.mark.parametrize("way", ["receive", "write", "copy"])
+def test_what_was_written_has_its_name_after_a_power_cut(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """A name is on the disk once its folder is, and a new folder once the one above it is."""
+    new = tmp_path / "new" / "er" / "x.json"
+    kept: list[tuple[Path, bool]] = []
+
+    def sync(handle: int) -> None:
+        kept.append((Path(f"/proc/self/fd/{handle}").readlink(), new.exists()))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    store = LocalStore()
+    for again in (False, True):
+        kept.clear()
+        if way == "receive":
+            store.receive("file", str(new), [b"{}"])
+        elif way == "write":
+            store.write("file", str(new), file)
+        else:
+            store.copy(store.describe("file", str(file)), [str(new)], sha256(file.read_bytes()).hexdigest())
+        if not again:
+            assert {(new.parent, True), (new.parent.parent, True), (tmp_path, True)} <= set(kept)
+        elif way != "write":
+            assert (new.parent, True) in kept
+            assert (tmp_path, True) not in kept
+
+
 def test_stores_ask_the_store_of_the_bucket(file: Path) -> None:
     asked: list[str] = []
 
