@@ -17,6 +17,7 @@ from itertools import chain
 from ingest.errors import TransientError
 
 STEP_BYTES = 1 << 20  # the most that is unpacked at once
+_GZIP_STEP_BYTES = 64 << 10  # of packed bytes: zlib copies what it leaves over, for each of many tiny members
 HEAD_BYTES = 1 << 16  # what is kept of a line that is too long
 BOM = b"\xef\xbb\xbf"
 _GZIP = b"\x1f\x8b"
@@ -78,7 +79,7 @@ def decompressed(pieces: Iterable[bytes]) -> Iterator[bytes]:
     """
     head, pieces = peek(pieces, MAGIC_BYTES)
     if head.startswith(_GZIP):
-        return _gunzip(_sliced(pieces, STEP_BYTES))
+        return gunzipped(pieces)
     if head.startswith(_ZSTD):
         return _unzstd(_sliced(pieces, STEP_BYTES))
     return iter(pieces)
@@ -203,11 +204,15 @@ def _length(line: bytes) -> int:
     return len(line.removesuffix(b"\n").removesuffix(b"\r"))
 
 
-def _gunzip(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Any number of gzip members; zeros behind them (padding of tapes and disks) are no data."""
+def gunzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Any number of gzip members; zeros behind them (padding of tapes and disks) are no data.
+
+    Raises:
+        TransientError: as `decompressed`.
+    """
     member = zlib.decompressobj(_GZIP_FORMAT)
     begun = False  # whether anything of this member was read
-    for piece in pieces:
+    for piece in _sliced(pieces, _GZIP_STEP_BYTES):
         rest = piece
         while rest := rest if begun else rest.lstrip(b"\0"):
             begun = True

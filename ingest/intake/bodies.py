@@ -7,7 +7,6 @@ Stored:  bodies that are a JSON document on one line each, so that documents of 
 """
 
 import asyncio
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from starlette.requests import ClientDisconnect, Request
 from ingest.core.formats import open_format
 from ingest.core.jsontext import Undecodable, decode
 from ingest.documents import documents
-from ingest.reading import BOM, HEAD_BYTES
+from ingest.errors import TransientError
+from ingest.reading import BOM, HEAD_BYTES, gunzipped
 from ingest.settings import Settings
 
 _PIECE_BYTES: Final = 1 << 20
@@ -113,29 +113,19 @@ async def aside(size: int, work: Callable[[], T]) -> T:
 
 def unpacked(body: bytes, most: int, ratio: float, grow: Callable[[int], None]) -> bytes:
     """What a gzip holds. Raises Refused, for a bomb before it has grown."""
-    engine, rest, pieces, size = zlib.decompressobj(wbits=31), body, [], 0
+    content = bytearray()
     most = min(most, max(_PIECE_BYTES, int(ratio * len(body))))
-    while True:
-        try:
-            piece = engine.decompress(rest, _PIECE_BYTES)
-        except zlib.error:
-            raise Refused(400, "The body is not gzip, as its Content-Encoding says.") from None
-        size += len(piece)
-        if size > most:
-            raise Refused(
-                413, "The body unpacks to more than is taken (max_decompressed_bytes, max_ratio): send it in parts."
-            )
-        grow(len(piece))
-        pieces.append(piece)
-        if engine.eof:
-            rest = engine.unused_data
-            if not rest:
-                return b"".join(pieces)
-            engine = zlib.decompressobj(wbits=31)  # another member
-        else:
-            rest = engine.unconsumed_tail
-            if not rest and len(piece) < _PIECE_BYTES:
-                raise Refused(400, "The gzip ends too early.")
+    try:
+        for piece in gunzipped([body]):
+            if len(content) + len(piece) > most:
+                raise Refused(
+                    413, "The body unpacks to more than is taken (max_decompressed_bytes, max_ratio): send it in parts."
+                )
+            grow(len(piece))
+            content += piece
+    except TransientError:
+        raise Refused(400, "The body is not gzip, as its Content-Encoding says, or it ends too early.") from None
+    return bytes(content)
 
 
 # --- shapes ----------------------------------------------------------------------------------------------------------
