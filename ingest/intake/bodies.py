@@ -16,7 +16,7 @@ import orjson
 from starlette.requests import ClientDisconnect, Request
 
 from ingest.core.formats import open_format
-from ingest.core.jsontext import Undecodable, decode
+from ingest.core.jsontext import Undecodable, decode, parse
 from ingest.documents import documents
 from ingest.errors import TransientError
 from ingest.reading import BOM, HEAD_BYTES, gunzipped
@@ -198,16 +198,28 @@ def check(body: bytes, shape: Shape, format: str) -> Body:
 
 def _json(body: bytes) -> object:
     try:
-        value: object = orjson.loads(body)
+        return _decoded(body)
     except orjson.JSONDecodeError as error:
         where = f" (line {error.lineno}, column {error.colno})" if error.lineno else ""
         raise Refused(400, f"The body is not JSON{where}.") from None
+
+
+def _decoded(text: bytes) -> object:
+    """What a text says. Raises orjson's error where it is not JSON to the judge either."""
+    try:
+        value: object = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        # Numbers that no double can hold are JSON: the judge refuses their items alone.
+        try:
+            return parse(text)[0]
+        except Undecodable:
+            raise error from None
     return value
 
 
 def _is_object(text: bytes) -> bool:
     try:
-        return isinstance(orjson.loads(text), dict)
+        return isinstance(_decoded(text), dict)
     except orjson.JSONDecodeError:
         return False
 

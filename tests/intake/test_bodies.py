@@ -73,6 +73,18 @@ def test_shapes(shape: Shape, sent: bytes, said: str) -> None:
     assert said in str(refused.value)
 
 
+ODD = [b'[{"a":1e999}]', b'[1e-999,{"a":-1E400}]', b"[1" + b"0" * 400 + b"]"]
+
+
+@pytest.mark.parametrize("sent", ODD)
+def test_what_is_json_to_the_judge_is_json_here(sent: bytes) -> None:
+    """Whatever another decoder makes of it: one number that no double holds refuses its item, not the call."""
+    assert array(sent) == Body(sent + b"\n", sent.count(b"},") + sent.count(b"e-999,") + 1)
+    assert object_with("users")(b'{"users":%b}' % sent).content == b'{"users":%b}\n' % sent
+    line = b'{"visitor":{"id":"a"},"actions":%b}' % sent
+    assert visits(line) == Body(line + b"\n", 1)
+
+
 def test_lines_stay_as_they_are() -> None:
     sent = b'\r\n{"_p":"a\\302\\251","_t":1,"x":1}\r\nnot json'  # the first as Kissmetrics exports it
     assert lines(sent).content == sent + b"\n"

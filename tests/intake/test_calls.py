@@ -121,9 +121,9 @@ def test_a_bad_item_is_stored_and_comes_up_in_the_report(world: World, call: Cal
         "kissmetrics": b'{"_t":1}\n{"_p":"a","_t":1393344604,"_n":"x"}',
         "woopra": b'{"visitor":{}}\n{"visitor":{"id":"a"},"actions":[{"name":"x","time":1444077951001}]}',
         "webengage": b'{"events":[{"userId":"a","eventName":"x"},7]}' if call.path.endswith("events")
-        else b'{"users":[{"userId":"a","company":"b"},7]}',
+        else b'{"users":[{"userId":"a","company":"b"},{"userId":"a","size":1e999}]}',
         "retailrocket": b'[7,{"view":{"sessionExternalId":"a","productId":1,"timestamp":"2026-01-05T10:00:00Z"}}]',
-        "vitally": b'[7,{"type":"track","userId":"a","event":"e","properties":{},"messageId":"m"}]',
+        "vitally": b'[1e999,{"type":"track","userId":"a","event":"e","properties":{},"messageId":"m"}]',
     }  # fmt: skip
     with world.serve() as served:
         assert served.call(call, bad[call.format]).status_code == 200
