@@ -112,7 +112,9 @@ class _Intake:
             raise Refused(429, f"Too many calls: wait {seconds} seconds.", seconds)
         with self.room.share() as grow:
             raw = await bodies.read(request, self.settings, grow)
-            body = await bodies.aside(len(raw), lambda: bodies.check(raw, call.shape, call.format))
+            body = await bodies.aside(
+                len(raw), lambda: bodies.check_within(raw, call.shape, call.format, self.settings, grow)
+            )
             if self.settings.intake_vendor_limits and call.most_items and body.items > call.most_items:
                 raise Refused(400, f"{body.items} items in one call; {call.most_items} are allowed.")
             grow(len(body.content))

@@ -7,6 +7,7 @@ Stored:  bodies that are a JSON document on one line each, so that documents of 
 """
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import orjson
 from starlette.requests import ClientDisconnect, Request
 
 from ingest.core.formats import open_format
-from ingest.core.jsontext import Undecodable, decode, parse
+from ingest.core.jsontext import Undecodable, decode, holds_more, parse, values_allowed, values_at_most
 from ingest.documents import documents
 from ingest.errors import TransientError
 from ingest.reading import BOM, HEAD_BYTES, gunzipped
@@ -25,6 +26,8 @@ from ingest.settings import Settings
 _PIECE_BYTES: Final = 1 << 20
 _SILENT_SECONDS: Final = 30  # a client that sends nothing for so long in the middle of a body is given up
 _REQUEST_BYTES: Final = 16 << 10  # what a request takes beside its body
+_VALUE_BYTES: Final = 128  # what a value of JSON takes when it is decoded, about
+_LINE_BYTES: Final = 64  # and a line, when lines are told from each other
 _WHITE: Final = b" \t\r\n"
 T = TypeVar("T")
 BUSY_SECONDS: Final = 5  # after which a client may come back
@@ -45,30 +48,41 @@ class Room:
     def __init__(self, most: int) -> None:
         self._most = most
         self._held = 0
+        self._lock = threading.Lock()  # large bodies are worked on in threads
 
     @contextmanager
     def share(self) -> Iterator[Callable[[int], None]]:
-        """Room for one request: call with the bytes that it takes more. Raises Refused where there are none left."""
+        """Room for one request: call with the bytes that it takes more, or less (negative).
+
+        Raises Refused where there are none left.
+        """
         mine = 0
 
         def grow(size: int) -> None:
             nonlocal mine
-            if self._held + size > self._most:
-                raise Refused(503, "Too much is under way at once: send it again.", BUSY_SECONDS)
-            self._held += size
-            mine += size
+            with self._lock:
+                if size > 0 and self._held + size > self._most:
+                    raise Refused(503, "Too much is under way at once: send it again.", BUSY_SECONDS)
+                self._held += size
+                mine += size
 
         try:
             grow(_REQUEST_BYTES)
             yield grow
         finally:
-            self._held -= mine
+            with self._lock:
+                self._held -= mine
 
 
 def room_of(settings: Settings) -> Room:
     """Room for many small bodies, or for some of the largest."""
     largest = settings.intake_max_body_bytes + 2 * settings.intake_max_decompressed_bytes
-    return Room(max(256 << 20, 2 * largest))
+    return Room(max(256 << 20, 2 * largest, largest + _VALUE_BYTES * _values_allowed(settings)))
+
+
+def _values_allowed(settings: Settings) -> int:
+    largest = max(settings.intake_max_body_bytes, settings.intake_max_decompressed_bytes)
+    return values_allowed(min(largest, settings.max_document_bytes))
 
 
 async def read(request: Request, settings: Settings, grow: Callable[[int], None]) -> bytes:
@@ -194,6 +208,24 @@ def check(body: bytes, shape: Shape, format: str) -> Body:
     if refusal := open_format(format).refusal(found.content[:HEAD_BYTES]):
         raise Refused(400, " ".join(failure.message for failure in refusal.failures))
     return found
+
+
+def check_within(
+    body: bytes, shape: Shape, format: str, settings: Settings, grow: Callable[[int], None]
+) -> Body:  # fmt: skip
+    """As `check`, with room for what the body is while it is looked at. Raises Refused."""
+    if open_format(format).documents:
+        allowed = _values_allowed(settings)
+        if holds_more(body, allowed):
+            raise Refused(413, f"The body holds more than {allowed:,} values: send it in parts.")
+        takes = _VALUE_BYTES * min(allowed, values_at_most(body))
+    else:
+        takes = _LINE_BYTES * body.count(b"\n")
+    grow(takes)
+    try:
+        return check(body, shape, format)
+    finally:
+        grow(-takes)
 
 
 def _json(body: bytes) -> object:

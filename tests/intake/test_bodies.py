@@ -10,10 +10,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingest.core import jsontext
 from ingest.core.formats import FORMATS, open_format
 from ingest.documents import documents
-from ingest.intake.bodies import Body, Refused, Shape, array, check, lines, object_with, unpacked, visits
+from ingest.intake.bodies import (
+    Body,
+    Refused,
+    Shape,
+    array,
+    check,
+    check_within,
+    lines,
+    object_with,
+    room_of,
+    unpacked,
+    visits,
+)
 from ingest.intake.vendors import CALLS
+from ingest.settings import Settings
 from tests.intake.serving import gzipped
 
 JSON = st.recursive(
@@ -145,3 +159,38 @@ def test_any_bytes_are_unpacked_or_refused(sent: bytes) -> None:
     for body in (sent, gzipped(b"[]")[:-1] + sent[:1], b"\x1f\x8b\x08" + sent):
         with suppress(Refused):
             unpacked(body, 1000, 200, lambda _: None)
+
+
+def test_there_is_room_for_what_a_body_is_while_it_is_looked_at() -> None:
+    settings = Settings(warehouse_url="duckdb:///x")
+    held: list[int] = []
+    sent = b"[" + b"[0,0,0]," * 1000 + b"0]"
+    check_within(sent, array, "vitally", settings, held.append)
+    assert held[0] > 100 * 4000
+    assert sum(held) == 0
+    with pytest.raises(Refused):
+        check_within(sent[:-1], array, "vitally", settings, held.append)
+    assert sum(held) == 0
+    lines_of = b'{"_p":"a","_t":1393344604,"_n":"x"}\n' * 1000
+    check_within(lines_of, lines, "kissmetrics", settings, held.append)
+    assert sum(held) == 0
+
+
+def test_a_body_that_holds_too_much_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jsontext, "_VALUES_ALLOWED", 100)
+    settings = Settings(warehouse_url="duckdb:///x", max_document_bytes=1000)
+    assert check_within(b'["' + b"," * 200 + b'"]', array, "vitally", settings, lambda _: None).items == 1
+    with pytest.raises(Refused) as refused:
+        check_within(b"[" + b"0," * 100 + b"0", array, "vitally", settings, lambda _: None)
+    assert refused.value.status == 413
+    assert "more than 100 values" in str(refused.value)
+
+
+def test_one_of_the_largest_bodies_always_finds_room() -> None:
+    settings = Settings(warehouse_url="duckdb:///x")
+    with room_of(settings).share() as grow:
+        grow(settings.intake_max_body_bytes)
+        grow(settings.intake_max_decompressed_bytes)
+        body = b'["' + b"," * (6 << 20) + b'"]'  # signs enough for as many values as there may be
+        check_within(body, array, "vitally", settings, grow)
+        grow(settings.intake_max_decompressed_bytes)
