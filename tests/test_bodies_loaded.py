@@ -257,7 +257,7 @@ def test_a_large_document_is_not_judged_for_a_page(world: World, monkeypatch: py
     file = put(world, "a.json", "woopra", small, large, small)
     world.load(file)
     row = world.warehouse.find_file(file.file_id)
-    shown = preview.preview(world.pipeline, row, 1, {"bucket"})
+    shown = preview.preview(world.pipeline, row, 1)
     assert [(line.number, len(line.items), line.more_items) for line in shown.lines] == [
         (1, 1, 0),
         (2, 20, 10),
@@ -266,11 +266,11 @@ def test_a_large_document_is_not_judged_for_a_page(world: World, monkeypatch: py
     for name, limit in (("_JUDGED_BYTES", 500), ("_JUDGED_VALUES", 50)):
         with monkeypatch.context() as patched:
             patched.setattr(preview, name, limit)
-            shown = preview.preview(world.pipeline, row, 1, {"bucket"})
+            shown = preview.preview(world.pipeline, row, 1)
             assert ([line.number for line in shown.lines], shown.following) == ([1], 2)
-            assert [line.number for line in preview.preview(world.pipeline, row, 3, {"bucket"}).lines] == [3]
+            assert [line.number for line in preview.preview(world.pipeline, row, 3).lines] == [3]
             with pytest.raises(IngestError, match="in line 2 holds more than is judged for a page"):
-                preview.preview(world.pipeline, row, 2, {"bucket"})
+                preview.preview(world.pipeline, row, 2)
 
 
 def test_a_file_of_another_format_is_refused_once(world: World) -> None:
