@@ -3,11 +3,12 @@
 What is written is decided by the warehouse in one transaction; nothing here remembers anything between two calls.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from ingest.core.commands import Rules
@@ -17,7 +18,7 @@ from ingest.core.source import LOCAL_BUCKET, ONE_OFF, SourceFile
 from ingest.discovery import Selection, in_order
 from ingest.errors import ConfigError, ObjectGone, TransientError
 from ingest.ports import FileResult, Intent, Note, ObjectStore, StagedFile, Staging, Warehouse
-from ingest.reading import HEAD_BYTES, decompressed, peek
+from ingest.reading import HEAD_BYTES, Digest, decompressed, peek
 from ingest.settings import Settings, Source
 from ingest.staging import Progress, stage, staging_folder
 
@@ -78,11 +79,14 @@ class Pipeline:
         source: str | None = None,
         format: str | None = None,
         notice: Callable[[str], object] = lambda _: None,
+        *,
+        archived: bool = True,
     ) -> list[SourceFile]:
         """The source files that a person means by a path, `-`, an s3:// URI or a prefix (ending in `/`).
 
-        The format `auto` is that which the beginning of each file tells, else the source's. `notice` is told what is
-        passed over below a prefix.
+        The format `auto` is that which the beginning of each file tells, else the source's. Where nothing is under a
+        key any more, it means what was archived from there last; for that the warehouse is asked, if `archived`.
+        `notice` is told what is passed over below a prefix.
 
         Raises:
             ConfigError: no such source or format, or not an address.
@@ -105,7 +109,13 @@ class Pipeline:
             if not files:
                 raise ObjectGone(f"Nothing under {address} is a .json or .json.gz file.")
         else:
-            files = [store.describe(bucket, key)]
+            try:
+                files = [store.describe(bucket, key)]
+            except ObjectGone:
+                rows = self.warehouse.files({"bucket": bucket, "key": key}, limit=1) if archived else []
+                if not rows or not rows[0]["archived_to"]:
+                    raise
+                files = [SourceFile.of_row(rows[0])]
         files = [file.for_source(chosen.name, format or chosen.format) for file in files]
         if format == AUTO:
             otherwise = chosen.format if source else "kissmetrics"
@@ -115,7 +125,7 @@ class Pipeline:
     def _guess(self, file: SourceFile) -> str | None:
         """The format that the beginning of a file tells. Of one that cannot be read nothing: loading it says why."""
         with suppress(ObjectGone, TransientError):
-            return guess(peek(decompressed(self._read(file)), HEAD_BYTES)[0])
+            return guess(peek(decompressed(self.read(file)), HEAD_BYTES)[0])
         return None
 
     def pack(self, files: Sequence[SourceFile]) -> list[list[SourceFile]]:
@@ -175,7 +185,7 @@ class Pipeline:
         """Judge files into a folder that is gone afterwards."""
         with staging_folder(self.settings.staging_folder) as folder:
             processes = self.settings.processes
-            staging = stage(files, self._read, self.rules, folder, processes=processes, progress=progress)
+            staging = stage(files, self.read, self.rules, folder, processes=processes, progress=progress)
             for staged in staging.files:
                 self.apply_policies(staged, intent)
             yield staging
@@ -184,8 +194,27 @@ class Pipeline:
         """Where an object of a source is read. An upload is read as it was written, whose rules it may be loaded by."""
         return self.store_of(ONE_OFF if self.settings.is_upload(bucket, key) else source)
 
-    def _read(self, file: SourceFile) -> Iterator[bytes]:
-        return self.store_for(file.source, file.bucket, file.key).read(file)
+    def read(self, file: SourceFile, known: Mapping[str, Any] | None = None) -> Iterator[bytes]:
+        """The bytes of exactly this version: as it landed; where it is gone from there, its copy in the archive.
+
+        `known` is its ledger row. Without it the warehouse is asked, if need be.
+
+        Raises:
+            ObjectGone: it is nowhere any more; or the copy holds other bytes, which may be found at its end only.
+            TransientError: the store or the warehouse did not answer.
+        """
+        store = self.store_for(file.source, file.bucket, file.key)
+        pieces = store.read(file)
+        try:
+            first = next(pieces, b"")
+        except ObjectGone:
+            row = known or next(iter(self.warehouse.files({"file_id": file.file_id}, limit=1)), None)
+            if not row or not row["archived_to"]:
+                raise
+            yield from _archived(store, row)
+        else:
+            yield first
+            yield from pieces
 
     def rules(self, file: SourceFile) -> Rules:
         """The rules by which the items of a file are judged."""
@@ -241,6 +270,17 @@ def split_address(address: str) -> tuple[str, str]:
     if "://" in address:
         raise ConfigError(f"{address} is neither a path nor an s3:// URI.")
     return LOCAL_BUCKET, address if address == "-" else str(Path(address).absolute())
+
+
+def _archived(store: ObjectStore, row: Mapping[str, Any]) -> Iterator[bytes]:
+    """The copy of an object in the archive, if it holds what was loaded."""
+    copy = store.describe(row["bucket"], row["archived_to"])
+    if copy.size_bytes != row["size_bytes"]:
+        raise ObjectGone(f"{copy.uri} has {copy.size_bytes:,} bytes, the loaded object had {row['size_bytes']:,}.")
+    digest = Digest()
+    yield from digest.over(store.read(copy))
+    if digest.hexdigest() != row["sha256"]:
+        raise ObjectGone(f"{copy.uri} holds other bytes than the loaded object had.")
 
 
 def _result(staged: StagedFile) -> FileResult:

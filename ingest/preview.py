@@ -7,7 +7,7 @@ Memory:  some blocks of lines, whatever the file holds; it is read from its begi
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, Final
@@ -19,7 +19,7 @@ from ingest.core.jsontext import holds_more
 from ingest.core.rows import row as to_row
 from ingest.core.source import SourceFile
 from ingest.documents import documents
-from ingest.errors import ConfigError, IngestError, ObjectGone
+from ingest.errors import ConfigError, IngestError
 from ingest.pipeline import Pipeline
 from ingest.readable import why_unreadable
 from ingest.reading import HEAD_BYTES, Block, blocks, decompressed, peek
@@ -82,7 +82,7 @@ def preview(pipeline: Pipeline, row: Mapping[str, Any], first: int, most: int = 
         raise ConfigError(why)
     rules, format = pipeline.rules(file), open_format(file.format)
     found = Preview()
-    content = _no_farther(decompressed(_stored(pipeline, file, row["archived_to"])), first)
+    content = _no_farther(decompressed(pipeline.read(file, row)), first)
     head, content = peek(content, HEAD_BYTES)
     if refusal := format.refusal(head):
         return Preview(refusal=refusal.failures[0])
@@ -104,17 +104,6 @@ def preview(pipeline: Pipeline, row: Mapping[str, Any], first: int, most: int = 
         shown_bytes += len(unit)
         found.lines.append(_line(number, offset, unit, whole_length, format, rules))
     return found
-
-
-def _stored(pipeline: Pipeline, file: SourceFile, archived_to: str | None) -> Iterator[bytes]:
-    """The bytes of exactly this version, from the archive if it was moved there."""
-    store = pipeline.store_of(file.source)
-    if archived_to is None:
-        return store.read(file)
-    copy = store.describe(file.bucket, archived_to)
-    if copy.size_bytes != file.size_bytes:
-        raise ObjectGone(f"{copy.uri} has {copy.size_bytes:,} bytes, the loaded object had {file.size_bytes:,}.")
-    return store.read(replace(file, key=archived_to, etag=copy.etag, version_id=copy.version_id))
 
 
 def _no_farther(pieces: Iterator[bytes], first: int) -> Iterator[bytes]:

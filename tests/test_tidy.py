@@ -15,6 +15,7 @@ from botocore.exceptions import HTTPClientError
 from jsonschema import Draft202012Validator
 
 from ingest import tidy as tidy_module
+from ingest.actions import act
 from ingest.adapters.duckdb import DuckDBWarehouse
 from ingest.adapters.stores import Stores
 from ingest.core.schema import load
@@ -26,7 +27,7 @@ from ingest.ports import FileResult, Mark, Note
 from ingest.settings import Settings, Source
 from ingest.tidy import tidy
 from tests.conftest import S3
-from tests.support import Line, lines, record
+from tests.support import Line, everything, in_order, lines, record
 
 NOTE = Note("tester")
 GOOD = record("ann", 1, "Signed up")
@@ -104,6 +105,29 @@ def test_loaded_files_are_archived(landing: Open, versioned: bool) -> None:
         assert world.actions(f"landing/{name}") == [("archived", ""), ("deleted", "")]
     assert world.poll() == world.tidy() == []
     assert world.actions("landing/1.json") == [("archived", ""), ("deleted", "")]
+
+
+@pytest.mark.parametrize("versioned", [False, True])
+def test_what_was_archived_can_be_undone_and_loaded_and_forced(landing: Open, versioned: bool) -> None:
+    world = landing(after_load="archive")
+    if versioned:
+        world.s3.keep_versions()
+    world.put("landing/1.json", GOOD, BAD)
+    assert world.poll() == []
+    without = ["archived_to", "deleted_at"]
+    before = everything(world.warehouse)
+    file_id, uri = world.row("landing/1.json")["file_id"], f"s3://{world.s3.bucket}/landing/1.json"
+    world.warehouse.undo([file_id], NOTE)
+    (result,) = world.pipeline.load(world.pipeline.locate(uri, "website"), intent="again", note=NOTE)
+    assert (result.state, result.file_id) == ("loaded", file_id)
+    assert tidy(world.pipeline, "website", NOTE, [result]) == world.tidy() == []
+    assert everything(world.warehouse) == before
+    world.put("landing/1.json", record("bob", 1, "another version"))
+    (row,) = world.warehouse.files({"file_id": file_id})
+    (forced,) = act(world.pipeline, "force", [row], [], NOTE)
+    assert (forced.state, forced.error) == ("loaded", None)
+    assert everything(world.warehouse, without) == {name: in_order(rows, without) for name, rows in before.items()}
+    assert world.body(f"completed_imports/{TODAY}/landing/1.json") == lines(GOOD, BAD)
 
 
 def test_the_day_is_that_of_the_load(landing: Open) -> None:

@@ -35,7 +35,7 @@ def check(path: str, format: str | None, source: str | None, as_json: bool) -> i
     from ingest.report import check_report
 
     with opened_pipeline(warehouse=False) as pipeline:
-        files = pipeline.locate(path, source, format)
+        files = pipeline.locate(path, source, format, archived=False)
         if len(files) > 1:
             raise IngestError(f"{path} holds {count(len(files), 'file')}. Check them one at a time.")
         with (

@@ -3,12 +3,14 @@
 import gzip
 import json
 import re
+from dataclasses import replace
 from html import unescape
 from typing import Any
 
 import pytest
 
 from ingest import preview
+from ingest.core.source import ONE_OFF
 from ingest.ports import Note
 from ingest.redrive import redrive
 from ingest.tidy import tidy
@@ -280,6 +282,24 @@ def test_an_archived_file_is_read_from_the_archive(site: Site) -> None:
     assert not list(site.job.s3.store.list(site.job.s3.bucket, "landing/"))
     assert "becomes" in page(site, f"{file_id}/lines")
     assert "completed_imports/" in page(site, file_id)
+
+
+def test_an_upload_is_read_as_it_was_written_whatever_source_it_was_loaded_for(site: Site) -> None:
+    bucket = site.job.s3.bucket
+    site.job.write(f'[uploads]\nbucket = "{bucket}"\n[[source]]\nname = "website"\nbucket = "another"\n')
+    site.job.s3.put("uploads/a.json", (json.dumps(GOOD) + "\n").encode())
+    uri = f"s3://{bucket}/uploads/a.json"
+    site.job.ask(lambda pipeline: pipeline.load(pipeline.locate(uri, "website")))
+    (row,) = site.job.ledger()
+
+    def shown(pipeline: Any) -> preview.Preview:
+        def store_of(name: str) -> Any:
+            assert name == ONE_OFF, "the source's credentials are for its own bucket"
+            return pipeline.store_of(name)
+
+        return preview.preview(replace(pipeline, store_of=store_of), row, 1, {bucket})
+
+    assert len(site.job.ask(shown).lines) == 1
 
 
 def test_a_document_is_refused_as_a_whole(site: Site) -> None:
