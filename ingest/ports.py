@@ -74,10 +74,15 @@ class FailedLine:
 
 @dataclass(frozen=True, slots=True)
 class Redrive:
-    """What a redrive mends: (line, item) of failed lines that are still open, of the file called `of`."""
+    """What a redrive mends: (line, item) of failed lines that are still open, of the file called `of`.
+
+    Failed lines that are staged with it are new ones of that file: they were right when it was rejected.
+    """
 
     of: str
     lines: Sequence[tuple[int, str]]
+    failed: int = 0  # how many are staged with it
+    whole_of: int | None = None  # set: it holds all of a rejected file, of which so many lines are open and none loaded
 
 
 @dataclass(slots=True)
@@ -375,7 +380,8 @@ class Warehouse(Protocol):
 
         Raises:
             TransientError: the warehouse did not answer, or another program holds it. Nothing was written.
-            StaleRedrive: a line that a redrive mends is not open any more. Nothing was written.
+            StaleRedrive: a line that a redrive mends is not open any more, or its file is not what it was. Nothing was
+                written.
         """
 
     def undo(self, file_ids: Sequence[str], note: Note) -> list[ActionResult]:

@@ -3,19 +3,25 @@
 In:     a file with failed lines, and the mended ones as LINE[/ITEM]<TAB>text; without them the kept lines are judged
         again under today's rules.
 Out:    one loaded redrive that holds what is right now. What is still wrong stays open in the original, and only there.
-Of a rejected file nothing was loaded, so the whole of it is judged, with the mended lines in their places.
+Of a rejected file nothing was loaded, so the whole of it is judged, with the mended lines that are right in their
+places. What was right of it then and is wrong by today's rules becomes an open line of the original as well.
+Memory: the mended lines (the kept ones of a loaded file, if none are sent), and the places of those that are open.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
+from pathlib import Path
 from secrets import token_hex
 from typing import Any, Final
 from uuid import uuid4
 
 import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import parquet
 
 from ingest.core import jsontext
@@ -27,7 +33,7 @@ from ingest.errors import ConfigError, IngestError, StaleRedrive, TransientError
 from ingest.pipeline import Pipeline, split_address
 from ingest.ports import FileResult, Note, Redrive, Staging
 from ingest.reading import Block, decompressed
-from ingest.staging import stage, staging_folder
+from ingest.staging import FAILED, stage, staging_folder
 
 Place = tuple[int, str]  # (line, item)
 
@@ -35,6 +41,8 @@ MENDED_AT_MOST: Final = 8 << 20  # bytes that are sent at once from a page
 _KEPT: Final = ".mended.txt"  # what a key ends with, so that it is no source file
 _SHAPE = re.compile(rb"([0-9]{1,15})(/[^\t\r\n]*)?\t(.*)", re.DOTALL)
 _TOLD_AT_MOST = 10
+_SHOWN_AT_MOST = 1_000  # lines that are still wrong
+_SHOWN_BYTES = 4 << 20  # of them all
 _ATTEMPTS = 5
 
 
@@ -44,11 +52,11 @@ class Outcome:
 
     of: str  # file_id of the original
     result: FileResult | None  # of the redrive; None: no line of it could be loaded
-    refused: list[dict[str, Any]] = field(
-        default_factory=list
-    )  # lines that are still wrong, as `failed_lines` has them
+    # Lines that are still wrong, as `failed_lines` has them: the first ones, and how many there are.
+    refused: list[dict[str, Any]] = field(default_factory=list)
+    still_wrong: int = 0
     already: int = 0  # lines that were mended before
-    error: str | None = None  # why nothing was loaded
+    error: str | None = None  # why nothing was loaded, or lines were not judged
 
 
 def redrive(pipeline: Pipeline, reference: str, fixed: bytes | None, note: Note) -> Outcome:
@@ -166,136 +174,264 @@ class _Attempt:
     note: Note
 
     def run(self, fixed: bytes | None) -> Outcome:
-        open_lines: dict[Place, dict[str, Any]] = {}
-        mended_before: set[Place] = set()
-        with self.pipeline.warehouse.failed_lines(self.original["file_id"]) as rows:
-            for row in rows:
-                if row["redriven_by"]:
-                    mended_before.add((row["line"], row["item"]))
-                else:
-                    open_lines[row["line"], row["item"]] = row
-        if fixed is None:
-            wanted = {place: row["raw"] for place, row in open_lines.items() if row["mendable"]}
-        else:
-            wanted = parse_fixed(fixed)
-            if unknown := sorted(wanted.keys() - open_lines.keys() - mended_before):
-                shown = ", ".join(f"{line}{item}" for line, item in unknown[:_TOLD_AT_MOST])
-                raise IngestError(
-                    f"Of {self.original['key']} these lines did not fail, so they cannot be mended: {shown}."
-                )
-        already = len(wanted.keys() & mended_before)
-        wanted = {place: raw for place, raw in wanted.items() if place in open_lines}
+        sent = None if fixed is None else parse_fixed(fixed)
         # The first redrive of a rejected file brings all of it; after that only lines are missing.
         redrives = self.pipeline.warehouse.files({"redrive_of": self.original["file_id"], "state": "loaded"}, limit=1)
         whole = self.original["state"] == "rejected" and not redrives
-        outcome = self._whole(wanted, open_lines) if whole else self._lines(wanted, open_lines)
-        return replace(outcome, already=outcome.already + already)
+        open_places, mended_before = set[Place](), set[Place]()
+        lines: dict[Place, dict[str, Any]] = {}  # to be judged, `raw` being their text
+        cut = 0
+        with self.pipeline.warehouse.failed_lines(self.original["file_id"]) as rows:
+            for row in rows:
+                place = (row["line"], row["item"])
+                if row["redriven_by"]:
+                    mended_before.add(place)
+                    continue
+                open_places.add(place)
+                if sent is not None and place in sent:
+                    lines[place] = row | {"raw": sent[place]}
+                elif sent is None and not whole and row["mendable"]:
+                    lines[place] = row
+                cut += sent is None and not whole and not row["mendable"]
+        if sent and (unknown := sorted(sent.keys() - open_places - mended_before)):
+            shown = ", ".join(f"{line}{item}" for line, item in unknown[:_TOLD_AT_MOST])
+            raise IngestError(f"Of {self.original['key']} these lines did not fail, so they cannot be mended: {shown}.")
+        wrong = _Wrong()
+        right = self._right(lines, wrong)
+        result, error = self._whole(right, wrong, open_places) if whole else self._lines(right)
+        if cut:
+            error = (
+                f"{cut:,} open {'line was' if cut == 1 else 'lines were'} not judged again, since only the beginning is"
+                " kept: send the whole text, or load the file anew with --force."
+            )
+        already = len(mended_before & (sent or {}).keys())
+        if result and result.already:  # somebody sent the same lines at the same time
+            already += len(right)
+        return Outcome(self.original["file_id"], result, wrong.rows, len(wrong.places), already, error)
 
-    def _lines(self, wanted: Mapping[Place, bytes], open_lines: Mapping[Place, dict[str, Any]]) -> Outcome:
-        """Of a loaded file: the mended lines alone."""
-        file = SourceFile.of_row(self.original)
-        refused, blocks = [], []
-        accepted: dict[Place, bytes] = {}
-        contexts = {place: open_lines[place]["context"] for place in wanted}
-        for place, items in judge_mended(self.pipeline, self.original, wanted, contexts):
-            raw = wanted[place]
+    def _right(self, lines: Mapping[Place, dict[str, Any]], wrong: "_Wrong") -> dict[Place, dict[str, Any]]:
+        """Those of these lines of which everything is right. A blank one mends nothing."""
+        right: dict[Place, dict[str, Any]] = {}
+        texts = {place: row["raw"] for place, row in lines.items()}
+        contexts = {place: row["context"] for place, row in lines.items()}
+        for place, items in judge_mended(self.pipeline, self.original, texts, contexts):
             if failures := [failure for item in items for failure in item.failures]:
                 codes = list(dict.fromkeys(failure.code for failure in failures))
-                told = {"raw": raw, "codes": codes, "failures": orjson.dumps(failures).decode()}
-                refused.append(open_lines[place] | told)
+                wrong.add(lines[place] | {"codes": codes, "failures": orjson.dumps(failures).decode()})
             elif items:
-                accepted[place] = raw
-                blocks.append(Block(place[0], open_lines[place]["byte_offset"], raw, (), place[1], contexts[place]))
-        if not accepted:
-            return Outcome(self.original["file_id"], None, refused)
-        mending = self._mending(file, accepted)
+                right[place] = lines[place]
+            else:
+                wrong.add(lines[place])
+        return right
+
+    def _lines(self, right: Mapping[Place, dict[str, Any]]) -> tuple[FileResult | None, str | None]:
+        """Of a loaded file: the mended lines alone."""
+        if not right:
+            return None, None
+        blocks = [
+            Block(line, row["byte_offset"], row["raw"], (), item, row["context"])
+            for (line, item), row in right.items()
+        ]  # fmt: skip
+        mending = self._mending(right)
         with staging_folder(self.pipeline.settings.staging_folder) as folder:
             staging = stage([mending], _unread, self.pipeline.rules, folder, processes=1, blocks_of=lambda _: blocks)
-            result = self._load(staging, list(accepted))
-            already = len(accepted) if result.already else 0  # somebody sent the same lines at the same time
-            return Outcome(self.original["file_id"], result, refused, already)
+            return self._load(staging, Redrive(self.original["file_id"], list(right))), None
 
-    def _whole(self, wanted: Mapping[Place, bytes], open_lines: Mapping[Place, dict[str, Any]]) -> Outcome:
+    def _whole(
+        self, right: Mapping[Place, dict[str, Any]], wrong: "_Wrong", open_places: set[Place]
+    ) -> tuple[FileResult | None, str | None]:
         """Of a rejected file: all of it, with the mended lines in place, if it is now within the limits."""
         file = SourceFile.of_row(self.original)
-        pipeline = self.pipeline
+        pipeline, edits = self.pipeline, _Edits()
 
-        def substituted(_: SourceFile) -> Iterator[bytes]:
-            content = decompressed(pipeline.store_for(file.source, file.bucket, file.key).read(file))
+        def mended(_: SourceFile) -> Iterator[bytes]:
+            content = decompressed(pipeline.read(file, self.original))
+            if not right:
+                return content
             if open_format(file.format).documents:
-                return _spliced(content, wanted, pipeline.settings.max_document_bytes)
-            by_line = {line: raw for (line, _), raw in wanted.items()}
-            return _substituted(content, by_line, pipeline.settings.max_line_bytes)
+                return _spliced(content, right, pipeline.settings.max_document_bytes, edits)
+            return _substituted(content, {line: row["raw"] for (line, _), row in right.items()}, edits)
 
-        mending = replace(self._mending(file, wanted), size_bytes=file.size_bytes)
+        mending = replace(self._mending(right), size_bytes=file.size_bytes)
         with staging_folder(pipeline.settings.staging_folder) as folder:
-            processes = pipeline.settings.processes
-            staging = stage([mending], substituted, pipeline.rules, folder, processes=processes)
+            staging = stage([mending], mended, pipeline.rules, folder, processes=pipeline.settings.processes)
             (staged,) = staging.files
             pipeline.apply_policies(staged, "new")
-            refused = [row for path in staging.failed for row in parquet.read_table(path).to_pylist()]
+            still, new = _sifted(staging.failed, open_places, wrong, edits, folder / "new.parquet")
             if staged.outcome != "loaded":
-                return Outcome(self.original["file_id"], None, refused, error=staged.error)
-            wrong = {(row["line"], row["item"]) for row in refused}
-            staged.counts.lines -= sum(not row["item"] for row in refused)
-            staged.counts.items -= len(refused)
-            staged.counts.failed = 0
-            result = self._load(replace(staging, failed=[]), [place for place in open_lines if place not in wrong])
-            return Outcome(self.original["file_id"], result, refused)
+                return None, staged.error
+            # A place is closed where something of it was accepted. Where an item fell into others, or fails with all of
+            # its document by now, those are accepted or open: mended twice, it would be brought twice.
+            failing = still | new
+            told = {above for place in (*_among(staging.commands, open_places), *failing) for above in _upwards(place)}
+            closed = [
+                place for place in sorted(open_places - still)
+                if place in told or not failing.isdisjoint(_upwards(place))
+            ]  # fmt: skip
+            wrong.forget(closed)
+            staged.counts.lines -= sum(not item for _, item in failing)
+            staged.counts.items -= len(failing)
+            staged.counts.failed = 0  # they are the original's
+            mends = Redrive(self.original["file_id"], closed, failed=len(new), whole_of=len(open_places))
+            return self._load(replace(staging, failed=[folder / "new.parquet"]), mends), None
 
-    def _mending(self, original: SourceFile, lines: Mapping[Place, bytes]) -> SourceFile:
+    def _mending(self, lines: Mapping[Place, Mapping[str, Any]]) -> SourceFile:
         """The source file that these lines are: the same lines of the same file are the same source file."""
-        text = b"".join(b"%d%b\t%b\n" % (line, item.encode(), raw) for (line, item), raw in sorted(lines.items()))
+        original = SourceFile.of_row(self.original)
+        places = sorted(lines.items())
+        text = b"".join(b"%d%b\t%b\n" % (line, item.encode(), row["raw"]) for (line, item), row in places)
         digest = sha256(original.file_id.encode() + text).hexdigest()
         return replace(
             original, key=f"{original.key}#{digest[:12]}", etag=digest, version_id=None, size_bytes=len(text),
             mends=original.key,
         )  # fmt: skip
 
-    def _load(self, staging: Staging, lines: list[Place]) -> FileResult:
+    def _load(self, staging: Staging, mends: Redrive) -> FileResult:
         (staged,) = staging.files
-        staged.redrive = Redrive(self.original["file_id"], lines)
+        staged.redrive = mends
         staged.skip_same_bytes = False
         (result,) = self.pipeline.warehouse.load(staging, uuid4().hex, self.note.run_id, intent="again", note=self.note)
         return result
+
+
+@dataclass(slots=True)
+class _Wrong:
+    """What is still wrong: every place, and as much of it as a person reads."""
+
+    places: set[Place] = field(default_factory=set)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    _bytes: int = 0
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Tell of a line, unless it was told of as it was mended."""
+        place = (row["line"], row["item"])
+        if place in self.places:
+            return
+        self.places.add(place)
+        self._bytes += len(row["raw"])
+        if len(self.rows) < _SHOWN_AT_MOST and self._bytes <= _SHOWN_BYTES:
+            self.rows.append(row)
+
+    def forget(self, places: Iterable[Place]) -> None:
+        """What was sent for these was wrong, but what had been there is right by the rules of today."""
+        self.places.difference_update(places)
+        self.rows = [row for row in self.rows if (row["line"], row["item"]) in self.places]
+
+
+class _Edits:
+    """Where a content that was edited stands in the original: the bytes that came or went, by where that was."""
+
+    def __init__(self) -> None:
+        self._at, self._shift = [0], [0]
+
+    def add(self, at: int, shift: int) -> None:
+        """From byte `at` of the edited content on, a byte of the original is `shift` farther on."""
+        if shift != self._shift[-1]:
+            self._at.append(at)
+            self._shift.append(shift)
+
+    def original(self, at: int) -> int:
+        return at + self._shift[bisect_right(self._at, at) - 1]
+
+
+def _sifted(
+    failed: Sequence[Path], open_places: set[Place], wrong: _Wrong, edits: _Edits, new_lines: Path
+) -> tuple[set[Place], set[Place]]:
+    """Of the failed lines of a whole file the places that were open before, and those that are new: their rows go into
+    a file of their own."""
+    still, new = set[Place](), set[Place]()
+    with parquet.ParquetWriter(new_lines, FAILED) as writer:
+        for path in failed:
+            with parquet.ParquetFile(path) as file:
+                for batch in file.iter_batches():
+                    rows = batch.to_pylist()
+                    for row in rows:
+                        row["byte_offset"] = edits.original(row["byte_offset"])
+                        wrong.add(row)
+                    still.update(place for row in rows if (place := (row["line"], row["item"])) in open_places)
+                    rows = [row for row in rows if (row["line"], row["item"]) not in open_places]
+                    new.update((row["line"], row["item"]) for row in rows)
+                    writer.write_table(pa.Table.from_pylist(rows, FAILED))
+    return still, new
+
+
+def _among(commands: Sequence[Path], places: set[Place]) -> Iterator[Place]:
+    """The places of accepted items, of the lines of these places only."""
+    lines = pa.array({line for line, _ in places}, pa.int64())
+    for path in commands:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(columns=["line", "item"]):
+                found = batch.filter(pc.is_in(batch["line"], value_set=lines))
+                for line, item in zip(found["line"].to_pylist(), found["item"].to_pylist(), strict=True):
+                    yield line, item or ""
+
+
+def _upwards(place: Place) -> Iterator[Place]:
+    """The place, and all that it is a part of."""
+    line, item = place
+    while item:
+        yield line, item
+        item = item.rpartition("/")[0]
+    yield line, ""
 
 
 def _unread(_: SourceFile) -> Iterator[bytes]:
     raise AssertionError("its lines are given")
 
 
-def _spliced(content: Iterator[bytes], wanted: Mapping[Place, bytes], max_bytes: int) -> Iterator[bytes]:
+def _spliced(
+    content: Iterator[bytes], mended: Mapping[Place, Mapping[str, Any]], max_bytes: int, edits: _Edits
+) -> Iterator[bytes]:
     """Documents with some, or some items of theirs, in place of others; each begins in the line where it did."""
     by_line: dict[int, list[tuple[str, bytes]]] = {}
-    for (line, item), raw in wanted.items():
-        by_line.setdefault(line, []).append((item, raw))
-    at = 1
+    for (line, item), row in mended.items():
+        by_line.setdefault(line, []).append((item, row["raw"]))
+    line, at = 1, 0  # where the next byte will stand
     for block in documents(content, max_bytes):
-        text = block.data
         if block.long:
             raise IngestError("A document over max_document_bytes cannot be put in its place: split the file.")
-        for item, raw in by_line.get(block.first_line, ()):
-            if not item:
-                text = raw
-            elif where := jsontext.place(text.decode("utf-8", "surrogateescape"), item):
-                characters = text.decode("utf-8", "surrogateescape")
-                before, after = characters[: where[0]], characters[where[1] :]
-                text = before.encode("utf-8", "surrogateescape") + raw + after.encode("utf-8", "surrogateescape")
-        yield b"\n" * (block.first_line - at) + text + b"\n"
-        at = max(at, block.first_line) + text.count(b"\n") + 1
+        lines = max(block.first_line - line, int(at > 0))
+        between = b" " * (block.offset - at - lines) + b"\n" * lines  # as long as it was, if that can be
+        yield between
+        line, at = line + lines, at + len(between)
+        edits.add(at, block.offset - at)
+        taken = 0  # bytes of the document that were given out, or have others in their place
+        for begin, end, raw in sorted(_spots(block.data, by_line.get(block.first_line, ()))):
+            if begin < taken:  # the whole document was mended, too
+                continue
+            part = block.data[taken:begin] + raw
+            yield part
+            line, at, taken = line + part.count(b"\n"), at + len(part), end
+            edits.add(at, block.offset + end - at)
+        part = block.data[taken:]
+        yield part
+        line, at = line + part.count(b"\n"), at + len(part)
 
 
-def _substituted(content: Iterator[bytes], by_line: Mapping[int, bytes], max_line_bytes: int) -> Iterator[bytes]:
-    """The content with some lines in place of others. A line too long to be held passes by piece."""
-    number, rest = 1, b""
-    passing = False  # inside a long line that nothing takes the place of
+def _spots(document: bytes, mended: Iterable[tuple[str, bytes]]) -> Iterator[tuple[int, int, bytes]]:
+    """Where mended items stand in a document, in bytes, and what is to stand there."""
+    text = document.decode("utf-8", "surrogateescape")
+    for item, raw in mended:
+        if not item:
+            yield 0, len(document), raw
+        elif where := jsontext.place(text, item):
+            begin, end = (len(text[:character].encode("utf-8", "surrogateescape")) for character in where)
+            yield begin, end, raw
+
+
+def _substituted(content: Iterator[bytes], by_line: Mapping[int, bytes], edits: _Edits) -> Iterator[bytes]:
+    """The content with some lines in place of others. No line is held: each comes and goes by the piece."""
+    number, begun = 1, False
+    at = shift = 0  # of what was given out
     for piece in content:
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            yield (line if passing else by_line.get(number, line)) + b"\n"
-            number, passing = number + 1, False
-        if len(rest) > 2 * max_line_bytes and number not in by_line:
-            yield rest
-            rest, passing = b"", True
-    if rest or number in by_line:
-        yield rest if passing else by_line.get(number, rest)
+        parts = piece.split(b"\n")
+        for place, part in enumerate(parts):
+            if place:
+                number, begun, at = number + 1, False, at + 1
+            if number in by_line:
+                parts[place] = b"" if begun else by_line[number]
+                shift += len(part) - len(parts[place])
+                edits.add(at + len(parts[place]), shift)
+            begun = True
+            at += len(parts[place])
+        yield b"\n".join(parts)

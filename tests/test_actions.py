@@ -4,10 +4,12 @@ import json
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,12 @@ import pytest
 from ingest import actions
 from ingest.core.source import SourceFile
 from ingest.core.states import ACTIONS, Action
-from ingest.errors import IngestError
-from ingest.ports import ActionResult, Note, Staging
-from ingest.redrive import Outcome, redrive
+from ingest.errors import IngestError, ObjectGone
+from ingest.ports import ActionResult, Mark, Note, Staging
+from ingest.preview import preview
+from ingest.redrive import Outcome, _Edits, _substituted, redrive
 from ingest.settings import Source
+from ingest.staging import stage
 from tests.support import VOLATILE, Line, Rows, World, alias, everything, in_order, lines, put, record
 from tests.test_exactly_once import Steps, broken_promises, environment, warehouse_at
 
@@ -239,6 +243,64 @@ def test_what_is_not_there_any_more_stays_as_it_was_when_it_is_forced(
     results = do(world, "force", files["replaced"], files["loaded"])
     assert all(actions.failed("force", result) or result.state == "gone" for result in results)
     assert all_of(world) == shows
+
+
+@pytest.mark.parametrize("before", ["loaded", "undone", "duplicate", "rejected"])
+def test_what_was_archived_is_forced_and_loaded_by_name_as_if_it_were_still_there(
+    every_state: tuple[World, dict[str, SourceFile]], before: str
+) -> None:
+    world, files = every_state
+    there = World(warehouse_at(Path(shutil.copy(path_of(world), f"{path_of(world)}.other"))), SOURCES, world.store)
+    do(there, "force", files[before])
+    (by_name,) = there.load(*there.pipeline.locate(files[before].uri, files[before].source), force=True)
+    expected = everything(there.warehouse)
+
+    archive(world, files[before])
+    if before == "undone":
+        assert again(world, *world.pipeline.locate(files[before].uri, files[before].source)) == ["loaded"]
+    do(world, "force", files[before])
+    assert state(world, files[before]) == "loaded"
+    assert everything(world.warehouse, without=["archived_to", "deleted_at"]) == {
+        table: in_order(rows, ["archived_to", "deleted_at"]) for table, rows in expected.items()
+    }
+    (again_by_name,) = world.load(*world.pipeline.locate(files[before].uri, files[before].source), force=True)
+    assert (again_by_name.state, again_by_name.counts) == (by_name.state, by_name.counts)
+    with pytest.raises(ObjectGone):  # a check needs no warehouse
+        world.pipeline.locate(files[before].uri, files[before].source, archived=False)
+
+
+@pytest.mark.parametrize("wrong", ["shorter", "other bytes", "gone"])
+def test_an_archived_copy_that_is_not_what_was_loaded_is_not_loaded(world: World, wrong: str) -> None:
+    file = drop(world, "web/a.json", X, record("bob", 1, "x"))
+    poll(world, "web")
+    copy = archive(world, file)
+    _, body = world.store.objects.pop(("bucket", copy))
+    if wrong != "gone":
+        world.put(copy, body=body[:-5] if wrong == "shorter" else body.replace(b"bob", b"cat"))
+    shows = all_of(world)
+    (result,) = do(world, "force", file)
+    assert (result.state, bool(result.error)) == ("gone", True)
+    assert all_of(world) == shows
+
+
+def test_a_page_shows_no_archived_copy_of_another_size_though_it_reads_only_the_beginning(world: World) -> None:
+    file = drop(world, "web/a.json", *[record("bob", 1, "x", long="y" * 100_000)] * 30)
+    poll(world, "web")
+    copy = archive(world, file)
+    row = world.warehouse.find_file(file.file_id)
+    assert len(preview(world.pipeline, row, 1, {"bucket"}, most=1).lines) == 1
+    world.put(copy, body=world.store.objects["bucket", copy][1] + b"{}")
+    with pytest.raises(ObjectGone, match="bytes"):
+        preview(world.pipeline, row, 1, {"bucket"}, most=1)
+
+
+def archive(world: World, file: SourceFile) -> str:
+    """As `after_load` does; its name there."""
+    key = f"completed_imports/{file.key}"
+    world.store.put(replace(file, key=key), world.store.objects["bucket", file.key][1])
+    world.store.remove(file, "")
+    world.warehouse.mark([Mark(file.file_id, key, datetime.now(UTC))], NOTE)
+    return key
 
 
 @pytest.mark.parametrize("before", [name for name in STATES if name not in ("loaded", "rejected")])
@@ -693,6 +755,170 @@ def test_a_rejected_file_whose_object_is_gone_stays_rejected(world: World) -> No
     assert all_of(world) == shows
 
 
+def test_a_rejected_file_is_mended_from_the_archive(world: World) -> None:
+    file = drop(world, "web/a.json", X, "bad")
+    poll(world, "web")
+    archive(world, file)
+    do(world, "undo", file)
+    world.sources = (source("web", max_failed_lines=0),)
+    assert again(world, *world.pipeline.locate(file.uri, "web")) == ["rejected"]
+    assert mend(world, file, {2: record("bob", 1, "x")}).result
+    assert events(world) == [("ann", "x"), ("bob", "x")]
+
+
+# Rejected while what is nested was right: line 4 fails anew. The mended line 2 is longer than the one that was sent.
+NESTED = record("dan", 4, "n", o={"a": 1})
+
+
+def rejected_under_other_rules(world: World, *, most: int) -> SourceFile:
+    world.sources = (source("web", max_failed_lines=1, nested="flatten"),)
+    file = world.put(
+        "web/a.json", source="web", body=b"\xef\xbb\xbf" + lines(X) + b"bad\r\n\n" + lines(NESTED) + b"worse"
+    )
+    assert poll(world, "web") == {"web/a.json": "rejected"}
+    world.sources = (source("web", max_failed_lines=most),)
+    return file
+
+
+def test_what_fails_only_now_is_open_and_can_be_mended(world: World) -> None:
+    file = rejected_under_other_rules(world, most=2)
+    outcome = mend(world, file, {2: record("bob", 2, "x")})
+    assert outcome.result
+    assert [(row["line"], row["codes"]) for row in outcome.refused] == [(4, ["nested_value"]), (5, ["not_json"])]
+    assert (outcome.still_wrong, open_lines(world, file)) == (2, [4, 5])
+    assert mended_by(world, file) == {2: outcome.result.file_id}
+    assert (events(world), world.warehouse.find_file(file.file_id)["failed"]) == ([("ann", "x"), ("bob", "x")], 3)
+    with world.warehouse.failed_lines(file.file_id) as rows:
+        for row in rows:  # where it stands in the object
+            begin = row["byte_offset"]
+            assert world.store.objects["bucket", "web/a.json"][1][begin : begin + row["byte_length"]] == row["raw"]
+    counts = outcome.result.counts
+    assert (counts.lines, counts.blank, counts.items, counts.records, counts.failed) == (3, 1, 2, 2, 0)
+    assert broken_promises(warehouse_at(path_of(world))) == {}
+    assert world.warehouse.disagreements() == []
+
+    assert mend(world, file, {4: record("dan", 4, "x"), 5: record("eve", 5, "x")}).result
+    assert (open_lines(world, file), len(events(world)), accepted_twice(world)) == ([], 4, [])
+    do(world, "undo", outcome.result.file_id)  # the second leans on it
+    assert (open_lines(world, file), events(world)) == ([2, 4, 5], [])
+    mended = {line: record("x", line, "x") for line in (2, 4, 5)}
+    assert mend(world, file, mended).result
+    assert (open_lines(world, file), len(events(world)), accepted_twice(world)) == ([], 4, [])
+    assert world.warehouse.disagreements() == []
+
+
+def test_what_fails_only_now_counts_for_the_limits(world: World) -> None:
+    file = rejected_under_other_rules(world, most=1)
+    shows = all_of(world)
+    outcome = mend(world, file, {2: record("bob", 2, "x")})
+    assert (outcome.result, [row["line"] for row in outcome.refused]) == (None, [4, 5])
+    assert all_of(world) == shows
+
+
+@pytest.mark.parametrize("name", ["web", "limit"])  # loaded, and rejected
+def test_a_blank_line_mends_nothing(world: World, name: str) -> None:
+    file = drop(world, f"{name}/a.json", X, "bad", "worse")
+    poll(world, name)
+    outcome = mend(world, file, {2: "", 3: record("cat", 3, "x")})
+    assert outcome.result
+    assert (outcome.still_wrong, open_lines(world, file), list(mended_by(world, file))) == (1, [2], [3])
+    assert outcome.result.counts.blank == 0
+    assert mend(world, file, {2: record("bob", 2, "x")}).result
+    assert events(world) == [("ann", "x"), ("bob", "x"), ("cat", "x")]
+
+
+def test_what_is_sent_wrong_does_not_keep_a_line_that_is_right_by_now(world: World) -> None:
+    world.sources = (source("web", max_failed_lines=0),)
+    file = drop(world, "web/a.json", X, NESTED)
+    poll(world, "web")
+    world.sources = (source("web", max_failed_lines=0, nested="flatten"),)
+    outcome = mend(world, file, {2: "bad"})
+    assert outcome.result
+    assert (outcome.refused, outcome.still_wrong, open_lines(world, file)) == ([], 0, [])
+    assert events(world) == [("ann", "x"), ("dan", "n")]
+
+
+@pytest.mark.parametrize("between", ["force", "redrive", "undo of the first"])
+def test_what_somebody_else_does_meanwhile_brings_no_line_twice(
+    world: World, between: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where no line is marked as mended: then only the file itself tells."""
+    file = drop(world, "strict/a.json", X, "bad", "worse")
+    poll(world, "strict")
+    world.sources = (source("strict", max_failed_lines=2),)
+    first = mend(world, file, {3: record("cat", 3, "x")}) if between == "undo of the first" else None
+    todo = [between]
+
+    def disturbed(*arguments: Any, **more: Any) -> Staging:
+        staging = stage(*arguments, **more)
+        if todo:
+            todo.pop()
+            if first and first.result:
+                do(world, "undo", first.result.file_id)
+            elif between == "force":
+                do(world, "force", file)
+            else:
+                assert mend(world, file, {2: record("bob", 2, "x")}).result
+        return staging
+
+    monkeypatch.setattr("ingest.redrive.stage", disturbed)
+    outcome = mend(world, file, {2: record("bob", 2, "x")} if first else None)
+    assert bool(outcome.result) == bool(first)
+    assert accepted_twice(world) == []
+    assert events(world) == [("ann", "x"), *[("bob", "x")] * (between != "force")]
+
+
+def test_a_redrive_that_the_warehouse_refuses_leaves_its_lines_open(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = drop(world, "web/a.json", X, "bad")
+    poll(world, "web")
+    shows = all_of(world)
+
+    def refuse(*_: object) -> None:
+        raise duckdb.ConversionException("no")
+
+    monkeypatch.setattr("ingest.adapters.duckdb_load._Load._insert_commands", refuse)
+    with pytest.raises(IngestError, match="refused the mended lines"):
+        mend(world, file, {2: record("bob", 1, "x")})
+    assert all_of(world) == shows
+
+
+def test_a_long_line_is_replaced_without_being_held() -> None:
+    pieces = [b"first\nsec", *[b"x" * 1000] * 5000, b"ond\nthird\nfo", b"urth"]
+    edits = _Edits()
+    tracemalloc.start()
+    try:
+        out = list(_substituted(iter(pieces), {2: b"two", 4: b"4"}, edits))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert b"".join(out) == b"first\ntwo\nthird\n4"
+    assert peak < 1 << 20
+    whole = b"".join(pieces)
+    assert [edits.original(at) for at in (0, 6, 10)] == [0, 6, whole.index(b"third")]
+
+
+def test_lines_that_are_kept_in_part_are_not_judged_again_and_it_is_said(world: World) -> None:
+    file = drop(world, "web/a.json", X, record("bob", 1, "x" * (1 << 20)), "bad")
+    poll(world, "web")
+    outcome = mend(world, file, None)
+    assert (outcome.result, [row["line"] for row in outcome.refused]) == (None, [3])
+    assert outcome.error
+    assert "1 open line was not judged again" in outcome.error
+    assert mend(world, file, {3: record("cat", 1, "x")}).error is None
+
+
+def test_of_very_many_wrong_lines_the_first_are_shown_and_all_are_counted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingest.redrive._SHOWN_AT_MOST", 2)
+    file = drop(world, "web/a.json", "bad", "bad", "bad", "bad")
+    poll(world, "web")
+    outcome = mend(world, file, None)
+    assert ([row["line"] for row in outcome.refused], outcome.still_wrong) == ([1, 2], 4)
+
+
 # --- where actions and policies meet ----------------------------------------------------------------------------------
 
 
@@ -877,6 +1103,18 @@ def test_redrive_by_command(shell: Shell) -> None:
     code, told, _ = shell.run("redrive", path_uri(file_id), fixed)
     assert (code, told["files"], told["mended_before"]) == (0, [], 1)
     assert shown(shell.warehouse) == after
+
+
+def test_what_a_redrive_by_command_could_not_do(shell: Shell) -> None:
+    path = shell.file("a.json", X, record("bob", 1, "x" * (1 << 20)))
+    file_id = shell.id_of(path)
+    code, told, _ = shell.run("redrive", file_id)
+    assert (code, told["files"], told["still_wrong"]) == (1, [], 0)
+    assert "1 open line was not judged again" in told["error"]
+    with shell.start("redrive", file_id) as process:
+        out, said = process.communicate(timeout=60)
+    assert (process.returncode, out) == (1, "")
+    assert "load the file anew with --force" in said
 
 
 def path_uri(file_id: str) -> str:

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import orjson
 import pytest
 
 from ingest import preview
+from ingest.core.commands import Failure, Item
+from ingest.core.formats.woopra import FORMAT as WOOPRA_FORMAT
 from ingest.core.source import SourceFile
 from ingest.errors import IngestError
 from ingest.ports import Note
@@ -17,7 +20,7 @@ from ingest.redrive import Outcome, redrive
 from ingest.report import line_to_mend
 from ingest.settings import Source
 from tests.support import World, everything
-from tests.test_exactly_once import warehouse_at
+from tests.test_exactly_once import broken_promises, warehouse_at
 
 NOTE = Note(by="ann", reason="it was wrong", run_id="run 7")
 MS = 1_444_077_951_001
@@ -271,6 +274,93 @@ def test_a_large_document_is_not_judged_for_a_page(world: World, monkeypatch: py
             assert [line.number for line in preview.preview(world.pipeline, row, 3).lines] == [3]
             with pytest.raises(IngestError, match="in line 2 holds more than is judged for a page"):
                 preview.preview(world.pipeline, row, 2)
+
+
+def view(product: object) -> dict[str, Any]:
+    return {"view": {"sessionExternalId": "ann", "productId": product, "timestamp": "2018-09-15T18:29:00Z"}}
+
+
+@pytest.mark.parametrize("most", [0, None])  # rejected, and loaded
+def test_a_mended_body_with_a_wrong_item_stays_open_as_a_whole(world: World, most: int | None) -> None:
+    world.sources = (Source(name="limited", bucket="bucket", format="retailrocket", max_failed_lines=most),)
+    file = put(world, "a.json", "retailrocket", [view(1)], "[nothing", [view(2)], source="limited")
+    assert world.load(file)[0].state == ("loaded" if most is None else "rejected")
+    world.sources = (Source(name="limited", bucket="bucket", format="retailrocket", max_failed_lines=1),)
+    outcome = mend(world, file, {"2": [view(3), view({})]})
+    assert [(row["line"], row["codes"]) for row in outcome.refused] == [(2, ["shape_wrong"])]
+    assert [place for place, row in failed(world, file).items() if not row["redriven_by"]] == ["2"]
+    assert [line for *_, line, _ in events(world)] == [1, 3]
+    assert bool(outcome.result) == (most is not None)  # one wrong body is within the limit by now
+
+    assert mend(world, file, {"2": [view(3), view(4)]}).result
+    assert [(line, item) for *_, line, item in events(world)] == [
+        (1, "/0/view"), (2, "/0/view"), (2, "/1/view"), (3, "/0/view")
+    ]  # fmt: skip
+
+
+def test_a_body_that_falls_into_items_is_closed_and_its_wrong_items_are_open(world: World) -> None:
+    """Mended as a whole it would bring its right items a second time."""
+    file = put(world, "a.json", "retailrocket", [view("x" * 300), view(1), view(2)], source="limited")
+    small, pipeline = replace(world.pipeline.settings, max_document_bytes=300), world.pipeline
+    assert replace(pipeline, settings=small).load([file])[0].state == "rejected"
+    assert [row["codes"] for row in failed(world, file).values()] == [["document_too_large"]]
+    world.sources = (replace(LIMITED, format="retailrocket", max_failed_lines=1),)
+    first = mend(world, file, None)
+    assert first.result
+    assert {place: row["redriven_by"] for place, row in failed(world, file).items()} == {
+        "1": first.result.file_id, "1/0/view": None,
+    }  # fmt: skip
+    assert world.warehouse.disagreements() == []
+    assert mend(world, file, {"1/0/view": view(3)["view"]}).result
+    assert [item for *_, item in events(world)] == ["/0/view", "/1/view", "/2/view"]
+    assert broken_promises(warehouse_at(Path(world.warehouse.name.removeprefix("duckdb:///")))) == {}
+
+
+def test_a_visit_that_fails_as_a_whole_by_now_takes_its_open_action_along(world: World) -> None:
+    """Mended by itself besides, the action would be there twice."""
+    spaced = visit({"id": "ann", "gender": "unheard of"}, action("view"), {"name": None})
+    file = put(world, "a.json", "woopra", spaced, visit({"id": "bob"}, action("view")), source="limited")
+    assert world.load(file)[0].state == "rejected"
+    assert list(failed(world, file)) == ["1/actions/1"]
+    world.sources = [replace(LIMITED, max_failed_lines=1)]
+
+    def refuse_visits(judge: Any, unit: bytes, rules: Any) -> list[Item]:
+        whole = Item(failures=(Failure("shape_wrong", "No."),))
+        return [whole] if b"unheard" in unit else judge(unit, rules)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WOOPRA_FORMAT, "judge", partial(refuse_visits, WOOPRA_FORMAT.judge), raising=False)
+        outcome = mend(world, file, None)
+    assert outcome.result
+    by = {place: row["redriven_by"] for place, row in failed(world, file).items()}
+    assert by == {"1": None, "1/actions/1": outcome.result.file_id}
+    assert mend(world, file, {"1": visit({"id": "ann"}, action("view"), action("buy"))}).result
+    assert sorted((line, item) for *_, line, item in events(world)) == [
+        (1, "/actions/0"), (1, "/actions/1"), (2, "/actions/0")
+    ]  # fmt: skip
+
+
+def test_what_fails_only_now_stands_where_it_stands_in_the_object(world: World) -> None:
+    spread = orjson.dumps([view("ä"), {"view": {}}, view(1)], option=orjson.OPT_INDENT_2).replace(b"\n", b"\r\n")
+    untimed = {"view": {"sessionExternalId": "bob", "productId": 5}}
+    documents = [b"  " + spread, b"[broken", orjson.dumps([view(3), {"view": {}}, untimed]), orjson.dumps([untimed])]
+    body = b"\xef\xbb\xbf\r\n" + b"\r\n \r\n".join(documents)
+    limited = Source(name="limited", bucket="bucket", format="retailrocket", max_failed_lines=0)
+    world.sources = [limited]
+    file = replace(world.put("a.json", body=body, source="limited"), format="retailrocket")
+    world.store.put(file, body)
+    assert world.load(file)[0].state == "rejected"
+    world.sources = [replace(limited, max_failed_lines=5, strict=True)]
+    first, second, broken, third = failed(world, file)
+    mended = {place: view(9)["view"] | {"note": "é" * 40} for place in (first, second, third)}
+    outcome = mend(world, file, mended)
+    assert outcome.result
+    assert not outcome.already
+    still = {place: row for place, row in failed(world, file).items() if not row["redriven_by"]}
+    assert [row["codes"] for row in still.values()] == [["not_json"], ["no_time"], ["no_time"]]
+    assert broken in still
+    for row in still.values():
+        assert body[row["byte_offset"] :][: row["byte_length"]] == row["raw"]
 
 
 def test_a_file_of_another_format_is_refused_once(world: World) -> None:

@@ -339,11 +339,21 @@ class Model:
         rows = [one for one in self.ledger.values() if (one.source, one.key) == (row.source, row.key)]
         return [one for one in rows if one.redrive_of is None and one.file_id != row.file_id]
 
-    def redrive(self, row: Row, mended: dict[Place, str], file_id: str) -> None:
-        """What was right of the mended lines, as the file that it is."""
-        right = {place: name for place, name in mended.items() if not ALPHABET[name].fails(self.flatten)}
+    def right(self, mended: dict[Place, str]) -> dict[Place, str]:
+        """A blank line mends nothing."""
+        return {
+            place: name for place, name in mended.items()
+            if name != "blank" and not ALPHABET[name].fails(self.flatten)
+        }  # fmt: skip
+
+    def mended(self, row: Row, right: dict[Place, str]) -> dict[Place, str]:
+        """All of a rejected file, with these lines in their places."""
+        return {place: right.get(place, name) for place, name in enumerate(row.content, 1)}
+
+    def redrive(self, row: Row, right: dict[Place, str], file_id: str) -> None:
+        """Mended lines that are right, as the file that they are. Each line of a rejected one is there, or open."""
         whole = self.is_redriven_whole(row)
-        content = {place: mended.get(place, name) for place, name in enumerate(row.content, 1)} if whole else right
+        content = self.mended(row, right) if whole else right
         file = Row(file_id, row.source, row.key, tuple(content.values()), row.arrived, redrive_of=row.file_id)
         if whole and self.sources[row.source].changed_file == "replace":
             self._replace(self.versions(row), file)
@@ -353,16 +363,18 @@ class Model:
                 file.commands += [(place, n, fact) for n, fact in enumerate(facts)]
                 if place in row.open_lines:
                     row.failed[place] = file_id
+            else:
+                row.failed.setdefault(place, None)  # it may have been right when the file was rejected
+        row.counts["failed"] = len(row.failed)
         self._count(file, len(right))
         self.loaded_before = self.entered
         self.history.append((row.file_id, "redrive"))
         self._enter(file, "loaded")
         self._count_duplicates(file)
 
-    def is_within_limits(self, row: Row, mended: dict[Place, str]) -> bool:
-        most = self.sources[row.source].max_failed_lines
-        content = [mended.get(place, name) for place, name in enumerate(row.content, 1)]
-        return most is None or sum(ALPHABET[name].fails(self.flatten) for name in content) <= most
+    def wrong(self, row: Row, right: dict[Place, str]) -> set[Place]:
+        """Of all of a rejected file."""
+        return {place for place, name in self.mended(row, right).items() if ALPHABET[name].fails(self.flatten)}
 
     # --- what is seen
 
@@ -526,7 +538,7 @@ START_WITH = {
     "replaces/3": ("ann x", "no time"),
     "holds/1": ("bob x", "nested", "no alias"),
     "holds/2": ("ann=anonymous", "anonymous=dan"),
-    "limits/1": ("no time", "ann=bob", "no alias", "cat basic"),  # rejected
+    "limits/1": ("no time", "nested", "no alias", "cat basic"),  # rejected, while what is nested is right
     "limits/2": ("not json either", "dan y", "not json", "eve=ann, x"),  # rejected
 }
 THEN = {
@@ -536,6 +548,7 @@ THEN = {
     "replaces/3": ("dan y",),
     "holds/1": ("ann pro", "bob=cat"),  # held
 }
+FLATTENED = "limits"  # what is nested is right when the first files of this source come, and wrong from then on
 MENDED = [("versions/1", [2, 4]), ("replaces/1", [4]), ("holds/1", [3]), ("limits/2", [1]), ("limits/2", [3])]  # lines
 UNDONE = "holds/1"  # what was redriven of it
 
@@ -597,6 +610,7 @@ class Life(RuleBasedStateMachine):
             for key, content in files.items():
                 self._put(key.partition("/")[0], f"{key}.json", content)
             for source in dict.fromkeys(key.partition("/")[0] for key in files):
+                self._rules_change(files is START_WITH and source == FLATTENED)
                 self._load(self.world.pipeline.discover(source).pending, "new")
         for key, places in MENDED:
             row = next(row for row in self.model.ledger.values() if row.key == f"{key}.json")
@@ -783,7 +797,10 @@ class Life(RuleBasedStateMachine):
         )
         self.model.flatten = flatten
 
-    @rule(number=any_of, how=st.lists(st.sampled_from(["right", "right", "wrong", "left out"]), min_size=4, max_size=4))
+    @rule(
+        number=any_of,
+        how=st.lists(st.sampled_from(["right", "right", "wrong", "blank", "left out"]), min_size=4, max_size=4),
+    )
     @precondition(lambda self: self.model.open())
     def redrive_mended(self, number: int, how: list[str]) -> None:
         row = self.chosen(number, self.model.open())
@@ -791,8 +808,8 @@ class Life(RuleBasedStateMachine):
         for place in row.failed:
             if how[place - 1] == "right":
                 mended[place] = ALPHABET[row.content[place - 1]].mended
-            elif how[place - 1] == "wrong":
-                mended[place] = "not json either"
+            elif how[place - 1] != "left out":
+                mended[place] = {"wrong": "not json either", "blank": "blank"}[how[place - 1]]
         self._redrive(row, mended, fixed(mended))
         if number % 2:
             self._redrive(row, mended, fixed(mended))  # changes nothing
@@ -809,9 +826,18 @@ class Life(RuleBasedStateMachine):
         mended = {place: ALPHABET[row.content[place - 1]].mended}
         self._redrive(row, mended, fixed(mended))
 
+    def _redrive_all(self, row: Row) -> None:
+        """Then what is open after that, and all of it again."""
+        for _ in range(2):
+            mended = {place: ALPHABET[row.content[place - 1]].mended for place in row.open_lines}
+            self._redrive(row, mended, fixed(mended))
+        if redrives := self.model.redrives(row):
+            self._undo(redrives[:1])
+            self._redrive(row, mended, fixed(mended))
+
     def _redrive(self, row: Row, mended: dict[Place, str], text: bytes | None) -> None:
         wanted = {place: name for place, name in mended.items() if place in row.open_lines}
-        right = [place for place, name in wanted.items() if not ALPHABET[name].fails(self.model.flatten)]
+        right = self.model.right(wanted)
         whole = self.model.is_redriven_whole(row)
         if whole and not self.model.is_current(row):
             with suppress(IngestError):
@@ -819,15 +845,21 @@ class Life(RuleBasedStateMachine):
             self.agree("redrive", acted=False)
             return
         outcome = redrive(self.world.pipeline, row.file_id, text, NOTE)
-        loads = self.model.is_within_limits(row, wanted) if whole else bool(right)
+        still_wrong = wanted.keys() - right.keys()
+        if whole:
+            most = self.model.sources[row.source].max_failed_lines
+            wrong = self.model.wrong(row, right)
+            loads = most is None or len(wrong) <= most
+            still_wrong = wrong if loads else wrong | (still_wrong if text is not None else set())
+        else:
+            loads = bool(right)
         assert (outcome.result is not None) == loads
-        assert outcome.already == len(mended) - len(wanted)
-        if not whole:
-            assert sorted(one["line"] for one in outcome.refused) == sorted(wanted.keys() - set(right))
+        assert outcome.already == (0 if text is None else len(mended) - len(wanted))
+        assert sorted(one["line"] for one in outcome.refused) == sorted(still_wrong)
         if outcome.result:
             assert outcome.result.state == "loaded"
-            self._is_its_own_file(row, wanted if whole else {place: wanted[place] for place in right}, outcome)
-            self.model.redrive(row, wanted, outcome.result.file_id)
+            self._is_its_own_file(row, {} if whole and text is None else right, outcome)
+            self.model.redrive(row, right, outcome.result.file_id)
             if whole:  # SPEC does not say how its lines are counted
                 redriven = self.model.ledger[outcome.result.file_id]
                 (entry,) = self.rows([redriven])
@@ -892,6 +924,7 @@ def move_once(begun: Life) -> None:
             moves.append(lambda life, row: life._force(row, flatten=True))
         if file in begun.model.open():
             moves.append(lambda life, row: life._redrive_last(row))
+            moves.append(lambda life, row: life._redrive_all(row))
         if file.state == "replaced":
             moves.append(lambda life, row: life._put_again(row, row.key))
         for move in moves:

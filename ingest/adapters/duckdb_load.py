@@ -55,10 +55,17 @@ class _Entry:
     state: State
     attempts: int
     match: str
+    original_no: int | None = None  # of a redrive: the file that it mends
     duplicate_of: str | None = None
     duplicates: int = 0
     replaces: tuple[str, ...] = ()
     mended: list[dict[str, Any]] = field(default_factory=list)  # lines of its former rows that redrives mended
+
+    @property
+    def failed(self) -> int:
+        """Failed lines that are staged with it; those of a redrive are its original's."""
+        redrive = self.staged.redrive
+        return redrive.failed if redrive else self.staged.counts.failed
 
     def row(self, load_id: str, run_id: str | None, now: datetime) -> dict[str, Any]:
         file, counts = self.staged.file, self.staged.counts
@@ -115,6 +122,8 @@ def load(
             ]
         if files[0].outcome == "retrying":
             raise TransientError(f"{warehouse.name} refused a ledger row: {error}") from error
+        if files[0].redrive:  # its lines stay open
+            raise TransientError(f"{warehouse.name} refused the mended lines: {error}") from error
         refused = replace(files[0], outcome="retrying", error=f"The warehouse refused its rows: {error}")
         return load(warehouse, replace(staging, files=[refused]), load_id, run_id, intent=intent, note=note)
 
@@ -139,7 +148,7 @@ class _Load:
         self._compare_bytes(now)
         taken = [entry for entry in self.entries if entry.state == "loaded"]
         kept = [entry for entry in self.entries if entry.state in ("loaded", "rejected")]
-        if any(entry.staged.counts.failed for entry in kept):
+        if any(entry.failed for entry in kept):
             self._insert_failed(kept)
         for entry in kept:
             self._keep_mended(entry, now)
@@ -185,13 +194,21 @@ class _Load:
         self.rows.remember("undo", gone, self.note, now)
 
     def _mend(self, entry: _Entry, redrive: Redrive, now: datetime) -> None:
-        """Mark the lines that a redrive mends. Raises StaleRedrive if one of them is not open any more."""
+        """Mark the lines that a redrive mends. Raises StaleRedrive if they, or their file, are not as they were."""
+        stale = "Somebody mended, undid or loaded these lines anew in the meantime."
+        original = self.rows.fetch(statement("redriven_file"), {"file_id": redrive.of})
+        if not original or (original[0]["open_lines"] if original[0]["is_unloaded"] else None) != redrive.whole_of:
+            raise StaleRedrive(stale)
+        entry.original_no = original[0]["file_no"]
         columns = {"line": [line for line, _ in redrive.lines], "item": [item for _, item in redrive.lines]}
-        parameters = {"file_id": redrive.of, "by": entry.staged.file.file_id, "at": now}
+        parameters = {"file_no": entry.original_no, "by": entry.staged.file.file_id, "at": now}
         with self.rows.table("mended", pa.table(columns, pa.schema([("line", pa.int64()), ("item", pa.string())]))):
             marked = self.connection.execute(statement("mark_mended"), parameters).fetchall()
         if marked != [(len(redrive.lines),)]:
-            raise StaleRedrive("Somebody mended, undid or loaded these lines anew in the meantime.")
+            raise StaleRedrive(stale)
+        if redrive.failed:
+            sql = "UPDATE ledger SET failed = failed + $failed WHERE file_no = $file_no"
+            self.connection.execute(sql, {"failed": redrive.failed, "file_no": entry.original_no})
         self.rows.remember("redrive", [redrive.of], self.note, now)
 
     def _compare_bytes(self, now: datetime) -> None:
@@ -271,7 +288,10 @@ class _Load:
         return tuple(gone)
 
     def _insert_failed(self, kept: Sequence[_Entry]) -> None:
-        entered = {"staged_no": [e.staged.staged_no for e in kept], "file_no": [e.file_no for e in kept]}
+        entered = {
+            "staged_no": [entry.staged.staged_no for entry in kept],
+            "file_no": [entry.original_no or entry.file_no for entry in kept],
+        }
         self._staged("staged_failed", self.staging.failed)
         with self.rows.table("entered", pa.table(entered)):
             self.connection.execute(statement("insert_failed"))

@@ -43,7 +43,8 @@ def redrive(file_id: str, fixed: str | None, reason: str, as_json: bool) -> int:
     refused = [failed_line(row) for row in outcome.refused]
     if as_json:
         files = [file_summary(outcome.result) | {"redrive_of": outcome.of}] if outcome.result else []
-        write_json({"files": files, "failures": refused, "mended_before": outcome.already, "error": outcome.error})
+        write_json({"files": files, "failures": refused, "still_wrong": outcome.still_wrong,
+                    "mended_before": outcome.already, "error": outcome.error})  # fmt: skip
     else:
         told = []
         if outcome.result:
@@ -51,13 +52,14 @@ def redrive(file_id: str, fixed: str | None, reason: str, as_json: bool) -> int:
             told.append(f"{accepted} loaded as {outcome.result.file_id[:SHORT_ID]}")
         if outcome.already:
             told.append(f"{count(outcome.already, 'line')} mended before")
-        if refused:
-            told.append(f"{count(len(refused), 'line')} still wrong")
-        click.echo(visible(f"{original['key']}: {'; '.join(told) or 'no failed line is open'}"))
+        if outcome.still_wrong:
+            told.append(f"{count(outcome.still_wrong, 'line')} still wrong")
+        if told or not outcome.error:
+            click.echo(visible(f"{original['key']}: {'; '.join(told) or 'no failed line is open'}"))
         show_failures(original["format"], refused)
     if outcome.error:
         say(f"{original['key']}: {outcome.error}")
-    return int(bool(refused or outcome.error))
+    return int(bool(outcome.still_wrong or outcome.error))
 
 
 def _action(action: "Action", does: str) -> Callable[..., Any]:
