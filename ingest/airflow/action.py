@@ -7,7 +7,7 @@ One run is one action. Mended lines come as text in the form; the history keeps 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -71,11 +71,9 @@ def act(pipeline: "Pipeline", request: Request, note: "Note") -> list[dict[str, 
     action = next(known for known in ACTIONS if known == request.action)
     rows, new = actions.chosen(pipeline, request.files, action, request.source, request.since)
     results = actions.act(pipeline, action, rows, new, note)
-    told = [orjson.loads(orjson.dumps(result)) for result in results]  # XCom gives tuples back as objects of its own
-    return [
-        one | {"error": result.error if actions.failed(action, result) else None}
-        for one, result in zip(told, results, strict=True)
-    ]
+    told = [asdict(result) | {"error": result.error if actions.failed(action, result) else None} for result in results]
+    plain: list[dict[str, Any]] = orjson.loads(orjson.dumps(told))  # a tuple comes out of XCom as something else
+    return plain
 
 
 def _redrive(pipeline: "Pipeline", request: Request, note: "Note") -> dict[str, Any]:
@@ -86,12 +84,12 @@ def _redrive(pipeline: "Pipeline", request: Request, note: "Note") -> dict[str, 
         fixed = read_mended(pipeline, request.lines_at)
     outcome = redrive(pipeline, request.files[0], fixed, note)
     original = pipeline.warehouse.find_file(outcome.of)
-    wrong = count(len(outcome.refused), "line")
-    nothing = f"{wrong} still wrong: nothing was loaded." if outcome.refused and not outcome.result else None
+    wrong = f"{count(outcome.still_wrong, 'line')} still wrong: nothing was loaded."
+    nothing = wrong if outcome.still_wrong and not outcome.result else None
     return {
         "file_id": outcome.of, "bucket": original["bucket"], "key": original["key"], "before": original["state"],
         "state": original["state"], "redrive": outcome.result.file_id if outcome.result else None,
-        "still_wrong": len(outcome.refused), "already": outcome.already, "error": outcome.error or nothing,
+        "still_wrong": outcome.still_wrong, "already": outcome.already, "error": outcome.error or nothing,
     }  # fmt: skip
 
 

@@ -283,6 +283,31 @@ def test_a_cleared_run_tells_what_it_loaded_before(job: Job) -> None:
     assert told["not_loaded"] == []
 
 
+def test_what_an_action_returns_is_plain_json(job: Job) -> None:
+    """Airflow gives a tuple back as something of its own."""
+    from ingest.airflow.action import Request, act
+    from ingest.ports import Note
+
+    job.put("1.json", ANN, "bad", "worse", "worst")
+    job.run()
+    (row,) = job.ledger()
+
+    def told(action: str, lines: dict[int, str] | None = None) -> dict[str, Any]:
+        text = "".join(f"{number}\t{line}\n" for number, line in lines.items()) if lines else None
+        request = Request(action=action, files=(row["file_id"],), lines=text)
+        (result,) = job.ask(lambda pipeline: act(pipeline, request, Note("ann")))
+        assert json.loads(json.dumps(result)) == result
+        return result
+
+    first = told("redrive", {2: json.dumps(ANN | {"_n": "mended"}), 3: "bad"})
+    assert (bool(first["redrive"]), first["already"]) == (True, 0)
+    assert first["error"] == "1 line is still wrong and stays open."
+    again = told("redrive", {2: json.dumps(ANN | {"_n": "mended"}), 3: "bad", 4: "bad"})
+    assert (again["redrive"], again["already"]) == (None, 1)
+    assert again["error"] == "2 lines are still wrong and stay open."
+    assert told("undo")["redrives"] == [first["redrive"]]
+
+
 def test_actions_and_what_is_told_of_them(job: Job) -> None:
     from ingest.airflow import steps
 
