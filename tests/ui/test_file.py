@@ -297,7 +297,7 @@ def test_an_upload_is_read_as_it_was_written_whatever_source_it_was_loaded_for(s
             assert name == ONE_OFF, "the source's credentials are for its own bucket"
             return pipeline.store_of(name)
 
-        return preview.preview(replace(pipeline, store_of=store_of), row, 1, {bucket})
+        return preview.preview(replace(pipeline, store_of=store_of), row, 1)
 
     assert len(site.job.ask(shown).lines) == 1
 
