@@ -15,7 +15,7 @@ from typing import Literal
 
 from ingest.core.identity import natural
 from ingest.core.source import SourceFile
-from ingest.settings import COMPLETED_IMPORTS, Settings, Source
+from ingest.settings import COMPLETED_IMPORTS, Source
 
 NAMES_KEPT = 20
 _DEFAULT = re.compile(r"\.json(\.gz)?\Z", re.IGNORECASE)
@@ -39,11 +39,6 @@ def verdict(source: Source, key: str, own: Iterable[str] = ()) -> Literal["taken
 def takes(source: Source, key: str, own: Iterable[str] = ()) -> bool:
     """Whether the object is one of the source's files."""
     return verdict(source, key, own) == "taken"
-
-
-def own_prefixes(settings: Settings, bucket: str) -> tuple[str, ...]:
-    """Where the program itself writes in a bucket, for whichever source: none of it is anybody's source file."""
-    return settings.own_prefixes(bucket)
 
 
 @dataclass(slots=True)
