@@ -33,7 +33,7 @@ X = record("ann", 0, "x", a=1)
 
 
 def source(name: str, **more: Any) -> Source:
-    return Source(name=name, bucket="bucket", prefix=f"{name}/", **more)
+    return Source(**{"name": name, "bucket": "bucket", "prefix": f"{name}/"} | more)
 
 
 SOURCES = (
@@ -358,6 +358,18 @@ def test_an_object_that_is_pending_may_be_ignored(world: World) -> None:
     assert events(world) == [("ann", "x")]
     with pytest.raises(IngestError, match="nowhere"):
         do(world, "ignore", "s3://nowhere/a.json")
+
+
+def test_what_no_source_would_take_is_not_ignored(world: World) -> None:
+    world.sources = [source("csv", pattern="*.csv", prefix=""), source("web", report_prefix="reports/")]
+    file = drop(world, "web/a.json", X)
+    for key in ("web/a.txt", "completed_imports/web/a.json", "reports/web/a.json"):
+        world.put(key, X)
+        with pytest.raises(IngestError, match="no source would take it"):
+            do(world, "ignore", f"s3://bucket/{key}")
+    assert world.count("ledger") == 0
+    do(world, "ignore", "s3://bucket/web/a.json")
+    assert world.warehouse.find_file(file.file_id)["source"] == "web"
 
 
 def test_files_of_a_source_since(world: World) -> None:
