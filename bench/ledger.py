@@ -1,6 +1,7 @@
-"""How long a poll takes when the ledger and the bucket are large already.
+"""How long a poll takes when the ledger and the bucket are large already, and what else meets every file.
 
     python bench/ledger.py [--files 1000000]      a bucket of so many known files and 100 new ones: `ingest poll`
+    python bench/ledger.py --undo                 one of so many files is undone, then a thousand
 
 The store is a small S3 server of our own on loopback: it lists and gives objects, nothing else, but fast.
 """
@@ -10,6 +11,7 @@ import re
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from hashlib import md5
@@ -23,6 +25,7 @@ from run import run
 
 from ingest.adapters.duckdb import DuckDBWarehouse
 from ingest.core.source import SourceFile
+from ingest.ports import Note
 
 BUCKET, PREFIX, NEW, AT_ONCE = "large", "landing/", 100, 50_000
 WRITTEN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -94,36 +97,64 @@ def rows(files: int) -> Iterator[pa.Table]:
         yield pa.table({name: [getattr(file, name) for file in found] for name in names})
 
 
+def fill(warehouse: DuckDBWarehouse, files: int) -> None:
+    """A ledger of so many loaded files of a line each; every other one repeats what the one before it says."""
+    warehouse.files({})  # makes the tables
+    with duckdb.connect(str(warehouse.path)) as connection:
+        for table in rows(files):
+            connection.register("entries", table)
+            connection.execute(
+                "INSERT INTO ledger BY NAME SELECT *, nextval('file_numbers') AS file_no, 'loaded' AS state,"
+                " 'kissmetrics' AS people_space, now() AS loaded_at, 1 AS records FROM entries"
+            )
+        connection.execute(
+            "INSERT INTO command_rows BY NAME SELECT file_no, 1 AS line, 0 AS item_no, 'record' AS kind,"
+            " 'person ' || file_no AS person, TIMESTAMPTZ '2026-01-01' + to_seconds(file_no // 2) AS occurred_at,"
+            " 'x' AS event, '{}' AS properties, 'event' AS time_source,"
+            " md5((file_no // 2)::VARCHAR)::UUID AS command_id,"
+            " file_no % 2 = 0 OR file_no = 1 AS is_first FROM ledger ORDER BY file_no"
+        )
+
+
+def undo(warehouse: DuckDBWarehouse, files: int) -> None:
+    """Take one file away, then a thousand from all over."""
+    for number in (1, 1000):
+        step = files // number
+        there = [row["file_id"] for row in warehouse.files({"state": "loaded"})]
+        begin = time.perf_counter()
+        done = warehouse.undo(there[:: max(step, 1)][:number], Note("bench"))
+        print(f"undo of {len(done):,} of {files:,} files: {time.perf_counter() - begin:.2f} s", flush=True)
+
+
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=1_000_000)
-    known = parser.parse_args().files
+    parser.add_argument("--undo", action="store_true")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="landfall-bench-") as name:
+        warehouse = DuckDBWarehouse(Path(name) / "ours.duckdb")
+        fill(warehouse, arguments.files)
+        if arguments.undo:
+            undo(warehouse, arguments.files)
+        else:
+            poll(Path(name), arguments.files)
+
+
+def poll(folder: Path, known: int) -> None:
+    """Poll a bucket with new files, then once more."""
     Handler.files = known + NEW
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    with tempfile.TemporaryDirectory(prefix="landfall-bench-") as name:
-        folder = Path(name)
-        (folder / "ingest.toml").write_text(f'[[source]]\nname = "large"\nbucket = "{BUCKET}"\nprefix = "{PREFIX}"\n')
-        warehouse = DuckDBWarehouse(folder / "ours.duckdb")
-        warehouse.files({})  # makes the tables
-        with duckdb.connect(str(warehouse.path)) as connection:
-            for table in rows(known):
-                connection.register("entries", table)
-                connection.execute(
-                    "INSERT INTO ledger BY NAME SELECT *, nextval('file_numbers') AS file_no, 'loaded' AS state,"
-                    " 'kissmetrics' AS people_space, now() AS loaded_at FROM entries"
-                )
-        environment = {
-            "INGEST_CONFIG": str(folder / "ingest.toml"), "AWS_REGION": "us-east-1",
-            "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{server.server_port}",
-            "AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench",
-        }  # fmt: skip
-        for what in (f"{NEW} new", "nothing new"):
-            seconds, peak = run([sys.executable, "-m", "ingest", "poll"], folder, watch=True, more=environment)
-            print(
-                f"poll of {known + NEW:,} files, {what}: {seconds:.1f} s, peak memory {peak / 1e6:,.0f} MB", flush=True
-            )
+    (folder / "ingest.toml").write_text(f'[[source]]\nname = "large"\nbucket = "{BUCKET}"\nprefix = "{PREFIX}"\n')
+    environment = {
+        "INGEST_CONFIG": str(folder / "ingest.toml"), "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{server.server_port}",
+        "AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench",
+    }  # fmt: skip
+    for what in (f"{NEW} new", "nothing new"):
+        seconds, peak = run([sys.executable, "-m", "ingest", "poll"], folder, watch=True, more=environment)
+        print(f"poll of {known + NEW:,} files, {what}: {seconds:.1f} s, peak memory {peak / 1e6:,.0f} MB", flush=True)
 
 
 if __name__ == "__main__":

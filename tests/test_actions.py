@@ -17,6 +17,7 @@ import duckdb
 import pytest
 
 from ingest import actions
+from ingest.adapters import duckdb_rows
 from ingest.core.source import SourceFile
 from ingest.core.states import ACTIONS, Action
 from ingest.errors import IngestError, ObjectGone
@@ -426,6 +427,58 @@ def test_undo_is_as_never_loaded(world: World, which: int, tmp_path: Path, new_w
     other.load(*(file for number, file in enumerate(files) if number != which))
     views = ("commands", "failed_lines", "events", "identities", "people", "kissmetrics_events")
     assert everything(world.warehouse, tables=views) == everything(other.warehouse, tables=views)
+
+
+def test_many_files_are_undone_in_as_few_statements_as_one(world: World) -> None:
+    files = [drop(world, f"web/{n}.json", record("ann", n, "x"), alias("ann", f"n{n}"), "bad") for n in range(9)]
+    poll(world, "web")
+    with Steps().taken() as for_one:
+        do(world, "undo", files[0])
+    with Steps().taken() as for_many:
+        world.warehouse.undo([file.file_id for file in files[1:]], NOTE)
+    assert for_many.names.count("sql") <= for_one.names.count("sql")
+    assert for_many.names.count("execute") <= for_one.names.count("execute")
+    assert (world.count("commands"), world.count("failed_lines"), world.count("identities")) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("name", ["web", "replace"])
+def test_what_a_load_puts_anew_leaves_all_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch, name: str, tmp_path: Path, new_warehouse: Path
+) -> None:
+    old = [drop(world, f"{name}/{n}.json", X, record("ann", n, "x"), alias("ann", f"n{n}")) for n in range(4)]
+    poll(world, name)
+    new = old if name == "web" else [drop(world, file.key, X, record("ann", 9, file.key)) for file in old]
+    gone, take_away = list[int](), duckdb_rows.Rows.take_away
+
+    def counted(self: duckdb_rows.Rows, file_nos: Any) -> None:
+        gone.append(len(file_nos))
+        take_away(self, file_nos)
+
+    monkeypatch.setattr(duckdb_rows.Rows, "take_away", counted)
+    assert {result.state for result in world.load(*new, force=name == "web")} == {"loaded"}
+    assert gone == [4]
+    other = World(warehouse_at(Path(shutil.copy(new_warehouse, tmp_path / "other.duckdb"))), SOURCES, world.store)
+    other.load(*new)
+    views = ("commands", "events", "identities", "people")
+    assert everything(world.warehouse, tables=views) == everything(other.warehouse, tables=views)
+
+
+def test_an_undo_that_does_not_fit_the_memory_of_a_load_takes_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = drop(world, "web/1.json", X)
+    poll(world, "web")
+    take_away, tried = duckdb_rows.Rows.take_away, list[str]()
+
+    def full(self: duckdb_rows.Rows, file_nos: Any) -> None:
+        tried.extend(self.connection.execute("SELECT current_setting('memory_limit')").fetchall()[0])
+        if len(tried) == 1:
+            raise duckdb.OutOfMemoryException("full")
+        take_away(self, file_nos)
+
+    monkeypatch.setattr(duckdb_rows.Rows, "take_away", full)
+    assert [result.state for result in do(world, "undo", file)] == ["undone"]
+    assert tried == ["152.5 MiB", "3.8 GiB"]
 
 
 def test_undo_names_the_copies_which_stay_unloaded_until_forced(world: World) -> None:

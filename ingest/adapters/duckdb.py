@@ -45,6 +45,7 @@ from ingest.settings import Source
 
 # Files of this storage version are read and written by every supported DuckDB (1.5 and 2).
 STORAGE_VERSION = "v1.2.0"
+MUCH_MEMORY_MB = 4096  # rather more than not at all
 _LISTED_AT_ONCE = 50_000
 _SQL_FOLDER = Path(__file__).parent / "sql" / "duckdb"
 
@@ -84,7 +85,9 @@ class DuckDBWarehouse:
 
     def known(self, file_ids: Sequence[str], intent: Intent = "new") -> dict[str, FileResult]:
         with self.reading() as connection:
-            rows = _rows(connection, "SELECT * FROM ledger WHERE list_contains($ids, file_id)", {"ids": list(file_ids)})
+            rows = _rows(
+                connection, "SELECT * FROM ledger WHERE file_id IN (SELECT unnest($ids))", {"ids": list(file_ids)}
+            )
         return {row["file_id"]: result_of(row, already=True) for row in rows if is_settled(row, intent)}
 
     def was_polled(self, source: str) -> bool:

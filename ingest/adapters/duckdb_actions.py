@@ -1,5 +1,6 @@
 """What is done to files that were dealt with: each action one transaction, with its lines in `history`."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
-from ingest.adapters.duckdb import statement
+from ingest.adapters.duckdb import MUCH_MEMORY_MB, statement
 from ingest.adapters.duckdb_rows import Rows
 from ingest.core.source import SourceFile
 from ingest.errors import TransientError
@@ -26,9 +27,9 @@ _MARKS = pa.schema(
 
 
 @contextmanager
-def _session(warehouse: "DuckDBWarehouse") -> Iterator[tuple[Rows, datetime]]:
+def _session(warehouse: "DuckDBWarehouse", memory_mb: int | None = None) -> Iterator[tuple[Rows, datetime]]:
     try:
-        with warehouse.writing() as connection:
+        with warehouse.writing(memory_mb) as connection:
             yield Rows(connection, warehouse.ignored_identities), datetime.now(UTC)
     except duckdb.Error as error:
         raise TransientError(f"{warehouse.name} could not be written (is the disk full?): {error}") from error
@@ -36,39 +37,61 @@ def _session(warehouse: "DuckDBWarehouse") -> Iterator[tuple[Rows, datetime]]:
 
 def undo(warehouse: "DuckDBWarehouse", file_ids: Sequence[str], note: Note) -> list[ActionResult]:
     """See `ingest.ports.Warehouse.undo`."""
+    try:
+        return _undo(warehouse, file_ids, note)
+    except TransientError as error:
+        if not isinstance(error.__cause__, duckdb.OutOfMemoryException):
+            raise
+        # Of rows from all over the tables the engine holds what changes until the commit.
+        return _undo(warehouse, file_ids, note, MUCH_MEMORY_MB)
+
+
+def _undo(
+    warehouse: "DuckDBWarehouse", file_ids: Sequence[str], note: Note, memory_mb: int | None = None
+) -> list[ActionResult]:
+    """First who leaves, file by file, then all of them at once."""
     results = []
-    with _session(warehouse) as (rows, now):
-        for file_id in dict.fromkeys(file_ids):
-            (row,) = _ledger_rows(rows, [file_id]).values()  # one by one: it may have gone along with another
-            if row["state"] not in ("loaded", "rejected"):
-                results.append(_refused(row, f"It is {row['state']}: nothing of it is in the warehouse."))
+    leaving: dict[str, int] = {}  # file_id → file_no, in order
+    reopened: list[str] = []
+    with _session(warehouse, memory_mb) as (rows, now):
+        chosen = _ledger_rows(rows, file_ids)
+        originals = _ledger_rows(rows, [row["redrive_of"] for row in chosen.values() if row["redrive_of"]])
+        of_rejected = {file_id for file_id, row in originals.items() if row["state"] == "rejected"}
+        redrives = defaultdict(list)
+        for redrive in rows.redrives_of([*chosen, *originals]):
+            redrives[redrive["redrive_of"]].append(redrive)
+        copies = _copies(rows, list(chosen))
+        for file_id, row in chosen.items():
+            state = "undone" if file_id in leaving else row["state"]  # it may have gone along with another
+            if state not in ("loaded", "rejected"):
+                results.append(_refused(row | {"state": state}, f"It is {state}: nothing of it is in the warehouse."))
                 continue
-            redrives = rows.take_away_redrives(file_id)
+            along = [one for one in redrives[file_id] if one["file_id"] not in leaving]
             if row["redrive_of"]:
-                redrives += _those_that_lean_on(rows, row)
-                rows.reopen([file_id, *redrives])
-            rows.take_away(row["file_no"])
-            rows.set_state([file_id, *redrives], "undone")
-            rows.remember("undo", [file_id, *redrives], note, now)
-            copies = rows.fetch(
-                "SELECT file_id FROM ledger WHERE duplicate_of = $id AND state = 'duplicate'", {"id": file_id}
-            )
-            results.append(
-                _done(row, "undone", redrives=tuple(redrives), duplicates=tuple(copy["file_id"] for copy in copies))
-            )
+                first, *later = [one for one in redrives[row["redrive_of"]] if one["file_id"] not in leaving] or [row]
+                if row["redrive_of"] in of_rejected and first["file_id"] == file_id:
+                    along = later  # they lean on it: it holds all the rest of the rejected file
+                reopened += [file_id, *(one["file_id"] for one in along)]
+            leaving |= {one["file_id"]: one["file_no"] for one in (row, *along)}
+            went_along = tuple(one["file_id"] for one in along)
+            results.append(_done(row, "undone", redrives=went_along, duplicates=tuple(copies[file_id])))
+        rows.reopen(reopened)
+        rows.take_away(leaving.values())
+        rows.set_state(leaving, "undone")
+        rows.remember("undo", leaving, note, now)
     return results
 
 
-def _those_that_lean_on(rows: Rows, redrive: Mapping[str, Any]) -> list[str]:
-    """Take away the later redrives of a rejected file with the first: that one holds all the rest of the file."""
-    siblings = rows.fetch(
-        "SELECT r.file_id, r.file_no FROM ledger AS r JOIN ledger AS o ON o.file_id = r.redrive_of"
-        " WHERE r.redrive_of = $original AND r.state = 'loaded' AND o.state = 'rejected' ORDER BY r.file_no",
-        {"original": redrive["redrive_of"]},
+def _copies(rows: Rows, file_ids: Sequence[str]) -> Mapping[str, list[str]]:
+    """The duplicates of these files."""
+    sql = (
+        "SELECT file_id, duplicate_of FROM ledger"
+        " WHERE duplicate_of IN (SELECT unnest($ids)) AND state = 'duplicate' ORDER BY file_no"
     )
-    if not siblings or siblings[0]["file_id"] != redrive["file_id"]:
-        return []
-    return rows.take_away_redrives(redrive["redrive_of"], {sibling["file_id"] for sibling in siblings[1:]})
+    copies = defaultdict(list)
+    for copy in rows.fetch(sql, {"ids": file_ids}):
+        copies[copy["duplicate_of"]].append(copy["file_id"])
+    return copies
 
 
 def ignore(

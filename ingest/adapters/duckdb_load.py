@@ -16,7 +16,7 @@ import duckdb
 import orjson
 import pyarrow as pa
 
-from ingest.adapters.duckdb import is_settled, result_of, statement
+from ingest.adapters.duckdb import MUCH_MEMORY_MB, is_settled, result_of, statement
 from ingest.adapters.duckdb_rows import Rows
 from ingest.errors import StaleRedrive, TransientError
 from ingest.ports import (
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from ingest.adapters.duckdb import DuckDBWarehouse
 
 _BYTES_AT_ONCE = 160 << 20  # of staged rows: what the engine compares at once must fit its memory
-_MUCH_MEMORY_MB = 4096
 _FIRST_DELAY = timedelta(minutes=1)
 _LONGEST_DELAY = timedelta(hours=6)
 _ACTIONS: Mapping[Intent, str] = {
@@ -108,7 +107,7 @@ def load(
                 return _Load(connection, rows, staging, intent, note, load_id, run_id).run(files)
         except duckdb.OutOfMemoryException:
             # Thousands of lines of hundreds of KB: rather more memory than not at all.
-            with warehouse.writing(_MUCH_MEMORY_MB) as connection:
+            with warehouse.writing(MUCH_MEMORY_MB) as connection:
                 rows = Rows(connection, warehouse.ignored_identities)
                 return _Load(connection, rows, staging, intent, note, load_id, run_id).run(files)
     except (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.InternalException, duckdb.FatalException) as error:
@@ -141,6 +140,7 @@ class _Load:
     run_id: str | None
     entries: list[_Entry] = field(default_factory=list)
     results: dict[str, FileResult] = field(default_factory=dict)
+    leaving: list[int] = field(default_factory=list)  # file_nos whose rows go before others come
 
     def run(self, files: Sequence[StagedFile]) -> list[FileResult]:
         now = datetime.now(UTC)
@@ -152,6 +152,7 @@ class _Load:
             self._insert_failed(kept)
         for entry in kept:
             self._keep_mended(entry, now)
+        self.rows.take_away(self.leaving)
         if taken and self.staging.commands:
             self._insert_commands(taken)
         self._enter(now)
@@ -162,7 +163,7 @@ class _Load:
     def _claim(self, files: Sequence[StagedFile], now: datetime) -> None:
         """Which files are this load's to deal with. Nobody else writes now, so what is read here stays true."""
         ids = [file.file.file_id for file in files]
-        rows = self.rows.fetch("SELECT * FROM ledger WHERE list_contains($ids, file_id)", {"ids": ids})
+        rows = self.rows.fetch("SELECT * FROM ledger WHERE file_id IN (SELECT unnest($ids))", {"ids": ids})
         before = {row["file_id"]: row for row in rows}
         for file in files:
             row = before.get(file.file.file_id)
@@ -180,7 +181,7 @@ class _Load:
                     self._take_along(row["file_id"], now)
                 else:
                     entry.mended = self.rows.mended_lines(row["file_no"])
-                self.rows.take_away(row["file_no"])
+                self.leaving.append(row["file_no"])
             if row and (row["state"] in FINAL_STATES or self.intent != "new"):
                 self.rows.remember(_ACTIONS[self.intent], [row["file_id"]], self.note, now)
             if file.redrive:
@@ -189,7 +190,9 @@ class _Load:
 
     def _take_along(self, file_id: str, now: datetime, only: AbstractSet[str] | None = None) -> None:
         """Undo redrives of a file that is put anew."""
-        gone = self.rows.take_away_redrives(file_id, only)
+        redrives = [one for one in self.rows.redrives_of([file_id]) if only is None or one["file_id"] in only]
+        gone = [redrive["file_id"] for redrive in redrives]
+        self.leaving += [redrive["file_no"] for redrive in redrives]
         self.rows.set_state(gone, "undone")
         self.rows.remember("undo", gone, self.note, now)
 
@@ -277,11 +280,13 @@ class _Load:
         gone: list[str] = []
         for row in versions:
             if row["state"] == "loaded":
-                self.rows.take_away(row["file_no"])
+                self.leaving.append(row["file_no"])
                 gone.append(row["other"])
-            redrives = self.rows.take_away_redrives(row["other"])
-            self.rows.reopen(redrives)  # a rejected version keeps its lines, and its key may come back to its bytes
-            gone += redrives
+            redrives = self.rows.redrives_of([row["other"]])
+            self.leaving += [redrive["file_no"] for redrive in redrives]
+            brought = [redrive["file_id"] for redrive in redrives]
+            self.rows.reopen(brought)  # a rejected version keeps its lines, and its key may come back to its bytes
+            gone += brought
         if gone:
             self.rows.set_state(gone, "replaced", entry.staged.file.file_id)
             self.rows.remember("replace", gone, self.note, now)

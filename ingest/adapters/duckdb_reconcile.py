@@ -42,9 +42,9 @@ def repair(warehouse: "DuckDBWarehouse", note: Note) -> None:
             found = _disagreements(rows)
             what = {one["what"] for one in found}
             ids = {name: [one["file_id"] for one in found if one["what"] == name] for name in what}
-            for file_id in ids.get("leftover_rows", ()):
-                (row,) = rows.fetch("SELECT file_no FROM ledger WHERE file_id = $file_id", {"file_id": file_id})
-                rows.take_away(row["file_no"])
+            sql = "SELECT file_no FROM ledger WHERE file_id IN (SELECT unnest($file_ids))"
+            left_over = rows.fetch(sql, {"file_ids": ids.get("leftover_rows", [])})
+            rows.take_away([row["file_no"] for row in left_over])
             if "redriven_by" in what:
                 connection.execute(
                     "UPDATE failed_line_rows SET redriven_at = NULL, redriven_by = NULL WHERE redriven_by IS NOT NULL"
