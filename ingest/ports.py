@@ -396,8 +396,21 @@ class Warehouse(Protocol):
     def mark(self, marks: Sequence[Mark], note: Note) -> None:
         """Write down where objects went, in one transaction. What the ledger knows already stays as it is."""
 
-    def untidied(self, source: str) -> list[dict[str, Any]]:
-        """Ledger rows of loaded files and copies whose objects are still in the landing, with `open_failures` each."""
+    def untidied(
+        self,
+        source: str,
+        bucket: str,
+        prefix: str,
+        *,
+        step: Literal["archive", "copy", "delete"],
+        file_ids: Sequence[str] | None = None,
+        before: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """Some ledger rows of loaded files and copies whose objects are still in the landing, with `open_failures`.
+
+        Newest first; the next ones with the last `file_no` as `before`, until there are none. `file_ids`: only these.
+        To `delete`: those without an open failed line, or with a mended one. To `copy`: those not archived yet.
+        """
 
     def ledger(self) -> AbstractContextManager[Iterator[dict[str, Any]]]:
         """Every ledger row, with the number of its `open_failures`, streamed."""
@@ -421,7 +434,7 @@ class Warehouse(Protocol):
         """What was done to a file, or in a run, in order."""
 
     def files(self, where: Mapping[str, object], limit: int | None = None) -> list[dict[str, Any]]:
-        """Ledger rows, newest first; `where` holds columns and values, ANDed."""
+        """Ledger rows, newest first; `where` holds columns and values, ANDed; of a list any value will do."""
 
     def find_file(self, reference: str) -> dict[str, Any]:
         """The ledger row of a file_id, a unique prefix of one, or an s3:// URI (its newest row).

@@ -14,11 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ingest.core.source import LOCAL_BUCKET, SourceFile
 from ingest.discovery import takes
-from ingest.errors import IngestError, ObjectGone, TransientError
+from ingest.errors import ConfigError, IngestError, ObjectGone, TransientError
 from ingest.pipeline import Pipeline
 from ingest.ports import FileResult, Mark, Note, ObjectStore
 from ingest.report import file_report, line_to_mend
@@ -27,6 +27,7 @@ from ingest.staging import staging_folder
 
 _AT_ONCE = 8  # a file is some small requests, and waiting for their answers
 _PER_MARK = 100  # files; what a death in between makes the next poll look at again
+_PER_POLL = 5_000  # marks of what former tries have left: about a minute's worth
 _ENOUGH_FAILURES = 20  # in a row: the store is away, and each of a million files would wait for it
 _EXTENSION = re.compile(r"(\.json)?(\.[^./]*)?\Z", re.IGNORECASE)
 _log = logging.getLogger(__name__)
@@ -83,33 +84,53 @@ class _Tidying:
     store: ObjectStore
     note: Note
     failures: int = field(default=0)  # in a row
+    refused: int = field(default=0)  # in a row: the store will not delete
+    marked: int = field(default=0)
 
     def run(self, results: Sequence[FileResult] | None) -> Iterator[str]:
         """What could not be done. Raises TransientError if it could not be written down: then nothing more is done."""
-        rows: dict[str, dict[str, Any]] = {}
-        if self.source.after_load != "keep":
-            chosen = None if results is None else {result.file_id for result in results}
-            rows = {
-                row["file_id"]: row
-                for row in self.pipeline.warehouse.untidied(self.source.name)
-                if chosen is None or row["file_id"] in chosen
-            }
-        if self.source.report_prefix:
-            for result in results or ():
-                if result.counts.failed and result.state in ("loaded", "rejected") and result.file_id not in rows:
-                    rows |= {row["file_id"]: row for row in self.pipeline.warehouse.files({"file_id": result.file_id})}
-        own = self.pipeline.settings.own_prefixes(self.source.bucket)
-        # A person may name any file for a source; only what lies in its landing is ours to touch.
-        ours = [row for row in rows.values() if row["bucket"] == self.source.bucket and self._takes(row["key"], own)]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for begin in range(0, len(ours), _PER_MARK):
-                batch = ours[begin : begin + _PER_MARK]
-                for step in (self._put, self._take_out):
-                    outcomes = list(pool.map(partial(self._try, step), batch))
-                    yield from (outcome.problem for outcome in outcomes if outcome.problem)
-                    if marks := [outcome.mark for outcome in outcomes if outcome.mark]:
-                        self.pipeline.warehouse.mark(marks, self.note)
-                    batch = [row for row, outcome in zip(batch, outcomes, strict=True) if outcome.goes_on]
+            for rows in self._due(results):
+                for begin in range(0, len(rows), _PER_MARK):
+                    batch = rows[begin : begin + _PER_MARK]
+                    for step in (self._put, self._take_out):
+                        outcomes = list(pool.map(partial(self._try, step), batch))
+                        yield from (outcome.problem for outcome in outcomes if outcome.problem)
+                        if marks := [outcome.mark for outcome in outcomes if outcome.mark]:
+                            self.pipeline.warehouse.mark(marks, self.note)
+                            self.marked += len(marks)
+                        batch = [row for row, outcome in zip(batch, outcomes, strict=True) if outcome.goes_on]
+
+    def _due(self, results: Sequence[FileResult] | None) -> Iterator[list[dict[str, Any]]]:
+        """The ledger rows that something may be done for, some at a time: there may be millions."""
+        warehouse, source = self.pipeline.warehouse, self.source
+        own = self.pipeline.settings.own_prefixes(source.bucket)
+        chosen = None if results is None else [result.file_id for result in results]
+        seen = set[str]()
+        before: int | None = None
+        # What former tries have left may be a whole ledger: new files need not wait until all of that is done.
+        while (step := self._step()) and (chosen is not None or self.marked < _PER_POLL):
+            rows = warehouse.untidied(
+                source.name, source.bucket, source.prefix, step=step, file_ids=chosen, before=before
+            )
+            if not rows:
+                break
+            before = rows[-1]["file_no"]
+            seen.update(row["file_id"] for row in rows if chosen is not None)
+            # A person may name any file for a source; only what lies in its landing is ours to touch.
+            yield [row for row in rows if takes(source, row["key"], own)]
+        failed = [one for one in results or () if one.counts.failed and one.state in ("loaded", "rejected")]
+        if source.report_prefix and (left := [one.file_id for one in failed if one.file_id not in seen]):
+            rows = warehouse.files({"file_id": left})
+            yield [row for row in rows if row["bucket"] == source.bucket and self._takes(row["key"], own)]
+
+    def _step(self) -> Literal["archive", "copy", "delete"] | None:
+        """What is still to be tried."""
+        if self.source.after_load == "keep" or self.failures >= _ENOUGH_FAILURES:
+            return None
+        if self.refused < _ENOUGH_FAILURES:
+            return self.source.after_load
+        return "copy" if self.source.after_load == "archive" else None
 
     def _takes(self, key: str, own: Iterable[str]) -> bool:
         return key.startswith(self.source.prefix) and takes(self.source, key, own)
@@ -149,8 +170,15 @@ class _Tidying:
 
     def _take_out(self, row: dict[str, Any]) -> _Outcome:
         """Delete the object of a file, unless another version stands there."""
+        if self.refused >= _ENOUGH_FAILURES:
+            return _Outcome(goes_on=False)
         file = SourceFile.of_row(row)
-        gone = self.store.remove(file, self.source.within(self.source.archive_prefix))
+        try:
+            gone = self.store.remove(file, self.source.within(self.source.archive_prefix))
+        except ConfigError:
+            self.refused += 1
+            raise
+        self.refused = 0
         why = None if gone else "another version stands under its key now, and stays"
         return _Outcome(Mark(file.file_id, deleted_at=datetime.now(UTC), reason=why))
 

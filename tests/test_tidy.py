@@ -17,11 +17,12 @@ from jsonschema import Draft202012Validator
 from ingest import tidy as tidy_module
 from ingest.actions import act
 from ingest.adapters.duckdb import DuckDBWarehouse
+from ingest.adapters.s3 import S3Store
 from ingest.adapters.stores import Stores
 from ingest.core.schema import load
 from ingest.core.source import SourceFile
 from ingest.discovery import verdict
-from ingest.errors import TransientError
+from ingest.errors import ConfigError, TransientError
 from ingest.pipeline import Pipeline
 from ingest.ports import FileResult, Mark, Note
 from ingest.settings import Settings, Source
@@ -187,6 +188,43 @@ def test_delete_waits_until_every_failed_line_is_mended(landing: Open) -> None:
     assert world.listed() == []
     row = world.row("landing/1.json")
     assert (row["archived_to"], bool(row["deleted_at"])) == (None, True)
+
+
+def test_what_waits_for_mended_lines_is_not_read_at_each_poll(landing: Open) -> None:
+    world = landing(after_load="delete")
+    for n in range(3):
+        world.put(f"landing/{n}.json", record("ann", n, "Signed up"), *[BAD] * (n != 0))
+    results = world.load()
+
+    def due(**more: Any) -> list[str]:
+        rows = world.warehouse.untidied("website", world.s3.bucket, "landing/", step="delete", **more)
+        return [row["key"] for row in rows]
+
+    assert due() == ["landing/0.json"]
+    assert due(file_ids=[results[1].file_id]) == []
+    with world.warehouse.writing() as connection:
+        connection.execute("UPDATE failed_line_rows SET redriven_by = 'x' WHERE file_no = 2")
+    assert due() == ["landing/1.json", "landing/0.json"]
+    assert due(file_ids=[results[1].file_id]) == ["landing/1.json"]
+    assert due(before=2) == ["landing/0.json"]
+
+
+def test_a_long_ledger_is_read_in_pieces_and_only_some_of_it_at_a_poll(
+    landing: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = landing(after_load="archive")
+    for n in range(7):
+        world.put(f"landing/{n}.json", record("ann", n, "Signed up"))
+    results = world.load()
+    monkeypatch.setattr(tidy_module, "_PER_POLL", 4)  # an archived and deleted file is two marks
+    monkeypatch.setattr("ingest.adapters.duckdb._UNTIDIED_AT_ONCE", 2)
+    left = list[int]()
+    for _ in range(2):
+        assert world.tidy() == []
+        left.append(sum(key.startswith("landing/") for key in world.listed()))
+    assert left == [5, 3]
+    assert tidy(world.pipeline, "website", NOTE, results) == []  # what was just loaded: all of it
+    assert not any(key.startswith("landing/") for key in world.listed())
 
 
 def test_a_taken_name_gets_the_hash_before_its_extension(landing: Open) -> None:
@@ -386,6 +424,27 @@ def test_a_store_that_cannot_delete_on_condition(landing: Open) -> None:
     assert "nothing is deleted" in problem
     assert len(world.listed()) == 6  # copied, and not deleted
     assert world.tidy() == [problem]
+
+
+def test_a_store_that_cannot_delete_is_not_asked_for_every_file(landing: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = landing(after_load="archive")
+    for n in range(50):
+        world.put(f"landing/{n}.json", record("ann", n, "Signed up"))
+    results = world.load()
+    asked = list[str]()
+
+    def refuse(self: S3Store, file: SourceFile, own_prefix: str) -> bool:
+        asked.append(file.key)
+        raise ConfigError("it cannot delete")
+
+    monkeypatch.setattr(S3Store, "remove", refuse)
+    monkeypatch.setattr("ingest.adapters.duckdb._UNTIDIED_AT_ONCE", 10)
+    assert tidy(world.pipeline, "website", NOTE, results) == ["it cannot delete"]
+    assert len(world.listed()) == 100  # all are copied
+    assert 20 <= len(asked) < 30
+    monkeypatch.undo()
+    assert world.tidy() == []
+    assert len(world.listed()) == 50
 
 
 def test_a_store_that_is_away_is_not_asked_for_every_file(landing: Open) -> None:

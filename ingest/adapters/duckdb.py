@@ -17,7 +17,7 @@ from datetime import datetime
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import duckdb
 import pyarrow as pa
@@ -47,6 +47,7 @@ from ingest.settings import Source
 STORAGE_VERSION = "v1.2.0"
 MUCH_MEMORY_MB = 4096  # rather more than not at all
 _LISTED_AT_ONCE = 50_000
+_UNTIDIED_AT_ONCE = 5_000
 _SQL_FOLDER = Path(__file__).parent / "sql" / "duckdb"
 
 
@@ -128,9 +129,22 @@ class DuckDBWarehouse:
 
         mark(self, marks, note)
 
-    def untidied(self, source: str) -> list[dict[str, Any]]:
+    def untidied(
+        self,
+        source: str,
+        bucket: str,
+        prefix: str,
+        *,
+        step: Literal["archive", "copy", "delete"],
+        file_ids: Sequence[str] | None = None,
+        before: int | None = None,
+    ) -> list[dict[str, Any]]:
+        parameters = {
+            "source": source, "bucket": bucket, "prefix": prefix, "step": step, "before": before,
+            "file_ids": None if file_ids is None else list(file_ids), "limit": _UNTIDIED_AT_ONCE,
+        }  # fmt: skip
         with self.reading() as connection:
-            return _rows(connection, statement("untidied"), {"source": source})
+            return _rows(connection, statement("untidied"), parameters)
 
     @contextmanager
     def ledger(self) -> Iterator[Iterator[dict[str, Any]]]:
@@ -164,7 +178,10 @@ class DuckDBWarehouse:
             return _rows(connection, sql, {"file_id": file_id, "run_id": run_id})
 
     def files(self, where: Mapping[str, object], limit: int | None = None) -> list[dict[str, Any]]:
-        conditions = [f"{_column(name)} = ${name}" for name in where] or ["TRUE"]
+        conditions = [
+            f"{_column(name)} IN (SELECT unnest(${name}))" if isinstance(value, list) else f"{_column(name)} = ${name}"
+            for name, value in where.items()
+        ] or ["TRUE"]
         limited = "" if limit is None else f"LIMIT {int(limit)}"
         sql = f"SELECT * FROM ledger WHERE {' AND '.join(conditions)} ORDER BY file_no DESC {limited}"
         with self.reading() as connection:

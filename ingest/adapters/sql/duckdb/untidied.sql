@@ -1,8 +1,31 @@
--- untidied.sql: loaded files of a source, and copies, whose objects are still in the landing.
--- in: $source.
-SELECT
-    l.*,
-    (SELECT count(*) FROM failed_line_rows AS f WHERE f.file_no = l.file_no AND f.redriven_by IS NULL) AS open_failures
-FROM ledger AS l
-WHERE l.source = $source AND l.state IN ('loaded', 'duplicate') AND l.deleted_at IS NULL AND l.redrive_of IS NULL
+-- untidied.sql: loaded files of a source, and copies, whose objects are still in the landing: some, the newest first.
+-- in: $source, $bucket, $prefix, $step (archive; copy: not archived yet; delete: see `Warehouse.untidied`),
+-- $file_ids (NULL: any), $before (a file_no, or NULL), $limit.
+WITH due AS (
+    SELECT file_no
+    FROM ledger
+    WHERE source = $source AND bucket = $bucket AND starts_with(key, $prefix)
+      AND state IN ('loaded', 'duplicate') AND deleted_at IS NULL AND redrive_of IS NULL
+      AND ($step <> 'copy' OR archived_to IS NULL)
+      AND ($file_ids IS NULL OR file_id IN (SELECT unnest($file_ids)))
+      AND ($before IS NULL OR file_no < $before)
+),
+failed AS (
+    SELECT
+        file_no, count(*) FILTER (redriven_by IS NULL) AS open_failures, bool_or(redriven_by IS NOT NULL) AS some_mended
+    FROM failed_line_rows
+    WHERE file_no IN (SELECT file_no FROM due)
+    GROUP BY file_no
+),
+page AS (
+    SELECT d.file_no, coalesce(f.open_failures, 0) AS open_failures
+    FROM due AS d
+    LEFT JOIN failed AS f USING (file_no)
+    WHERE $step <> 'delete' OR coalesce(f.open_failures = 0 OR f.some_mended, TRUE)
+    ORDER BY d.file_no DESC
+    LIMIT $limit
+)
+SELECT l.*, p.open_failures
+FROM page AS p
+JOIN ledger AS l USING (file_no)
 ORDER BY l.file_no DESC
