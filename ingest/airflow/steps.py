@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import islice
+from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
 from ingest.airflow import action, tables
@@ -30,6 +31,7 @@ RUN_AT_MOST: Final = 50_000  # files in one run, so that its manifest fits in XC
 ANNOUNCED_AT_ONCE: Final = (
     100  # events: each costs milliseconds, and Airflow answers a task within 5 seconds or not at all
 )
+_MOST_BATCHES: Final = 500  # Airflow maps a task at most 1,024 times, and an undo may be of more files than a run
 NOT_LOADED: Final = ("retrying", "rejected")  # what turns a run red
 _TAKEN_AWAY: Final = {"undo": "undone", "replace": "replaced"}  # by what `history` calls it
 _EXPLAINED_AT_MOST = 1_000  # failed lines of one file that a log's table is made from
@@ -109,11 +111,13 @@ def announcements(pipeline: "Pipeline", run_id: str, source: str | None) -> list
     """
     loaded = pipeline.warehouse.files({"run_id": run_id, "state": "loaded"})
     told = [(row, "redriven" if row["redrive_of"] else "loaded") for row in reversed(loaded)]
-    for entry in pipeline.warehouse.history(run_id=run_id):
-        if entry["action"] in _TAKEN_AWAY:
-            row = pipeline.warehouse.find_file(entry["file_id"])
-            if row["state"] == _TAKEN_AWAY[entry["action"]]:  # and was not loaded again since
-                told.append((row, row["state"]))
+    gone = [entry for entry in pipeline.warehouse.history(run_id=run_id) if entry["action"] in _TAKEN_AWAY]
+    found = pipeline.warehouse.files({"file_id": [entry["file_id"] for entry in gone]}) if gone else []
+    rows = {row["file_id"]: row for row in found}
+    for entry in gone:
+        row = rows[entry["file_id"]]
+        if row["state"] == _TAKEN_AWAY[entry["action"]]:  # and was not loaded again since
+            told.append((row, row["state"]))
     extras = [
         {
             "source": row["source"],
@@ -125,7 +129,8 @@ def announcements(pipeline: "Pipeline", run_id: str, source: str | None) -> list
         for row, action in told
         if source in (None, row["source"])
     ]
-    return [extras[start : start + ANNOUNCED_AT_ONCE] for start in range(0, len(extras), ANNOUNCED_AT_ONCE)]
+    at_once = max(ANNOUNCED_AT_ONCE, ceil(len(extras) / _MOST_BATCHES))
+    return [extras[start : start + at_once] for start in range(0, len(extras), at_once)]
 
 
 def verdict(pipeline: "Pipeline", packs: Sequence[Pack], results: Sequence[Result]) -> dict[str, Any]:
