@@ -8,7 +8,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,7 +23,7 @@ EXPORTED = (
     "ledger", "commands", "failed_lines", "history", "events", "identities", "people", "accounts",
     "kissmetrics_events",
 )  # fmt: skip
-_UNFINISHED = ".unfinished"
+_UNFINISHED, _FORMER = ".unfinished", ".former"
 _ROWS_AT_ONCE = 120 << 10  # a row group of DuckDB's, and a good one of Parquet's
 _BYTES_AT_ONCE = 16 << 20
 
@@ -61,7 +61,8 @@ def copy(source: Warehouse, target: Warehouse, progress: Progress) -> dict[str, 
 def export(warehouse: Warehouse, folder: Path, progress: Progress) -> dict[str, int]:
     """Write each table and view to `folder`/<name>.parquet. The rows of each.
 
-    A former export is replaced when the new one is complete.
+    A former export is replaced when the new one is complete: of neither is a file ever beside one of the other. Who is
+    killed in that moment leaves the former one in `.former`; the next export puts it back, or another in its place.
 
     Raises:
         IngestError: the folder holds something else, another export is writing there, or it cannot be written.
@@ -69,18 +70,47 @@ def export(warehouse: Warehouse, folder: Path, progress: Progress) -> dict[str, 
     try:
         with _aside(folder) as unfinished, warehouse.snapshot() as still:
             rows = {name: _write(still, name, unfinished / f"{name}.parquet", progress) for name in EXPORTED}
-            for name in EXPORTED:
-                (unfinished / f"{name}.parquet").replace(folder / f"{name}.parquet")
+            _swap(unfinished, folder)
     except (pa.ArrowException, OSError) as error:
-        raise IngestError(f"{folder} could not be written, and is as it was before: {error}") from error
+        former = folder / _FORMER
+        now = f"{former} holds what is missing of its former export" if former.exists() else "is as it was before"
+        raise IngestError(f"{folder} could not be written, and {now}: {error}") from error
     return rows
+
+
+def _swap(unfinished: Path, folder: Path) -> None:
+    """Put the new files in the place of the former ones: first all of those go, then all of these come."""
+    former = folder / _FORMER
+    former.mkdir()
+    with ExitStack() as back:
+        back.callback(former.rmdir)
+        for origin, target in ((folder, former), (unfinished, folder)):
+            for path in [origin / f"{name}.parquet" for name in EXPORTED]:
+                if path.exists():
+                    path.replace(target / path.name)
+                    back.callback((target / path.name).replace, path)
+        former.replace(unfinished / _FORMER)  # from here on nothing of it is wanted any more
+        back.pop_all()
+
+
+def _put_back(folder: Path) -> None:
+    """The former export, where a killed one left it."""
+    former = folder / _FORMER
+    if not former.exists():
+        return
+    names = [path.name for path in former.iterdir()]
+    for name in names:
+        (folder / name).unlink(missing_ok=True)  # of the new one
+    for name in names:
+        (former / name).replace(folder / name)
+    former.rmdir()
 
 
 @contextmanager
 def _aside(folder: Path) -> Iterator[Path]:
     """A folder within `folder`, which may be a mounted one, so that a rename puts files in place. Ours alone."""
     folder.mkdir(exist_ok=True)
-    other = {path.name for path in folder.iterdir()} - {f"{name}.parquet" for name in EXPORTED} - {_UNFINISHED}
+    other = {path.name for path in folder.iterdir()} - {f"{name}.parquet" for name in EXPORTED} - {_UNFINISHED, _FORMER}
     if other:
         raise IngestError(f"{folder} holds something else than an export ({min(other)!r}). Name a folder of its own.")
     unfinished = folder / _UNFINISHED
@@ -92,6 +122,7 @@ def _aside(folder: Path) -> Iterator[Path]:
         os.close(lock)
         raise IngestError(f"Another export is writing to {folder}. Wait for it, or name another folder.") from None
     try:
+        _put_back(folder)
         yield unfinished
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

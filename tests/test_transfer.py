@@ -315,6 +315,65 @@ def test_an_export_that_breaks_off_leaves_the_former_one(world: World, tmp_path:
     assert len(list(folder.iterdir())) == len(transfer.EXPORTED)
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_an_export_that_fails_at_any_rename_leaves_the_former_one(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, replaced, left = tmp_path / "out", Path.replace, [0]
+    transfer.export(world.warehouse, folder, silent)
+    before, of_former = contents(folder), {path.stat().st_ino for path in folder.iterdir()}
+    world.bring("more.json", record("ann", 5, "x"))
+
+    def failing(self: Path, target: Path) -> Path:
+        left[0] -= 1
+        if left[0] == 0:
+            raise PermissionError(1, "Operation not permitted")
+        moved = replaced(self, target)
+        there = {path.stat().st_ino for path in folder.iterdir() if path.is_file()}
+        assert there <= of_former or not there & of_former  # never some of these beside some of those
+        return moved
+
+    monkeypatch.setattr(Path, "replace", failing)
+    for step in range(1, 2 * len(transfer.EXPORTED) + 2):
+        left[0] = step
+        with pytest.raises(IngestError, match=r"is as it was before: .*Operation not permitted"):
+            transfer.export(world.warehouse, folder, silent)
+        assert contents(folder) == before
+        assert len(list(folder.iterdir())) == len(before)
+    assert transfer.export(world.warehouse, folder, silent)["ledger"] == 5
+    assert contents(folder).keys() == before.keys()
+    assert len(list(folder.iterdir())) == len(before)
+
+
+@pytest.mark.parametrize("last", [1, 5, 9, 10, 14, 18, 19])
+def test_an_export_that_is_killed_at_a_rename_is_made_up_for(world: World, tmp_path: Path, last: int) -> None:
+    folder, replaced, renames = tmp_path / "out", Path.replace, list[Path]()
+    transfer.export(world.warehouse, folder, silent)
+    before = contents(folder)
+    world.bring("more.json", record("ann", 5, "x"))
+
+    def dying(self: Path, target: Path) -> Path:
+        moved = replaced(self, target)
+        renames.append(self)
+        return os._exit(9) if len(renames) == last else moved
+
+    def full(_name: str, _rows: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    child = os.fork()
+    if child == 0:
+        Path.replace = dying  # type: ignore[method-assign,assignment]
+        transfer.export(world.warehouse, folder, silent)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    with pytest.raises(IngestError, match="is as it was before"):
+        transfer.export(world.warehouse, folder, full)
+    assert (contents(folder) == before) == (last < 19)  # the last one: the new export is there
+    assert len(list(folder.iterdir())) == len(before)
+
+
 def test_an_export_shows_one_moment_and_is_alone(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write, refused = transfer._write, list[type[Exception]]()
 
