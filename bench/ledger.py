@@ -1,6 +1,8 @@
 """How long a poll takes when the ledger and the bucket are large already, and what else meets every file.
 
     python bench/ledger.py [--files 1000000]      a bucket of so many known files and 100 new ones: `ingest poll`
+    python bench/ledger.py --after-load delete    … that all keep a failed line; `archive`: that wait to be deleted
+    python bench/ledger.py --reconcile            `ingest reconcile` of so many files, landing and archive
     python bench/ledger.py --undo                 one of so many files is undone, then a thousand
 
 The store is a small S3 server of our own on loopback: it lists and gives objects, nothing else, but fast.
@@ -28,6 +30,7 @@ from ingest.core.source import SourceFile
 from ingest.ports import Note
 
 BUCKET, PREFIX, NEW, AT_ONCE = "large", "landing/", 100, 50_000
+ARCHIVE = "completed_imports/2026/01/01/"
 WRITTEN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -57,16 +60,18 @@ class Handler(BaseHTTPRequestHandler):
             number = int(re.findall(r"(\d+)\.json", unquote(url.path))[0])
             return self._answer(body(number), f'"{md5(body(number)).hexdigest()}"')
         begin = int(query.get("continuation-token", ["0"])[0])
+        prefix = query["prefix"][0]
+        archived = ARCHIVE if prefix.startswith(ARCHIVE) else ""
         end = min(begin + 1000, self.files)
         more = f"<NextContinuationToken>{end}</NextContinuationToken>" if end < self.files else ""
         entries = "".join(
-            f"<Contents><Key>{key(n)}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>"
+            f"<Contents><Key>{archived}{key(n)}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>"
             f"<ETag>&quot;{md5(body(n)).hexdigest()}&quot;</ETag><Size>{len(body(n))}</Size>"
             "<StorageClass>STANDARD</StorageClass></Contents>"
             for n in range(begin, end)
         )
         return self._answer(
-            f"<ListBucketResult><Name>{BUCKET}</Name><Prefix>{PREFIX}</Prefix><KeyCount>{end - begin}</KeyCount>"
+            f"<ListBucketResult><Name>{BUCKET}</Name><Prefix>{prefix}</Prefix><KeyCount>{end - begin}</KeyCount>"
             f"<IsTruncated>{str(bool(more)).lower()}</IsTruncated>{more}{entries}</ListBucketResult>".encode()
         )
 
@@ -97,7 +102,7 @@ def rows(files: int) -> Iterator[pa.Table]:
         yield pa.table({name: [getattr(file, name) for file in found] for name in names})
 
 
-def fill(warehouse: DuckDBWarehouse, files: int) -> None:
+def fill(warehouse: DuckDBWarehouse, files: int, after_load: str) -> None:
     """A ledger of so many loaded files of a line each; every other one repeats what the one before it says."""
     warehouse.files({})  # makes the tables
     with duckdb.connect(str(warehouse.path)) as connection:
@@ -114,6 +119,15 @@ def fill(warehouse: DuckDBWarehouse, files: int) -> None:
             " md5((file_no // 2)::VARCHAR)::UUID AS command_id,"
             " file_no % 2 = 0 OR file_no = 1 AS is_first FROM ledger ORDER BY file_no"
         )
+        if after_load == "archive":
+            connection.execute(f"UPDATE ledger SET archived_to = '{ARCHIVE}' || key")
+        if after_load == "delete":
+            connection.execute(
+                "INSERT INTO failed_line_rows BY NAME SELECT file_no, 2 AS line, '' AS item, 0 AS byte_offset,"
+                " 0 AS byte_length, ''::BLOB AS raw, '' AS raw_sha256, TRUE AS mendable, ['not_json'] AS codes,"
+                " '[]' AS failures FROM ledger"
+            )
+            connection.execute("UPDATE ledger SET failed = 1")
 
 
 def undo(warehouse: DuckDBWarehouse, files: int) -> None:
@@ -130,31 +144,39 @@ def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=1_000_000)
+    parser.add_argument("--after-load", choices=["keep", "archive", "delete"], default="keep")
+    parser.add_argument("--reconcile", action="store_true")
     parser.add_argument("--undo", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="landfall-bench-") as name:
         warehouse = DuckDBWarehouse(Path(name) / "ours.duckdb")
-        fill(warehouse, arguments.files)
+        fill(warehouse, arguments.files, "archive" if arguments.reconcile else arguments.after_load)
         if arguments.undo:
             undo(warehouse, arguments.files)
+        elif arguments.reconcile:
+            ask("reconcile", ["everything"], Path(name), arguments.files, "keep")
         else:
-            poll(Path(name), arguments.files)
+            ask("poll", [f"{NEW} new", "nothing new"], Path(name), arguments.files, arguments.after_load)
 
 
-def poll(folder: Path, known: int) -> None:
-    """Poll a bucket with new files, then once more."""
+def ask(command: str, times: list[str], folder: Path, known: int, after_load: str) -> None:
+    """Run a command on a bucket with new files, for each of `times`."""
     Handler.files = known + NEW
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    (folder / "ingest.toml").write_text(f'[[source]]\nname = "large"\nbucket = "{BUCKET}"\nprefix = "{PREFIX}"\n')
+    (folder / "ingest.toml").write_text(
+        f'[[source]]\nname = "large"\nbucket = "{BUCKET}"\nprefix = "{PREFIX}"\nafter_load = "{after_load}"\n'
+    )
     environment = {
         "INGEST_CONFIG": str(folder / "ingest.toml"), "AWS_REGION": "us-east-1",
         "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{server.server_port}",
         "AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench",
     }  # fmt: skip
-    for what in (f"{NEW} new", "nothing new"):
-        seconds, peak = run([sys.executable, "-m", "ingest", "poll"], folder, watch=True, more=environment)
-        print(f"poll of {known + NEW:,} files, {what}: {seconds:.1f} s, peak memory {peak / 1e6:,.0f} MB", flush=True)
+    for what in times:
+        seconds, peak = run([sys.executable, "-m", "ingest", command], folder, watch=True, more=environment)
+        print(
+            f"{command} of {known + NEW:,} files, {what}: {seconds:.1f} s, peak memory {peak / 1e6:,.0f} MB", flush=True
+        )
 
 
 if __name__ == "__main__":
