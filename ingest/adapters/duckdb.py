@@ -208,10 +208,7 @@ class DuckDBWarehouse:
     @contextmanager
     def failed_lines(self, file_id: str) -> Iterator[Iterator[dict[str, Any]]]:
         with self.reading() as connection:
-            reader = connection.sql(statement("failed_lines_of_file"), params={"file_id": file_id}).to_arrow_reader(
-                1000
-            )
-            yield (row for batch in reader for row in batch.to_pylist())
+            yield _streamed(connection, "failed_lines_of_file", file_id=file_id)
 
     def published(self) -> AbstractContextManager[Published]:
         from ingest.adapters.duckdb_published import published
@@ -417,6 +414,14 @@ def result_of(row: Mapping[str, Any], *, already: bool = False) -> FileResult:
 def _rows(connection: duckdb.DuckDBPyConnection, sql: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = connection.sql(sql, params=parameters).to_arrow_table().to_pylist()
     return rows
+
+
+def _streamed(connection: duckdb.DuckDBPyConnection, name: str, **variables: Any) -> Iterator[dict[str, Any]]:
+    """The rows of a statement, some at a time. With parameters the engine would hold its whole answer."""
+    for variable, value in variables.items():
+        connection.execute(f"SET VARIABLE {variable} = $value", {"value": value})
+    reader = connection.sql(statement(name)).to_arrow_reader(1000)
+    return (row for batch in reader for row in batch.to_pylist())
 
 
 def _column(name: str) -> str:
