@@ -412,8 +412,17 @@ class Warehouse(Protocol):
         To `delete`: those without an open failed line, or with a mended one. To `copy`: those not archived yet.
         """
 
-    def ledger(self) -> AbstractContextManager[Iterator[dict[str, Any]]]:
-        """Every ledger row, with the number of its `open_failures`, streamed."""
+    def archives(self) -> list[tuple[str, str, str]]:
+        """Where archived objects should be: source, bucket, and the folder of a day."""
+
+    def ledger(
+        self, landings: Path, archives: Path, since: datetime
+    ) -> AbstractContextManager[Iterator[dict[str, Any]]]:
+        """Of every ledger row what it says of its object, streamed, with `open_failures`, `in_landing`, `in_archive`.
+
+        The two are Parquet files of what was listed from `since` on: `file_id`; `bucket`, `key`, `size_bytes`. What was
+        archived since then counts as `in_archive`.
+        """
 
     def disagreements(self) -> list[dict[str, Any]]:
         """Where the tables do not say what the ledger says: file_id, source, key, what, expected, found.

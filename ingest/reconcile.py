@@ -6,13 +6,16 @@ Decides: what is which, and the sentence for each. Nothing is written unless rep
          ledger itself can tell: rows that should have left, flags, links of persons, archive steps that are still due.
 """
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from pathlib import Path
 from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ingest.core.source import LOCAL_BUCKET, SourceFile
 from ingest.discovery import Selection, takes
@@ -20,12 +23,15 @@ from ingest.errors import IngestError, ObjectGone
 from ingest.pipeline import Pipeline
 from ingest.ports import Note
 from ingest.settings import Source
+from ingest.staging import staging_folder
 
 STUCK_AFTER: Final = timedelta(hours=2)
 TIDY_AFTER: Final = timedelta(days=1)
 _NAMED_AT_MOST = 5  # of objects that are told together
 _ASKED_AT_MOST = 1_000  # archived objects that no listing showed, each looked for by itself
-_DAY = re.compile(r".*?/?\d{4}/\d{2}/\d{2}/")
+_NOTED_AT_ONCE = 10_000
+_IN_LANDING = pa.schema([("file_id", pa.string())])
+_IN_ARCHIVE = pa.schema([("bucket", pa.string()), ("key", pa.string()), ("size_bytes", pa.int64())])
 
 # What the warehouse may find when it counts its own rows, with the numbers or states that differ.
 _TABLES: Final[Mapping[str, str]] = {
@@ -105,8 +111,43 @@ class _Landing:
     """What lies in the landing of a source."""
 
     pending: list[SourceFile]
-    there: set[bytes]  # file_ids, whatever rule takes them
     own: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Many:
+    """How many there are, and the first of them."""
+
+    kept: int
+    number: int = 0
+    first: list[Any] = field(default_factory=list)
+
+    def add(self, one: object) -> None:
+        self.number += 1
+        if len(self.first) < self.kept:
+            self.first.append(one)
+
+
+_Note = Callable[[dict[str, Any]], None]
+
+
+@contextmanager
+def _noted(path: Path, schema: pa.Schema) -> Iterator[_Note]:
+    """What is noted is written to a Parquet file: a listing may be longer than fits into memory."""
+    rows: list[dict[str, Any]] = []
+
+    def note(row: dict[str, Any]) -> None:
+        rows.append(row)
+        if len(rows) >= _NOTED_AT_ONCE:
+            write()
+
+    def write() -> None:
+        writer.write_batch(pa.RecordBatch.from_pylist(rows, schema))
+        rows.clear()
+
+    with pq.ParquetWriter(path, schema) as writer:
+        yield note
+        write()
 
 
 @dataclass(slots=True)
@@ -118,36 +159,41 @@ class _Comparison:
     landings: dict[str, _Landing] = field(default_factory=dict)  # by source, of those that could be listed
     newest: dict[str, tuple[datetime, str, str]] = field(default_factory=dict)  # source → arrival, key, file_id
     retrying: set[str] = field(default_factory=set)
-    archived: dict[tuple[str, str], dict[str, dict[str, Any]]] = field(default_factory=dict)
-    grouped: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # (source, what) → keys
+    unlisted: dict[tuple[str, str], _Many] = field(default_factory=lambda: defaultdict(lambda: _Many(_ASKED_AT_MOST)))
+    grouped: dict[tuple[str, str], _Many] = field(default_factory=lambda: defaultdict(lambda: _Many(_NAMED_AT_MOST)))
 
     def run(self) -> Reconciliation:
-        # Listings first: what is loaded or tidied meanwhile then cannot look as if it were lost.
-        for source in self.pipeline.settings.sources.values():
-            try:
-                self._list(source)
-            except IngestError as error:
-                self._differs(source.name, "unreachable", "", str(error))
-        with self.pipeline.warehouse.ledger() as rows:
-            for row in rows:
-                self._judge(row)
+        with staging_folder(self.pipeline.settings.staging_folder) as folder:
+            # Listings first: what is loaded or tidied meanwhile then cannot look as if it were lost.
+            landings, archives = folder / "landings", folder / "archives"
+            with _noted(landings, _IN_LANDING) as note:
+                for source in self.pipeline.settings.sources.values():
+                    try:
+                        self._list(source, note)
+                    except IngestError as error:
+                        self._differs(source.name, "unreachable", "", str(error))
+            with _noted(archives, _IN_ARCHIVE) as note:
+                self._list_archives(note)
+            with self.pipeline.warehouse.ledger(landings, archives, self.now) as rows:
+                for row in rows:
+                    self._judge(row)
         self._waiting()
         self._overdue()
-        for (name, bucket), expected in self.archived.items():
-            self._archive(name, bucket, expected)
+        for (name, bucket), unlisted in self.unlisted.items():
+            self._archive(name, bucket, unlisted)
         self._tables()
         self._groups()
         return self.outcome
 
     # --- the landing -------------------------------------------------------------------------------------------------
 
-    def _list(self, source: Source) -> None:
+    def _list(self, source: Source, note: _Note) -> None:
         own = self.pipeline.settings.own_prefixes(source.bucket)
-        selection, there = Selection(source, own), set[bytes]()
+        selection = Selection(source, own)
 
         def noted(listed: Iterable[SourceFile]) -> Iterator[SourceFile]:
             for file in listed:
-                there.add(bytes.fromhex(file.file_id))
+                note({"file_id": file.file_id})
                 yield file
 
         def newest(taken: Iterable[SourceFile]) -> Iterator[SourceFile]:
@@ -157,7 +203,7 @@ class _Comparison:
 
         listed = self.pipeline.store_of(source.name).list(source.bucket, source.prefix)
         pending = self.pipeline.warehouse.unseen(newest(selection.sift(noted(listed))), self.now)
-        self.landings[source.name] = _Landing(pending, there, own)
+        self.landings[source.name] = _Landing(pending, own)
         self.outcome.compared[source.name], self.outcome.ignored[source.name] = selection.taken, selection.ignored
         if selection.ignored:
             self._informs(source.name, "no_rule", f"{_several(selection.ignored, selection.ignored_names)} is taken by"
@@ -193,9 +239,8 @@ class _Comparison:
     def _judge(self, row: dict[str, Any]) -> None:
         """What one ledger row says of its object."""
         name, state = row["source"], row["state"]
-        if row["archived_to"]:
-            expected = self.archived.setdefault((name, row["bucket"]), {})
-            expected[row["archived_to"]] = {column: row[column] for column in ("key", "file_id", "size_bytes")}
+        if row["archived_to"] and not row["in_archive"]:
+            self.unlisted[name, row["bucket"]].add(row)
         if row["redrive_of"]:  # it never was an object
             return
         if row["bucket"] == LOCAL_BUCKET and row["loaded_at"]:  # a file that was moved there keeps its old time
@@ -222,7 +267,7 @@ class _Comparison:
         landing, source = self.landings.get(row["source"]), self.pipeline.settings.sources.get(row["source"])
         if not landing or not source or row["bucket"] != source.bucket or not row["key"].startswith(source.prefix):
             return None
-        if bytes.fromhex(row["file_id"]) in landing.there:
+        if row["in_landing"]:
             return False
         return True if (row["loaded_at"] or self.now) < self.now else None  # else it came after the listing
 
@@ -232,10 +277,10 @@ class _Comparison:
             return
         if gone:
             if not row["archived_to"] and not row["deleted_at"]:
-                self.grouped.setdefault((name, "object_gone"), []).append(key)
+                self.grouped[name, "object_gone"].add(key)
             return
         if row["deleted_at"]:
-            self.grouped.setdefault((name, "came_again"), []).append(key)
+            self.grouped[name, "came_again"].add(key)
             return
         source = self.pipeline.settings.sources[name]
         due = source.after_load == "archive" or (source.after_load == "delete" and not row["open_failures"])
@@ -251,19 +296,22 @@ class _Comparison:
             "came_again": "came again after it was archived or deleted: the same bytes, loaded already.",
         }
         for (source, what), keys in self.grouped.items():
-            self._informs(source, what, f"{_several(len(keys), keys)} {sentences[what]}")
+            self._informs(source, what, f"{_several(keys.number, keys.first)} {sentences[what]}")
 
     # --- the archive -------------------------------------------------------------------------------------------------
 
-    def _archive(self, source: str, bucket: str, expected: dict[str, dict[str, Any]]) -> None:
+    def _list_archives(self, note: _Note) -> None:
         """Day by day, since a listing shows a thousand objects for the price of one."""
-        store = self.pipeline.store_of(source)
-        for folder in sorted({day[0] if (day := _DAY.match(key)) else key for key in expected}):
+        for source, bucket, folder in self.pipeline.warehouse.archives():
             with suppress(IngestError):  # then each is asked for by itself, which says what is wrong
-                for found in store.list(bucket, folder):
-                    if found.size_bytes == expected.get(found.key, {}).get("size_bytes"):
-                        del expected[found.key]
-        for archived_to, row in islice(expected.items(), _ASKED_AT_MOST):
+                for found in self.pipeline.store_of(source).list(bucket, folder):
+                    note({"bucket": bucket, "key": found.key, "size_bytes": found.size_bytes})
+
+    def _archive(self, source: str, bucket: str, unlisted: _Many) -> None:
+        """Archived objects that no listing showed as they should be."""
+        store = self.pipeline.store_of(source)
+        for row in unlisted.first:
+            archived_to = row["archived_to"]
             try:
                 size = store.describe(bucket, archived_to).size_bytes
             except ObjectGone:
@@ -276,7 +324,7 @@ class _Comparison:
                 if size != row["size_bytes"]:
                     why = f"{archived_to} has {size:,} bytes, the loaded object had {row['size_bytes']:,}."
                     self._differs(source, "archive_differs", row["key"], why, row["file_id"])
-        if (more := len(expected) - _ASKED_AT_MOST) > 0:
+        if (more := unlisted.number - len(unlisted.first)) > 0:
             why = f"Of {more:,} more archived objects nobody knows whether they are there."
             self._differs(source, "archive_missing", "", why)
 

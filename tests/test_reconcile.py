@@ -13,9 +13,10 @@ import pytest
 
 from ingest.adapters.duckdb import DuckDBWarehouse
 from ingest.core.identity import IGNORED_IDENTITIES
+from ingest.core.source import SourceFile
 from ingest.errors import ConfigError
 from ingest.ports import Note
-from ingest.reconcile import Difference, Reconciliation, reconcile
+from ingest.reconcile import Difference, Reconciliation, _Many, reconcile
 from ingest.redrive import redrive
 from ingest.settings import Source
 from tests.support import ARRIVAL, World, alias, everything, put, record
@@ -236,6 +237,55 @@ def test_an_archive_that_may_not_be_listed_is_asked_object_by_object(world: Worl
 
     world.store.list = refuse  # type: ignore[method-assign]
     assert reconcile(world.pipeline).differences == []
+
+
+def test_what_is_archived_while_listings_are_read_is_not_asked_for(world: World) -> None:
+    key = archived(world)
+    change(world, 'UPDATE history SET "at" = now() + INTERVAL 1 HOUR')
+    asked, listed = list[str](), world.store.list
+
+    def describe(bucket: str, key: str) -> SourceFile:
+        asked.append(key)
+        return world.store.objects[bucket, key][0]
+
+    world.store.list = lambda bucket, prefix: (one for one in listed(bucket, prefix) if one.key != key)  # type: ignore[method-assign]
+    world.store.describe = describe  # type: ignore[method-assign]
+
+    assert reconcile(world.pipeline).differences == []
+    assert asked == []
+    change(world, 'UPDATE history SET "at" = now() - INTERVAL 1 HOUR')
+    assert reconcile(world.pipeline).differences == []
+    assert asked == [key]
+
+
+def test_of_many_objects_only_the_first_are_held(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.sources = [website(after_load="archive")]
+    for n in range(7):
+        bring(world, f"{n}.json", record("ann", n, "Paid"))
+    tidied = [f"landing/{n}.json" for n in range(3)]
+    for key in tidied:
+        del world.store.objects["bucket", key]
+    change(world, f"UPDATE ledger SET archived_to = 'old/' || key WHERE key IN {tuple(tidied)}")
+    for n in range(3, 7):
+        del world.store.objects["bucket", f"landing/{n}.json"]
+    monkeypatch.setattr("ingest.reconcile._NAMED_AT_MOST", 2)
+    monkeypatch.setattr("ingest.reconcile._ASKED_AT_MOST", 2)
+    monkeypatch.setattr("ingest.reconcile._NOTED_AT_ONCE", 1)
+    held = list[int]()
+    add = _Many.add
+
+    def counted(self: _Many, one: object) -> None:
+        add(self, one)
+        held.append(len(self.first))
+
+    monkeypatch.setattr(_Many, "add", counted)
+
+    found = reconcile(world.pipeline)
+
+    assert told(found) == [("archive_missing", ""), ("archive_missing", "0.json"), ("archive_missing", "1.json")]
+    assert "Of 1 more archived objects" in found.differences[-1].explanation
+    assert "Each of 4 objects (landing/3.json, landing/4.json, …)" in only(found.information).explanation
+    assert max(held) == 2
 
 
 def test_the_same_bytes_after_the_archive_are_information(world: World) -> None:

@@ -48,6 +48,7 @@ STORAGE_VERSION = "v1.2.0"
 MUCH_MEMORY_MB = 4096  # rather more than not at all
 _LISTED_AT_ONCE = 50_000
 _UNTIDIED_AT_ONCE = 5_000
+_COMPARED_MB = 256  # of listings that are held beside the ledger; the rest is on disk
 _SQL_FOLDER = Path(__file__).parent / "sql" / "duckdb"
 
 
@@ -146,11 +147,18 @@ class DuckDBWarehouse:
         with self.reading() as connection:
             return _rows(connection, statement("untidied"), parameters)
 
-    @contextmanager
-    def ledger(self) -> Iterator[Iterator[dict[str, Any]]]:
+    def archives(self) -> list[tuple[str, str, str]]:
         with self.reading() as connection:
-            reader = connection.sql(statement("ledger")).to_arrow_reader(1000)
-            yield (row for batch in reader for row in batch.to_pylist())
+            return connection.execute(statement("archives")).fetchall()
+
+    @contextmanager
+    def ledger(self, landings: Path, archives: Path, since: datetime) -> Iterator[Iterator[dict[str, Any]]]:
+        with self.reading() as connection:
+            connection.execute(f"SET memory_limit = '{_COMPARED_MB}MB'")
+            for name, path in (("landings", landings), ("archives", archives)):
+                quoted = str(path).replace("'", "''")
+                connection.execute(f"CREATE TEMP VIEW {name} AS SELECT * FROM read_parquet('{quoted}')")
+            yield _streamed(connection, "ledger", since=since)
 
     def disagreements(self) -> list[dict[str, Any]]:
         from ingest.adapters.duckdb_reconcile import disagreements
