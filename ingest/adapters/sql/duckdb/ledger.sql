@@ -1,4 +1,4 @@
--- ledger.sql: what every ledger row says of its object, beside what was listed.
+-- ledger.sql: what every ledger row says of its object, beside what was listed, in the order in which files came.
 -- in: landings (Parquet: file_id), archives (Parquet: bucket, key, size_bytes), the variable since (when listing began).
 SELECT
     l.file_id, l.source, l.bucket, l.key, l.size_bytes, l.state, l.last_modified, l.loaded_at, l.failed, l.attempts,
@@ -16,3 +16,4 @@ LEFT JOIN (SELECT DISTINCT bucket, key, size_bytes FROM archives) AS a
 LEFT JOIN (
     SELECT DISTINCT file_id FROM history WHERE action = 'archived' AND "at" >= getvariable('since')
 ) AS h USING (file_id)
+ORDER BY l.file_no
