@@ -9,15 +9,20 @@ from ingest.core.formats.retailrocket import ENVELOPES
 from ingest.core.formats.vitally import TYPES
 from tests.core.lines import any_json
 
+# What a double cannot hold, and what only just; the exponents are more than can be written out.
+_HUGE_AND_TINY = ["1e400", "-1e400", "9" * 400, "9" * 401, "9" * 400 + ".5", "1e99999999999", "1e-400",
+                  "1e-99999999999", "1e307"]  # fmt: skip
 _TIMES = ["1444077951001", "1444077951001", "1444077951", '"1444077951001"', "1444077951001.5", "0", "-1", "null",
-          "9999999999999999", "true", '"soon"', "99999999999", "100000000000"]  # fmt: skip
+          "9999999999999999", "true", '"soon"', "99999999999", "100000000000", "1444077951." + "1" * 120,
+          *_HUGE_AND_TINY]  # fmt: skip
 _DATES = ['"2018-09-15T18:29:00-0800"', '"2018-09-15T18:29:00Z"', '"2018-09-15T18:29"', '"2018-13-15T18:29:00Z"',
-          '"soon"', "7", "null"]  # fmt: skip
+          '"soon"', "7", "null", '"9999-12-31T23:59:59-0800"', '"0001-01-01T00:00:00+0800"',
+          *_HUGE_AND_TINY]  # fmt: skip
 _PERSONS = ['"ann"', '"ann"', '"null"', "7", "7.5", '""', "null", "[]", '"' + "x" * 101 + '"', '"' + "x" * 256 + '"',
-            '"\\u0000"']  # fmt: skip
-_NAMES = ['"signup"', '"signup"', '" "', "null", "7", '"we_x"', '"' + "x" * 256 + '"']
-_PHONES = ['"+551155256325"', '"12"', "12"]
-_GENDERS = ['"male"', '"x"', "null"]
+            '"\\u0000"', *_HUGE_AND_TINY]  # fmt: skip
+_NAMES = ['"signup"', '"signup"', '" "', "null", "7", '"we_x"', '"' + "x" * 256 + '"', *_HUGE_AND_TINY]
+_PHONES = ['"+551155256325"', '"12"', "12", *_HUGE_AND_TINY]
+_GENDERS = ['"male"', '"x"', "null", *_HUGE_AND_TINY]
 _OTHERS = ["a", "a.b", "b", "visit", "visit.a", "we_a", "properties.a", "", "é", "type", "x" * 256]
 
 
@@ -62,10 +67,11 @@ def webengage_bodies() -> st.SearchStrategy[str]:
     return some | _some(users=_list(user) | any_json(), events=_list(event) | any_json())
 
 
-_NUMBERS = ["41", "41", '"41"', '"x"', "1.5", '"1.50"', "true", "null", "1e999"]
-_TEXTS = ['"x"', '"x"', "7", '" "', "7.5", "null", "[]"]
+_NUMBERS = ["41", "41", '"41"', '"x"', "1.5", '"1.50"', "true", "null", "1e999", *_HUGE_AND_TINY]
+_TEXTS = ['"x"', '"x"', "7", '" "', "7.5", "null", "[]", *_HUGE_AND_TINY]
 _LINKS = ['{"name":"n","value":"v"}', '{"name":"n","value":7}', '[{"name":"n","value":"v"},7]', "[]", "[[]]", '"x"',
-          '{"name":"n"}', '{"name":" ","value":"v"}', '[{"name":{},"value":"v"}]', "null"]  # fmt: skip
+          '{"name":"n"}', '{"name":" ","value":"v"}', '[{"name":{},"value":"v"}]', "null",
+          *(f'{{"name":"n","value":{number}}}' for number in _HUGE_AND_TINY)]  # fmt: skip
 
 
 def retailrocket_bodies() -> st.SearchStrategy[str]:

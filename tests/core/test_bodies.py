@@ -3,6 +3,7 @@
 import re
 import tracemalloc
 from collections import Counter
+from decimal import Decimal
 from typing import Any, cast
 
 import orjson
@@ -14,7 +15,7 @@ from ingest.core import jsontext, rows, schema
 from ingest.core.commands import Item, Rules
 from ingest.core.formats import open_format
 from ingest.core.formats.bodies import Judged, iso_microseconds
-from ingest.core.jsontext import Undecodable, decode, holds_more, place
+from ingest.core.jsontext import Undecodable, decode, holds_more, in_range, place
 from tests.core.bodies import retailrocket_bodies, vitally_bodies, webengage_bodies, woopra_visits
 from tests.core.lines import any_json
 
@@ -132,6 +133,42 @@ def test_judge_and_schema_come_to_the_same_verdict(format: str) -> None:
     check_one()
 
 
+NOBODY = {
+    "woopra": ['{"visitor":{"id":%s},"actions":[{"name":"n"}]}', '{"visitor":{"id":"a","email":%s}}'],
+    "webengage": ['{"users":[{"userId":%s}]}', '{"events":[{"anonymousId":%s,"eventName":"n"}]}'],
+    "retailrocket": [
+        '[{"view":{"sessionExternalId":%s,"productId":1}}]',
+        '[{"view":{"link":{"name":"n","value":%s},"productId":1}}]',
+        '[{"emailClick":{"email":%s}}]', '[{"setContact":{"sessionExternalId":"a","contactExternalId":%s}}]',
+    ],
+    "vitally": [
+        '[{"type":"track","userId":%s,"event":"e","messageId":"2"}]', '[{"type":"user","userId":"a","messageId":%s}]',
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("format", "body"), [(format, body) for format, some in NOBODY.items() for body in some])
+@pytest.mark.parametrize("number", ["1e400", "9" * 400, "9" * 401, "1e99999999999"])
+def test_an_identity_beyond_a_double_fails_its_item_for_that_alone(format: str, body: str, number: str) -> None:
+    (item,) = open_format(format).judge((body % number).encode(), Rules())
+    assert [failure.code for failure in item.failures] == ["number_out_of_range"]
+
+
+@pytest.mark.parametrize(
+    ("time", "codes"),
+    [
+        ("1e99999999999", ["number_out_of_range", "time_in_future"]),
+        ("1444077951." + "1" * 120, ["time_in_seconds"]),
+        ("1e-99999999999", ["number_out_of_range", "time_in_seconds"]),
+    ],
+)
+def test_a_time_of_any_size_is_told(time: str, codes: list[str]) -> None:
+    (item,) = open_format("woopra").judge(
+        b'{"visitor":{"id":"a"},"actions":[{"name":"n","time":%s}]}' % time.encode(), Rules()
+    )
+    assert [failure.code for failure in item.failures] == codes
+
+
 MANY = {
     "woopra": b'{"visitor":{"id":"a"},"actions":[%s]}', "webengage": b'{"users":[],"events":[%s]}',
     "retailrocket": b"[%s]", "vitally": b"[%s]",
@@ -202,12 +239,17 @@ def _with_text_ids(value: Any) -> Any:
         "organizationId",
     )  # fmt: skip
     return {
-        name: str(int(item))
-        if name in names and isinstance(item, int) and not isinstance(item, bool)
-        else _with_text_ids(item)
+        name: _text_id(item) if name in names else _with_text_ids(item)
         for name, item in value.items()
         if not (name == "visitor" and item is None)
     }
+
+
+def _text_id(item: Any) -> Any:
+    is_number = isinstance(item, (int, Decimal)) and not isinstance(item, bool)
+    if not is_number or item != Decimal(item).to_integral_value():
+        return item
+    return str(int(item)) if in_range(item) else "7"  # which is told by number_out_of_range alone
 
 
 @settings(deadline=None)

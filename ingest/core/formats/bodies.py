@@ -42,6 +42,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ISO: Final = re.compile(
     r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}(?P<seconds>:\d{2}([.,]\d{1,18})?)?(?P<zone>[Zz]|[+-]\d{2}:?\d{2}|[+-]\d{2})?"
 )
+_OUT_OF_RANGE_LENGTH: Final = 100  # no format allows shorter identifiers only
 _TOLD_AT_MOST: Final = 1000  # places of one item where the same rule is broken
 _E164: Final = re.compile(r"\+[1-9][0-9]{1,14}")  # a telephone number
 
@@ -295,11 +296,18 @@ def iso_microseconds(text: str) -> tuple[int, bool] | None:
 
 
 def identity_text(value: object) -> object:
-    """An integer as its decimal text, blank text as absent; anything else as it is."""
+    """An integer as its decimal text, blank text as absent; anything else as it is.
+
+    One beyond a double fails its item for that alone: as text of a length that breaks no other rule.
+    """
     if isinstance(value, str):
         return value if value.strip() else None
-    if isinstance(value, (int, Decimal)) and not isinstance(value, bool) and in_range(value) and value == int(value):
-        return str(int(value))
+    if (
+        isinstance(value, (int, Decimal))
+        and not isinstance(value, bool)
+        and value == Decimal(value).to_integral_value()
+    ):
+        return str(int(value)) if in_range(value) else str(value)[:_OUT_OF_RANGE_LENGTH]
     return value
 
 

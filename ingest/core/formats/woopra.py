@@ -222,7 +222,7 @@ def _hold_against(judged: Judged, value: Any, part: str = "") -> bool:
 
 
 def _meant(time: Any) -> str:
-    milliseconds = (Decimal(str(time)) * 1000).quantize(Decimal("0.001"), ROUND_DOWN)
+    milliseconds = (Decimal(str(time).rstrip("…")) * 1000).quantize(Decimal("0.001"), ROUND_DOWN)
     at = _EPOCH + timedelta(milliseconds=int(milliseconds))
     return f"It reads as {at:%Y-%m-%d %H:%M:%S} UTC: send {milliseconds.normalize():f}."
 
@@ -234,10 +234,10 @@ def _moment(judged: Judged, time: Any) -> int | None:
     """
     if time is None:
         return None
-    micros = int(Decimal(time) * 1000)
-    if micros > judged.rules.time_until * 1_000_000:
+    if (milliseconds := Decimal(time)) > judged.rules.time_until * 1000:  # of any size: more than this can be reckoned
         judged.fail("time_in_future", "/time", time)
         return None
+    micros = int(milliseconds * 1000)
     if not isinstance(time, int):
         judged.warn("time_coerced", "/time", time)
     return micros
