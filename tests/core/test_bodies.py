@@ -3,6 +3,7 @@
 import re
 import tracemalloc
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, cast
 
@@ -253,13 +254,27 @@ def _text_id(item: Any) -> Any:
 
 
 @settings(deadline=None)
-@given(st.datetimes(), st.booleans(), st.booleans())
+@given(st.datetimes(min_value=datetime(1, 1, 2)), st.booleans(), st.booleans())  # noqa: DTZ001
 def test_every_time_that_python_prints_is_read(at: Any, with_zone: bool, compact: bool) -> None:
-    from datetime import UTC, datetime, timedelta
-
     text = at.isoformat() + ("+0530" if compact else "+05:30") * with_zone
     micros = (at.replace(tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
     assert iso_microseconds(text) == (micros - 19_800_000_000 * with_zone, not with_zone)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *["9999-12-31T23:59:59-0800", "9999-12-31T23:59:59-00:01", "0001-01-01T00:00:00+0800", "0000-01-01T00:00:00Z"],
+        *[f"2018-09-15T18:29:00.{'0' * 44}+0800", f"2018-09-15T18:29:00{' ' * 50}+0800"],
+    ],
+)
+def test_what_lies_outside_the_calendar_or_is_not_told_in_full_is_no_time(text: str) -> None:
+    assert iso_microseconds(text) is None
+
+
+def test_the_ends_of_the_calendar_are_times() -> None:
+    assert iso_microseconds("9999-12-31T23:59:59+0800")
+    assert iso_microseconds("0001-01-01T00:00:00-0800")
 
 
 @settings(deadline=None)

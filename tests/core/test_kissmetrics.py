@@ -309,7 +309,13 @@ def test_a_wrong_time_tells_the_seconds_meant(time: str, code: str, seconds: str
     assert str(failure.got) == time.strip('"')
 
 
-@pytest.mark.parametrize("time", ["1", "81000", '"soon"', "true", "-41695", '"1950-01-01"', "9" * 30, "[]", "1e300"])
+@pytest.mark.parametrize(
+    "time",
+    [
+        *["1", "81000", '"soon"', "true", "-41695", '"1950-01-01"', "9" * 30, "[]", "1e300"],
+        *['"9999-12-31T23:59:59-08:00"', '"0001-01-01T00:00:00+08:00"', f'"2014-02-25T16:10:04.{"1" * 50}+08:00"'],
+    ],
+)
 def test_nothing_is_guessed_of_other_times(time: str) -> None:
     assert all("send" not in failure.message for failure in judge(at(time)).failures)
 

@@ -283,14 +283,18 @@ class Judged:
 
 
 def iso_microseconds(text: str) -> tuple[int, bool] | None:
-    """(microseconds since 1970, whether UTC was assumed) of a date and time; None if it is none."""
-    found = _ISO.fullmatch(text.strip()[:64])
+    """(microseconds since 1970, whether UTC was assumed) of a date and time; None if it is none.
+
+    Nor is one that its offset carries out of the calendar, which nobody who reads it could show.
+    """
+    found = _ISO.fullmatch(text.strip())
     if not found:
         return None
     try:
         at = datetime.fromisoformat(found[0].replace(",", ".").upper())
         assumed = found["zone"] is None
-        return ((at.replace(tzinfo=UTC) if assumed else at) - _EPOCH) // timedelta(microseconds=1), assumed
+        at = at.replace(tzinfo=UTC) if assumed else at.astimezone(UTC)
+        return (at - _EPOCH) // timedelta(microseconds=1), assumed
     except (ValueError, OverflowError):
         return None
 

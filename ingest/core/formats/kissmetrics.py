@@ -35,6 +35,7 @@ _EXCEL_EPOCH: Final = 25_569  # 1970-01-01 as an Excel date, which counts days
 _EXCEL_LAST: Final = 80_000  # in 2119
 _MILLISECONDS_FROM: Final = 10**11  # as in the schema
 _NANOSECONDS_UNTIL: Final = 10**20
+_LONGEST_TIME: Final = 64  # of a text that may be one
 _MICROSECOND: Final = Decimal("0.000001")
 _DECIMAL: Final = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
 
@@ -205,10 +206,10 @@ def _time_meant(time: object) -> str:
     if isinstance(time, str) and not time.isdigit() and _EXCEL_LAST < number < _MILLISECONDS_FROM:
         return _advice("A text may hold digits only. It reads as", number)
     try:
-        at = datetime.fromisoformat(text[:64])
-    except ValueError:
+        at = datetime.fromisoformat(text if len(text) <= _LONGEST_TIME else "")
+        at = at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):  # or its offset carries it out of the calendar
         return ""
-    at = at if at.tzinfo else at.replace(tzinfo=UTC)
     return _advice("It reads as", Decimal((at - _EPOCH) // timedelta(microseconds=1)) / 1_000_000)
 
 
