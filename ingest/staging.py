@@ -6,15 +6,18 @@ Out:    a folder of Parquet files (COMMANDS, FAILED), which every engine can rea
 Blocks of lines are judged independently, by several processes where there is enough to do; memory does not depend on
 the size of a file, since only a few blocks are in flight, nor on what a block becomes: rows are written when they are
 many.
+Faults: what raises while it is judged, and is neither the world's doing nor foreseen, is a fault of the program. The
+        file in which it happens is put off and says so; its neighbours go on.
 """
 
 import gc
+import logging
 import os
 import signal
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -25,6 +28,7 @@ from multiprocessing import current_process, get_context, parent_process
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory, gettempdir
+from traceback import format_exc
 from typing import Any, cast
 
 import orjson
@@ -37,10 +41,11 @@ from ingest.core.rows import Columns, Row
 from ingest.core.rows import row as to_row
 from ingest.core.source import SourceFile
 from ingest.documents import documents
-from ingest.errors import ConfigError, ObjectGone, TransientError
+from ingest.errors import ConfigError, IngestError, ObjectGone, TransientError
 from ingest.ports import COUNTED, Counts, FailedLine, StagedFile, Staging
 from ingest.reading import HEAD_BYTES, Block, Digest, blocks, decompressed, peek
 
+_log = logging.getLogger(__name__)
 _TEXT = pa.string()
 COMMANDS = pa.schema(
     [
@@ -68,6 +73,7 @@ _ROWS_BYTES = 16 << 20  # when what waits to be written comes to so much, it is
 _ROW_BYTES = 1 << 10  # what a row takes beside its texts
 _POOL_FROM_BYTES = 16 << 20  # below this, starting processes costs more than it saves
 
+_NOT_OURS = (IngestError, OSError, MemoryError, BrokenExecutor)  # a full disk, say: no fault of the program's
 _FOLDER_PREFIX = "landfall-"
 _OWNED = "owned"  # locked for as long as the process that made the folder lives
 
@@ -92,6 +98,7 @@ class _Tally:
     staged_no: int
     counts: Counts = field(default_factory=Counts)
     all_timed: bool = True
+    fault: tuple[str, str] | None = None  # what went wrong with the program: a sentence, and where
 
 
 @contextmanager
@@ -143,6 +150,10 @@ def stage(
                 one.outcome, one.error = "gone", str(gone)
             except TransientError as error:
                 one.outcome, one.error = "retrying", str(error)
+            except _NOT_OURS:
+                raise
+            except Exception as error:  # noqa: BLE001  # one file's oddity may not hold up the others
+                _put_off(one, *_fault(error))
         work.flush()
         for tally in work.drain():
             _add(staged[tally.staged_no], tally)
@@ -193,6 +204,22 @@ def _add(staged: StagedFile, tally: _Tally) -> None:
         setattr(ours, name, getattr(ours, name) + getattr(theirs, name))
     ours.warnings = dict(Counter(ours.warnings) + Counter(theirs.warnings))
     staged.all_timed &= tally.all_timed
+    if tally.fault:
+        _put_off(staged, *tally.fault)
+
+
+def _fault(error: Exception) -> tuple[str, str]:
+    """What is said of an exception that nobody foresaw, while it is handled, and where it arose.
+
+    Its own words may hold a producer's values: they are for the log only.
+    """
+    return f"{type(error).__name__} while it was judged: this is a fault of the program, see its log.", format_exc()
+
+
+def _put_off(staged: StagedFile, sentence: str, where: str) -> None:
+    if staged.outcome != "gone":
+        staged.outcome, staged.error = "retrying", sentence
+    _log.error("fault of the program file=%s\n%s", staged.file.uri, where)
 
 
 def _stage_file(staged: StagedFile, read: Read, rules: Rules, work: _Work, progress: Progress) -> None:
@@ -291,7 +318,23 @@ class _Batch:
 
 
 def judge_batch(parts: Sequence[_Part], folder: str, name: str) -> list[_Tally]:
-    """Judge some blocks into files of commands and of failed lines; of each kind mostly one."""
+    """Judge some blocks into files of commands and of failed lines; of each kind mostly one.
+
+    Where that fails unforeseen, each by itself, to know which of them it is, and without a trace of that one.
+    """
+    try:
+        return _judge_batch(parts, folder, name)
+    except _NOT_OURS:
+        raise
+    except Exception as error:  # noqa: BLE001
+        for begun in Path(folder).glob(f"*-{name}-*"):
+            begun.unlink()
+        if len(parts) == 1:
+            return [_Tally(parts[0].staged_no, fault=_fault(error))]
+    return [judge_batch([part], folder, f"{name}-{number:06d}")[0] for number, part in enumerate(parts)]
+
+
+def _judge_batch(parts: Sequence[_Part], folder: str, name: str) -> list[_Tally]:
     batch = _Batch(Path(folder), name)
     with _no_collector():
         tallies = [_Judging(part, batch).run() for part in parts]

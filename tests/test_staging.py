@@ -21,7 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest import staging as staging_module
-from ingest.core.commands import Rules
+from ingest.core.commands import Item, Rules
+from ingest.core.formats.kissmetrics import Kissmetrics
 from ingest.core.source import SourceFile
 from ingest.ports import StagedFile
 from ingest.reading import BOM, HEAD_BYTES, blocks
@@ -221,6 +222,57 @@ def test_nothing_of_a_broken_file_is_loaded(tmp_path: Path) -> None:
     assert world.count("commands") == 1 + 3000
     assert world.count("commands", f"file_id = '{files[1].file_id}'") == 0
     assert world.count("failed_lines") == 0
+
+
+@pytest.mark.parametrize("spread", [False, True])
+def test_a_fault_of_the_program_puts_off_its_file_and_no_other(
+    spread: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from ingest.adapters.duckdb import DuckDBWarehouse
+    from tests.support import World
+
+    judge = Kissmetrics.judge
+
+    def faulty(self: Kissmetrics, unit: bytes, rules: Rules) -> list[Item]:
+        if unit == b"crash":
+            raise KeyError("a value of somebody's")
+        return judge(self, unit, rules)
+
+    monkeypatch.setattr(Kissmetrics, "judge", faulty)
+    if spread:
+        cut_into(monkeypatch, 1)
+    world = World(DuckDBWarehouse(tmp_path / "w.duckdb"))
+    sent = [(record("ann", 1, "x"), "bad"), (record("bob", 1, "x"), "bad", "crash"), (record("eve", 1, "x"), "bad")]
+    results = world.load(*(world.put(f"{number}.json", *some) for number, some in enumerate(sent, 1)))
+    assert [(result.state, result.counts.records, result.counts.failed) for result in results][::2] == [
+        ("loaded", 1, 1), ("loaded", 1, 1),
+    ]  # fmt: skip
+    assert results[1].state == "retrying"
+    assert results[1].error == "KeyError while it was judged: this is a fault of the program, see its log."
+    assert [world.count(table) for table in ("commands", "failed_lines")] == [2, 2]
+    (told,) = [record.getMessage() for record in caplog.records if "fault of the program" in record.getMessage()]
+    assert "2.json" in told
+    assert told.endswith('KeyError: "a value of somebody\'s"\n')
+
+
+def test_a_fault_before_anything_is_judged_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    def faulty(_: Kissmetrics, head: bytes) -> Item | None:
+        if head == b"x":
+            raise KeyError
+        return None
+
+    monkeypatch.setattr(Kissmetrics, "refusal", faulty)
+    staged = Staged([lines(record("ann", 1, "x")), b"x", lines(record("ann", 1, "x"))])
+    assert [file.outcome for file in staged.files] == ["loaded", "retrying", "loaded"]
+
+
+def test_a_full_disk_is_no_fault_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(staging_module, "_write", full)
+    with pytest.raises(OSError, match="No space"):
+        Staged([lines(record("ann", 1, "x"))])
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, lambda data: pa.Codec("zstd").compress(data, asbytes=True)])
