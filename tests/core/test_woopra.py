@@ -259,6 +259,14 @@ def test_two_names_for_one_property_both_stay() -> None:
     assert bare(command).properties == {"a": 1, "properties.a": 2, "visit.city": "P", "visit.visit.city": "Rome"}
 
 
+@pytest.mark.parametrize("fields", ['"geo":{"x":1},"geo.x":2', '"geo.x":2,"geo":{"x":1}'])
+def test_of_two_fields_of_a_visit_with_one_name_the_top_level_one_stays(fields: str) -> None:
+    items = judge(f'{{"visitor":{{"id":"ann"}},"actions":[{{"name":"n","time":{MS}}}],{fields}}}')
+    (command,) = commands(items)
+    assert bare(command).properties == {"visit.geo.x": 2, "visit.geo.geo.x": 1}
+    assert items["/actions/0"].warnings == ("name_collision",)
+
+
 def test_strict_refuses_a_visit_of_nobody_as_a_whole() -> None:
     assert codes(judge(visit({"id": "anonymous"}, action()), STRICT)) == [("", "ignored_identity", "/visitor/id")]
 

@@ -131,7 +131,8 @@ def _visit(body: Body, whole: Judged) -> _Visit | None:
     at = time if time is not None else _first_time(actions, whole.rules)
     who = next(name for name in _IDENTIFIERS if name in sent["visitor"])
     person = whole.identity(sent["visitor"][who], f"/visitor/{who}")
-    fields, longer = flatten({"visit": {n: value for n, value in sent.items() if n not in ("visitor", "actions")}})
+    flat, longer = flatten({name: value for name, value in sent.items() if name not in ("visitor", "actions")})
+    fields = {f"visit.{name}": value for name, value in flat.items()}
     for name in longer:
         whole.warn("name_collision", pointer(name))
     if actions and "visit.id" not in fields:
