@@ -62,7 +62,7 @@ def webengage_bodies() -> st.SearchStrategy[str]:
         userId=who, anonymousId=who, attributes=_OBJECTS, phone=_mostly(_PHONES), gender=_mostly(_GENDERS),
         birthDate=_mostly(_DATES),
     )  # fmt: skip
-    event = _some(userId=who, eventName=_mostly(_NAMES), eventTime=_mostly(_DATES), eventData=_OBJECTS)
+    event = _some(userId=who, anonymousId=who, eventName=_mostly(_NAMES), eventTime=_mostly(_DATES), eventData=_OBJECTS)
     some = st.fixed_dictionaries({}, optional={"users": _list(user), "events": _list(event)}).map(_object)
     return some | _some(users=_list(user) | any_json(), events=_list(event) | any_json())
 

@@ -73,6 +73,9 @@ def record(person: str = "ann", at: int = AT, source: Any = "event", /, **proper
         pytest.param(users({"anonymousId": "x", "a": 1}), [put("x", a=1)], id="nobody yet"),
         pytest.param(users({"userId": " ", "anonymousId": "x"}), [put("x")], id="blank is absent"),
         pytest.param(users(user(anonymousId="x", a=1)), [put(a=1)], id="anonymousId is ignored, and joins nobody"),
+        pytest.param(users(user(anonymousId="x" * 101)), [put()], id="also where it is too long"),
+        pytest.param(users(user(anonymousId={"a": ["\0"]})), [put()], id="or is no text, and odd"),
+        pytest.param(events(event(anonymousId=[7])), [record()], id="with an event likewise"),
         pytest.param(users({"userId": 7}), [put("7")], id="an integer is its text"),
         pytest.param(users(user()), [put()], id="somebody, of whom nothing is said"),
         pytest.param(
