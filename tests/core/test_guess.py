@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -199,3 +200,6 @@ def test_a_file_of_another_format_is_rejected_once(folder: Path) -> None:
         assert "It seems to be" in file["error"]
     _, found = run("sql", "SELECT codes FROM failed_lines")
     assert [row["codes"] for row in found] == [["wrong_format"]] * 3
+    (told,) = re.findall("load it with (.*?), or", file["error"])
+    _, mended = run("load", name, *told.split())
+    assert mended["files"][0]["state"] == "loaded"

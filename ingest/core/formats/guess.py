@@ -63,8 +63,11 @@ def refusal(name: str, head: bytes) -> Item | None:
 
 
 def seems(format: str) -> str:
-    """What to say of a file that surely is of this format."""
-    return f'It seems to be {format}: load it with --format {format}, or set format = "{format}" for its source.'
+    """What to say of a file that surely is of this format. Once it was rejected, only force takes it."""
+    return (
+        f"It seems to be {format}: load it with --format {format} --force, or set"
+        f' format = "{format}" for its source and load it with --force.'
+    )
 
 
 def _values(text: str) -> Iterator[Any]:
