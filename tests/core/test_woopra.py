@@ -274,7 +274,14 @@ def test_strict_refuses_a_visit_of_nobody_as_a_whole() -> None:
 @pytest.mark.parametrize(("time", "meant"), [(1444077951, "1444077951000"), (1444077951.25, "1444077951250")])
 def test_of_seconds_it_is_told_which_milliseconds_were_meant(time: float, meant: str) -> None:
     (failure,) = judge(visit(None, action(time=time)))["/actions/0"].failures
-    assert failure.message.endswith(f"It reads as 2015-10-05 20:45:51 UTC: send {meant}.")
+    assert failure.message.endswith(f" It reads as 2015-10-05 20:45:51 UTC: send {meant}.")
+
+
+@pytest.mark.parametrize("time", ["0", '"0"', "0.0", "1e-300"])
+def test_of_no_time_at_all_nothing_is_guessed(time: str) -> None:
+    items = judge(f'{{"visitor":{{"id":"ann"}},"actions":[{{"name":"n","time":{time}}}]}}')
+    (failure,) = items["/actions/0"].failures
+    assert (failure.code, "send" in failure.message) == ("time_in_seconds", False)
 
 
 def test_the_codes_are_these() -> None:

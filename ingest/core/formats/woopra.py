@@ -216,7 +216,7 @@ def _hold_against(judged: Judged, value: Any, part: str = "") -> bool:
     """As `Judged.hold_against`; of a time in seconds it is told which milliseconds were meant."""
     kept = judged.hold_against(value, part)
     judged.failures = [
-        replace(one, message=f"{one.message} {_meant(one.got)}") if one.code == "time_in_seconds" else one
+        replace(one, message=one.message + _meant(one.got)) if one.code == "time_in_seconds" else one
         for one in judged.failures
     ]
     return kept
@@ -224,8 +224,10 @@ def _hold_against(judged: Judged, value: Any, part: str = "") -> bool:
 
 def _meant(time: Any) -> str:
     milliseconds = (Decimal(str(time).rstrip("…")) * 1000).quantize(Decimal("0.001"), ROUND_DOWN)
+    if not milliseconds:  # nobody means 1970: it is a default that nobody filled in
+        return ""
     at = _EPOCH + timedelta(milliseconds=int(milliseconds))
-    return f"It reads as {at:%Y-%m-%d %H:%M:%S} UTC: send {milliseconds.normalize():f}."
+    return f" It reads as {at:%Y-%m-%d %H:%M:%S} UTC: send {milliseconds.normalize():f}."
 
 
 def _moment(judged: Judged, time: Any) -> int | None:
