@@ -222,6 +222,10 @@ def test_what_an_envelope_asks_for(sent: Any, expected: list[Command]) -> None:
             [("/0/view", "identifier_too_long", "/link/value")], id="a link of 256",
         ),
         pytest.param(
+            [view(sessionExternalId=None, link=[{"name": "n" * 55, "value": "x" * 200}])],
+            [("/0/view", "identifier_too_long", "/link")], id="a link whose name and value together are 256",
+        ),
+        pytest.param(
             [contact(contactExternalId="x" * 256)], [("/0/setContact", "identifier_too_long", "/contactExternalId")],
             id="a contact of 256",
         ),

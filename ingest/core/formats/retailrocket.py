@@ -139,6 +139,8 @@ def _judge(judged: Judged, kind: str | None, sent: Any) -> None:
     if not _is_plain(kind, event) and not judged.hold_against(event, kind):
         return
     person, at_name, left_out = _person(event)
+    if len(person) > _LONGEST:  # a link, each part of which is within the limit
+        judged.fail("identifier_too_long", at_name, person)
     judged.identity(person, at_name)
     at, is_timed = judged.time(event.get("timestamp"), "/timestamp")
     source: TimeSource = "event" if is_timed else "received"
