@@ -1,8 +1,9 @@
 """Which rules a value breaks, by the JSON Schema of its format: the schema is the rule table.
 
-Beside each constraint stands `x-failures`: {keyword: {code, problem, remedy}}, for `required` once more by name.
-Rules that a schema cannot hold (the bytes, the clock) are in `x-outside` of its root, warnings in `x-warnings`, both
-by code. A limit that a source may change is marked `x-setting`: {keyword: setting}.
+Beside each constraint stands `x-failures`: {keyword: {code, problem, remedy}}, for `required` once more by name; with
+`detail`, what only this constraint says. Rules that a schema cannot hold (the bytes, the clock) are in `x-outside` of
+its root, warnings in `x-warnings`, both by code. A limit that a source may change is marked `x-setting`: {keyword:
+setting}.
 """
 
 import json
@@ -19,6 +20,11 @@ if TYPE_CHECKING:  # jsonschema takes a tenth of a second to import: only files 
     from jsonschema.exceptions import ValidationError
     from jsonschema.protocols import Validator
 
+_OF_EVERY_SHAPE = ("shape_wrong",)  # codes that do not say by themselves what was expected
+_TYPES = {
+    "array": "an array", "object": "an object", "string": "text", "integer": "an integer", "number": "a number",
+    "boolean": "true or false",
+}  # fmt: skip
 _PACKAGE = Path(__file__).parents[1]
 
 
@@ -98,9 +104,20 @@ def _failures(error: "ValidationError", name: str) -> Iterator[Failure]:
             yield from _failures(branch, name)
     elif keyword == "required":  # jsonschema tells the missing name in its message only, so look again
         for missing in (known for known in annotation if known not in error.instance):  # type: ignore[operator]
-            yield failure(name, annotation[missing]["code"], pointer(*path, missing))
+            code = annotation[missing]["code"]
+            detail = f"{missing} is missing." if code in _OF_EVERY_SHAPE else ""
+            yield failure(name, code, pointer(*path, missing), detail=detail)
     else:
-        yield failure(name, annotation["code"], pointer(*path), error.instance)
+        code, detail = annotation["code"], annotation.get("detail", "")
+        if code in _OF_EVERY_SHAPE and keyword == "type":
+            detail = " ".join(filter(None, (_expected(error.validator_value), detail)))
+        yield failure(name, code, pointer(*path), error.instance, detail)
+
+
+def _expected(types: Any) -> str:
+    """What a value has to be, in words. Null is the same as absent, nothing that anybody would send instead."""
+    named = [_TYPES[one] for one in ([types] if isinstance(types, str) else types) if one != "null"]
+    return f"Expected {' or '.join(named)}."
 
 
 def _annotated(schema: object) -> Iterator[tuple[str, dict[str, str]]]:

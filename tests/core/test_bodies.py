@@ -289,3 +289,24 @@ def test_names_are_told_apart_however_often_they_are_taken() -> None:
     judged.merge(flat, {"a": 3, "b": {"c": 4}}, "p")
     assert flat == {"a": 1, "p.a": 2, "p.p.a": 3, "b.c": 4}
     assert [(warning.code, warning.pointer) for warning in judged.warnings] == [("name_collision", "/p/a")]
+
+
+@pytest.mark.parametrize(
+    ("format", "sent", "said"),
+    [
+        ("retailrocket", '[{"view":{"sessionExternalId":"a"}}]', "productId is missing."),
+        ("retailrocket", '[{"view":{"sessionExternalId":"a","productId":[]}}]', "Expected an integer or text."),
+        ("retailrocket", '{"view":{"sessionExternalId":"a"}}', "Expected an array. A body is one array of envelopes,"),
+        ("vitally", '{"type":"track","userId":"a"}', "Expected an array. A body is one array of messages,"),
+        ("vitally", '[{"type":"user","userId":"a","messageId":"m","traits":7}]', "Expected an object."),
+        ("woopra", '[{"visitor":{"id":"a"}}]', "Expected an object. A body is one visit:"),
+        ("webengage", '[{"userId":"a"}]', "Expected an object. A body is one object:"),
+        ("webengage", '{"userId":"a"}', "A body has no names but users and events."),
+        ("webengage", "{}", "Neither users nor events is there."),
+        ("webengage", '{"users":{}}', "Expected an array."),
+    ],
+)
+def test_a_wrong_shape_tells_what_was_expected(format: str, sent: str, said: str) -> None:
+    (item,) = open_format(format).judge(sent.encode(), Rules())
+    (failure,) = item.failures
+    assert (failure.code, said in failure.message) == ("shape_wrong", True)

@@ -196,7 +196,7 @@ def test_what_an_envelope_asks_for(sent: Any, expected: list[Command]) -> None:
         pytest.param([None, view()], [("/0", "shape_wrong", "")], id="or null"),
         pytest.param([{}, view()], [("/0", "unknown_envelope", "")], id="no name"),
         pytest.param([view() | envelope("search"), view()], [("/0", "unknown_envelope", "")], id="two names"),
-        pytest.param([{"view": {}, "order": {}}, view()], [("/0", "unknown_envelope", "")], id="what they hold is moot"),
+        pytest.param([{"view": {}, "order": {}}, view()], [("/0", "unknown_envelope", "")], id="two of any content"),
         pytest.param([{"View": {}}, view()], [("/0", "unknown_envelope", "")], id="a name that is not known"),
         pytest.param('[{"a\\u0000":1}]', [("/0", "nul_character", ""), ("/0", "unknown_envelope", "")], id="U+0000"),
         pytest.param([{"view": []}, view()], [("/0/view", "shape_wrong", "")], id="an envelope with an array"),
