@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from ingest import __version__
 from ingest.errors import IngestError
@@ -22,7 +23,7 @@ from ingest.intake.bodies import BUSY_SECONDS, Refused
 from ingest.intake.keys import keys_of
 from ingest.intake.rates import Rates
 from ingest.intake.spool import Spool
-from ingest.intake.vendors import CALLS, PLAIN_ERROR, SCHEMES, Call, plain_error
+from ingest.intake.vendors import CALLS, SCHEMES, Call, error_at, error_schema_at
 from ingest.ports import ObjectStore
 from ingest.settings import Settings
 
@@ -76,6 +77,7 @@ def make_app(settings: Settings, store: ObjectStore) -> FastAPI:
                 openapi_extra=_request(call),
             )
     app.add_api_route("/health", _health, methods=["GET"], summary="Whether the process answers", tags=["health"])
+    app.add_api_route("/health", _health, methods=["HEAD"], include_in_schema=False)
     app.openapi = lambda: _description(app)  # type: ignore[method-assign]  # as FastAPI's documentation has it
     return app
 
@@ -109,7 +111,7 @@ class _Intake:
         if source is None:
             raise Refused(401, "The key is missing or not known here.")
         if self.settings.intake_vendor_limits and (seconds := self.rates.wait(source.name, call.rates)):
-            raise Refused(429, f"Too many calls: wait {seconds} seconds.", seconds)
+            raise too_many_calls(seconds)
         with self.room.share() as grow:
             raw = await bodies.read(request, self.settings, grow)
             body = await bodies.aside(
@@ -124,13 +126,22 @@ class _Intake:
                 raise Refused(503, "It could not be stored: send it again.", BUSY_SECONDS) from error
 
 
+def too_many_calls(seconds: int) -> Refused:
+    """The refusal of a call that may come again after so many seconds."""
+    return Refused(429, f"Too many calls: wait {seconds} second{'s' * (seconds != 1)}.", seconds)
+
+
 async def _health() -> dict[str, str]:
     return {"status": "ok"}
 
 
-async def _no_such_call(_: Request, error: Exception) -> Response:
+async def _no_such_call(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _json(plain_error(f"There is no such call ({error.detail})."), error.status_code, error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:  # of which the first route that has the path tells its own methods only
+        routes = [one for one in request.app.routes if one.matches(request.scope)[0] is not Match.NONE]
+        headers["Allow"] = ", ".join(sorted({method for one in routes for method in one.methods}))
+    return _json(error_at(request.url.path)(f"There is no such call ({error.detail})."), error.status_code, headers)
 
 
 def _refusal(call: Call, refused: Refused) -> Response:
@@ -191,8 +202,8 @@ def _description(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         found = get_openapi(title="Landfall's HTTP intake", version=__version__, description=_ABOUT, routes=app.routes)
         found.setdefault("components", {})["securitySchemes"] = dict(SCHEMES)
-        told = {"application/json": {"schema": PLAIN_ERROR}}
-        for item in found["paths"].values():
+        for path, item in found["paths"].items():
+            told = {"application/json": {"schema": error_schema_at(path)}}
             for operation in item.values():
                 operation["responses"] |= {
                     "404": {"description": "There is no such path.", "content": told},

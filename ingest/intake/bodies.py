@@ -186,7 +186,7 @@ def visits(body: bytes) -> Body:
     parts = [block.data for block in documents([body], len(body))]
     sound = sum(map(_is_object, parts))
     if not sound:
-        raise Refused(400, "The body has to be JSON objects, one a line.")
+        raise _unread(body, "The body has to be JSON objects, one a line.")
     if sound < len(parts):
         return Body(body.strip(_WHITE) + b"\n", len(parts), alone=True)
     return Body(b"".join(map(_one_line, parts)), len(parts))
@@ -195,7 +195,7 @@ def visits(body: bytes) -> Body:
 def lines(body: bytes) -> Body:
     """JSON objects, one a line, as Kissmetrics takes and exports them. One at least has to be there."""
     if not any(_is_object(line) or _is_repaired_object(line) for line in body.split(b"\n") if line.strip()):
-        raise Refused(400, "The body has to be JSON objects, one a line.")
+        raise _unread(body, "The body has to be JSON objects, one a line.")
     return Body(body if body.endswith(b"\n") else body + b"\n", body.count(b"\n"))
 
 
@@ -233,7 +233,16 @@ def _json(body: bytes) -> object:
         return _decoded(body)
     except orjson.JSONDecodeError as error:
         where = f" (line {error.lineno}, column {error.colno})" if error.lineno else ""
-        raise Refused(400, f"The body is not JSON{where}.") from None
+        raise _unread(body, f"The body is not JSON{where}.") from None
+
+
+def _unread(body: bytes, otherwise: str) -> Refused:
+    """Why a body cannot be read: that it is not UTF-8, where it is not; else as given."""
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        return Refused(400, f"The body is not UTF-8: byte {error.start + 1:,} does not belong there.")
+    return Refused(400, otherwise)
 
 
 def _decoded(text: bytes) -> object:

@@ -163,3 +163,18 @@ CALLS: Final = (
         most_items=100, rates=((1000, 60),),
     ),
 )  # fmt: skip
+
+
+def _call_at(path: str) -> Call | None:
+    """The call whose vendor a path belongs to, whether or not it is one of its calls."""
+    return next((call for call in CALLS if path.startswith(call.path.partition("{")[0])), None)
+
+
+def error_at(path: str) -> Callable[[str], Mapping[str, Any]]:
+    """How what is wrong is told at a path."""
+    return call.error if (call := _call_at(path)) else plain_error
+
+
+def error_schema_at(path: str) -> JsonSchema:
+    """What that looks like."""
+    return call.error_schema if (call := _call_at(path)) else PLAIN_ERROR

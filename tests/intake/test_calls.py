@@ -11,6 +11,7 @@ import jsonschema
 import orjson
 import pytest
 
+from ingest.intake.app import too_many_calls
 from ingest.intake.vendors import Call
 from tests.intake.serving import READY, Served, World, basic, bodies_of, gzipped, key_of
 
@@ -202,6 +203,12 @@ def test_other_paths_and_methods(served: Served) -> None:
         assert answer.status_code == status, path
         assert answer.json()
         assert (answer.headers.get("allow") is not None) == (status == 405)
+    assert served.http.head("/health").status_code == 200
+    assert served.http.get("/rest/2.4/import").headers["allow"] == "POST, PUT"
+    for method, path, status in (("GET", "/v1/accounts/x/bulk-users", 405), ("POST", "/v1/accounts/x/bulk", 404)):
+        answer = served.http.request(method, path)
+        assert answer.status_code == status
+        assert answer.json()["response"].keys() == {"status", "message"}
 
 
 def test_vendor_limits(new_world: Callable[[str], World]) -> None:
@@ -226,6 +233,10 @@ def test_vendor_limits(new_world: Callable[[str], World]) -> None:
         assert told[-1].status_code == 429
         assert 1 <= int(told[-1].headers["retry-after"]) <= 60
         assert message(woopra[0], told[-1]).startswith("Too many calls: wait ")
+
+
+def test_one_second_is_told_as_one() -> None:
+    assert [str(too_many_calls(n)) for n in (1, 2)] == [f"Too many calls: wait {n}." for n in ("1 second", "2 seconds")]
 
 
 def test_neither_keys_nor_bodies_are_logged(world: World) -> None:
