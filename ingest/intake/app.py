@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 _REFUSALS: Final = {
     400: "Not JSON, not of the shape of this call, or too many items (`vendor_limits`). Nothing was stored.",
     401: "No key, or none of a source of this format.",
-    408: "The body stopped coming.",
+    408: "The body stopped coming, or came too slowly.",
     413: "The body is too large, as sent or unpacked.",
     415: "The body is encoded otherwise than with gzip.",
     429: "More calls than the vendor allows (`vendor_limits`).",

@@ -25,6 +25,7 @@ from ingest.settings import Settings
 
 _PIECE_BYTES: Final = 1 << 20
 _SILENT_SECONDS: Final = 30  # a client that sends nothing for so long in the middle of a body is given up
+_BODY_SECONDS: Final = 600  # and one that never falls silent, after this: 10 MiB at 140 kbit a second
 _REQUEST_BYTES: Final = 16 << 10  # what a request takes beside its body
 _VALUE_BYTES: Final = 128  # what a value of JSON takes when it is decoded, about
 _LINE_BYTES: Final = 64  # and a line, when lines are told from each other
@@ -97,9 +98,11 @@ async def read(request: Request, settings: Settings, grow: Callable[[int], None]
         raise Refused(413, too_large)
     pieces, size = [], 0
     stream = request.stream()
+    clock = asyncio.get_running_loop().time
+    until = clock() + _BODY_SECONDS
     try:
         while True:
-            async with asyncio.timeout(_SILENT_SECONDS):
+            async with asyncio.timeout_at(min(clock() + _SILENT_SECONDS, until)):
                 piece = await anext(stream, None)
             if piece is None:
                 break
@@ -109,6 +112,8 @@ async def read(request: Request, settings: Settings, grow: Callable[[int], None]
             grow(len(piece))
             pieces.append(piece)
     except TimeoutError:
+        if clock() >= until:
+            raise Refused(408, f"The body was not whole after {_BODY_SECONDS} seconds: send it in parts.") from None
         raise Refused(408, f"Nothing came for {_SILENT_SECONDS} seconds.") from None
     except ClientDisconnect:
         raise Refused(400, "The body ended too early.") from None

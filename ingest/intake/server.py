@@ -10,6 +10,8 @@ from fastapi import FastAPI
 from ingest.errors import ConfigError
 
 STOP_SECONDS = 30  # after which clients that do not finish their bodies are given up
+# What comes beyond them gets 503 at once, where else the open files of the process would run out (1,024, mostly).
+_CONNECTIONS = 900
 _KEEP_ALIVE_SECONDS = 75  # longer than proxies keep a connection, so that the proxy is the one to close it
 
 
@@ -42,6 +44,7 @@ def run(app: FastAPI, at: socket.socket, ready: Callable[[], None]) -> None:
         server_header=False,
         proxy_headers=False,
         ws="none",
+        limit_concurrency=_CONNECTIONS,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=STOP_SECONDS,
     )

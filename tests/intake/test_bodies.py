@@ -1,18 +1,24 @@
 """What is stored of a body: the same JSON on one line, or nothing at all."""
 
+import asyncio
 import json
+import signal
 import zlib
 from contextlib import suppress
 from typing import Any
 
 import orjson
 import pytest
+import uvicorn
+from fastapi import FastAPI
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.requests import Request
 
 from ingest.core import jsontext
 from ingest.core.formats import FORMATS, open_format
 from ingest.documents import documents
+from ingest.intake import bodies, server
 from ingest.intake.bodies import (
     Body,
     Refused,
@@ -197,3 +203,29 @@ def test_one_of_the_largest_bodies_always_finds_room() -> None:
         body = b'["' + b"," * (6 << 20) + b'"]'  # signs enough for as many values as there may be
         check_within(body, array, "vitally", settings, grow)
         grow(settings.intake_max_decompressed_bytes)
+
+
+@pytest.mark.parametrize(
+    ("pause", "said"), [(0.02, "The body was not whole after 0.3 seconds"), (5, "Nothing came for 0.2 seconds")]
+)
+def test_a_body_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch, pause: float, said: str) -> None:
+    monkeypatch.setattr(bodies, "_BODY_SECONDS", 0.3)
+    monkeypatch.setattr(bodies, "_SILENT_SECONDS", 0.2)
+
+    async def trickle() -> dict[str, Any]:
+        await asyncio.sleep(pause)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    request = Request({"type": "http", "method": "POST", "headers": []}, trickle)
+    with pytest.raises(Refused, match=said) as refused:
+        asyncio.run(bodies.read(request, Settings(warehouse_url="duckdb://"), lambda _: None))
+    assert refused.value.status == 408
+
+
+def test_more_connections_than_there_are_files_for_are_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[uvicorn.Config] = []
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: asked.append(self.config))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with server.listen("127.0.0.1", 0) as at:
+        server.run(FastAPI(), at, lambda: None)
+    assert 0 < (asked[0].limit_concurrency or 0) < 1024
