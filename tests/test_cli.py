@@ -355,6 +355,9 @@ def test_failures(ingest: Shell) -> None:
     raw = ingest("failures", file["file_id"][:8], "--lines")
     assert raw.code == 0
     assert raw.out == b'5\tno json\n6\t{"_p":"ann"}\n7\t\xff\ttab\n'
+    ingest.file("lines.txt", body=raw.out)
+    unchanged = ingest("redrive", file["file_id"], "lines.txt", "--json")
+    assert (unchanged.json["files"], unchanged.json["still_wrong"]) == ([], 3)
     assert b"not_json" in ingest("failures", file["file_id"]).out
     both = ingest("failures", file["file_id"], "--lines", "--json")
     assert (both.code, "not both" in both.json["error"]) == (2, True)

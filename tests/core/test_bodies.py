@@ -32,6 +32,11 @@ RULES = st.builds(
 )  # fmt: skip
 
 
+MENDED = [
+    "{}", "[]", '{"name":"x"}', '{"eventName":"x","userId":"a"}', "x", '{"id":1e400,"email":1e99999999999}',
+    '{"name":"x","time":1e99999999999}', '{"eventName":"x","userId":1e400,"eventTime":"9999-12-31T23:59:59-0800"}',
+    '{"sessionExternalId":1e400,"productId":1}', '{"type":"track","userId":1e400,"event":"e","messageId":1e400}',
+]  # fmt: skip
 each_format = pytest.mark.parametrize("format", BODIES)
 
 
@@ -94,9 +99,7 @@ def test_an_item_judged_again_by_itself_comes_to_the_same(format: str) -> None:
     module = open_format(format)
 
     @settings(deadline=None)
-    @given(
-        BODIES[format](), RULES, st.sampled_from(["{}", "[]", '{"name":"x"}', '{"eventName":"x","userId":"a"}', "x"])
-    )
+    @given(BODIES[format](), RULES, st.sampled_from(MENDED))
     def check_one(text: str, rules: Rules, other: str) -> None:
         for item in module.judge(text.encode(), rules):
             if item.failures and item.path:
