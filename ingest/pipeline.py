@@ -3,7 +3,8 @@
 What is written is decided by the warehouse in one transaction; nothing here remembers anything between two calls.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from ingest.core.commands import Rules
 from ingest.core.formats import FORMATS
 from ingest.core.formats.guess import AUTO, guess
 from ingest.core.source import LOCAL_BUCKET, ONE_OFF, SourceFile
-from ingest.discovery import Selection, in_order
+from ingest.discovery import Selection, in_order, takes
 from ingest.errors import ConfigError, ObjectGone, TransientError
 from ingest.ports import FileResult, Intent, Note, ObjectStore, StagedFile, Staging, Warehouse
 from ingest.reading import HEAD_BYTES, Digest, decompressed, peek
@@ -84,15 +85,16 @@ class Pipeline:
     ) -> list[SourceFile]:
         """The source files that a person means by a path, `-`, an s3:// URI or a prefix (ending in `/`).
 
-        The format `auto` is that which the beginning of each file tells, else the source's. Where nothing is under a
-        key any more, it means what was archived from there last; for that the warehouse is asked, if `archived`.
-        `notice` is told what is passed over below a prefix.
+        What the ledger knows keeps the source and the format of its row where none is named: it may take the place of
+        its rows. The format `auto` is that which the beginning of each file tells, else the source's. Where nothing is
+        under a key any more, it means what was archived from there last. The warehouse tells both, if `archived`.
+        `notice` is told what is passed over below a prefix, and which source would take what is loaded without one.
 
         Raises:
             ConfigError: no such source or format, or not an address.
             ObjectGone: nothing is there.
         """
-        chosen = self.source(source) if source else Source(name=ONE_OFF, bucket="", format=format or "kissmetrics")
+        chosen = self.source(source) if source else Source(name=ONE_OFF, bucket="")
         if format and format not in (AUTO, *FORMATS):
             raise ConfigError(f"There is no format {format!r}. Known: {', '.join((*FORMATS, AUTO))}.")
         bucket, key = split_address(address)
@@ -116,11 +118,40 @@ class Pipeline:
                 if not rows or not rows[0]["archived_to"]:
                     raise
                 files = [SourceFile.of_row(rows[0])]
-        files = [file.for_source(chosen.name, format or chosen.format) for file in files]
+        known: dict[str, dict[str, Any]] = {}
+        if archived and not source:
+            known = self._rows_of(files)
+            for name, number in self._owners(file for file in files if file.file_id not in known).items():
+                which = f"{number:,} new file{'s' * (number > 1)} of the source {name}, taken as {ONE_OFF}"
+                notice(f"{address}: {which} since no source was named. `--source {name}` loads by its rules.")
+        otherwise = {"source": chosen.name, "format": chosen.format}
+        stamps = [known.get(file.file_id, otherwise) for file in files]
+        named = None if format == AUTO else format
+        files = [
+            file.for_source(stamp["source"], named or stamp["format"])
+            for file, stamp in zip(files, stamps, strict=True)
+        ]
         if format == AUTO:
-            otherwise = chosen.format if source else "kissmetrics"
-            files = [replace(file, format=self._guess(file) or otherwise) for file in files]
+            files = [replace(file, format=self._guess(file) or file.format) for file in files]
         return in_order(files)
+
+    def _rows_of(self, files: Sequence[SourceFile]) -> dict[str, dict[str, Any]]:
+        """The ledger rows of those that have one, by file_id."""
+        rows: dict[str, dict[str, Any]] = {}
+        for begin in range(0, len(files), _PACK_FILES):
+            ids = [file.file_id for file in files[begin : begin + _PACK_FILES]]
+            rows |= {row["file_id"]: row for row in self.warehouse.files({"file_id": ids})}
+        return rows
+
+    def _owners(self, files: Iterable[SourceFile]) -> Counter[str]:
+        """How many of them each source would take."""
+        return Counter(
+            source.name
+            for file in files
+            for source in self.settings.sources.values()
+            if source.bucket == file.bucket and file.key.startswith(source.prefix)
+            and takes(source, file.key, self.settings.own_prefixes(file.bucket))
+        )  # fmt: skip
 
     def _guess(self, file: SourceFile) -> str | None:
         """The format that the beginning of a file tells. Of one that cannot be read nothing: loading it says why."""

@@ -581,6 +581,27 @@ def test_load_of_a_prefix(ingest: Shell, s3: S3) -> None:
         assert ingest("load", missing).code == 2
 
 
+def test_what_a_source_has_loaded_stays_its_own_when_it_is_loaded_by_name(ingest: Shell, s3: S3) -> None:
+    ingest.config({"name": "visits", "bucket": s3.bucket, "prefix": "in/", "format": "woopra"})
+    visit = b'{"visitor":{"id":"ann"},"actions":[{"time":1393344603000,"name":"x"}]}'
+    s3.put("in/a.json", visit)
+    ingest.json("poll")
+    of = {"source": "visits", "format": "woopra", "state": "loaded"}
+    for more in (["in/a.json", "--force"], ["in/", "--force"], ["in/a.json", "--force", "--format", "auto"], ["in/"]):
+        ran = ingest("load", f"s3://{s3.bucket}/{more[0]}", *more[1:], "--json")
+        assert (ran.code, [file["state"] for file in ran.json["files"]]) == (0, ["loaded"])
+        assert "no source was named" not in ran.err
+        (row,) = ingest.json("files")["files"]
+        assert {name: row[name] for name in of} == of
+    s3.put("in/new.json", visit + b" ")
+    s3.put("elsewhere.json", lines(*GOOD))
+    assert "no source was named" not in ingest("load", f"s3://{s3.bucket}/elsewhere.json").err
+    ran = ingest("load", f"s3://{s3.bucket}/in/")
+    assert "1 new file of the source visits, taken as one_off since no source was named. `--source visits`" in ran.err
+    ran = ingest("load", f"s3://{s3.bucket}/in/a.json", "--force", "--format", "kissmetrics", "--json")
+    assert [file["state"] for file in ran.json["files"]] == ["rejected"]  # as somebody said
+
+
 def test_what_is_there_at_the_first_poll_may_be_skipped(ingest: Shell) -> None:
     landing = ingest.folder / "landing"
     ingest.config({"name": "web", "bucket": "file", "prefix": str(landing), "existing_files": "skip"})
