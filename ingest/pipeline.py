@@ -17,7 +17,7 @@ from ingest.core.formats import FORMATS
 from ingest.core.formats.guess import AUTO, guess
 from ingest.core.source import LOCAL_BUCKET, ONE_OFF, SourceFile
 from ingest.discovery import Selection, in_order, takes
-from ingest.errors import ConfigError, ObjectGone, TransientError
+from ingest.errors import ConfigError, IngestError, ObjectGone, TransientError
 from ingest.ports import FileResult, Intent, Note, ObjectStore, StagedFile, Staging, Warehouse
 from ingest.reading import HEAD_BYTES, Digest, decompressed, peek
 from ingest.settings import Settings, Source
@@ -36,6 +36,7 @@ class Discovery:
     matching: int  # objects that a rule takes, loaded or not
     ignored: int
     ignored_names: list[str]
+    gone: list[str]  # keys of files that waited, and whose objects are gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +57,45 @@ class Pipeline:
             known = ", ".join(sorted(self.settings.sources)) or "none"
             raise ConfigError(f"There is no source {name!r} in ingest.toml. Known: {known}.") from None
 
-    def discover(self, name: str) -> Discovery:
-        """The landing of a source minus the ledger, in natural key order."""
+    def discover(self, name: str, note: Note | None = None) -> Discovery:
+        """The landing of a source minus the ledger, in natural key order.
+
+        What waits (retrying, held) and is listed no more is asked for by itself: where its object is gone, nothing can
+        come of it any more, and its row is closed if there is a `note`. An older version that is there is tried again.
+        """
+        now = datetime.now(UTC)
+        # Read before the listing: what is entered meanwhile is no row that the listing misses.
+        waiting = {row["file_id"]: row for row in self.warehouse.files({"source": name, "state": ["retrying", "held"]})}
         selection, files = self._landing(self.source(name))
-        pending = self.warehouse.unseen(files, datetime.now(UTC))
-        return Discovery(in_order(pending), selection.taken, selection.ignored, selection.ignored_names)
+
+        def seen(listed: Iterable[SourceFile]) -> Iterator[SourceFile]:
+            for file in listed:
+                waiting.pop(file.file_id, None)
+                yield file
+
+        pending = self.warehouse.unseen(seen(files), now)
+        unlisted = [
+            SourceFile.of_row(row)
+            for row in waiting.values()
+            if (row["next_try_at"] <= now if row["state"] == "retrying" else row["version_id"] is None)
+        ]
+        gone = [file for file in unlisted if self._is_gone(file)]
+        if gone and note:
+            self.warehouse.close_gone([file.file_id for file in gone], note)
+        pending += self.warehouse.unseen((file for file in unlisted if file not in gone), now)
+        return Discovery(
+            in_order(pending), selection.taken, selection.ignored, selection.ignored_names, [file.key for file in gone]
+        )
+
+    def _is_gone(self, file: SourceFile) -> bool:
+        """Whether the store says that this version is there no more; whatever else it says proves nothing."""
+        try:
+            next(self.store_for(file.source, file.bucket, file.key).read(file), None)
+        except ObjectGone:
+            return True
+        except IngestError:
+            return False
+        return False
 
     def begin_poll(self, name: str) -> int:
         """Call before a poll discovers: what is there before the first one may be passed over; how many files are."""

@@ -393,6 +393,9 @@ class Warehouse(Protocol):
     def retry(self, file_ids: Sequence[str], note: Note) -> list[ActionResult]:
         """Let files that are put off be taken by the next poll."""
 
+    def close_gone(self, file_ids: Sequence[str], note: Note) -> None:
+        """Make retrying and held files `replaced`: their objects are gone. Where one comes back, it is new again."""
+
     def mark(self, marks: Sequence[Mark], note: Note) -> None:
         """Write down where objects went, in one transaction. What the ledger knows already stays as it is."""
 

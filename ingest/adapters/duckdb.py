@@ -125,6 +125,11 @@ class DuckDBWarehouse:
 
         return retry(self, file_ids, note)
 
+    def close_gone(self, file_ids: Sequence[str], note: Note) -> None:
+        from ingest.adapters.duckdb_actions import close_gone
+
+        close_gone(self, file_ids, note)
+
     def mark(self, marks: Sequence[Mark], note: Note) -> None:
         from ingest.adapters.duckdb_actions import mark
 

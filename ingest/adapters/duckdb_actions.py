@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ingest.adapters.duckdb import DuckDBWarehouse
 
 _PER_ENTERING = 10_000  # files at once
+_GONE = "Its object was deleted, or another version stands under its key now: nothing of it was loaded."
 _TEXT = pa.string()
 _MARKS = pa.schema(
     [("file_id", _TEXT), ("archived_to", _TEXT), ("deleted_at", pa.timestamp("us", "UTC")), ("reason", _TEXT)]
@@ -147,6 +148,19 @@ def retry(warehouse: "DuckDBWarehouse", file_ids: Sequence[str], note: Note) -> 
             rows.remember("retry", [row["file_id"]], note, now)
             results.append(_done(row, "retrying"))
     return results
+
+
+def close_gone(warehouse: "DuckDBWarehouse", file_ids: Sequence[str], note: Note) -> None:
+    """See `ingest.ports.Warehouse.close_gone`."""
+    with _session(warehouse) as (rows, now):
+        found = _ledger_rows(rows, file_ids)
+        waiting = [file_id for file_id, row in found.items() if row["state"] in ("retrying", "held")]
+        sql = (
+            "UPDATE ledger SET error = $error, loaded_at = $now, next_try_at = NULL WHERE list_contains($ids, file_id)"
+        )
+        rows.connection.execute(sql, {"error": _GONE, "now": now, "ids": waiting})
+        rows.set_state(waiting, "replaced")
+        rows.remember("gone", waiting, replace(note, reason=_GONE), now)
 
 
 def mark(warehouse: "DuckDBWarehouse", marks: Sequence[Mark], note: Note) -> None:

@@ -170,7 +170,7 @@ class _Load:
             if row and is_settled(row, self.intent):
                 self.results[row["file_id"]] = result_of(row, already=True)
                 continue
-            if row and row["state"] in FINAL_STATES and file.outcome == "retrying":
+            if row and is_settled(row, "new") and file.outcome == "retrying":
                 # What is there stays until there is something better.
                 self.results[row["file_id"]] = replace(result_of(row), state="retrying", error=file.error)
                 continue

@@ -45,10 +45,13 @@ def discover(pipeline: "Pipeline", source: str) -> tuple[list[Pack], dict[str, A
 
     The second is {"pending", "matching", "ignored": numbers of objects, "ignored_names": the first of those}.
     """
-    tidy(pipeline, source, Note("airflow"))  # what former runs have left
+    note = Note("airflow")
+    tidy(pipeline, source, note)  # what former runs have left
     if passed := pipeline.begin_poll(source):
         log.info("%d files there before the first poll, entered as ignored", passed)
-    found = pipeline.discover(source)
+    found = pipeline.discover(source, note)
+    if found.gone:
+        log.info("%d files waited, but are gone by now: %s", len(found.gone), ", ".join(found.gone))
     log.info("discovered source=%s pending=%d ignored=%d", source, len(found.pending), found.ignored)
     if found.ignored_names:
         log.info("no rule takes, for example: %s", ", ".join(found.ignored_names[: tables.NAMED_AT_MOST]))

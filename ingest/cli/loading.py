@@ -99,7 +99,9 @@ def poll(sources: tuple[str, ...], as_json: bool) -> int:
             try:
                 if passed := pipeline.begin_poll(name):
                     say(f"{name}: {count(passed, 'file')} there before the first poll, entered as ignored")
-                found = pipeline.discover(name)
+                found = pipeline.discover(name, note)
+                if found.gone:
+                    say(f"{name}: {count(len(found.gone), 'file')} waited, but gone by now: {', '.join(found.gone)}")
                 if found.ignored:
                     say(
                         f"{name}: {count(found.ignored, 'object')} that no rule takes: {', '.join(found.ignored_names)}"

@@ -5,6 +5,7 @@ WITH dealt_with AS NOT MATERIALIZED (  -- it may be a million rows
     SELECT file_id, file_no, source, bucket, key, sha256, state
     FROM ledger
     WHERE redrive_of IS NULL AND state IN ('loaded', 'rejected', 'held', 'duplicate', 'replaced')
+      AND sha256 IS NOT NULL  -- else its object was gone before anybody read it to its end
 )
 SELECT c.file_id, l.file_id AS other, l.file_no, l.state, TRUE AS same_key, l.sha256 = c.sha256 AS same_bytes
 FROM candidates AS c
