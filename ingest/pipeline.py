@@ -138,7 +138,10 @@ class Pipeline:
             key += "/"
         if key == "" or key.endswith("/"):
             below = replace(chosen, bucket=bucket, prefix=key)
-            selection = Selection(below)
+            # Uploads may be loaded, which no source takes by itself; what the program wrote never is a source file.
+            uploads = self.settings.uploads_prefix if bucket == self.settings.uploads_bucket else None
+            own = tuple(prefix for prefix in self.settings.own_prefixes(bucket) if prefix != uploads)
+            selection = Selection(below, own)
             found = selection.sift(store.list(bucket, key))
             files = [file for file in found if not self.settings.is_check_report(bucket, file.key)]
             if selection.ignored:

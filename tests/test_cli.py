@@ -581,6 +581,20 @@ def test_load_of_a_prefix(ingest: Shell, s3: S3) -> None:
         assert ingest("load", missing).code == 2
 
 
+def test_load_of_a_prefix_takes_nothing_of_what_the_program_wrote(ingest: Shell, s3: S3) -> None:
+    own = {"archive_prefix": "in/arch/", "report_prefix": "in/rep/"}
+    ingest.config({"name": "web", "bucket": s3.bucket, "prefix": "in/", **own})
+    with (ingest.folder / "ingest.toml").open("a") as config:
+        config.write(f'\n[uploads]\nbucket = "{s3.bucket}"\n')
+    for number, key in enumerate(("in/a", "in/arch/2026/01/01/in/b", "in/rep/c.report", "uploads/d", "uploads/d.check",
+                                  "completed_imports/2026/01/01/in/e")):  # fmt: skip
+        s3.put(f"{key}.json", lines(record("ann", number, "x")))
+    for prefix, taken in (("in/", ["in/a.json"]), ("", ["in/a.json", "uploads/d.json"])):
+        files = ingest.json("load", f"s3://{s3.bucket}/{prefix}", "--dry-run")["files"]
+        assert [file["key"] for file in files] == taken
+    assert ingest("load", f"s3://{s3.bucket}/in/arch/").code == 2
+
+
 def test_what_a_source_has_loaded_stays_its_own_when_it_is_loaded_by_name(ingest: Shell, s3: S3) -> None:
     ingest.config({"name": "visits", "bucket": s3.bucket, "prefix": "in/", "format": "woopra"})
     visit = b'{"visitor":{"id":"ann"},"actions":[{"time":1393344603000,"name":"x"}]}'
