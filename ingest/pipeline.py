@@ -154,6 +154,9 @@ class Pipeline:
             except ObjectGone:
                 rows = self.warehouse.files({"bucket": bucket, "key": key}, limit=1) if archived else []
                 if not rows or not rows[0]["archived_to"]:
+                    if _lies_below(store, bucket, f"{key}/"):
+                        which = f"Write {address}/ (with a slash) for all that lies below it."
+                        raise ObjectGone(f"There is no object {address}. {which}") from None
                     raise
                 files = [SourceFile.of_row(rows[0])]
         known: dict[str, dict[str, Any]] = {}
@@ -339,6 +342,13 @@ def split_address(address: str) -> tuple[str, str]:
     if "://" in address:
         raise ConfigError(f"{address} is neither a path nor an s3:// URI.")
     return LOCAL_BUCKET, address if address == "-" else str(Path(address).absolute())
+
+
+def _lies_below(store: ObjectStore, bucket: str, prefix: str) -> bool:
+    """Whether anything does, as far as the store tells: it only explains why nothing is where it was looked for."""
+    with suppress(IngestError):
+        return next(iter(store.list(bucket, prefix)), None) is not None
+    return False
 
 
 def _archived(store: ObjectStore, row: Mapping[str, Any]) -> Iterator[bytes]:

@@ -616,6 +616,15 @@ def test_what_a_source_has_loaded_stays_its_own_when_it_is_loaded_by_name(ingest
     assert [file["state"] for file in ran.json["files"]] == ["rejected"]  # as somebody said
 
 
+def test_who_forgets_the_slash_of_a_prefix_is_told(ingest: Shell, s3: S3) -> None:
+    s3.put("in/a.json", lines(*GOOD))
+    for command in ("load", "check"):
+        ran = ingest(command, f"s3://{s3.bucket}/in")
+        assert ran.code == 2
+        assert f"s3://{s3.bucket}/in/ (with a slash) for all that lies below it" in ran.err
+        assert "with a slash" not in ingest(command, f"s3://{s3.bucket}/i").err
+
+
 def test_what_is_there_at_the_first_poll_may_be_skipped(ingest: Shell) -> None:
     landing = ingest.folder / "landing"
     ingest.config({"name": "web", "bucket": "file", "prefix": str(landing), "existing_files": "skip"})
