@@ -2,7 +2,8 @@
 
 In:     a listing, as the store gives it.
 Out:    the objects that the source takes, stamped with it; and the count and first names of those that no rule takes.
-Decides: *.json and *.json.gz in any case, or the source's pattern alone; never what this program put there itself.
+Decides: *.json and *.json.gz in any case, or the source's pattern alone; never what this program put there itself,
+         which is passed over without a word, nor another's completed_imports/, which is named.
          Folder markers (keys that end in `/`) are no objects to people, and are passed over without a word.
 Pure:   no I/O. Which of the taken are new is the ledger's to say.
 """
@@ -25,11 +26,13 @@ _EXTENSION = re.compile(r"(\.json)?(\.[^.]*)?\Z", re.IGNORECASE)
 def verdict(source: Source, key: str, own: Iterable[str] = ()) -> Literal["taken", "own", "ignored"]:
     """What an object under the source's prefix is to it. `own`: Settings.own_prefixes."""
     below = key.removeprefix(source.prefix).lstrip("/")
-    if key.endswith("/") or below.startswith(COMPLETED_IMPORTS):
+    if key.endswith("/"):
         return "own"
     ours = (source.within(source.archive_prefix), source.within(source.report_prefix), *own)
     if key.startswith((COMPLETED_IMPORTS, *filter(None, ours))):
         return "own"
+    if below.startswith(COMPLETED_IMPORTS):  # somebody else's: never taken, but not ours to be silent of
+        return "ignored"
     if source.pattern is None:
         return "taken" if _DEFAULT.search(key) else "ignored"
     pattern = _glob(source.pattern)
@@ -56,6 +59,8 @@ class Selection:
         """How many objects no rule takes, and the first of them."""
         more = ", …" * (self.ignored > NAMES_KEPT)
         which = "that no rule takes" if self.source.pattern else "that are no .json or .json.gz"
+        if any(COMPLETED_IMPORTS in name for name in self.ignored_names):
+            which += f", or lie in {COMPLETED_IMPORTS}"
         objects = f"{self.ignored:,} object{'s' * (self.ignored > 1)}"
         return f"{objects} {which}, passed over: {', '.join(self.ignored_names)}{more}"
 

@@ -654,8 +654,8 @@ def test_poll_and_sources(ingest: Shell, s3: S3) -> None:
 
     found = {source["name"]: source for source in ingest.json("sources")["sources"]}
     told = [[found[name][what] for what in ("reachable", "matching", "pending", "ignored")] for name in ("web", "shop")]
-    assert told == [[True, 2, 2, 1], [True, 1, 1, 0]]
-    assert found["web"]["ignored_names"] == ["web/readme.txt"]
+    assert told == [[True, 2, 2, 2], [True, 1, 1, 0]]
+    assert found["web"]["ignored_names"] == ["web/completed_imports/2026/01/01/1.json", "web/readme.txt"]
     assert found["shop"]["judged"][0]["failed"] == 2
     assert ingest.json("files") == {"files": []}
 

@@ -36,7 +36,8 @@ def file(key: str) -> SourceFile:
         pytest.param("landing/", "own", id="folder marker"),
         pytest.param("landing/a.json/", "own", id="folder marker with a suffix"),
         pytest.param("landing/reports/a.json", "own", id="our reports"),
-        pytest.param("landing/completed_imports/2026/01/02/a.json", "own", id="archive below the prefix"),
+        pytest.param("landing/completed_imports/2026/01/02/a.json", "ignored", id="another's archive below the prefix"),
+        pytest.param("completed_imports/2026/01/02/landing/a.json", "own", id="our archive"),
         pytest.param("landing/not_completed_imports/a.json", "taken", id="a name like the archive's"),
         pytest.param("landing/uploads/a.json", "own", id="uploads"),
     ],
@@ -51,6 +52,20 @@ def test_the_archive_is_never_taken() -> None:
     assert not takes(everything, "completed_imports/2026/01/02/a.json")
     assert not takes(everything, "done/2026/01/02/a.json")
     assert takes(everything, "a.json")
+
+
+def test_on_this_machine_the_archive_is_below_the_prefix() -> None:
+    folder = Source(name="all", bucket="file", prefix="/landing/")
+    assert verdict(folder, "/landing/completed_imports/2026/01/02/a.json") == "own"
+
+
+def test_another_archive_below_the_prefix_is_counted_and_named() -> None:
+    for pattern in (None, "*"):
+        selection = Selection(Source(name="all", bucket="acme", prefix="landing/", pattern=pattern))
+        listed = [file("landing/a.json"), file("landing/completed_imports/b.json")]
+        assert [found.key for found in selection.sift(listed)] == ["landing/a.json"]
+        assert selection.ignored_names == ["landing/completed_imports/b.json"]
+        assert "lie in completed_imports/" in selection.passed_over or pattern
 
 
 def test_a_pattern_decides_alone_but_not_over_the_archive() -> None:
