@@ -128,6 +128,7 @@ class FileResult:
     duplicate_of: str | None = None
     already: bool = False
     replaces: tuple[str, ...] = ()  # file_ids whose rows it took the place of
+    copies: tuple[str, ...] = ()  # file_ids of copies of those, which stay unloaded
 
 
 @dataclass(frozen=True, slots=True)

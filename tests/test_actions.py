@@ -19,6 +19,7 @@ import pytest
 
 from ingest import actions
 from ingest.adapters import duckdb_rows
+from ingest.cli.loading import tell_files
 from ingest.core.source import SourceFile
 from ingest.core.states import ACTIONS, Action
 from ingest.errors import IngestError, ObjectGone, TransientError
@@ -601,6 +602,23 @@ def test_a_replaced_file_leaves_with_its_redrives(world: World) -> None:
     assert world.rows("SELECT identity_key, person_id FROM identities") == [{"identity_key": "bob", "person_id": "bob"}]
     assert world.count("failed_lines") == 0
     assert told(world, old)[-1] == ("replace", "ann", "it was wrong", "run 7")
+
+
+def test_copies_of_what_is_replaced_are_named(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    drop(world, "replace/a.json", X)
+    copies = [drop(world, f"replace/{name}.json", X) for name in "bc"]
+    drop(world, "replace/other.json", record("cat", 1, "x"))
+    assert poll(world, "replace")["replace/c.json"] == "duplicate"
+    drop(world, "replace/a.json", body=lines(X), etag="in parts")
+    assert poll(world, "replace") == {"replace/a.json": "duplicate"}  # its object goes with that which is replaced
+    drop(world, "replace/a.json", record("bob", 1, "x"))
+    results = world.pipeline.load(world.pipeline.discover("replace").pending)
+    assert [result.copies for result in results] == [tuple(file.file_id for file in copies)]
+    assert tell_files(results, False, "loaded", ()) == 0
+    told = f"stay unloaded until they are forced: {copies[0].file_id[:8]} {copies[1].file_id[:8]}"
+    assert told in capsys.readouterr().err
+    drop(world, "replace/a.json", record("bob", 2, "x"))
+    assert [one.copies for one in world.pipeline.load(world.pipeline.discover("replace").pending)] == [()]
 
 
 @pytest.mark.parametrize("wrong", ["rejected", "cannot be read"])

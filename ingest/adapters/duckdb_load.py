@@ -58,6 +58,7 @@ class _Entry:
     duplicate_of: str | None = None
     duplicates: int = 0
     replaces: tuple[str, ...] = ()
+    copies: tuple[str, ...] = ()
     mended: list[dict[str, Any]] = field(default_factory=list)  # lines of its former rows that redrives mended
 
     @property
@@ -254,6 +255,7 @@ class _Load:
                     entry.staged.error = "The object has changed since it was dealt with, and changed_file is hold."
             elif entry.staged.changed_file == "replace" and entry.state == "loaded":
                 entry.replaces = self._replace(versions, entry, now)
+                entry.copies = self._copies(entry)
                 gone.update(entry.replaces)
         self._find_copies([entry for entry in new if entry.state == "loaded" and not entry.staged.redrive], found, gone)
 
@@ -291,6 +293,14 @@ class _Load:
             self.rows.set_state(gone, "replaced", entry.staged.file.file_id)
             self.rows.remember("replace", gone, self.note, now)
         return tuple(gone)
+
+    def _copies(self, entry: _Entry) -> tuple[str, ...]:
+        """Files under other keys that were not loaded, since they were copies of what was replaced."""
+        if not entry.replaces:
+            return ()
+        file = entry.staged.file
+        parameters = {"originals": list(entry.replaces), "bucket": file.bucket, "key": file.key}
+        return tuple(row["file_id"] for row in self.rows.fetch(statement("copies_of"), parameters))
 
     def _insert_failed(self, kept: Sequence[_Entry]) -> None:
         entered = {
@@ -339,7 +349,7 @@ class _Load:
         if not rows:
             return
         for row, entry in zip(rows, self.entries, strict=True):
-            self.results[row["file_id"]] = replace(result_of(row), replaces=entry.replaces)
+            self.results[row["file_id"]] = replace(result_of(row), replaces=entry.replaces, copies=entry.copies)
         with self.rows.table("entries", pa.Table.from_pylist(rows, schema=_LEDGER)):
             self.connection.execute(statement("enter_file"))
 

@@ -80,6 +80,11 @@ def load(pipeline: "Pipeline", pack: Pack, run_id: str, *, force: bool = False) 
     note = Note("airflow", run_id=run_id)
     loaded = pipeline.load(list(files.values()), run_id=run_id, intent="force" if force else "new", note=note)
     tidy_loaded(pipeline, loaded, note)  # it logs what it could not do, and later runs go on with it
+    for one in loaded:
+        if one.copies:
+            log.warning(
+                "%s: copies of what it replaced stay unloaded until they are forced: %s", one.key, " ".join(one.copies)
+            )
     results = [_counted(files[found.file_id], found.state, found.counts, found.error) for found in loaded]
     tables.log_table(log, count(len(results), "file"), results[: tables.NAMED_AT_MOST])
     return results
