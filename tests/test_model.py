@@ -399,7 +399,7 @@ class Model:
                 ), key=repr,
             ),
             "identities": persons,
-            "people": _people([(one[:4], one[5]) for one in facts.values()], persons),
+            "people": _people([(one[:4], one[5]) for one in rows], persons),
             "failed": sorted(
                 (
                     (row.file_id, place, ALPHABET[row.content[place - 1]].codes, by)

@@ -16,7 +16,7 @@ import pytest
 from ingest.core.identity import IGNORED_IDENTITIES
 from ingest.core.source import SourceFile
 from ingest.errors import IngestError
-from ingest.ports import FileResult, Warehouse
+from ingest.ports import FileResult, Note, Warehouse
 from ingest.settings import Source
 from tests.support import ARRIVAL, START, World, alias, everything, put, record
 
@@ -407,6 +407,8 @@ def test_first_and_last_seen(world: World) -> None:
     pytest.param([put("ann", 1, plan="a"), record("ann", 2, "x", plan="b")], '{"plan":"b"}', id="of records too"),
     pytest.param([put("ann", 1, plan="a"), put("ann", 1, plan="b")], '{"plan":"b"}', id="at equal time the later line"),
     pytest.param([put("ann", 1, plan="b"), put("ann", 1, plan="a")], '{"plan":"a"}', id="not the greater value"),
+    pytest.param([put("ann", 1, plan="b"), put("ann", 1, plan="a"), put("ann", 1, plan="b")], '{"plan":"b"}',
+                 id="at equal time a fact that is told again"),
     pytest.param([put("ann", 0, a=1), put("ann", 1, b=2)], '{"a":1,"b":2}', id="names on their own"),
     pytest.param([put("ann", 0, Plan="a"), put("ann", 1, plan="b")], '{"plan":"b"}', id="case is one name"),
     pytest.param([put("ann", 0, **{"a:b": "a"}), put("ann", 1, **{" a b": "b"})], '{" a b":"b"}', id="sign"),
@@ -433,6 +435,16 @@ def test_properties_of_people(world: World, content: list[Any], properties: str 
         }
     else:
         assert person["properties"] == properties
+
+
+def test_at_equal_time_any_row_of_a_fact_counts_while_its_file_is_loaded(world: World) -> None:
+    for plan in ("gold", "silver"):
+        world.bring(f"{plan}.json", put("ann", 0, plan=plan))
+    again = world.bring("again.json", put("bob", 0), put("ann", 0, plan="gold"))
+    plan = "SELECT properties ->> 'plan' AS plan FROM people WHERE person_id = 'ann'"
+    assert world.rows(plan) == [{"plan": "gold"}]
+    world.warehouse.undo([again.file_id], Note("ann"))
+    assert world.rows(plan) == [{"plan": "silver"}]
 
 
 @pytest.mark.parametrize(("files", "winner"), [

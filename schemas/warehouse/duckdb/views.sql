@@ -60,9 +60,16 @@ WITH seen AS (
     FROM facts AS f
     GROUP BY ALL
 ),
+repeated AS (
+    -- A fact that was told again holds as of the last time, which decides between facts of one moment.
+    SELECT command_id, max(position) AS position
+    FROM full_rows
+    WHERE NOT is_first AND kind <> 'alias'
+    GROUP BY command_id
+),
 named AS (
     SELECT
-        f.people_space, f.person_id, e.key AS name, f.occurred_at, f.position,
+        f.people_space, f.person_id, e.key AS name, f.occurred_at, greatest(f.position, r.position) AS position,
         -- The engine respells decimals (1.10 becomes 1.1), so those are cut out of the text. Ours is without spaces, and
         -- a quote inside a name or value is escaped: ,"name": stands nowhere else.
         CASE WHEN e.type = 'DOUBLE'
@@ -72,6 +79,7 @@ named AS (
         CASE WHEN s.match = 'kissmetrics' THEN lower(trim(translate(e.key, ',:', '  '))) ELSE trim(e.key) END AS name_key
     FROM facts AS f
     LEFT JOIN people_spaces AS s USING (people_space)
+    LEFT JOIN repeated AS r USING (command_id)
     CROSS JOIN LATERAL json_each(f.properties) AS e
     WHERE f.kind <> 'alias'
 ),
