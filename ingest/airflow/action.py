@@ -14,9 +14,9 @@ import orjson
 from airflow.sdk import Param
 
 from ingest.airflow.one_off import PASTED_AT_MOST
-from ingest.cli.output import count
 from ingest.core.states import ACTIONS
 from ingest.errors import ConfigError
+from ingest.text import count
 
 if TYPE_CHECKING:
     from ingest.pipeline import Pipeline

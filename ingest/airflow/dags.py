@@ -221,7 +221,7 @@ def action_dag(settings: Settings) -> DAG:
             from airflow.sdk.exceptions import AirflowFailException
 
             from ingest.airflow.tables import named
-            from ingest.cli.output import count
+            from ingest.text import count
 
             if wrong := [f"{one['key']}: {one['error']}" for one in results if one["error"]]:
                 raise AirflowFailException(f"{count(len(wrong), 'file')} not as asked:\n{named(wrong)}")
@@ -253,7 +253,7 @@ def reconcile_dag() -> DAG:
             from ingest.airflow import steps
             from ingest.airflow.tables import named
             from ingest.airflow.world import open_world
-            from ingest.cli.output import count
+            from ingest.text import count
 
             with open_world() as pipeline:
                 told = steps.reconcile(pipeline, get_current_context()["run_id"])
@@ -380,7 +380,7 @@ def _verdict(source: str, packs: Any) -> Any:
         from ingest.airflow import notify, steps
         from ingest.airflow.tables import named
         from ingest.airflow.world import open_world
-        from ingest.cli.output import count
+        from ingest.text import count
 
         if packs is None:
             raise AirflowFailException("The files could not be found: the task before the loads says why in its log.")

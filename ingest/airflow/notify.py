@@ -27,11 +27,11 @@ from urllib.error import HTTPError, URLError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from ingest.airflow import tables
-from ingest.cli.output import count, visible
 from ingest.core.source import SourceFile
 from ingest.errors import ConfigError, IngestError
 from ingest.ports import Note
 from ingest.settings import NOTIFY_TYPES
+from ingest.text import count, visible
 
 if TYPE_CHECKING:
     from ingest.pipeline import Pipeline

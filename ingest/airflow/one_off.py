@@ -12,12 +12,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from ingest.cli.output import visible
 from ingest.core.formats.guess import AUTO
 from ingest.core.source import ONE_OFF
 from ingest.errors import ConfigError, ObjectGone
 from ingest.readable import why_unreadable
 from ingest.settings import Settings
+from ingest.text import visible
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

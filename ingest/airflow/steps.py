@@ -12,12 +12,12 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
 from ingest.airflow import action, tables
-from ingest.cli.output import count, visible
 from ingest.core.schema import codes
 from ingest.core.source import LOCAL_BUCKET, SourceFile
 from ingest.ports import Counts, Note
 from ingest.reconcile import reconcile as compare
 from ingest.report import Most, check_report
+from ingest.text import count, visible
 from ingest.tidy import tidy, tidy_loaded
 from ingest.uploads import keep_check_report
 

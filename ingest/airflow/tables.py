@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ingest.cli.output import count, visible
+from ingest.text import count, visible
 
 NAMED_AT_MOST = 20  # files in one sentence or table; the ledger has them all
 _LABEL = 180  # Airflow keeps 250 characters of a mapped task's name

@@ -5,9 +5,10 @@ import sys
 import click
 
 from ingest.cli.base import GIVEN, SHORT_ID, cli, json_option, opened_pipeline, show_failures
-from ingest.cli.output import count, places, say, value, visible, write_json, write_table
+from ingest.cli.output import places, say, value, write_json, write_table
 from ingest.core.source import ONE_OFF
 from ingest.core.states import STATES
+from ingest.text import count, visible
 
 
 @cli.command()

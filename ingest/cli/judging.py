@@ -14,9 +14,10 @@ from ingest.cli.base import (
     show_failures,
     source_option,
 )
-from ingest.cli.output import count, progress, total, visible, write_json, write_table
+from ingest.cli.output import progress, total, write_json, write_table
 from ingest.core.source import LOCAL_BUCKET
 from ingest.errors import IngestError
+from ingest.text import count, visible
 
 if TYPE_CHECKING:
     from ingest.settings import Source

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ingest.cli.base import cli, json_option, opened_pipeline, user
-from ingest.cli.output import count, write_json, write_table
+from ingest.cli.output import write_json, write_table
+from ingest.text import count
 
 if TYPE_CHECKING:
     from ingest.reconcile import Difference

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from ingest.cli.base import GIVEN, SHORT_ID, cli, format_option, json_option, opened_pipeline, source_option, user
-from ingest.cli.output import count, places, progress, say, write_json, write_table
+from ingest.cli.output import places, progress, say, write_json, write_table
 from ingest.errors import IngestError
+from ingest.text import count
 
 if TYPE_CHECKING:
     from ingest.core.source import SourceFile

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ingest.cli.base import GIVEN, SHORT_ID, cli, json_option, opened_pipeline, show_failures, user
-from ingest.cli.output import count, say, visible, write_json, write_table
+from ingest.cli.output import say, write_json, write_table
 from ingest.errors import IngestError
+from ingest.text import count, visible
 
 if TYPE_CHECKING:
     from ingest.core.states import Action

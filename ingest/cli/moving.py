@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from ingest.cli.base import GIVEN, cli, json_option, opened_pipeline
-from ingest.cli.output import count, write_json, write_table
+from ingest.cli.output import write_json, write_table
+from ingest.text import count
 
 
 @cli.command()

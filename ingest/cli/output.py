@@ -11,6 +11,7 @@ import click
 import orjson
 
 from ingest.core.source import LOCAL_BUCKET
+from ingest.text import count, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -95,11 +96,6 @@ def _shown(cell: object) -> str:
     return visible(str(cell))
 
 
-def visible(text: str) -> str:
-    """`text` with control characters spelt out: an escape sequence in a producer's line must not reach the terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 @contextmanager
 def progress(label: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
     """A bar on a terminal, nothing elsewhere. Gives a function to be called with the bytes that were read."""
@@ -118,11 +114,6 @@ def progress(label: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
 def shortened(text: str, length: int = 100) -> str:
     """`text`, cut where it would fill the screen."""
     return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def count(number: int, noun: str) -> str:
-    """1 line, 2 lines."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def total(counts: Mapping[str, int], first: Sequence[str]) -> str:

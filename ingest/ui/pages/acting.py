@@ -12,8 +12,8 @@ from fastapi import APIRouter, Form, HTTPException, Request, Response
 from fastapi.responses import RedirectResponse
 
 from ingest.actions import would
-from ingest.cli.output import count
 from ingest.core.states import Action
+from ingest.text import count
 from ingest.ui import runs, shown
 from ingest.ui.access import Visitor, VisitorDep
 from ingest.ui.view import page

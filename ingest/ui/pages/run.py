@@ -15,7 +15,6 @@ from urllib.parse import quote
 import orjson
 from fastapi import APIRouter, HTTPException, Request, Response
 
-from ingest.cli.output import count
 from ingest.core.formats import FORMATS
 from ingest.core.schema import Meaning, codes
 from ingest.core.source import ONE_OFF
@@ -23,6 +22,7 @@ from ingest.errors import IngestError, TransientError
 from ingest.pipeline import Pipeline, split_address
 from ingest.ports import FilesWanted
 from ingest.report import plain
+from ingest.text import count
 from ingest.ui import runs
 from ingest.ui.access import Visitor, VisitorDep, dag_of
 from ingest.ui.view import page
