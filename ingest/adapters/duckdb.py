@@ -46,7 +46,7 @@ from ingest.settings import Source
 # Files of this storage version are read and written by every supported DuckDB (1.5 and 2).
 STORAGE_VERSION = "v1.2.0"
 MUCH_MEMORY_MB = 4096  # rather more than not at all
-_LISTED_AT_ONCE = 50_000
+_LISTED_AT_ONCE = 25_000
 _UNTIDIED_AT_ONCE = 5_000
 _COMPARED_MB = 256  # of listings that are held beside the ledger; the rest is on disk
 _SQL_FOLDER = Path(__file__).parent / "sql" / "duckdb"
