@@ -30,10 +30,11 @@ from ingest.core.formats import open_format
 from ingest.core.source import ONE_OFF, SourceFile
 from ingest.documents import documents
 from ingest.errors import ConfigError, IngestError, StaleRedrive, TransientError
+from ingest.judging import FAILED
 from ingest.pipeline import Pipeline, split_address
 from ingest.ports import FileResult, Note, Redrive, Staging
 from ingest.reading import Block, decompressed
-from ingest.staging import FAILED, stage, staging_folder
+from ingest.staging import stage, staging_folder
 
 Place = tuple[int, str]  # (line, item)
 

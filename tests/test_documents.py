@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest import documents as module
-from ingest import staging
+from ingest import judging
 from ingest.core import jsontext
 from ingest.core.commands import Rules
 from ingest.core.source import SourceFile
@@ -313,15 +313,15 @@ def test_what_a_document_becomes_is_written_in_parts(format: str, monkeypatch: p
     body = MANY[format] % b",".join([sound, b"0"] * 20)
     body = body + b"\n" + body
     whole = Staged(body, format)
-    monkeypatch.setattr(staging, "_ROWS_BYTES", 5000)
+    monkeypatch.setattr(judging, "_ROWS_BYTES", 5000)
     written: list[int] = []
-    write = staging._write
+    write = judging.write
 
     def counting(path: Path, schema: Any, columns: Sequence[Sequence[object]]) -> None:
         written.append(len(columns[0]))
         write(path, schema, columns)
 
-    monkeypatch.setattr(staging, "_write", counting)
+    monkeypatch.setattr(judging, "write", counting)
     parts = Staged(body, format)
     check(parts, body)
     assert (parts.commands, parts.failed, parts.file.counts) == (whole.commands, whole.failed, whole.file.counts)

@@ -270,7 +270,7 @@ def test_a_full_disk_is_no_fault_of_the_program(monkeypatch: pytest.MonkeyPatch)
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(staging_module, "_write", full)
+    monkeypatch.setattr("ingest.judging.write", full)
     with pytest.raises(OSError, match="No space"):
         Staged([lines(record("ann", 1, "x"))])
 

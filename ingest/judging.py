@@ -1,0 +1,324 @@
+"""One judging process: from blocks of lines, or documents, to rows in Parquet files.
+
+In:     parts, each a block of one file with the rules of that file.
+Out:    files of commands and of failed lines (COMMANDS, FAILED), and for each part what was counted.
+Memory: rows are written when they are many, whatever a block becomes.
+Faults: what raises unforeseen is told as the fault of the one part in which it happens; the others are judged.
+"""
+
+import gc
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import BrokenExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from traceback import format_exc
+from typing import Any, cast
+
+import orjson
+import pyarrow as pa
+from pyarrow import parquet
+
+from ingest.core.commands import Item, Rules
+from ingest.core.formats import Fast, open_format
+from ingest.core.rows import Columns, Row
+from ingest.core.rows import row as to_row
+from ingest.errors import IngestError
+from ingest.ports import Counts, FailedLine
+from ingest.reading import HEAD_BYTES, Block
+
+_TEXT = pa.string()
+COMMANDS = pa.schema(
+    [
+        ("staged_no", pa.int32()), ("line", pa.int64()), ("item_no", pa.int32()), ("item", _TEXT), ("kind", _TEXT),
+        ("people_space", _TEXT), ("person", _TEXT), ("person_key", _TEXT), ("occurred_at", pa.timestamp("us", "UTC")),
+        ("event", _TEXT), ("event_key", _TEXT), ("alias", _TEXT), ("alias_key", _TEXT), ("properties", pa.json_()),
+        ("time_source", _TEXT), ("identity", _TEXT), ("command_id", pa.uuid()),
+    ]
+)  # fmt: skip
+FAILED = pa.schema(
+    [
+        ("staged_no", pa.int32()), ("line", pa.int64()), ("item", _TEXT), ("byte_offset", pa.int64()),
+        ("byte_length", pa.int64()), ("raw", pa.binary()), ("raw_sha256", _TEXT), ("mendable", pa.bool_()),
+        ("codes", pa.list_(_TEXT)), ("failures", _TEXT), ("context", pa.binary()),
+    ]
+)  # fmt: skip
+
+_REPEATING = ["item", "kind", "people_space", "person", "person_key", "event", "event_key", "time_source"]
+_KIND = COMMANDS.get_field_index("kind") - 1  # among the columns of a row
+_PROPERTIES = COMMANDS.get_field_index("properties") - 1
+_LINES_AT_ONCE = 512  # what they become fits the caches
+_ROWS_BYTES = 16 << 20  # when what waits to be written comes to so much, it is
+_ROW_BYTES = 1 << 10  # what a row takes beside its texts
+
+NOT_OURS = (IngestError, OSError, MemoryError, BrokenExecutor)  # a full disk, say: no fault of the program's
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A block of one file, on its way to be judged."""
+
+    staged_no: int
+    format: str
+    rules: Rules
+    block: Block
+
+
+@dataclass(slots=True)
+class Tally:
+    """What judging a part adds to its file."""
+
+    staged_no: int
+    counts: Counts = field(default_factory=Counts)
+    all_timed: bool = True
+    fault: tuple[str, str] | None = None  # what went wrong with the program: a sentence, and where
+
+
+def fault(error: Exception) -> tuple[str, str]:
+    """What is said of an exception that nobody foresaw, while it is handled, and where it arose.
+
+    Its own words may hold a producer's values: they are for the log only.
+    """
+    return f"{type(error).__name__} while it was judged: this is a fault of the program, see its log.", format_exc()
+
+
+@dataclass(slots=True)
+class _Batch:
+    """The rows of some parts, on their way into files. `runs` tells how many of each source file follow each other."""
+
+    folder: Path
+    name: str
+    columns: list[list[object]] = field(default_factory=lambda: [[] for _ in COMMANDS.names[1:]])
+    runs: list[tuple[int, int]] = field(default_factory=list)  # (staged_no, rows)
+    failed: list[tuple[object, ...]] = field(default_factory=list)
+    commands_bytes: int = 0  # of the rows that the judge gave
+    failed_bytes: int = 0
+    files: int = 0
+
+    def __len__(self) -> int:
+        return len(self.columns[0])
+
+    def add(self, columns: Columns) -> None:
+        for ours, more in zip(self.columns, columns, strict=True):
+            ours.extend(more)
+
+    def fail(self, staged_no: int, line: FailedLine) -> None:
+        row = failed_row(staged_no, line)
+        self.failed.append(row)
+        self.failed_bytes += _ROW_BYTES + sum(len(cell) for cell in row if isinstance(cell, (bytes, str)))
+        if self.failed_bytes >= _ROWS_BYTES:
+            self.write_failed()
+
+    def write_commands(self) -> None:
+        """Write the rows there are into a file of their own."""
+        if len(self):
+            runs = [pa.repeat(pa.scalar(staged_no, pa.int32()), rows) for staged_no, rows in self.runs]
+            write(self._path("commands"), COMMANDS, [pa.concat_arrays(runs), *self.columns])
+        self.columns, self.runs, self.commands_bytes = [[] for _ in self.columns], [], 0
+
+    def write_failed(self) -> None:
+        """Likewise the failed lines."""
+        if self.failed:
+            write(self._path("failed"), FAILED, list(zip(*self.failed, strict=True)))
+        self.failed, self.failed_bytes = [], 0
+
+    def _path(self, kind: str) -> Path:
+        self.files += 1
+        return self.folder / f"{kind}-{self.name}-{self.files:06d}.parquet"
+
+
+def judge_batch(parts: Sequence[Part], folder: str, name: str) -> list[Tally]:
+    """Judge some blocks into files of commands and of failed lines; of each kind mostly one.
+
+    Where that fails unforeseen, each by itself, to know which of them it is, and without a trace of that one.
+    """
+    try:
+        return _judge_batch(parts, folder, name)
+    except NOT_OURS:
+        raise
+    except Exception as error:  # noqa: BLE001
+        for begun in Path(folder).glob(f"*-{name}-*"):
+            begun.unlink()
+        if len(parts) == 1:
+            return [Tally(parts[0].staged_no, fault=fault(error))]
+    return [judge_batch([part], folder, f"{name}-{number:06d}")[0] for number, part in enumerate(parts)]
+
+
+def _judge_batch(parts: Sequence[Part], folder: str, name: str) -> list[Tally]:
+    batch = _Batch(Path(folder), name)
+    with _no_collector():
+        tallies = [_Judging(part, batch).run() for part in parts]
+        batch.write_commands()
+        batch.write_failed()
+        del batch  # before the collector looks at every row
+    return tallies
+
+
+class _Judging:
+    """One part on its way into a batch."""
+
+    def __init__(self, part: Part, batch: _Batch) -> None:
+        self.part = part
+        self.batch = batch
+        self.format = open_format(part.format)
+        self.tally = Tally(part.staged_no)
+        self.begin = len(batch)  # where its rows begin
+        self.late: list[Row] = []  # rows that the judge gave
+
+    def run(self) -> Tally:
+        counts = self.tally.counts
+        if self.part.block.data:
+            counts.lines = self._document() if self.format.documents else self._lines()
+        for long in self.part.block.long:
+            failure = self.format.too_long(long.length, self.part.rules)
+            self._fail(FailedLine(long.line, "", long.offset, long.length, long.head, long.sha256, False, (failure,)))
+            counts.items += 1
+            counts.lines += 1
+        self._settle()
+        return self.tally
+
+    def _settle(self) -> None:
+        """Put the rows that there are where the others of the batch are, and count them."""
+        counts, batch = self.tally.counts, self.batch
+        if self.late:
+            batch.add(tuple(zip(*self.late, strict=True)))
+            self.late = []
+            if not self.format.documents:
+                _in_order_of_lines(batch.columns, self.begin)
+        kinds = Counter(batch.columns[_KIND][self.begin :])
+        counts.records += kinds["record"]
+        counts.sets += kinds["set"]
+        counts.aliases += kinds["alias"]
+        batch.runs.append((self.part.staged_no, len(batch) - self.begin))
+        self.begin = len(batch)
+
+    def _document(self) -> int:
+        """Judge one document, or one mended item of one."""
+        block, rules = self.part.block, self.part.rules
+        judged = (
+            self.format.judge_item(block.data, block.item, block.context, rules)
+            if block.item
+            else self.format.judge(block.data, rules)
+        )
+        for number, item in enumerate(judged):
+            self._take(item, block.first_line, number, block.offset, block.data)
+            if self.batch.commands_bytes >= _ROWS_BYTES:
+                self._settle()
+                self.batch.write_commands()
+                self.begin = 0
+        return 1
+
+    def _lines(self) -> int:
+        """Judge whole lines; how many there are."""
+        counts, batch = self.tally.counts, self.batch
+        block, rules = self.part.block, self.part.rules
+        accept = _decoder(self.part.format, rules)
+        lines = block.data.split(b"\n")
+        if not lines[-1]:
+            lines.pop()
+        doubtful: list[int] = []
+        for some in range(0, len(lines), _LINES_AT_ONCE):
+            columns, places = accept(lines[some : some + _LINES_AT_ONCE], block.first_line + some)
+            batch.add(columns)
+            doubtful += [some + place for place in places]
+        counts.items = len(lines) - len(doubtful)
+        # Afterwards, and together: the judge is large, and in turns the two would push each other out of the caches.
+        offset, seen = block.offset, 0  # where line `seen` begins
+        for index in doubtful:
+            offset += sum(map(len, lines[seen:index])) + index - seen
+            seen = index
+            unit = lines[index].removesuffix(b"\r")
+            if not unit.strip():
+                counts.blank += 1
+                continue
+            for item_no, item in enumerate(self.format.judge(unit, rules)):
+                self._take(item, block.first_line + index, item_no, offset, unit)
+        return len(lines)
+
+    def _take(self, item: Item, line: int, item_no: int, offset: int, unit: bytes) -> None:
+        """Add the outcome of one item of the unit that stands at `offset`."""
+        counts, rules = self.tally.counts, self.part.rules
+        if item.number is not None:
+            item_no = item.number
+        counts.items += 1
+        counts.repaired += "repaired" in item.warnings
+        for code in item.warnings:
+            counts.warnings[code] = counts.warnings.get(code, 0) + 1
+        if item.failures:
+            raw = unit if item.raw is None else item.raw
+            kept = raw if len(raw) <= rules.max_line_bytes else raw[:HEAD_BYTES]
+            digest = sha256(raw).hexdigest()
+            start, whole = offset + item.start, kept is raw
+            self._fail(FailedLine(line, item.path, start, len(raw), kept, digest, whole, item.failures, item.context))
+        for command in item.commands:
+            row = to_row(command, line, item_no, item.path, rules)
+            self.late.append(row)
+            self.batch.commands_bytes += _ROW_BYTES + len(cast("bytes", row[_PROPERTIES]))
+            self.tally.all_timed &= command.time_source == "event"
+
+    def _fail(self, line: FailedLine) -> None:
+        self.batch.fail(self.part.staged_no, line)
+        self.tally.counts.failed += 1
+
+
+def _in_order_of_lines(columns: list[list[object]], begin: int) -> None:
+    """Put the rows from `begin` on back in the order of their lines, where some were accepted late."""
+    numbers: Any = columns[0][begin:]
+    order = sorted(range(len(numbers)), key=numbers.__getitem__)
+    for column in columns:
+        column[begin:] = map(column[begin:].__getitem__, order)
+
+
+def failed_row(staged_no: int, line: FailedLine) -> tuple[object, ...]:
+    codes = list(dict.fromkeys(failure.code for failure in line.failures))
+    return (
+        staged_no, line.line, line.item, line.byte_offset, line.byte_length, line.raw, line.raw_sha256, line.mendable,
+        codes, orjson.dumps(line.failures).decode(), line.context,
+    )  # fmt: skip
+
+
+def write(path: Path, schema: pa.Schema, columns: Sequence[Sequence[object]]) -> None:
+    arrays = [_array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    # Uncompressed and without statistics: it is read once, soon, from the page cache.
+    parquet.write_table(
+        pa.table(arrays, names=schema.names), path, compression="none", write_statistics=False, store_schema=False,
+        use_dictionary=_REPEATING,
+    )  # fmt: skip
+
+
+def _array(column: Sequence[object], type: pa.DataType) -> pa.Array:
+    if isinstance(column, pa.Array):
+        return column
+    if pa.types.is_string(type):
+        if column.count(column[0]) == len(column):  # then they cost next to nothing
+            if column[0] is None:
+                return pa.nulls(len(column), type)
+            return pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int8()), len(column)), _texts(column[:1]))
+        return _texts(column)
+    if type == pa.uuid():
+        return pa.ExtensionArray.from_storage(type, pa.array(column, pa.binary(16)))
+    if type == pa.json_():  # so that the engine need not check what was just written
+        return pa.ExtensionArray.from_storage(type, _texts(column))
+    return pa.array(column, pa.int64()).cast(type) if pa.types.is_timestamp(type) else pa.array(column, type)
+
+
+def _texts(column: Sequence[object]) -> pa.Array:
+    return pa.array(column, pa.binary()).cast(pa.string()) if isinstance(column[0], bytes) else pa.array(column, _TEXT)
+
+
+@lru_cache(maxsize=4)  # the blocks of one file come one after the other
+def _decoder(format: str, rules: Rules) -> Fast:
+    return open_format(format).fast(rules)
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Judging makes no cycles but many tuples: the cyclic collector would cost a third of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
