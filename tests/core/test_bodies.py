@@ -131,6 +131,8 @@ def test_judge_and_schema_come_to_the_same_verdict(format: str) -> None:
             return
         told = {failure.code for item in open_format(format).judge(text.encode(), rules) for failure in item.failures}
         by_schema = {failure.code for failure in schema.explain(_with_text_ids(value), format)}
+        if '"link"' in text and "identifier_too_long" not in by_schema:
+            told.discard("identifier_too_long")  # name and value together are, which no schema can say
         assert told - outside == by_schema - outside
         assert not (by_schema and not told)
 
@@ -243,10 +245,19 @@ def _with_text_ids(value: Any) -> Any:
         "organizationId",
     )  # fmt: skip
     return {
-        name: _text_id(item) if name in names else _with_text_ids(item)
+        name: _text_id(item) if name in names else _link(item) if name == "link" else _with_text_ids(item)
         for name, item in value.items()
         if not (name == "visitor" and item is None)
     }
+
+
+def _link(link: Any) -> Any:
+    """Of a link, or the first of several, name and value."""
+    if isinstance(link, list):
+        return [_link(link[0]), *link[1:]] if link and not isinstance(link[0], list) else link
+    if not isinstance(link, dict):
+        return link
+    return {name: _text_id(item) if name in ("name", "value") else item for name, item in link.items()}
 
 
 def _text_id(item: Any) -> Any:
