@@ -79,10 +79,11 @@ class Pipeline:
             for row in waiting.values()
             if (row["next_try_at"] <= now if row["state"] == "retrying" else row["version_id"] is None)
         ]
-        gone = [file for file in unlisted if self._is_gone(file)]
+        is_gone = {file.file_id: self._is_gone(file) for file in unlisted}
+        gone = [file for file in unlisted if is_gone[file.file_id]]
         if gone and note:
             self.warehouse.close_gone([file.file_id for file in gone], note)
-        pending += self.warehouse.unseen((file for file in unlisted if file not in gone), now)
+        pending += self.warehouse.unseen((file for file in unlisted if not is_gone[file.file_id]), now)
         return Discovery(
             in_order(pending), selection.taken, selection.ignored, selection.ignored_names, [file.key for file in gone]
         )
@@ -186,13 +187,13 @@ class Pipeline:
 
     def _owners(self, files: Iterable[SourceFile]) -> Counter[str]:
         """How many of them each source would take."""
+        sources = [(source, self.settings.own_prefixes(source.bucket)) for source in self.settings.sources.values()]
         return Counter(
             source.name
             for file in files
-            for source in self.settings.sources.values()
-            if source.bucket == file.bucket and file.key.startswith(source.prefix)
-            and takes(source, file.key, self.settings.own_prefixes(file.bucket))
-        )  # fmt: skip
+            for source, own in sources
+            if source.bucket == file.bucket and file.key.startswith(source.prefix) and takes(source, file.key, own)
+        )
 
     def _guess(self, file: SourceFile) -> str | None:
         """The format that the beginning of a file tells. Of one that cannot be read nothing: loading it says why."""

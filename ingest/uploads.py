@@ -83,6 +83,14 @@ def upload_key(settings: Settings, name: str, at: datetime, token: str, *, packe
     return f"{settings.uploads_prefix}{at:%Y/%m/%d}/{at:%Y%m%dT%H%M%SZ}-{token}-{safe}{extension}"
 
 
+def too_large(limit: int) -> str:
+    """What is said of a file of more than `limit` bytes."""
+    return (
+        f"The file is larger than {limit:,} bytes, the most that may be sent here: put it into the bucket of a source,"
+        " or let an operator raise max_bytes of [uploads]."
+    )
+
+
 class _Upload:
     """Leads the pieces of one upload on for as long as they are within the limits."""
 
@@ -120,10 +128,7 @@ class _Upload:
         try:
             for piece in self.stored.over(pieces):
                 if self.stored.size_bytes > limit:
-                    raise TooLarge(
-                        f"The file is larger than {limit:,} bytes, the most that may be sent here: put it into the"
-                        " bucket of a source, or let an operator raise max_bytes of [uploads]."
-                    )
+                    raise TooLarge(too_large(limit))
                 if self._waiting_bytes > _NOTHING_AT_MOST:
                     raise UploadRefused("The packed file holds long stretches of nothing: pack it anew and send that.")
                 self._waiting.append(piece)

@@ -25,7 +25,7 @@ from ingest.ui import runs
 from ingest.ui.access import Visitor, VisitorDep
 from ingest.ui.view import page
 from ingest.ui.world import known_sources, loaded_copy, open_world, settings
-from ingest.uploads import Stored, store_upload
+from ingest.uploads import Stored, store_upload, too_large
 
 router = APIRouter()
 
@@ -63,7 +63,7 @@ async def store(request: Request, visitor: VisitorDep, limits: LimitsDep, name: 
     """Store the body of the request. Whatever goes wrong leaves nothing in the bucket."""
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > limits.uploads_max_bytes:  # else it is counted as it comes
-        return JSONResponse({"error": _too_large(limits)}, 413)
+        return JSONResponse({"error": too_large(limits.uploads_max_bytes)}, 413)
     try:
         told = await to_thread.run_sync(
             _store, visitor, request.stream(), name[:_NAME_AT_MOST], limiter=_at_once, abandon_on_cancel=False
@@ -101,13 +101,6 @@ def begin(
     })  # fmt: skip
     root = request.scope.get("root_path", "")
     return RedirectResponse(f"{root}/run/{runs.ONE_OFF_DAG}/{quote(run_id, safe='')}", 303)
-
-
-def _too_large(limits: Settings) -> str:
-    return (
-        f"The file is larger than {limits.uploads_max_bytes:,} bytes, the most that may be sent here: put it into the"
-        " bucket of a source, or let an operator raise max_bytes of [uploads]."
-    )
 
 
 def _store(visitor: Visitor, stream: AsyncIterator[bytes], name: str) -> dict[str, Any]:
