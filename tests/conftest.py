@@ -1,8 +1,9 @@
-"""What many tests need: a real S3 server (moto) on loopback, and a fresh bucket in it."""
+"""What many tests need: a real S3 server (moto) on loopback with a fresh bucket in it, and an empty warehouse."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import boto3
@@ -66,3 +67,13 @@ def s3(moto_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> S3:
     bucket = f"test-{next(_numbers)}"
     client.create_bucket(Bucket=bucket)
     return S3(moto_endpoint, client, bucket, S3Store(client))
+
+
+@pytest.fixture(scope="session")
+def empty_warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A warehouse with its tables, to be copied: making them takes longer than most tests."""
+    from tests.test_exactly_once import warehouse_at
+
+    path = tmp_path_factory.mktemp("empty") / "warehouse.duckdb"
+    warehouse_at(path).known([])
+    return path

@@ -27,13 +27,6 @@ MS = 1_444_077_951_001
 LIMITED = Source(name="limited", bucket="bucket", format="woopra", max_failed_lines=0)
 
 
-@pytest.fixture(scope="session")
-def empty_warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("empty") / "warehouse.duckdb"
-    warehouse_at(path).known([])
-    return path
-
-
 @pytest.fixture
 def world(tmp_path: Path, empty_warehouse: Path) -> World:
     return World(warehouse_at(Path(shutil.copy(empty_warehouse, tmp_path / "warehouse.duckdb"))), [LIMITED])

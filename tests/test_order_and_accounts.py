@@ -25,13 +25,6 @@ ALL = (*TABLES, "accounts")
 VENDOR_PAGE = Path(__file__).parent / "cases" / "vitally" / "vendor_page.json"
 
 
-@pytest.fixture(scope="session")
-def empty_warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("empty") / "warehouse.duckdb"
-    warehouse_at(path).known([])
-    return path
-
-
 @pytest.fixture
 def world(tmp_path: Path, empty_warehouse: Path) -> World:
     return World(warehouse_at(Path(shutil.copy(empty_warehouse, tmp_path / "warehouse.duckdb"))))
