@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from ingest.core.address import is_s3, split_address
 from ingest.core.source import SourceFile
 from ingest.core.states import Action
 from ingest.discovery import takes
 from ingest.errors import ConfigError, IngestError
-from ingest.pipeline import Pipeline, split_address
+from ingest.pipeline import Pipeline
 from ingest.ports import ActionResult, FileResult, Intent, Note, State
 
 # The states that an action takes on; of others it says why not.
@@ -49,7 +50,7 @@ def chosen(
             try:
                 rows.append(pipeline.warehouse.find_file(reference))
             except IngestError:
-                if action != "ignore" or not reference.startswith("s3://"):
+                if action != "ignore" or not is_s3(reference):
                     raise
                 new.append(_pending(pipeline, reference))
         return list({row["file_id"]: row for row in rows}.values()), new

@@ -53,6 +53,7 @@ class Selection:
     taken: int = 0
     ignored: int = 0
     ignored_names: list[str] = field(default_factory=list)  # the first NAMES_KEPT
+    unmarked: int = 0  # of the taken: the store gives them neither ETag nor version
 
     @property
     def passed_over(self) -> str:
@@ -64,12 +65,21 @@ class Selection:
         objects = f"{self.ignored:,} object{'s' * (self.ignored > 1)}"
         return f"{objects} {which}, passed over: {', '.join(self.ignored_names)}{more}"
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a person should know of the files taken."""
+        if not self.unmarked:
+            return ()
+        files = f"{self.unmarked:,} object{'s' * (self.unmarked > 1)}"
+        return (f"The store gives {files} no ETag: they are told apart by size, time and bytes, and never deleted",)
+
     def sift(self, listed: Iterable[SourceFile]) -> Iterator[SourceFile]:
         """The source's files of a listing, in its order."""
         for file in listed:
             match verdict(self.source, file.key, self.own):
                 case "taken":
                     self.taken += 1
+                    self.unmarked += not (file.etag or file.version_id)
                     yield file.for_source(self.source.name, self.source.format)
                 case "ignored":
                     self.ignored += 1

@@ -38,3 +38,11 @@ class StaleRedrive(IngestError):
 
 class ObjectGone(TransientError):
     """The object is no longer there, or no longer the version that was listed: nothing to load."""
+
+
+class ListingDoubted(TransientError):
+    """A listing that was read as far as it went, and proves nothing about what it does not show."""
+
+    def __init__(self, sentence: str, *, cut: bool) -> None:
+        super().__init__(sentence)
+        self.cut = cut  # there is more that was not seen

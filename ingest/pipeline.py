@@ -12,19 +12,23 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from ingest.core.address import meant, split_address
 from ingest.core.commands import Rules
 from ingest.core.formats import FORMATS
 from ingest.core.formats.guess import AUTO, guess
 from ingest.core.source import LOCAL_BUCKET, ONE_OFF, SourceFile
+from ingest.core.states import is_due
 from ingest.discovery import Selection, in_order, takes
-from ingest.errors import ConfigError, IngestError, ObjectGone, TransientError
+from ingest.errors import ConfigError, IngestError, ListingDoubted, ObjectGone, TransientError
 from ingest.ports import FileResult, Intent, Note, ObjectStore, StagedFile, Staging, Warehouse
 from ingest.reading import HEAD_BYTES, Digest, decompressed, peek
 from ingest.settings import Settings, Source
 from ingest.staging import Progress, stage, staging_folder
+from ingest.text import count
 
 _PACK_BYTES = 256 << 20
 _PACK_FILES = 500
+_WAITING_TOLD = 20
 _MOST_PACKS = 1000  # Airflow maps a task at most 1,024 times
 
 
@@ -37,6 +41,17 @@ class Discovery:
     ignored: int
     ignored_names: list[str]
     gone: list[str]  # keys of files that waited, and whose objects are gone
+    cut: str | None = None  # why there may be more than was listed
+    waiting: tuple[str, ...] = ()  # a sentence for each file that could not be loaded and is not yet tried again
+    notices: tuple[str, ...] = ()  # what a person should know, and nobody need do anything about
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What keeps files from being loaded: a poll is not well while there is any."""
+        told = self.waiting[:_WAITING_TOLD]
+        if (more := len(self.waiting) - len(told)) > 0:
+            told += (f"{count(more, 'more file')} could not be loaded yet: `ingest files --state retrying`",)
+        return (*filter(None, [self.cut]), *told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +77,35 @@ class Pipeline:
 
         What waits (retrying, held) and is listed no more is asked for by itself: where its object is gone, nothing can
         come of it any more, and its row is closed if there is a `note`. An older version that is there is tried again.
+        A listing that is in doubt proves nothing about what it does not show.
         """
         now = datetime.now(UTC)
         # Read before the listing: what is entered meanwhile is no row that the listing misses.
         waiting = {row["file_id"]: row for row in self.warehouse.files({"source": name, "state": ["retrying", "held"]})}
+        keys = {row["key"] for row in waiting.values()}
         selection, files = self._landing(self.source(name))
+        doubts: list[ListingDoubted] = []
+        met: list[SourceFile] = []
 
         def seen(listed: Iterable[SourceFile]) -> Iterator[SourceFile]:
-            for file in listed:
-                waiting.pop(file.file_id, None)
-                yield file
+            try:
+                for file in listed:
+                    if file.key in keys:
+                        met.append(file)
+                    yield file
+            except ListingDoubted as doubt:
+                doubts.append(doubt)
 
         pending = self.warehouse.unseen(seen(files), now)
+        put_off = [
+            row for row in waiting.values() if row["state"] == "retrying" and not is_due(row["next_try_at"], now)
+        ]
+        for row in (*({"file_id": file.file_id} for file in self.warehouse.recognise(met)), *put_off):
+            waiting.pop(row["file_id"], None)
         unlisted = [
             SourceFile.of_row(row)
             for row in waiting.values()
-            if (row["next_try_at"] <= now if row["state"] == "retrying" else row["version_id"] is None)
+            if not doubts and (row["state"] == "retrying" or row["version_id"] is None)
         ]
         is_gone = {file.file_id: self._is_gone(file) for file in unlisted}
         gone = [file for file in unlisted if is_gone[file.file_id]]
@@ -85,8 +113,13 @@ class Pipeline:
             self.warehouse.close_gone([file.file_id for file in gone], note)
         pending += self.warehouse.unseen((file for file in unlisted if not is_gone[file.file_id]), now)
         return Discovery(
-            in_order(pending), selection.taken, selection.ignored, selection.ignored_names, [file.key for file in gone]
-        )
+            in_order(pending), selection.taken, selection.ignored, selection.ignored_names, [file.key for file in gone],
+            cut=next((str(doubt) for doubt in doubts if doubt.cut), None),
+            waiting=tuple(
+                _still_waiting(row) for row in put_off
+            ),
+            notices=(*(str(doubt) for doubt in doubts if not doubt.cut), *selection.notices),
+        )  # fmt: skip
 
     def _is_gone(self, file: SourceFile) -> bool:
         """Whether the store says that this version is there no more; whatever else it says proves nothing."""
@@ -158,9 +191,13 @@ class Pipeline:
                     if _lies_below(store, bucket, f"{key}/"):
                         which = f"Write {address}/ (with a slash) for all that lies below it."
                         raise ObjectGone(f"There is no object {address}. {which}") from None
+                    if hint := meant(address):
+                        raise ObjectGone(f"There is no object {address}.{hint}") from None
                     raise
                 files = [SourceFile.of_row(rows[0])]
         known: dict[str, dict[str, Any]] = {}
+        if archived:
+            files = self.warehouse.recognise(files)
         if archived and not source:
             known = self._rows_of(files)
             for name, number in self._owners(file for file in files if file.file_id not in known).items():
@@ -234,18 +271,21 @@ class Pipeline:
         Raises:
             TransientError: the warehouse did not answer. Nothing was written; safe to run again.
         """
-        files = list({file.file_id: file for file in files}.values())
+        files = list({file.file_id: file for file in self.warehouse.recognise(files)}.values())
         known = self.warehouse.known([file.file_id for file in files], intent)
-        with self.judged([file for file in files if file.file_id not in known], intent, progress) as staging:
-            results = self.warehouse.load(staging, uuid4().hex, run_id, intent=intent, note=note)
-            gone = [_result(one) for one in staging.files if one.outcome == "gone"]
-        outcome = known | {result.file_id: result for result in (*results, *gone)}
-        return [outcome[file.file_id] for file in files]
+        new = [file for file in files if file.file_id not in known]
+        with self.judged(new, intent, progress) as staging:
+            results = iter(self.warehouse.load(staging, uuid4().hex, run_id, intent=intent, note=note))
+            # By place: another load may have entered a file under another id in the meantime.
+            for file, staged in zip(new, staging.files, strict=True):
+                known[file.file_id] = _result(staged) if staged.outcome == "gone" else next(results)
+        return [known[file.file_id] for file in files]
 
     def would_load(
         self, files: Sequence[SourceFile], *, intent: Intent = "new", progress: Progress | None = None
     ) -> list[FileResult]:
         """What `load` would do with these files, as far as judging tells; the warehouse stays as it is."""
+        files = self.warehouse.recognise(files)
         known = self.warehouse.known([file.file_id for file in files], intent)
         with self.judged([file for file in files if file.file_id not in known], intent, progress) as staging:
             judged = {staged.file.file_id: _result(staged) for staged in staging.files}
@@ -333,16 +373,10 @@ class Pipeline:
             staged.error = f"{counts.failed} of {judged} lines failed; max_failed_share is {source.max_failed_share}."
 
 
-def split_address(address: str) -> tuple[str, str]:
-    """(bucket, key) of an s3:// URI, a local path or `-`."""
-    if address.startswith("s3://"):
-        bucket, _, key = address.removeprefix("s3://").partition("/")
-        if not bucket:
-            raise ConfigError(f"{address} names no bucket. Write s3://bucket/key, or s3://bucket/prefix/ for many.")
-        return bucket, key
-    if "://" in address:
-        raise ConfigError(f"{address} is neither a path nor an s3:// URI.")
-    return LOCAL_BUCKET, address if address == "-" else str(Path(address).absolute())
+def _still_waiting(row: Mapping[str, Any]) -> str:
+    file, why = SourceFile.of_row(row).uri, str(row["error"])
+    told = why if file in why else f"{file}: {why}"
+    return f"{told.rstrip('.')}. Not loaded yet; the next try is after {row['next_try_at']:%Y-%m-%d %H:%M} UTC."
 
 
 def _lies_below(store: ObjectStore, bucket: str, prefix: str) -> bool:

@@ -93,6 +93,7 @@ class StagedFile:
     staged_no: int  # its number within the staging folder
     counts: Counts
     sha256: str = ""
+    read_bytes: int | None = None  # of the object, as the store gave it: more than its size where that unpacks
     people_space: str = "kissmetrics"
     match: Match = "kissmetrics"
     all_timed: bool = True  # no item took the time of its arrival
@@ -242,6 +243,7 @@ class ObjectStore(Protocol):
 
         Raises:
             ConfigError: the bucket does not exist, or may not be listed.
+            ListingDoubted: at the end: what it does not show may be there all the same.
             TransientError: the store did not answer.
         """
 
@@ -249,11 +251,14 @@ class ObjectStore(Protocol):
         """The current version of one object. Raises ObjectGone if there is none."""
 
     def read(self, file: SourceFile) -> Iterator[bytes]:
-        """The bytes of exactly this version, in pieces of a few hundred KB.
+        """The bytes of exactly this version, in pieces of a few hundred KB: as many as were listed.
+
+        A store that unpacks on the way gives more. Whatever is raised at the end, pieces given out before are worth
+        nothing.
 
         Raises:
-            ObjectGone: deleted, or overwritten in a bucket that keeps no versions.
-            TransientError: the store did not answer, refused, or the object is archived.
+            ObjectGone: deleted, or overwritten in a bucket that keeps no versions; and the listing says so, too.
+            TransientError: the store did not answer, refused, gave other bytes than it lists, or was too slow.
         """
 
     def copy(self, file: SourceFile, to_keys: Sequence[str], sha256: str) -> str:
@@ -360,7 +365,10 @@ class Warehouse(Protocol):
         """The URL, password hidden."""
 
     def unseen(self, listed: Iterable[SourceFile], now: datetime) -> list[SourceFile]:
-        """Those of a listing that the ledger has not dealt with, nor has put off until after `now`."""
+        """Those of a listing that the ledger has not dealt with, nor has put off until after `now`; recognised."""
+
+    def recognise(self, files: Sequence[SourceFile]) -> list[SourceFile]:
+        """The same files, each with the id that it has in the ledger: see `SourceFile.is_same`."""
 
     def first_poll(self, source: str, there: Iterable[SourceFile], now: datetime) -> int:
         """Enter what is there at the first poll of a source as ignored; how many. Later polls do nothing."""

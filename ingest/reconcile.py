@@ -24,6 +24,7 @@ from ingest.pipeline import Pipeline
 from ingest.ports import Note
 from ingest.settings import Source
 from ingest.staging import staging_folder
+from ingest.tidy import is_proven, tidy
 
 STUCK_AFTER: Final = timedelta(hours=2)
 TIDY_AFTER: Final = timedelta(days=1)
@@ -99,8 +100,6 @@ def reconcile(
 
 
 def _tidy(pipeline: Pipeline, note: Note) -> None:
-    from ingest.tidy import tidy
-
     for source in pipeline.settings.sources.values():
         if source.after_load != "keep":
             tidy(pipeline, source.name, note)
@@ -284,7 +283,9 @@ class _Comparison:
             return
         source = self.pipeline.settings.sources[name]
         due = source.after_load == "archive" or (source.after_load == "delete" and not row["open_failures"])
-        if due and self.now - row["loaded_at"] > TIDY_AFTER and takes(source, key, self.landings[name].own):
+        if due and not is_proven(row):
+            self.grouped[name, "unproven"].add(key)
+        elif due and self.now - row["loaded_at"] > TIDY_AFTER and takes(source, key, self.landings[name].own):
             done = "archived" if source.after_load == "archive" else "deleted"
             done = "taken out of the landing, since it is archived" if row["archived_to"] else done
             why = f"Loaded on {_at(row['loaded_at'])}, and still to be {done}: the log of its DAG says what failed."
@@ -293,6 +294,7 @@ class _Comparison:
     def _groups(self) -> None:
         sentences = {
             "object_gone": "is no longer in the landing, deleted or overwritten by others. Its rows are safe.",
+            "unproven": "stays in the landing: the store unpacked it on the way, so that all of it came is not proven.",
             "came_again": "came again after it was archived or deleted: the same bytes, loaded already.",
         }
         for (source, what), keys in self.grouped.items():

@@ -25,13 +25,14 @@ import pyarrow.compute as pc
 from pyarrow import parquet
 
 from ingest.core import jsontext
+from ingest.core.address import split_address
 from ingest.core.commands import Item
 from ingest.core.formats import open_format
 from ingest.core.source import ONE_OFF, SourceFile
 from ingest.documents import documents
 from ingest.errors import ConfigError, IngestError, StaleRedrive, TransientError
 from ingest.judging import FAILED
-from ingest.pipeline import Pipeline, split_address
+from ingest.pipeline import Pipeline
 from ingest.ports import FileResult, Note, Redrive, Staging
 from ingest.reading import Block, decompressed
 from ingest.staging import stage, staging_folder

@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
+from ingest.core.address import ACCESS_POINT
 from ingest.core.formats import FORMATS, open_format
 from ingest.core.identity import IGNORED_IDENTITIES, Match, Naming
 from ingest.core.source import LOCAL_BUCKET, ONE_OFF
@@ -52,7 +53,10 @@ class Source:
     expect_every: timedelta | None = None
     notify: tuple[str, ...] = ()
     report_prefix: str = ""
-    aws_conn_id: str = "aws_default"
+    aws_conn_id: str = "aws_default"  # in Airflow; outside of it the next two
+    endpoint_url: str | None = None  # None: boto3's own
+    profile: str | None = None
+    requester_pays: bool = False
     intake_keys: tuple[str, ...] = ()  # hashed, see ingest.intake.keys; none: nothing comes over HTTP
 
     def naming(self, format: str) -> Naming:
@@ -72,6 +76,7 @@ class Settings:
     config_path: Path | None = None
     warehouse_url: str = field(repr=False)  # may carry a password
     lock_timeout_seconds: float = 60.0
+    read_timeout_seconds: float = 60.0  # for which the store may not answer
     max_line_bytes: int = 1_048_576
     max_document_bytes: int = 67_108_864
     time_from: int = 1_230_768_000
@@ -201,6 +206,14 @@ def _report_prefix(value: Any) -> str:
     return "" if value == "" else _folder_prefix(value)
 
 
+def _endpoint(value: Any) -> str | None:
+    return _text(r"https?://[^/\s]+/?")(value).rstrip("/") if value != "" else None
+
+
+def _or_none(value: Any) -> str | None:
+    return _text()(value) if value != "" else None
+
+
 def _s3_bucket(value: Any) -> Any:
     if value == LOCAL_BUCKET:
         raise ValueError
@@ -228,7 +241,8 @@ def _day(value: Any) -> int:
 
 ANY = Allowed(lambda value: value, "anything")
 BUCKET = Allowed(
-    _text(r"[A-Za-z0-9][A-Za-z0-9._-]{2,254}|arn:[^/\s]+(/[^/\s]+)?|file"), "a bucket's name, without s3://"
+    _text(rf"[A-Za-z0-9][A-Za-z0-9._-]{{2,254}}|{ACCESS_POINT}|file"),
+    "a bucket's name, without s3://, or the ARN of an access point",
 )
 COUNT = Allowed(_number(int, 0), "a whole number, 0 or more")
 SIZE = Allowed(_number(int, 1), "a whole number of bytes, 1 or more")
@@ -267,6 +281,9 @@ SOURCE_SETTINGS: Final[Mapping[str, Allowed]] = {
     ),
     "report_prefix": Allowed(_report_prefix, "a prefix that does not begin with /"),
     "aws_conn_id": Allowed(_text(), "the name of an Airflow connection"),
+    "endpoint_url": Allowed(_endpoint, "the address of a store, such as https://minio.example.com:9000"),
+    "profile": Allowed(_or_none, "the name of an AWS profile"),
+    "requester_pays": Allowed(_flag, "true or false"),
     "intake_keys": Allowed(
         _list(_text(r"sha256:[0-9a-f]{64}")),
         'a list of hashed keys, ["sha256:…"]; `ingest serve --new-key` makes one',
@@ -281,6 +298,7 @@ TOP_SETTINGS: Final[Mapping[str, Allowed]] = {  # at the top of ingest.toml
     "time_from": Allowed(_day, "a day such as 2009-01-01, or seconds since 1970"),
     "max_future": Allowed(lambda value: int(_seconds(value)), DURATION.words),
     "lock_timeout": Allowed(_seconds, DURATION.words),
+    "read_timeout": Allowed(_seconds, DURATION.words),
     "processes": Allowed(COUNT.read, "a whole number; 0 is one for each core"),
     "staging": Allowed(lambda value: Path(_text()(value)), "a folder"),
     "ignored_identities": Allowed(_identities, "a list of names"),
@@ -310,7 +328,12 @@ VARIABLES: Final[Mapping[str, Allowed]] = {  # in the environment, which goes be
     for name, allowed in TOP_SETTINGS.items()
     if name not in {"ignored_identities", "allowed_buckets", "uploads", "intake", "source"}
 }
-_FIELDS: Final = {"max_future": "future_seconds", "lock_timeout": "lock_timeout_seconds", "staging": "staging_folder"}
+_FIELDS: Final = {
+    "max_future": "future_seconds",
+    "lock_timeout": "lock_timeout_seconds",
+    "read_timeout": "read_timeout_seconds",
+    "staging": "staging_folder",
+}
 
 
 def load_settings(environ: Mapping[str, str], *, sound_only: bool = False) -> Settings:

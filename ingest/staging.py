@@ -180,7 +180,7 @@ def _stage_file(staged: StagedFile, read: Read, rules: Rules, work: _Work, progr
             else blocks(content, rules.max_line_bytes)
         )
         _stage_blocks(staged, units, rules, work)
-    staged.sha256 = digest.hexdigest()
+    staged.sha256, staged.read_bytes = digest.hexdigest(), digest.size_bytes
 
 
 def _stage_blocks(staged: StagedFile, given: Iterable[Block], rules: Rules, work: _Work) -> None:

@@ -9,7 +9,7 @@ Decides: the order. Copy, verify, write that down; then delete on condition, and
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -64,6 +64,11 @@ def tidy_loaded(pipeline: Pipeline, results: Sequence[FileResult], note: Note) -
         for name in names
         for problem in tidy(pipeline, name, note, [result for result in results if result.source == name])
     ]
+
+
+def is_proven(row: Mapping[str, Any]) -> bool:
+    """Whether the bytes that were loaded are those that were listed: only then may the object be taken away."""
+    return row["read_bytes"] in (None, row["size_bytes"])
 
 
 class _Outcome(NamedTuple):
@@ -157,6 +162,9 @@ class _Tidying:
             self._report(row)
         if "open_failures" not in row:  # it is tidied
             return _Outcome(goes_on=False)
+        if not is_proven(row):
+            why = "the store unpacked it on the way, so its bytes cannot be compared with what was listed: it stays"
+            return _Outcome(problem=f"{SourceFile.of_row(row).uri}: {why}", goes_on=False)
         if self.source.after_load != "archive" or row["archived_to"]:
             return _Outcome(goes_on=self.source.after_load == "archive" or not row["open_failures"])
         file = SourceFile.of_row(row)

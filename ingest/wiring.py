@@ -25,33 +25,42 @@ class ClientFor(Protocol):
 
 @contextmanager
 def open_pipeline(settings: Settings, client_for: ClientFor | None = None) -> Iterator[Pipeline]:
-    """A pipeline for these settings; without `client_for`, S3 is reached with boto3's own."""
-    shared = Stores()
+    """A pipeline for these settings; without `client_for`, S3 is reached with boto3's own and those of the source."""
+    yield Pipeline(settings, stores_of(settings, client_for), open_warehouse(settings))
+
+
+def stores_of(
+    settings: Settings, client_for: ClientFor | None = None, *, somebody_waits: bool = False
+) -> Callable[[str], ObjectStore]:
+    """The stores of sources, by name; any other name stands for loads that name none.
+
+    `somebody_waits`: for an answer, so that a store which does not answer is given up soon.
+    """
 
     @cache
-    def store_of(source: str) -> ObjectStore:
-        if client_for is None:
-            return shared
-        return Stores(_opener(client_for, settings.sources.get(source)))
+    def client_of(profile: str | None, endpoint_url: str | None) -> "S3Client":
+        from ingest.adapters.s3 import make_client
 
-    yield Pipeline(settings, store_of, open_warehouse(settings))
+        return make_client(
+            profile,
+            endpoint_url,
+            read_timeout_seconds=settings.read_timeout_seconds,
+            somebody_waits=somebody_waits,
+        )
 
-
-def open_intake_store() -> ObjectStore:
-    """Where the HTTP intake puts bodies: boto3's own settings, and short waits, since somebody waits for the answer."""
-    from ingest.adapters.s3 import S3Store, make_client
-
-    s3 = S3Store(make_client(somebody_waits=True))
-    return Stores(lambda: s3)
-
-
-def _opener(client_for: ClientFor, source: Source | None) -> Callable[[], ObjectStore]:
-    def open_s3() -> ObjectStore:
+    def open_s3(source: Source | None) -> ObjectStore:
         from ingest.adapters.s3 import S3Store
 
-        return S3Store(client_for(source))
+        made = (
+            client_for(source) if client_for else client_of(source and source.profile, source and source.endpoint_url)
+        )
+        return S3Store(made, requester_pays=bool(source and source.requester_pays))
 
-    return open_s3
+    @cache
+    def store_of(name: str) -> ObjectStore:
+        return Stores(lambda: open_s3(settings.sources.get(name)))
+
+    return store_of
 
 
 class _Unneeded:

@@ -12,7 +12,7 @@ import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cache
 from itertools import islice
@@ -22,8 +22,10 @@ from typing import Any, Literal, cast
 import duckdb
 import pyarrow as pa
 
+from ingest.core.address import meant, split_address
 from ingest.core.schema import schemas_folder
 from ingest.core.source import SourceFile
+from ingest.core.states import LONGEST_DELAY
 from ingest.errors import ConfigError, IngestError, TransientError
 from ingest.ports import (
     COUNTED,
@@ -49,6 +51,13 @@ MUCH_MEMORY_MB = 4096  # rather more than not at all
 _LISTED_AT_ONCE = 25_000
 _UNTIDIED_AT_ONCE = 5_000
 _COMPARED_MB = 256  # of listings that are held beside the ledger; the rest is on disk
+_MET = pa.schema(
+    [
+        ("place", pa.int64()), ("bucket", pa.string()), ("key", pa.string()), ("etag", pa.string()),
+        ("version_id", pa.string()), ("size_bytes", pa.int64()), ("last_modified", pa.timestamp("us", "UTC")),
+    ]
+)  # fmt: skip
+_FILE_ID = re.compile(r"[0-9a-f]{1,32}")
 _SQL_FOLDER = Path(__file__).parent / "sql" / "duckdb"
 
 
@@ -78,12 +87,23 @@ class DuckDBWarehouse:
         listing = iter(listed)
         new: list[SourceFile] = []
         while files := list(islice(listing, _LISTED_AT_ONCE)):  # so that a million objects are never held
-            table = pa.table({"place": range(len(files)), "file_id": [file.file_id for file in files]})
             with self.reading() as connection:
-                connection.register("listed", table)
-                places = connection.execute(statement("unseen"), {"now": now}).fetchall()
-            new += [files[place] for (place,) in places]
+                found = _unseen(connection, files, now)
+                places = [place for place, is_known in found if not is_known]
+                known = recognised(connection, {place: files[place] for place in places})
+                again = {place for place, _ in _unseen(connection, list(known.values()), now)}
+            settled = {place for number, place in enumerate(known) if number not in again}
+            new += [known.get(place, files[place]) for place, _ in found if place not in settled]
         return new
+
+    def recognise(self, files: Sequence[SourceFile]) -> list[SourceFile]:
+        with self.reading() as connection:
+            ids = {"ids": [file.file_id for file in files]}
+            rows = _rows(connection, "SELECT file_id FROM ledger WHERE file_id IN (SELECT unnest($ids))", ids)
+            has_row = {row["file_id"] for row in rows}
+            met = {place: file for place, file in enumerate(files) if file.file_id not in has_row}
+            known = recognised(connection, met)
+        return [known.get(place, file) for place, file in enumerate(files)]
 
     def known(self, file_ids: Sequence[str], intent: Intent = "new") -> dict[str, FileResult]:
         with self.reading() as connection:
@@ -203,15 +223,17 @@ class DuckDBWarehouse:
     def find_file(self, reference: str) -> dict[str, Any]:
         if not reference:  # a variable that was not set: each id begins with it
             raise IngestError("A FILE_ID is empty. Give one, the beginning of one, or an s3:// URI.")
-        if reference.startswith("s3://"):
-            bucket, _, key = reference.removeprefix("s3://").partition("/")
+        if not _FILE_ID.fullmatch(reference):
+            bucket, key = split_address(reference)
             found = self.files({"bucket": bucket, "key": key}, limit=1)
         else:
             with self.reading() as connection:
                 sql = "SELECT * FROM ledger WHERE starts_with(file_id, $prefix) ORDER BY file_id LIMIT 2"
                 found = _rows(connection, sql, {"prefix": reference})
         if not found:
-            raise IngestError(f"No file {reference} is in the ledger. `ingest files` lists those that are.")
+            raise IngestError(
+                f"No file {reference} is in the ledger. `ingest files` lists those that are.{meant(reference)}"
+            )
         if len(found) > 1:
             raise IngestError(
                 f"More than one file begins with {reference}. Give more of its id: `ingest files --json`."
@@ -407,11 +429,40 @@ class DuckDBWarehouse:
             connection.execute("COMMIT")
 
 
+def _unseen(
+    connection: duckdb.DuckDBPyConnection, files: Sequence[SourceFile], now: datetime
+) -> list[tuple[int, bool]]:
+    """The places of files that are to be dealt with, and whether the ledger has a row of them."""
+    if not files:
+        return []
+    listed = {
+        "place": range(len(files)),
+        "file_id": [file.file_id for file in files],
+        "version_id": pa.array([file.version_id for file in files], pa.string()),
+    }
+    connection.register("listed", pa.table(listed))
+    found = connection.execute(statement("unseen"), {"now": now, "latest": now + LONGEST_DELAY}).fetchall()
+    connection.unregister("listed")
+    return found
+
+
+def recognised(connection: duckdb.DuckDBPyConnection, met: Mapping[int, SourceFile]) -> dict[int, SourceFile]:
+    """Those of these files that have a row under another id, with that id; by their places, in order."""
+    if not met:
+        return {}
+    columns = ("bucket", "key", "etag", "version_id", "size_bytes", "last_modified")
+    rows = [{"place": place} | {name: getattr(file, name) for name in columns} for place, file in met.items()]
+    connection.register("met", pa.Table.from_pylist(rows, _MET))
+    found = dict(connection.execute(statement("recognise")).fetchall())
+    connection.unregister("met")
+    return {place: replace(file, known_as=found[place]) for place, file in met.items() if place in found}
+
+
 def is_settled(row: Mapping[str, Any], intent: Intent) -> bool:
     """Whether a load with this intent leaves a file as its ledger row says."""
     state = row["state"]
-    if state == "replaced" and row["version_id"] is None:  # its key came back to these bytes
-        return False
+    if state == "replaced" and (row["version_id"] is None or row["replaced_by"] is None):
+        return False  # its key came back to these bytes; or it seemed to be gone, and is there again
     return state in FINAL_STATES and state not in REOPENED[intent]
 
 

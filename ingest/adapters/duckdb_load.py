@@ -8,7 +8,7 @@ joined. Nothing is seen before the commit.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,9 @@ import duckdb
 import orjson
 import pyarrow as pa
 
-from ingest.adapters.duckdb import MUCH_MEMORY_MB, is_settled, result_of, statement
+from ingest.adapters.duckdb import MUCH_MEMORY_MB, is_settled, recognised, result_of, statement
 from ingest.adapters.duckdb_rows import Rows
+from ingest.core.states import FIRST_DELAY, LONGEST_DELAY
 from ingest.errors import StaleRedrive, TransientError
 from ingest.ports import (
     COUNTED,
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from ingest.adapters.duckdb import DuckDBWarehouse
 
 _BYTES_AT_ONCE = 160 << 20  # of staged rows: what the engine compares at once must fit its memory
-_FIRST_DELAY = timedelta(minutes=1)
-_LONGEST_DELAY = timedelta(hours=6)
 _ACTIONS: Mapping[Intent, str] = {
     "new": "load",
     "again": "load",
@@ -71,13 +70,13 @@ class _Entry:
         file, counts = self.staged.file, self.staged.counts
         retrying = self.state == "retrying"
         # Twice as long after each attempt, so that a broken object costs less and less and is never given up.
-        delay = min(_FIRST_DELAY * 2 ** min(self.attempts - 1, 30), _LONGEST_DELAY)
+        delay = min(FIRST_DELAY * 2 ** min(self.attempts - 1, 30), LONGEST_DELAY)
         return {
             "file_id": file.file_id, "file_no": self.file_no, "source": file.source, "bucket": file.bucket,
             "key": file.key, "etag": file.etag, "version_id": file.version_id, "last_modified": file.last_modified,
             "sha256": self.staged.sha256 or None, "size_bytes": file.size_bytes, "format": file.format,
-            "people_space": self.staged.people_space, "match": self.match, "state": self.state,
-            "duplicates": self.duplicates,
+            "read_bytes": self.staged.read_bytes, "people_space": self.staged.people_space, "match": self.match,
+            "state": self.state, "duplicates": self.duplicates,
             **{name: getattr(counts, name) for name in COUNTED if name != "duplicates"},
             "warnings": orjson.dumps(counts.warnings).decode(), "load_id": load_id, "run_id": run_id,
             "loaded_at": None if retrying else now, "attempts": self.attempts,
@@ -163,9 +162,7 @@ class _Load:
 
     def _claim(self, files: Sequence[StagedFile], now: datetime) -> None:
         """Which files are this load's to deal with. Nobody else writes now, so what is read here stays true."""
-        ids = [file.file.file_id for file in files]
-        rows = self.rows.fetch("SELECT * FROM ledger WHERE file_id IN (SELECT unnest($ids))", {"ids": ids})
-        before = {row["file_id"]: row for row in rows}
+        before = self._before(files)
         for file in files:
             row = before.get(file.file.file_id)
             if row and is_settled(row, self.intent):
@@ -188,6 +185,31 @@ class _Load:
             if file.redrive:
                 self._mend(entry, file.redrive, now)
             self.entries.append(entry)
+
+    def _before(self, files: Sequence[StagedFile]) -> dict[str, dict[str, Any]]:
+        """The ledger rows of these files, by file_id. Who has none may get one, under another id."""
+        sql = "SELECT * FROM ledger WHERE file_id IN (SELECT unnest($ids))"
+        rows = self.rows.fetch(sql, {"ids": [file.file.file_id for file in files]})
+        before = {row["file_id"]: row for row in rows}
+        strange = {place: file.file for place, file in enumerate(files) if file.file.file_id not in before}
+        found = recognised(self.connection, {place: file for place, file in strange.items() if not file.mends})
+        for place, file in strange.items():
+            if not file.etag and not file.version_id and place not in found and files[place].sha256:
+                same = (
+                    "bucket = $bucket AND key = $key AND etag = '' AND sha256 = $sha256 ORDER BY file_no DESC LIMIT 1"
+                )
+                where = {"bucket": file.bucket, "key": file.key, "sha256": files[place].sha256}
+                for row in self.rows.fetch(f"SELECT file_id FROM ledger WHERE {same}", where):
+                    # The store tells versions apart by nothing but the time: the bytes are those that it had before.
+                    found[place] = replace(file, known_as=row["file_id"])
+                    sql_seen = "UPDATE ledger SET last_modified = $at WHERE file_id = $file_id"
+                    self.connection.execute(sql_seen, {"at": file.last_modified, "file_id": row["file_id"]})
+        for place, file in found.items():
+            files[place].file = file
+        if found:
+            rows = self.rows.fetch(sql, {"ids": [file.file_id for file in found.values()]})
+            before |= {row["file_id"]: row for row in rows}
+        return before
 
     def _take_along(self, file_id: str, now: datetime, only: AbstractSet[str] | None = None) -> None:
         """Undo redrives of a file that is put anew."""
@@ -378,7 +400,8 @@ _LEDGER = pa.schema(
     [
         ("file_id", _TEXT), ("file_no", _NUMBER), ("source", _TEXT), ("bucket", _TEXT), ("key", _TEXT), ("etag", _TEXT),
         ("version_id", _TEXT), ("last_modified", _TIME), ("sha256", _TEXT), ("size_bytes", _NUMBER), ("format", _TEXT),
-        ("people_space", _TEXT), ("match", _TEXT), ("state", _TEXT), *((name, _NUMBER) for name in COUNTED),
+        ("read_bytes", _NUMBER), ("people_space", _TEXT), ("match", _TEXT), ("state", _TEXT),
+        *((name, _NUMBER) for name in COUNTED),
         ("warnings", _TEXT), ("load_id", _TEXT), ("run_id", _TEXT), ("loaded_at", _TIME), ("attempts", _NUMBER),
         ("next_try_at", _TIME), ("duplicate_of", _TEXT), ("redrive_of", _TEXT), ("error", _TEXT), ("position", _TEXT),
         ("replaced_by", _TEXT),

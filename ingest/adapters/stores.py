@@ -11,17 +11,10 @@ from ingest.core.source import LOCAL_BUCKET, SourceFile
 from ingest.ports import ObjectStore
 
 
-def open_s3() -> ObjectStore:
-    """S3 with boto3's own settings."""
-    from ingest.adapters.s3 import S3Store, make_client
-
-    return S3Store(make_client())
-
-
 class Stores:
     """`ingest.ports.ObjectStore` that sends each call to the store of its bucket."""
 
-    def __init__(self, open_s3: Callable[[], ObjectStore] = open_s3, local: ObjectStore | None = None) -> None:
+    def __init__(self, open_s3: Callable[[], ObjectStore], local: ObjectStore | None = None) -> None:
         self._open_s3 = open_s3
         self._s3: ObjectStore | None = None
         self._local = local or LocalStore()

@@ -103,12 +103,17 @@ def source_dag(source: Source, settings: Settings) -> DAG:
         @task
         def discover() -> Packs:
             """List the bucket, take away what the ledger knows, pack the rest."""
+            from airflow.sdk.exceptions import AirflowFailException
+
             from ingest.airflow import steps
+            from ingest.airflow.tables import named
             from ingest.airflow.world import open_world
 
             with open_world() as pipeline:
                 packs, landing = steps.discover(pipeline, source.name)
             get_current_context()["ti"].xcom_push("landing", landing)
+            if landing["problems"] and not packs:  # with files to load the verdict says it
+                raise AirflowFailException(f"Not all can be loaded:\n{named(landing['problems'])}")
             return packs
 
         packs = discover()
@@ -387,7 +392,10 @@ def _verdict(source: str, packs: Any) -> Any:
         ti = get_current_context()["ti"]
         parts = [part for part in ti.xcom_pull(task_ids=["load", "check"]) if part is not None]
         with open_world() as pipeline:
-            told = steps.verdict(pipeline, packs, [result for part in parts for result in part])
+            landing = ti.xcom_pull(task_ids="discover", key="landing") if source != ONE_OFF else None
+            told = steps.verdict(
+                pipeline, packs, [result for part in parts for result in part], (landing or {}).get("problems", ())
+            )
             run_id = get_current_context()["run_id"]
             notify.tell_of_run(pipeline, run_id, None if source == ONE_OFF else source, told.pop("lost"))
         missing = told["not_loaded"]

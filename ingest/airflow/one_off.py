@@ -20,8 +20,6 @@ from ingest.settings import Settings
 from ingest.text import visible
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
-
     from ingest.core.source import SourceFile
     from ingest.pipeline import Pipeline
 
@@ -72,14 +70,14 @@ def collect(
     Raises:
         ConfigError: a bucket that may not be read from here, or an address under which there is nothing.
     """
-    from ingest.pipeline import split_address
+    from ingest.core.address import split_address
 
     asked = map(split_address, request.files)
     if refused := sorted({why for bucket, key in asked if (why := why_unreadable(settings, bucket, key))}):
         raise ConfigError(*refused)
     addresses = list(request.files)
     if request.lines:
-        addresses.append(keep_pasted(settings, request.lines, run_id, asked_at, pasted_folder))
+        addresses.append(keep_pasted(pipeline, settings, request.lines, run_id, asked_at, pasted_folder))
     files = []
     for address in addresses:
         try:
@@ -93,7 +91,9 @@ def _notice(text: str) -> None:
     _log.warning("%s", visible(text))
 
 
-def keep_pasted(settings: Settings, lines: str, run_id: str, asked_at: datetime, folder: Path) -> str:
+def keep_pasted(
+    pipeline: "Pipeline", settings: Settings, lines: str, run_id: str, asked_at: datetime, folder: Path
+) -> str:
     """Store pasted lines under a name of our own making and say where. The same run always gives the same file.
 
     A browser's form sends CRLF; that is left as it is, since a line's end is not part of it.
@@ -101,10 +101,12 @@ def keep_pasted(settings: Settings, lines: str, run_id: str, asked_at: datetime,
     content = lines.encode("utf-8", "surrogatepass")
     name = f"pasted-{asked_at:%Y-%m-%dT%H%M%S}-{sha256(run_id.encode() + content).hexdigest()[:12]}.json"
     if settings.uploads_bucket:
-        from ingest.airflow.world import s3_client
-
         key = f"{settings.uploads_prefix}{asked_at:%Y/%m/%d}/{name}"
-        _put_once(s3_client(None), settings.uploads_bucket, key, content)
+        store = pipeline.store_of(ONE_OFF)
+        try:
+            store.describe(settings.uploads_bucket, key)  # a second version of it would be another source file
+        except ObjectGone:
+            store.receive(settings.uploads_bucket, key, [content])
         return f"s3://{settings.uploads_bucket}/{key}"
     path = folder / name
     if not path.exists():  # written anew it would have arrived later: another time for untimed lines
@@ -113,15 +115,3 @@ def keep_pasted(settings: Settings, lines: str, run_id: str, asked_at: datetime,
         written.write_bytes(content)
         written.rename(path)
     return str(path.resolve())
-
-
-def _put_once(client: "S3Client", bucket: str, key: str, content: bytes) -> None:
-    """Put an object unless it is there: a second version of it would be another source file."""
-    from botocore.exceptions import ClientError
-
-    try:
-        client.head_object(Bucket=bucket, Key=key)
-    except ClientError as error:
-        if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
-            raise
-        client.put_object(Bucket=bucket, Key=key, Body=content, ContentType="application/json")

@@ -43,7 +43,8 @@ Result = dict[str, Any]  # {"file", "state", "lines", …}: see _counted
 def discover(pipeline: "Pipeline", source: str) -> tuple[list[Pack], dict[str, Any]]:
     """The manifest of a run, packed into tasks: what is in the bucket and not in the ledger; and what pages tell of it.
 
-    The second is {"pending", "matching", "ignored": numbers of objects, "ignored_names": the first of those}.
+    The second is {"pending", "matching", "ignored": numbers of objects, "ignored_names": the first of those,
+    "problems": a sentence for each file, or listing, that keeps the run from being well}.
     """
     note = Note("airflow")
     tidy(pipeline, source, note)  # what former runs have left
@@ -52,6 +53,8 @@ def discover(pipeline: "Pipeline", source: str) -> tuple[list[Pack], dict[str, A
     found = pipeline.discover(source, note)
     if found.gone:
         log.info("%d files waited, but are gone by now: %s", len(found.gone), ", ".join(found.gone))
+    for sentence in (*found.problems, *found.notices):
+        log.warning("%s", visible(sentence))
     log.info("discovered source=%s pending=%d ignored=%d", source, len(found.pending), found.ignored)
     if found.ignored_names:
         log.info("no rule takes, for example: %s", ", ".join(found.ignored_names[: tables.NAMED_AT_MOST]))
@@ -62,6 +65,7 @@ def discover(pipeline: "Pipeline", source: str) -> tuple[list[Pack], dict[str, A
         "matching": found.matching,
         "ignored": found.ignored,
         "ignored_names": found.ignored_names[: tables.NAMED_AT_MOST],
+        "problems": list(found.problems),
     }
     return packed(pipeline, found.pending[:RUN_AT_MOST]), landing
 
@@ -85,7 +89,11 @@ def load(pipeline: "Pipeline", pack: Pack, run_id: str, *, force: bool = False) 
             log.warning(
                 "%s: copies of what it replaced stay unloaded until they are forced: %s", one.key, " ".join(one.copies)
             )
-    results = [_counted(files[found.file_id], found.state, found.counts, found.error) for found in loaded]
+    # By place: a file may have another id in the ledger than in the manifest.
+    results = [
+        _counted(file, found.state, found.counts, found.error)
+        for file, found in zip(files.values(), loaded, strict=True)
+    ]
     tables.log_table(log, count(len(results), "file"), results[: tables.NAMED_AT_MOST])
     return results
 
@@ -141,10 +149,12 @@ def announcements(pipeline: "Pipeline", run_id: str, source: str | None) -> list
     return [extras[start : start + at_once] for start in range(0, len(extras), at_once)]
 
 
-def verdict(pipeline: "Pipeline", packs: Sequence[Pack], results: Sequence[Result]) -> dict[str, Any]:
+def verdict(
+    pipeline: "Pipeline", packs: Sequence[Pack], results: Sequence[Result], problems: Sequence[str] = ()
+) -> dict[str, Any]:
     """What became of the files of a run: totals, the failed lines by code, and `not_loaded`, a sentence for each.
 
-    `lost` are those of which not even the ledger tells.
+    `lost` are those of which not even the ledger tells. `problems` of the landing count as not loaded.
 
     Files whose task died are looked up in the ledger, since it may have committed them before. Results of files that
     are not in the manifest are of an earlier try of this run.
@@ -159,6 +169,7 @@ def verdict(pipeline: "Pipeline", packs: Sequence[Pack], results: Sequence[Resul
     states = Counter(file["state"] for file in files)
     with_failures = [file for file in files if file["failed"]]
     not_loaded = [f"{file['file']}: {file['state']}, {file['error']}" for file in files if file["state"] in NOT_LOADED]
+    not_loaded += problems
     not_loaded += [f"{file.uri}: its task did not end; the task's log says why" for file in lost.values()]
 
     tables.log_table(log, "Files by state", [{"state": state, "files": number} for state, number in states.items()])

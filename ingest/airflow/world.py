@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
     from ingest.pipeline import Pipeline
+    from ingest.wiring import ClientFor
 
 WAREHOUSE_CONNECTION = "landfall_warehouse"
 DEFAULT_AWS_CONNECTION = "aws_default"
@@ -33,7 +35,8 @@ def open_world() -> Iterator["Pipeline"]:
     from ingest.wiring import open_pipeline
 
     try:
-        with open_pipeline(task_settings(os.environ), client_for=s3_client) as pipeline:
+        settings = task_settings(os.environ)
+        with open_pipeline(settings, client_for=clients(settings)) as pipeline:
             yield pipeline
     except ConfigError as error:
         get_current_context()["ti"].xcom_push(PROBLEM, str(error))
@@ -77,14 +80,20 @@ def connected_warehouse() -> str | None:
     return f"{'postgresql' if scheme == 'postgres' else scheme}://{rest}"
 
 
-def s3_client(source: Source | None) -> "S3Client":
+def clients(settings: Settings) -> "ClientFor":
+    """What makes the client of a source."""
+    return partial(s3_client, read_timeout_seconds=settings.read_timeout_seconds)
+
+
+def s3_client(source: Source | None, *, read_timeout_seconds: float) -> "S3Client":
     """A client with the credentials of the source's connection; of `aws_default` where there is no source."""
     from airflow.providers.amazon.aws.hooks.s3 import S3Hook
     from botocore.config import Config
 
+    from ingest.adapters.s3_client import plain_checksums
+
     connection = source.aws_conn_id if source else DEFAULT_AWS_CONNECTION
-    # Other stores than AWS refuse the newer trailing checksums, and they cost a copy of each part that is sent.
-    plain = Config(request_checksum_calculation="when_required")
+    plain = Config(read_timeout=read_timeout_seconds).merge(plain_checksums() or Config())
     own = S3Hook(aws_conn_id=connection).conn_config.botocore_config  # `config_kwargs` of the connection
     client: S3Client = S3Hook(aws_conn_id=connection, config=plain.merge(own) if own else plain).get_conn()
     return client

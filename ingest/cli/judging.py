@@ -93,6 +93,7 @@ def sources(name: str | None, as_json: bool) -> int:
                     "reachable": True, "matching": discovery.matching, "pending": len(discovery.pending),
                     "skipped_by_first_poll": len(discovery.pending) if is_skipped else 0,
                     "ignored": discovery.ignored, "ignored_names": discovery.ignored_names,
+                    "problems": discovery.problems, "notices": discovery.notices,
                 }  # fmt: skip
                 entry["rights"]["list"] = True
                 smallest = sorted(discovery.pending, key=lambda file: file.size_bytes)[:1]
@@ -107,7 +108,8 @@ def sources(name: str | None, as_json: bool) -> int:
         for entry in found:
             _show_source(entry)
     unread = any(judged["state"] == "retrying" for entry in found for judged in entry.get("judged", ()))
-    return 0 if all(entry["reachable"] for entry in found) and not unread else 2
+    well = all(entry["reachable"] and not entry["problems"] for entry in found)
+    return 0 if well and not unread else 2
 
 
 def _wanted(source: "Source") -> dict[str, Any]:
@@ -136,6 +138,8 @@ def _show_source(entry: dict[str, Any]) -> None:
         click.echo(visible(f"  list: no. {entry['error']}") + "\n")
         return
     click.echo(f"  list: yes. {count(entry['matching'], 'file')}, of which {entry['pending']:,} pending")
+    for sentence in (*entry["problems"], *entry["notices"]):
+        click.echo(visible(f"  {sentence}"))
     if entry["skipped_by_first_poll"]:
         click.echo('  The first poll loads none of these and enters them as ignored: existing_files is "skip".')
     if entry["ignored"]:

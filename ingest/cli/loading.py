@@ -35,7 +35,7 @@ def load(
 
     PATH: a file, a folder, s3://bucket/key, or s3://bucket/prefix/ for all below it.
     """
-    from ingest.pipeline import split_address
+    from ingest.core.address import split_address
     from ingest.ports import Note
     from ingest.tidy import tidy_loaded
 
@@ -103,6 +103,9 @@ def poll(sources: tuple[str, ...], as_json: bool) -> int:
                 found = pipeline.discover(name, note)
                 if found.gone:
                     say(f"{name}: {count(len(found.gone), 'file')} waited, but gone by now: {', '.join(found.gone)}")
+                for notice in found.notices:
+                    say(f"{name}: {notice}")
+                unreachable += (f"{name}: {problem}" for problem in found.problems)
                 if found.ignored:
                     say(
                         f"{name}: {count(found.ignored, 'object')} that no rule takes: {', '.join(found.ignored_names)}"

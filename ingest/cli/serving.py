@@ -34,7 +34,7 @@ def serve(host: str, port: int, new_key: bool, as_json: bool) -> int:
     except ModuleNotFoundError as error:
         raise ConfigError(f"{error.name} is not installed: pip install 'landfall-ingest[serve]'.") from error
     from ingest.settings import load_settings
-    from ingest.wiring import open_intake_store
+    from ingest.wiring import stores_of
 
     if new_key:
         key = keys.new_key()
@@ -48,7 +48,7 @@ def serve(host: str, port: int, new_key: bool, as_json: bool) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     logging.getLogger("botocore").setLevel(logging.WARNING)
     settings = load_settings(os.environ)
-    app = make_app(settings, open_intake_store())
+    app = make_app(settings, stores_of(settings, somebody_waits=True))
     with listen(host, port) as at:
         address, port = at.getsockname()[:2]
         sources = sorted(source.name for source in settings.sources.values() if source.intake_keys)

@@ -33,11 +33,19 @@ class SourceFile:
     source: str = ONE_OFF
     format: str = "kissmetrics"
     mends: str | None = None  # of a redrive: the key of the file whose lines it mends, in whose places they stand
+    known_as: str | None = None  # its file_id in the ledger, where it was first met under another one: see `is_same`
 
     @property
     def file_id(self) -> str:
         """32 hex digits, the same wherever and whenever this source file is met."""
-        version = f"version:{self.version_id}" if self.version_id else f"etag:{self.etag}"
+        if self.known_as:
+            return self.known_as
+        if self.version_id:
+            version = f"version:{self.version_id}"
+        elif self.etag or self.bucket == LOCAL_BUCKET:
+            version = f"etag:{self.etag}"
+        else:  # a store that gives neither
+            version = f"size:{self.size_bytes} modified:{self.last_modified.astimezone(UTC).isoformat()}"
         return blake2b(f"{self.bucket}\0{self.key}\0{version}".encode(), digest_size=16).hexdigest()
 
     @property
@@ -65,6 +73,20 @@ class SourceFile:
         """What the positions of its rows begin with: sorts as text by arrival, then by key in natural order."""
         return f"{self.received_at:017d}|{natural(self.mends or self.key)}|"
 
+    def is_same(self, other: "SourceFile") -> bool:
+        """Whether two looks at a key saw the same source file.
+
+        What is seen of versions may change between them (a right that is granted, versions that are switched on, a
+        store that answers with an error): then the ETag and the size tell; without an ETag, the size and the time.
+        """
+        if (self.bucket, self.key, self.size_bytes, self.etag) != (
+            other.bucket, other.key, other.size_bytes, other.etag,
+        ):  # fmt: skip
+            return False
+        if self.version_id and other.version_id:
+            return self.version_id == other.version_id
+        return bool(self.etag) or self.last_modified == other.last_modified
+
     def for_source(self, source: str, format: str) -> Self:
         """The same object as met through another source."""
         return replace(self, source=source, format=format)
@@ -75,11 +97,11 @@ class SourceFile:
 
     @classmethod
     def of_row(cls, row: Mapping[str, Any]) -> Self:
-        """The source file of a ledger row."""
+        """The source file of a ledger row, under the id that it has there."""
         names = (
             "bucket", "key", "etag", "last_modified", "size_bytes", "version_id", "source", "format",
         )  # fmt: skip
-        return cls(**{name: row[name] for name in names})
+        return cls(**{name: row[name] for name in names}, known_as=row["file_id"])
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:

@@ -5,7 +5,7 @@ Nothing of a request is logged but its call, its status and the address it came 
 
 import logging
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -44,17 +44,17 @@ _ABOUT: Final = (
 )
 
 
-def make_app(settings: Settings, store: ObjectStore) -> FastAPI:
-    """The application for these settings.
+def make_app(settings: Settings, store_of: Callable[[str], ObjectStore]) -> FastAPI:
+    """The application for these settings; `store_of`: by the name of a source.
 
     Raises:
         ConfigError: no source has keys, or they cannot be used. See `ingest.intake.keys`.
     """
-    intake = _Intake(settings, store)
+    intake = _Intake(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        intake.spool = Spool(store)
+        intake.spool = Spool(store_of)
         yield
         await intake.spool.close()
 
@@ -87,9 +87,8 @@ class _Intake:
 
     spool: Spool  # made when the event loop is there
 
-    def __init__(self, settings: Settings, store: ObjectStore) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.store = store
         self.keys = keys_of(settings)
         self.room = bodies.room_of(settings)
         self.rates = Rates()

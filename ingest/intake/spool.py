@@ -59,10 +59,13 @@ class Spool:
     """Stores bodies, in groups. Lives in one event loop; puts run in threads."""
 
     def __init__(
-        self, store: ObjectStore, clock: Callable[[], int] = time.time_ns, slow_seconds: float = _SLOW_SECONDS
+        self,
+        store_of: Callable[[str], ObjectStore],  # by the name of a source
+        clock: Callable[[], int] = time.time_ns,
+        slow_seconds: float = _SLOW_SECONDS,
     ) -> None:
         self.instance = secrets.token_hex(4)
-        self._store = store
+        self._store_of = store_of
         self._clock = clock  # nanoseconds since 1970
         self._slow_seconds = slow_seconds
         self._lanes: dict[str, _Lane] = {}
@@ -105,12 +108,11 @@ class Spool:
 
     async def _put(self, lane: _Lane, group: list[_Waiting], begun: float) -> None:
         self._number = (self._number + 1) % 100_000_000
-        bucket = lane.source.bucket
         key = object_key(lane.source, group[-1].received_at, self.instance, self._number)
         contents = [waiting.body.content for waiting in group]
         told: Exception | None = None
         try:
-            await asyncio.get_running_loop().run_in_executor(self._threads, self._store.receive, bucket, key, contents)
+            await asyncio.get_running_loop().run_in_executor(self._threads, self._receive, lane.source, key, contents)
         except IngestError as error:
             told = error
             _log.error("not_stored source=%s bodies=%d: %s", lane.source.name, len(group), error)
@@ -130,3 +132,6 @@ class Spool:
                 waiting.stored.set_result(None)
             else:
                 waiting.stored.set_exception(IngestError("The store did not take it."))
+
+    def _receive(self, source: Source, key: str, contents: list[bytes]) -> None:
+        self._store_of(source.name).receive(source.bucket, key, contents)

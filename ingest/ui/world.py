@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ingest.airflow.world import s3_client, task_settings
+from ingest.airflow.world import clients, task_settings
 from ingest.core.source import ONE_OFF
 from ingest.ports import FilesWanted
 from ingest.wiring import open_pipeline
@@ -26,7 +26,8 @@ def settings() -> "Settings":
 @contextmanager
 def open_world() -> Iterator["Pipeline"]:
     """The pipeline of one request. Raises ConfigError."""
-    with open_pipeline(settings(), client_for=s3_client) as pipeline:
+    found = settings()
+    with open_pipeline(found, client_for=clients(found)) as pipeline:
         yield pipeline
 
 

@@ -61,7 +61,7 @@ class Clock:
 
 
 def spool_over(store: SlowStore, clock: Clock | None = None, slow_seconds: float = 3600) -> Spool:
-    return Spool(store, clock or Clock(), slow_seconds)
+    return Spool(lambda _: store, clock or Clock(), slow_seconds)
 
 
 def body(text: str, *, alone: bool = False) -> Body:

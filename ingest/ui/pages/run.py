@@ -15,11 +15,12 @@ from urllib.parse import quote
 import orjson
 from fastapi import APIRouter, HTTPException, Request, Response
 
+from ingest.core.address import split_address
 from ingest.core.formats import FORMATS
 from ingest.core.schema import Meaning, codes
 from ingest.core.source import ONE_OFF
 from ingest.errors import IngestError, TransientError
-from ingest.pipeline import Pipeline, split_address
+from ingest.pipeline import Pipeline
 from ingest.ports import FilesWanted
 from ingest.report import plain
 from ingest.text import count

@@ -1,7 +1,7 @@
 -- ledger.sql: what every ledger row says of its object, beside what was listed, in the order in which files came.
 -- in: landings (Parquet: file_id), archives (Parquet: bucket, key, size_bytes), the variable since (when listing began).
 SELECT
-    l.file_id, l.source, l.bucket, l.key, l.size_bytes, l.state, l.last_modified, l.loaded_at, l.failed, l.attempts,
+    l.file_id, l.source, l.bucket, l.key, l.size_bytes, l.read_bytes, l.state, l.last_modified, l.loaded_at, l.failed, l.attempts,
     l.next_try_at, l.error, l.redrive_of, l.archived_to, l.deleted_at,
     coalesce(f.open_failures, 0) AS open_failures,
     t.file_id IS NOT NULL AS in_landing,

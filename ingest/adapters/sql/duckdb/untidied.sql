@@ -1,13 +1,16 @@
 -- untidied.sql: loaded files of a source, and copies, whose objects are still in the landing: some, the newest first.
 -- in: $source, $bucket, $prefix, $step (archive; copy: not archived yet; delete: see `Warehouse.untidied`),
--- $file_ids (NULL: any), $before (a file_no, or NULL), $limit.
+-- $file_ids (NULL: any whose bytes were read as they were listed), $before (a file_no, or NULL), $limit.
 WITH due AS (
     SELECT file_no
     FROM ledger
     WHERE source = $source AND bucket = $bucket AND starts_with(key, $prefix)
       AND state IN ('loaded', 'duplicate') AND deleted_at IS NULL AND redrive_of IS NULL
       AND ($step <> 'copy' OR archived_to IS NULL)
-      AND ($file_ids IS NULL OR file_id IN (SELECT unnest($file_ids)))
+      AND CASE
+          WHEN $file_ids IS NULL THEN coalesce(read_bytes, size_bytes) = size_bytes
+          ELSE file_id IN (SELECT unnest($file_ids))
+      END
       AND ($before IS NULL OR file_no < $before)
 ),
 failed AS (

@@ -1,0 +1,242 @@
+"""What lies in a bucket, page by page, with nothing taken on trust.
+
+Decides: which version of a key is the current one, and what a listing proves. Each mark that S3 declares optional may
+         be missing: a page that says there is more without saying how to go on is continued after its last key. A page
+         that came before and a key that comes twice are reported (`ListingDoubted`) after what could be read. Where
+         versions cannot be seen, whatever the reason, the plain listing is read: SourceFile.is_same keeps a file what
+         it was.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC
+from typing import TYPE_CHECKING, Any, Final
+
+from botocore import exceptions as aws
+from botocore.parsers import ResponseParserError
+
+from ingest.adapters.s3_errors import ListingDeniedError, code_of, explained, is_refusal, not_s3
+from ingest.core.source import SourceFile
+from ingest.errors import ConfigError, ListingDoubted, TransientError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+Entry = Mapping[str, Any]
+_PAGE: Final = 1000
+_MARKS: Final = {"Name", "Prefix", "MaxKeys", "KeyCount", "IsTruncated", "Contents", "Versions", "DeleteMarkers"}
+
+
+class Listing:
+    """The listings of one client."""
+
+    def __init__(self, client: "S3Client") -> None:
+        self._client = client
+
+    def files(self, bucket: str, prefix: str) -> Iterator[SourceFile]:
+        """Every current object under a prefix, in the store's order.
+
+        Raises:
+            ListingDoubted: at the end, when something about the listing was wrong.
+            ConfigError, TransientError: it could not be read.
+        """
+        for page in self._pages(bucket, prefix, _PAGE):
+            yield from page
+
+    def find(self, bucket: str, key: str) -> SourceFile:
+        """The current version of one object: from a listing, else by HEAD.
+
+        Raises:
+            ObjectGone: the store says that there is none.
+        """
+        try:
+            # The smallest key with this prefix is the key itself, if it is there (but not in a directory bucket).
+            first = next(self._pages(bucket, key, 1), ())
+            if first and first[0].key == key:
+                return first[0]
+        except ConfigError as error:
+            if not isinstance(error, ListingDeniedError):
+                raise
+        except TransientError:  # HEAD may be answered all the same
+            pass
+        with explained(f"s3://{bucket}/{key}", "s3:GetObject"):
+            head: Any = self._client.head_object(Bucket=bucket, Key=key)
+        entry = head | {"Key": key, "Size": head.get("ContentLength")}
+        return self._file(bucket, entry, versioned=self.keeps_versions(bucket, key))
+
+    def has_version(self, file: SourceFile) -> bool:
+        """Whether the store still lists this version of a key, current or not."""
+        with explained(file.uri, "s3:ListBucketVersions", listing=True):
+            return any(
+                one["Key"] == file.key and one.get("VersionId") == file.version_id
+                for page in self._version_pages(file.bucket, file.key, _PAGE)
+                for one in page.get("Versions", ())
+            )
+
+    def other_versions(self, file: SourceFile) -> bool:
+        """Whether the key has another version than this one."""
+        return any(
+            one["Key"] == file.key and one.get("VersionId") != file.version_id
+            for page in self._version_pages(file.bucket, file.key, _PAGE)
+            for one in page.get("Versions", ())
+        )
+
+    def keeps_versions(self, bucket: str, prefix: str) -> bool:
+        """Whether the bucket keeps versions and we may see them: if not, it is read as one that keeps none."""
+        try:
+            versioning: Any = self._client.get_bucket_versioning(Bucket=bucket)
+            if not versioning.get("Status"):
+                return False
+            page: Any = self._client.list_object_versions(Bucket=bucket, Prefix=prefix, MaxKeys=1)
+        except aws.ClientError as error:
+            if code_of(error) == "NoSuchBucket":
+                raise
+            return False
+        except ResponseParserError:
+            return False
+        # Without the mark nobody can say which version is the current one.
+        return all("IsLatest" in one for one in page.get("Versions", ()))
+
+    def _pages(self, bucket: str, prefix: str, size: int) -> Iterator[Sequence[SourceFile]]:
+        with explained(f"s3://{bucket}/{prefix}", "s3:ListBucket", listing=True):
+            versioned = self.keeps_versions(bucket, prefix)
+            pages = self._version_pages(bucket, prefix, size) if versioned else self._plain(bucket, prefix, size)
+            for page in pages:
+                if not versioned:
+                    yield [self._file(bucket, one, versioned=False) for one in page["Contents"]]
+                elif all("IsLatest" in one for one in page["Versions"]):
+                    yield [self._file(bucket, one, versioned=True) for one in page["Versions"] if one["IsLatest"]]
+                else:
+                    where = f"s3://{bucket}/{prefix}"
+                    raise ListingDoubted(f"{where}: the listing does not tell which version is current", cut=True)
+
+    def _plain(self, bucket: str, prefix: str, size: int) -> Iterator[Entry]:
+        """Pages of the plain listing. A directory bucket lists folders only: of those what begins with the prefix."""
+        pages = self._plain_pages(bucket, prefix, size)
+        folder = prefix[: prefix.rfind("/") + 1]
+        try:
+            first = next(pages, None)
+        except aws.ClientError as error:
+            if folder == prefix or not is_refusal(error) or error.response["ResponseMetadata"]["HTTPStatusCode"] != 400:
+                raise
+            for page in self._plain_pages(bucket, folder, _PAGE):
+                yield {"Contents": [one for one in page.get("Contents", ()) if one["Key"].startswith(prefix)]}
+            return
+        if first is not None:
+            yield first
+            yield from pages
+
+    def _plain_pages(self, bucket: str, prefix: str, size: int) -> Iterator[Entry]:
+        turns = _Turns(f"s3://{bucket}/{prefix}")
+        more: dict[str, Any] = {}
+        while True:
+            page: Any = self._client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=size, **more)
+            entries = turns.take(page, page.get("Contents", ()), ())
+            yield page | {"Contents": entries}
+            token = page.get("NextContinuationToken")
+            if not turns.goes_on(page, token, size):
+                break
+            more = {"ContinuationToken": token} if token else {"StartAfter": entries[-1]["Key"]}
+        turns.close()
+
+    def _version_pages(self, bucket: str, prefix: str, size: int) -> Iterator[Entry]:
+        turns = _Turns(f"s3://{bucket}/{prefix}")
+        more: dict[str, Any] = {}
+        while True:
+            page: Any = self._client.list_object_versions(Bucket=bucket, Prefix=prefix, MaxKeys=size, **more)
+            versions = turns.take(page, page.get("Versions", ()), page.get("DeleteMarkers", ()))
+            yield page | {"Versions": versions}
+            key, version = page.get("NextKeyMarker"), page.get("NextVersionIdMarker")
+            if not turns.goes_on(page, key and f"{key}\0{version}", size):
+                break
+            if not key:
+                last = max((*versions, *page.get("DeleteMarkers", ())), key=lambda one: one["Key"].encode())
+                key, version = last["Key"], None  # the current version of a key is its first
+            more = {"KeyMarker": key} | ({"VersionIdMarker": version} if version else {})
+        turns.close()
+
+    def _file(self, bucket: str, entry: Entry, *, versioned: bool) -> SourceFile:
+        """What is listed, as a source file. What a listing leaves out, HEAD may tell."""
+        if entry.get("Size") is None or entry.get("LastModified") is None:
+            head: Any = self._client.head_object(Bucket=bucket, Key=entry["Key"])
+            entry = {"Size": head.get("ContentLength"), "LastModified": head.get("LastModified")} | {
+                name: value for name, value in entry.items() if value is not None
+            }
+        if entry["Size"] is None or entry["LastModified"] is None:
+            missing = "size" if entry["Size"] is None else "time (LastModified)"
+            raise TransientError(
+                f"s3://{bucket}/{entry['Key']}: the store does not tell its {missing}: it cannot be loaded"
+            )
+        version = entry.get("VersionId") if versioned else None
+        return SourceFile(
+            bucket=bucket,
+            key=entry["Key"],
+            etag=etag_of(entry),
+            last_modified=entry["LastModified"].astimezone(UTC),
+            size_bytes=entry["Size"],
+            version_id=None if version == "null" else version or None,  # stored while the bucket kept no versions
+            storage_class=entry.get("StorageClass", "STANDARD"),
+        )
+
+
+class _Turns:
+    """Whether a listing goes forward: what its pages told, as far as that shows a mistake."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._seen: set[object] = set()
+        self._tokens: set[str] = set()
+        self._last: object = None
+        self._repeated: str | None = None
+
+    def take(self, page: Entry, entries: Sequence[Any], markers: Sequence[Any]) -> list[Any]:
+        """The entries of a page, each once. Raises if they were there before, or if it is no page of a listing."""
+        if not _MARKS & page.keys():
+            raise not_s3(self._where)
+        taken = []
+        for entry in entries:
+            name = (entry["Key"], entry.get("VersionId"))
+            if name == self._last:
+                self._repeated = entry["Key"]
+                continue
+            self._last = name
+            taken.append(entry)
+        if taken or markers:
+            ends = [(one["Key"], one.get("VersionId")) for one in (taken or markers)]
+            if (turn := (ends[0], ends[-1])) in self._seen:
+                raise ListingDoubted(
+                    f"{self._where}: the listing runs in circles: a page came again, so it was given up after"
+                    f" {len(self._seen):,} pages. What lies behind is not seen: ask whoever runs the store",
+                    cut=True,
+                )
+            self._seen.add(turn)
+        return taken
+
+    def goes_on(self, page: Entry, token: str | None, size: int) -> bool:
+        """Whether there is another page. Raises if there is one, and nothing tells how to get to it."""
+        entries = (*page.get("Contents", ()), *page.get("Versions", ()), *page.get("DeleteMarkers", ()))
+        is_full = len(entries) >= min(size, page.get("MaxKeys") or size)
+        if not (token or page.get("IsTruncated", is_full)):
+            return False
+        if token in self._tokens or not (token or entries):
+            raise ListingDoubted(
+                f"{self._where}: the listing is cut: there is more of it, and the store does not tell how to go on."
+                " What lies behind is not seen: ask whoever runs the store",
+                cut=True,
+            )
+        if token:
+            self._tokens.add(token)
+        return True
+
+    def close(self) -> None:
+        """Call at the end of the listing."""
+        if self._repeated is not None:
+            raise ListingDoubted(
+                f"{self._where}: the listing repeats itself ({self._repeated} came twice), so what it does not show may"
+                " be there all the same",
+                cut=False,
+            )
+
+
+def etag_of(entry: Entry) -> str:
+    """The ETag without quotes, and without the mark of a weak one; empty where there is none."""
+    return str(entry.get("ETag") or "").strip().removeprefix("W/").strip('"')
