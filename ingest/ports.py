@@ -432,8 +432,8 @@ class Warehouse(Protocol):
     ) -> AbstractContextManager[Iterator[dict[str, Any]]]:
         """Of every ledger row what it says of its object, streamed, with `open_failures`, `in_landing`, `in_archive`.
 
-        The two are Parquet files of what was listed from `since` on: `file_id`; `bucket`, `key`, `size_bytes`. What was
-        archived since then counts as `in_archive`.
+        The two are Parquet files of what was listed from `since` on: what `SourceFile.is_same` compares; and `bucket`,
+        `key`, `size_bytes`. What was archived since then counts as `in_archive`.
         """
 
     def disagreements(self) -> list[dict[str, Any]]:

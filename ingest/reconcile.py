@@ -31,7 +31,12 @@ TIDY_AFTER: Final = timedelta(days=1)
 _NAMED_AT_MOST = 5  # of objects that are told together
 _ASKED_AT_MOST = 1_000  # archived objects that no listing showed, each looked for by itself
 _NOTED_AT_ONCE = 10_000
-_IN_LANDING = pa.schema([("file_id", pa.string())])
+_IN_LANDING = pa.schema(
+    [
+        ("bucket", pa.string()), ("key", pa.string()), ("etag", pa.string()), ("version_id", pa.string()),
+        ("size_bytes", pa.int64()), ("last_modified", pa.timestamp("us", "UTC")),
+    ]
+)  # fmt: skip
 _IN_ARCHIVE = pa.schema([("bucket", pa.string()), ("key", pa.string()), ("size_bytes", pa.int64())])
 
 # What the warehouse may find when it counts its own rows, with the numbers or states that differ.
@@ -192,7 +197,7 @@ class _Comparison:
 
         def noted(listed: Iterable[SourceFile]) -> Iterator[SourceFile]:
             for file in listed:
-                note({"file_id": file.file_id})
+                note({name: getattr(file, name) for name in _IN_LANDING.names})
                 yield file
 
         def newest(taken: Iterable[SourceFile]) -> Iterator[SourceFile]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
-from ingest.adapters.duckdb import MUCH_MEMORY_MB, statement
+from ingest.adapters.duckdb import MUCH_MEMORY_MB, recognised, statement
 from ingest.adapters.duckdb_rows import Rows
 from ingest.core.source import SourceFile
 from ingest.errors import TransientError
@@ -128,7 +128,9 @@ def first_poll(warehouse: "DuckDBWarehouse", source: str, there: Iterable[Source
             return 0
         rows.connection.execute("INSERT INTO polled_sources VALUES ($source, $now)", {"source": source, "now": now})
         known = _ledger_rows(rows, [file.file_id for file in files])
-        unknown = [file for file in files if file.file_id not in known]
+        met = {place: file for place, file in enumerate(files) if file.file_id not in known}
+        otherwise = recognised(rows.connection, met)
+        unknown = [file for place, file in met.items() if place not in otherwise]
         _enter_ignored(rows, unknown, now)
         note = Note("ingest", 'It was there at the first poll, and existing_files is "skip".')
         rows.remember("ignore", [file.file_id for file in unknown], note, now)

@@ -109,6 +109,8 @@ def explained(where: str, right: str, doing: str = "read", *, listing: bool = Fa
         raise TransientError(f"{where}: the copy was not finished: it is tried again") from error
     except (aws.BotoCoreError, HTTPError) as error:
         raise _connection(error, where) from error
+    except RecursionError as error:  # boto3 asks which region a redirect means, is redirected, asks …
+        raise ConfigError(f"{where}: {_SETTINGS['PermanentRedirect']}") from error
 
 
 def not_s3(where: str) -> TransientError:
@@ -172,6 +174,11 @@ def _meaning(error: aws.ClientError, where: str, right: str, doing: str, *, list
         )
     if says_gone(error) and not listing:
         return ObjectGone(f"{where}: it was deleted or overwritten, or was never there: list again")
+    if code.isdecimal() and not error.operation_name.startswith("Head"):  # of HEAD there is no more than a status
+        return TransientError(
+            f"{where}: what answers {said} does not speak like an S3 API: it is tried again. If it stays so, check the"
+            " endpoint (AWS_ENDPOINT_URL_S3, endpoint_url): it may be a web console, which has another port, or a proxy"
+        )
     if is_refusal(error) and status not in (408, 429):
         encrypted = " An object that was encrypted with a key of the sender's own (SSE-C) cannot be read." * (
             status == 400 and doing == "read" and not listing

@@ -133,7 +133,7 @@ class Listing:
             entries = turns.take(page, page.get("Contents", ()), ())
             yield page | {"Contents": entries}
             token = page.get("NextContinuationToken")
-            if not turns.goes_on(page, token, size):
+            if not turns.goes_on(page, token):
                 break
             more = {"ContinuationToken": token} if token else {"StartAfter": entries[-1]["Key"]}
         turns.close()
@@ -146,7 +146,7 @@ class Listing:
             versions = turns.take(page, page.get("Versions", ()), page.get("DeleteMarkers", ()))
             yield page | {"Versions": versions}
             key, version = page.get("NextKeyMarker"), page.get("NextVersionIdMarker")
-            if not turns.goes_on(page, key and f"{key}\0{version}", size):
+            if not turns.goes_on(page, key and f"{key}\0{version}"):
                 break
             if not key:
                 last = max((*versions, *page.get("DeleteMarkers", ())), key=lambda one: one["Key"].encode())
@@ -187,6 +187,7 @@ class _Turns:
         self._tokens: set[str] = set()
         self._last: object = None
         self._repeated: str | None = None
+        self._is_guess = False  # the next page is asked for since nothing says that there is none
 
     def take(self, page: Entry, entries: Sequence[Any], markers: Sequence[Any]) -> list[Any]:
         """The entries of a page, each once. Raises if they were there before, or if it is no page of a listing."""
@@ -203,6 +204,8 @@ class _Turns:
         if taken or markers:
             ends = [(one["Key"], one.get("VersionId")) for one in (taken or markers)]
             if (turn := (ends[0], ends[-1])) in self._seen:
+                if self._is_guess:
+                    return []  # nothing said that there was more
                 raise ListingDoubted(
                     f"{self._where}: the listing runs in circles: a page came again, so it was given up after"
                     f" {len(self._seen):,} pages. What lies behind is not seen: ask whoever runs the store",
@@ -211,11 +214,11 @@ class _Turns:
             self._seen.add(turn)
         return taken
 
-    def goes_on(self, page: Entry, token: str | None, size: int) -> bool:
+    def goes_on(self, page: Entry, token: str | None) -> bool:
         """Whether there is another page. Raises if there is one, and nothing tells how to get to it."""
         entries = (*page.get("Contents", ()), *page.get("Versions", ()), *page.get("DeleteMarkers", ()))
-        is_full = len(entries) >= min(size, page.get("MaxKeys") or size)
-        if not (token or page.get("IsTruncated", is_full)):
+        self._is_guess = not token and "IsTruncated" not in page
+        if not (token or page.get("IsTruncated", bool(entries))):
             return False
         if token in self._tokens or not (token or entries):
             raise ListingDoubted(

@@ -14,4 +14,4 @@ LONGEST_DELAY: Final = timedelta(hours=6)
 
 def is_due(next_try_at: datetime, now: datetime) -> bool:
     """Whether a retrying file is to be tried. One put off for longer than any is was put off by a wrong clock."""
-    return not now <= next_try_at <= now + LONGEST_DELAY
+    return not now < next_try_at <= now + LONGEST_DELAY

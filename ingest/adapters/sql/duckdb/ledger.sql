@@ -1,5 +1,6 @@
 -- ledger.sql: what every ledger row says of its object, beside what was listed, in the order in which files came.
--- in: landings (Parquet: file_id), archives (Parquet: bucket, key, size_bytes), the variable since (when listing began).
+-- A file is in a landing where SourceFile.is_same says that it is one of those listed.
+-- in: landings (Parquet: bucket, key, etag, version_id, size_bytes, last_modified), archives (Parquet: bucket, key, size_bytes), the variable since (when listing began).
 SELECT
     l.file_id, l.source, l.bucket, l.key, l.size_bytes, l.read_bytes, l.state, l.last_modified, l.loaded_at, l.failed, l.attempts,
     l.next_try_at, l.error, l.redrive_of, l.archived_to, l.deleted_at,
@@ -10,7 +11,13 @@ FROM ledger AS l
 LEFT JOIN (
     SELECT file_no, count(*) AS open_failures FROM failed_line_rows WHERE redriven_by IS NULL GROUP BY file_no
 ) AS f USING (file_no)
-LEFT JOIN (SELECT DISTINCT file_id FROM landings) AS t USING (file_id)
+LEFT JOIN (
+    SELECT DISTINCT k.file_id
+    FROM ledger AS k
+    JOIN landings AS m USING (bucket, key, etag, size_bytes)
+    WHERE (m.version_id IS NULL OR k.version_id IS NULL OR m.version_id = k.version_id)
+      AND (m.etag <> '' OR k.last_modified = m.last_modified)
+) AS t USING (file_id)
 LEFT JOIN (SELECT DISTINCT bucket, key, size_bytes FROM archives) AS a
     ON a.bucket = l.bucket AND a.key = l.archived_to AND a.size_bytes = l.size_bytes
 LEFT JOIN (

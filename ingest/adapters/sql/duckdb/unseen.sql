@@ -7,6 +7,6 @@ SELECT l.place, k.file_id IS NOT NULL AS is_known
 FROM listed AS l
 LEFT JOIN ledger AS k USING (file_id)
 WHERE k.file_id IS NULL
-   OR (k.state = 'retrying' AND NOT k.next_try_at BETWEEN $now AND $latest)
+   OR (k.state = 'retrying' AND NOT (k.next_try_at > $now AND k.next_try_at <= $latest))
    OR (k.state = 'replaced' AND (k.replaced_by IS NULL OR k.version_id IS NULL OR l.version_id IS NULL))
 ORDER BY l.place
