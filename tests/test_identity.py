@@ -172,7 +172,7 @@ def test_two_loaders_that_see_different_things_load_once(world_of: Callable[[Sou
         def known(self, *_: Any) -> Any:
             return {}
 
-    late = replace(world.pipeline, warehouse=Late())  # type: ignore[arg-type]
+    late = replace(world.pipeline, warehouse=Late())
     (result,) = late.load(listings[1])
     assert (result.state, result.already, world.count("ledger"), world.count("events")) == ("loaded", True, 1, 1)
 

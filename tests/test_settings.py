@@ -26,6 +26,9 @@ expect_every = "24h"
 notify = ["smtp:ops_mail"]
 report_prefix = ""
 aws_conn_id = "aws_default"
+endpoint_url = ""
+profile = ""
+requester_pays = false
 """
 SOURCE = '[[source]]\nname = "website"\nbucket = "acme-events"\n'
 

@@ -25,8 +25,10 @@ from ingest.discovery import verdict
 from ingest.errors import ConfigError, TransientError
 from ingest.pipeline import Pipeline
 from ingest.ports import FileResult, Mark, Note
+from ingest.reconcile import reconcile
 from ingest.settings import Settings, Source
 from ingest.tidy import tidy
+from tests.adapters.odd_store import odd_store
 from tests.conftest import S3
 from tests.support import Line, everything, in_order, lines, record
 
@@ -106,6 +108,21 @@ def test_loaded_files_are_archived(landing: Open, versioned: bool) -> None:
         assert world.actions(f"landing/{name}") == [("archived", ""), ("deleted", "")]
     assert world.poll() == world.tidy() == []
     assert world.actions("landing/1.json") == [("archived", ""), ("deleted", "")]
+
+
+@pytest.mark.parametrize("after_load", ["archive", "delete"])
+def test_what_was_unpacked_on_the_way_stays(s3: S3, tmp_path: Path, after_load: str) -> None:
+    """More came than was listed: it is loaded, but nobody can tell that all of it came."""
+    content = lines(GOOD) * 3
+    with odd_store({"landing/1.json": content}, no_length=True, listed_sizes={"landing/1.json": 20}) as odd:
+        world = Landing(replace(s3, bucket="b", store=S3Store(odd.client())), tmp_path, after_load=after_load)
+        (told,) = world.poll()
+        assert told.startswith("s3://b/landing/1.json: the store unpacked it on the way")
+        assert world.row("landing/1.json")["state"] == "loaded"
+        assert world.tidy() == []  # said once
+        assert odd.objects == {"landing/1.json": content}
+        assert [one.what for one in reconcile(world.pipeline).information] == ["unproven"]
+        assert not any(command in ("PUT", "DELETE") for command, _, _ in odd.requests)
 
 
 @pytest.mark.parametrize("versioned", [False, True])

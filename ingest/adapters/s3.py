@@ -262,9 +262,12 @@ class S3Store:
         try:
             self._client.copy(origin, file.bucket, key, ExtraArgs=pin, Config=_COPYING)
         except aws.ClientError as error:
-            if says_gone(error):
-                raise self._proven(file, error) from error
-            raise
+            if not says_gone(error):
+                raise
+            found = self._proven(file, error)
+            if isinstance(found, ObjectGone):
+                found = ObjectGone(f"{file.uri}: it was deleted or overwritten before it could be archived")
+            raise found from error
 
     def _holds(self, bucket: str, key: str, file: SourceFile, sha256: str) -> bool:
         """Whether an object has the bytes of a file. ETags that differ prove nothing: they tell parts and keys, too."""

@@ -156,7 +156,7 @@ def test_overwritten_before_the_copy(s3: S3, versioned: bool) -> None:
         assert s3.store.copy(file, [COPY], HASH) == COPY
         assert content(s3, COPY) == BODY
     else:
-        with pytest.raises(ObjectGone, match=f"s3://{s3.bucket}/a.json: .*since it was listed"):
+        with pytest.raises(ObjectGone, match=f"s3://{s3.bucket}/a.json: .*before it could be archived"):
             s3.store.copy(file, [COPY], HASH)
     assert content(s3, "a.json") == b"new"
 

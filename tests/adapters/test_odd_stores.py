@@ -2,6 +2,7 @@
 
 import base64
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -270,16 +271,18 @@ def test_the_requester_pays_where_that_is_set() -> None:
 # --- taking away -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("quirk", ["copy_says_gone", "delete_says_gone"])
-def test_nothing_is_written_off_on_a_false_word(quirk: str) -> None:
+@pytest.mark.parametrize(
+    ("quirk", "take"),
+    [
+        ("copy_says_gone", lambda store, file: store.copy(file, ["done/a.json"], "0" * 64)),
+        ("delete_says_gone", lambda store, file: store.remove(file, "done/")),
+    ],
+)
+def test_nothing_is_written_off_on_a_false_word(quirk: str, take: Callable[[S3Store, SourceFile], object]) -> None:
     with odd_store({"a.json": BODY}, **{quirk: True}) as odd:
         (file,), _ = listed(store_of(odd), "")
-        take = {
-            "copy_says_gone": lambda store: store.copy(file, ["done/a.json"], "0" * 64),
-            "delete_says_gone": lambda store: store.remove(file, "done/"),
-        }[quirk]
         with pytest.raises(TransientError, match="412") as caught:
-            take(store_of(odd))
+            take(store_of(odd), file)
         assert type(caught.value) is TransientError
 
 
