@@ -22,7 +22,9 @@ HEAD_BYTES = 1 << 16  # what is kept of a line that is too long
 BOM = b"\xef\xbb\xbf"
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
+_SKIPPABLE = tuple(bytes([first]) + b"\x2a\x4d\x18" for first in range(0x50, 0x60))  # a zstd frame without content
 MAGIC_BYTES = len(_ZSTD)  # how many of the first bytes tell a compression
+_WINDOW_BYTES = (1 << 27) + 1  # the largest that libzstd unpacks unless it is told otherwise, which pyarrow does not
 _GZIP_FORMAT = 31  # zlib's number for a gzip member with the largest window
 
 
@@ -68,19 +70,20 @@ class Digest:
 
 def is_compressed(head: bytes) -> bool:
     """Whether data that begins so is unpacked by `decompressed`."""
-    return head.startswith((_GZIP, _ZSTD))
+    return head.startswith((_GZIP, _ZSTD, *_SKIPPABLE))
 
 
 def decompressed(pieces: Iterable[bytes]) -> Iterator[bytes]:
     """The content, in pieces of at most STEP_BYTES where it was compressed. Reads `pieces` to their end.
 
     Raises:
-        TransientError: compressed data that is cut off or damaged. Pieces given out before are worth nothing.
+        TransientError: compressed data that is cut off or damaged, or needs what we have not. Pieces given out before
+            are worth nothing.
     """
     head, pieces = peek(pieces, MAGIC_BYTES)
     if head.startswith(_GZIP):
         return gunzipped(pieces)
-    if head.startswith(_ZSTD):
+    if is_compressed(head):
         return _unzstd(_sliced(pieces, STEP_BYTES))
     return iter(pieces)
 
@@ -232,16 +235,102 @@ def gunzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
         raise TransientError("The gzip data is cut off before its end: send the file again.")
 
 
-def _unzstd(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Any number of zstd frames."""
+def _unzstd(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Any number of zstd frames, those without content too."""
     import pyarrow as pa  # here, because it takes a third of a second and hardly a file needs it
 
     try:
-        with pa.CompressedInputStream(pa.PythonFile(_Readable(pieces), "r"), "zstd") as stream:
+        with pa.CompressedInputStream(pa.PythonFile(_Readable(_frames(pieces)), "r"), "zstd") as stream:
             while content := stream.read(STEP_BYTES):
                 yield content
     except OSError as error:  # pyarrow's only class for this; a store's own errors pass through as they are
-        raise TransientError("The zstd data is damaged or cut off before its end: send the file again.") from error
+        raise TransientError(
+            "The zstd data is damaged, or was packed with a dictionary, which is not taken: send the file again."
+        ) from error
+
+
+def _frames(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The same pieces, each once the headers of the zstd frames in it were read: they tell why one is not unpacked."""
+    frames = _ZstdFrames()
+    for piece in pieces:
+        frames.look(piece)
+        yield piece
+    frames.finish()
+
+
+class _ZstdFrames:
+    """Where zstd's frames and the blocks in them begin, and what each frame asks of whoever unpacks it.
+
+    Source: RFC 8878, "Zstandard Compression and the 'application/zstd' Media Type", section 3.
+    """
+
+    def __init__(self) -> None:
+        self._skip = 0  # bytes that are still to come of what was read last
+        self._held = b""  # the beginning of a header
+        self._in_frame = False
+        self._checksum_bytes = 0  # of the frame that is read
+
+    def look(self, piece: bytes) -> None:
+        """Raises TransientError."""
+        if self._skip >= len(piece):
+            self._skip -= len(piece)
+            return
+        data, at = self._held + piece[self._skip :], 0
+        while size := self._block(data, at) if self._in_frame else self._header(data, at):
+            at += size
+        self._skip = max(0, at - len(data))
+        self._held = data[at:]
+
+    def finish(self) -> None:
+        """Raises TransientError."""
+        if self._skip or self._held or self._in_frame:
+            raise TransientError("The zstd data is cut off before its end: send the file again.")
+
+    def _block(self, data: bytes, at: int) -> int:
+        """How many bytes the block takes that begins at `at`, with what ends its frame; 0 if more has to be read."""
+        if len(data) < at + 3:
+            return 0
+        header = int.from_bytes(data[at : at + 3], "little")
+        is_last, kind, size = header & 1, header >> 1 & 3, header >> 3
+        if kind == 3:
+            raise TransientError("The zstd data is damaged: send the file again.")
+        self._in_frame = not is_last
+        return 3 + (1 if kind == 1 else size) + (self._checksum_bytes if is_last else 0)  # of kind 1 one byte repeats
+
+    def _header(self, data: bytes, at: int) -> int:
+        """Likewise the header of the frame that begins at `at`, or all of a skippable one."""
+        if len(data) < at + MAGIC_BYTES + 1:
+            return 0
+        if data.startswith(_SKIPPABLE, at):
+            return 8 + int.from_bytes(data[at + 4 : at + 8], "little") if len(data) >= at + 8 else 0
+        if not data.startswith(_ZSTD, at):
+            raise TransientError("The zstd data is damaged, or followed by something else: send the file again.")
+        told = data[at + 4]
+        is_single = bool(told & 0x20)  # one segment: its window is its content
+        window_at = at + 5
+        dictionary_at = window_at + (not is_single)
+        size_at = dictionary_at + (0, 1, 2, 4)[told & 3]
+        end = size_at + ((1 if is_single else 0), 2, 4, 8)[told >> 6]
+        if len(data) < end:
+            return 0
+        if is_single:
+            window = int.from_bytes(data[size_at:end], "little") + (256 if told >> 6 == 1 else 0)
+        else:
+            exponent, mantissa = divmod(data[window_at], 8)
+            window = (8 + mantissa) << (7 + exponent)  # eighths of 2^(10 + exponent)
+        if any(data[dictionary_at:size_at]):
+            raise TransientError(
+                "The zstd data was packed with a dictionary (-D), which is not taken: pack it without one and send the"
+                " file again."
+            )
+        if window > _WINDOW_BYTES:
+            raise TransientError(
+                f"The zstd data needs a window of {window >> 20:,} MiB to be unpacked (--long), and at most"
+                f" {_WINDOW_BYTES >> 20} MiB are taken: pack it without --long, or with --long=27, and send the file"
+                " again."
+            )
+        self._in_frame, self._checksum_bytes = True, told & 4
+        return end - at
 
 
 class _Readable(io.RawIOBase):
@@ -265,8 +354,10 @@ def peek(pieces: Iterable[bytes], size: int) -> tuple[bytes, Iterator[bytes]]:
     """The first `size` bytes (fewer if there are no more), and all pieces as if none had been taken."""
     rest = iter(pieces)
     taken: list[bytes] = []
-    while sum(map(len, taken)) < size and (piece := next(rest, None)) is not None:
+    taken_bytes = 0
+    while taken_bytes < size and (piece := next(rest, None)) is not None:
         taken.append(piece)
+        taken_bytes += len(piece)
     return b"".join(taken)[:size], chain(taken, rest)
 
 

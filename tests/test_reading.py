@@ -1,5 +1,6 @@
 """Any bytes, in any pieces: the same lines, numbers and offsets as the obvious model."""
 
+import base64
 import gzip
 import hashlib
 import random
@@ -14,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.errors import TransientError
-from ingest.reading import BOM, HEAD_BYTES, STEP_BYTES, Block, Digest, blocks, decompressed
+from ingest.reading import BOM, HEAD_BYTES, STEP_BYTES, Block, Digest, blocks, decompressed, peek
 
+SKIPPED = b"\x50\x2a\x4d\x18\x04\0\0\0size"  # a frame of zstd without content, as pzstd writes one before each other
 LINES = b'{"_p":"ann","_t":1393344604,"_n":"Signed up"}\n{"_p":"bob","_t":1393344605,"plan":"pro"}\n'
 NOISE = random.Random(1).randbytes(300_000)  # what no compressor can shorten
 
@@ -108,6 +110,22 @@ def test_the_limit_of_a_line(line: bytes, length: int | None, size: int, block_b
     assert [long.length for block in found for long in block.long] == ([length] if length else [])
 
 
+def raw(content: bytes, last: bool = False) -> bytes:
+    """A block of a zstd frame, not packed."""
+    return (len(content) << 3 | last).to_bytes(3, "little") + content
+
+
+def repeated(byte: bytes, times: int) -> bytes:
+    """A block of a zstd frame that stands for a byte some times."""
+    return (times << 3 | 1 << 1).to_bytes(3, "little") + byte
+
+
+def zstd_frame(window: int, *blocks: bytes) -> bytes:
+    """A zstd frame that asks for a window: 0x88 is one of 128 MiB, 0xa8 of 2 GiB (RFC 8878, 3.1.1.1.2)."""
+    return b"\x28\xb5\x2f\xfd\0" + bytes([window]) + b"".join(blocks)
+
+
+CHECKED = base64.b64decode("KLUv/QRYGQAAe30KutMRnA==")  # printf '{}\n' | zstd
 EVIL = [
     pytest.param(b"", b"", id="empty"),
     pytest.param(BOM, BOM, id="a BOM alone"),
@@ -135,6 +153,14 @@ EVIL = [
     pytest.param(zstd(LINES) + zstd(LINES), LINES * 2, id="two zstd frames"),
     pytest.param(zstd(LINES[:9]) + zstd(b"") + zstd(LINES[9:]), LINES, id="a line over frames"),
     pytest.param(zstd(NOISE), NOISE, id="zstd of noise"),
+    pytest.param(SKIPPED + zstd(LINES) + SKIPPED + zstd(LINES), LINES * 2, id="as pzstd writes it"),
+    pytest.param(zstd(LINES) + b"\x5e\x2a\x4d\x18\x09\0\0\0seektable", LINES, id="zstd with a table behind it"),
+    pytest.param(SKIPPED + SKIPPED, b"", id="zstd frames without content alone"),
+    pytest.param(SKIPPED[:4] + bytes(4) + zstd(LINES), LINES, id="one that is empty"),
+    pytest.param(SKIPPED[:4] + b"\0\0\1\0" + NOISE[:65_536] + zstd(LINES), LINES, id="one that is long"),
+    pytest.param(CHECKED * 2 + SKIPPED + CHECKED, b"{}\n" * 3, id="zstd with checksums"),
+    pytest.param(zstd_frame(0x88, raw(b"{}"), raw(b"\n", True)), b"{}\n", id="zstd's largest window"),
+    pytest.param(zstd_frame(0, raw(b""), repeated(b"7", 300), raw(b"", True)), b"7" * 300, id="zstd's other blocks"),
 ]
 
 
@@ -174,12 +200,70 @@ def flipped(data: bytes, at: int) -> bytes:
         pytest.param(zstd(LINES) + zstd(LINES)[:9], id="zstd: second frame cut off"),
         pytest.param(zstd(LINES) + b"hello", id="zstd: text behind it"),
         pytest.param(zstd(LINES) + bytes(30), id="zstd: zeros behind it"),
+        pytest.param(zstd(LINES) + b"\x28", id="zstd: one byte of a second frame"),
+        pytest.param(zstd(LINES) + SKIPPED[:-1], id="zstd: what holds nothing is cut off"),
+        pytest.param(SKIPPED + b"\x04\x22\x4d\x18" + LINES, id="zstd: lz4 behind what holds nothing"),
+        pytest.param(flipped(CHECKED, -1), id="zstd: wrong checksum"),
+        pytest.param(CHECKED[:-1], id="zstd: checksum cut off"),
+        pytest.param(zstd_frame(0, b"\7\0\0"), id="zstd: a block of no kind"),
+        pytest.param(zstd_frame(0, raw(b"{}")), id="zstd: no last block"),
     ],
 )
 @pytest.mark.parametrize("size", [1, 4096, 1 << 30])
 def test_broken_archives_can_be_tried_again(stored: bytes, size: int) -> None:
     with pytest.raises(TransientError, match=r"^The (gzip|zstd) data is .*: send the file again\.$"):
         list(decompressed(cut(stored, max(size, len(stored) // 1000))))
+
+
+@pytest.mark.parametrize(
+    ("frame", "said"),
+    [
+        pytest.param(zstd_frame(0xA8, raw(b"{}", True)), "a window of 2,048 MiB", id="--long=31"),
+        pytest.param(zstd_frame(0x89, raw(b"{}", True)), "a window of 144 MiB", id="just too long"),
+        pytest.param(
+            b"\x28\xb5\x2f\xfd\xe0" + (1 << 28).to_bytes(8, "little") + raw(b"{}", True),
+            "a window of 256 MiB", id="a single segment",
+        ),
+        pytest.param(
+            b"\x28\xb5\x2f\xfd\x23\x07\0\0\0\3" + raw(b"{}\n", True), "with a dictionary (-D)", id="a dictionary"
+        ),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("before", [b"", SKIPPED, zstd(LINES), CHECKED + SKIPPED])
+@pytest.mark.parametrize("size", [1, 1 << 30])
+def test_what_a_zstd_frame_needs_is_said(frame: bytes, said: str, before: bytes, size: int) -> None:
+    with pytest.raises(TransientError) as error:
+        list(decompressed(cut(before + frame, size)))
+    assert said in str(error.value)
+    assert str(error.value).endswith(" send the file again.")
+
+
+@given(st.lists(st.sampled_from([SKIPPED, CHECKED, zstd(LINES), zstd(b""), zstd(b"7" * 70_000)])), st.data())
+def test_any_frames_of_zstd_are_read_in_any_pieces(frames: list[bytes], data: st.DataObject) -> None:
+    holds = {CHECKED: b"{}\n", zstd(LINES): LINES, zstd(b"7" * 70_000): b"7" * 70_000}
+    stored = b"".join(frames)
+    sizes = data.draw(st.lists(st.integers(1, 40), min_size=1, max_size=4))
+    assert b"".join(decompressed(cut(stored, *sizes))) == b"".join(holds.get(frame, b"") for frame in frames)
+    whole = {0}
+    for frame in frames:
+        whole.add(max(whole) + len(frame))
+    at = data.draw(st.integers(0, len(stored)))
+    if at not in whole and at > 4:
+        with pytest.raises(TransientError):
+            list(decompressed(cut(stored[:at], *sizes)))
+
+
+def test_the_beginning_of_many_tiny_pieces_is_found_in_one_pass() -> None:
+    class Piece(bytes):
+        asked = 0
+
+        def __len__(self) -> int:
+            Piece.asked += 1
+            return 1
+
+    head, pieces = peek([Piece(b"7")] * 2_000, 1_000)
+    assert (head, len(list(pieces))) == (b"7" * 1_000, 2_000)
+    assert Piece.asked <= 2_000
 
 
 @pytest.mark.parametrize("packed", [gzip.compress(b""), zstd(b"")], ids=["gzip", "zstd"])
