@@ -173,7 +173,7 @@ class _Judging:
         if self.part.block.data:
             counts.lines = self._document() if self.format.documents else self._lines()
         for long in self.part.block.long:
-            failure = self.format.too_long(long.length, self.part.rules)
+            failure = self.format.too_long(long.length, long.head, self.part.rules)
             self._fail(FailedLine(long.line, "", long.offset, long.length, long.head, long.sha256, False, (failure,)))
             counts.items += 1
             counts.lines += 1

@@ -147,7 +147,7 @@ def _is_large(document: bytes, whole_length: int | None, rules: Rules) -> bool:
 
 def _line(number: int, offset: int, unit: bytes, whole_length: int | None, format: Format, rules: Rules) -> Line:
     if whole_length is not None:
-        failures = (format.too_long(whole_length, rules),)
+        failures = (format.too_long(whole_length, unit, rules),)
         return Line(number, offset, whole_length, unit, (Seen("", failures=tuple(map(asdict, failures))),))
     items = iter(format.judge(unit, rules) if unit.strip() else ())
     seen = tuple(_seen(item, item_no, number, rules) for item_no, item in enumerate(islice(items, _ITEMS_AT_MOST)))

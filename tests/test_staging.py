@@ -305,6 +305,35 @@ def test_a_document_over_lines_is_refused_as_a_whole(body: bytes, rejected: bool
         assert (file.counts.lines, file.counts.failed) == (1, 1)
 
 
+ONE = json.dumps(record("ann", 1, "x"))
+
+
+@pytest.mark.parametrize("size", [2, 3, 3_000], ids=["two", "three", "over 64 KiB"])
+@pytest.mark.parametrize(
+    ("begin", "between", "end", "command"),
+    [
+        pytest.param("[\n", ",\n", "\n]\n", "jq -c '.[]' FILE", id="commas behind"),
+        pytest.param("[\n", ",\n", ",\n]", "jq -c '.[]' FILE", id="behind the last, too"),
+        pytest.param("[\n", "\n,", "\n]\n", "jq -c '.[]' FILE", id="commas before"),
+        pytest.param("[", ",\r\n", "]", "jq -c '.[]' FILE", id="brackets on lines of objects"),
+        pytest.param("[", ",\n\n", "\n]", "jq -c '.[]' FILE", id="blank lines between"),
+        pytest.param("[\n", ",\n", "", "jq -c '.[]' FILE", id="cut off"),
+        pytest.param('{"events": [\n', ",\n", "\n]}", "jq -c '.events[]' FILE", id="in an object"),
+        pytest.param('{"all events": [\n', ",\n", "\n]}", "jq -c '.' FILE", id="in an object, by an odd name"),
+    ],
+)
+def test_an_array_with_one_object_a_line_is_refused_once_whatever_its_size(
+    begin: str, between: str, end: str, command: str, size: int
+) -> None:
+    body = (begin + between.join([ONE] * size) + end).encode()
+    staged = Staged([body])
+    check(staged, [body])
+    (file,) = staged.files
+    (failed,) = staged.failed
+    assert (file.outcome, failed["codes"], failed["byte_length"]) == ("rejected", ["document_not_lines"], len(body))
+    assert command in file.error
+
+
 def test_the_range_of_a_document_is_the_whole_file() -> None:
     body = b'{\n"a":"' + b"x" * 200_000 + b'"\n}\n'
     (failed,) = Staged([body], max_line_bytes=1000).failed

@@ -22,6 +22,7 @@ _VALUES_ALLOWED: Final = 1_000_000  # however small documents have to be
 _SIGNS: Final = (b",", b"[", b"{")  # one stands before each value, or each member of an object
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 
+JQ_DIGITS: Final = "jq 1.7 or later, which keeps every digit"  # to be said with every command that calls jq
 MAX_DEPTH: Final = 100  # of objects and arrays in each other; far from where Python's own stack would end
 _MAX_INT_DIGITS: Final = 400  # longer ones are no double anyway, and slow as int
 _TINY: Final = Decimal("1e-308")
@@ -36,13 +37,17 @@ _OCTAL: Final = re.compile(r"((?:\\[23][0-7]{2})+)|\\.", re.DOTALL)
 
 
 class Undecodable(ValueError):
-    """The bytes are not JSON. `code` is not_utf8 or not_json, `reason` one sentence; `is_cut`: they may go on."""
+    """The bytes are not JSON. `code` is not_utf8 or not_json, `reason` one sentence; `is_cut`: they may go on.
 
-    def __init__(self, code: str, reason: str, is_cut: bool = False) -> None:
+    `remedy` is a sentence where the mistake of whoever wrote them is known, else blank.
+    """
+
+    def __init__(self, code: str, reason: str, is_cut: bool = False, remedy: str = "") -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason
         self.is_cut = is_cut
+        self.remedy = remedy
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,14 +228,42 @@ def _parse(text: str) -> object:
         value: object = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         is_cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string")
-        problem = f"{error.msg.removesuffix(' at')} at character {error.pos + 1}."
-        raise Undecodable("not_json", problem, is_cut) from error
+        problem, remedy = _mistake(text, error.pos) if error.msg == "Extra data" else ("", "")
+        problem = problem or f"{error.msg.removesuffix(' at')} at character {error.pos + 1}."
+        raise Undecodable("not_json", problem, is_cut, remedy) from error
     except RecursionError as error:
         raise Undecodable("not_json", _TOO_DEEP) from error
     for escape in _SURROGATE.finditer(text):  # in text that parses, backslashes stand in strings only
         if escape[1]:
             raise Undecodable("not_json", f"Half a surrogate pair, \\{escape[1]}, at character {escape.start() + 1}.")
     return value
+
+
+def _mistake(text: str, end: int) -> tuple[str, str]:
+    """What whoever wrote `text` did wrong, and what to do, where a whole value and white space end at `end`; or blanks.
+
+    The commands work on the whole file.
+    """
+    rest = text[end : end + 1]
+    if rest == ",":
+        if text[end + 1 :].strip():
+            return f"A comma and more follow at character {end + 1}.", "Put each object on a line of its own."
+        return (
+            "A comma follows the object.",
+            "Leave out the commas between lines: sed 's/,[[:space:]]*$//' FILE > FIXED.json does so.",
+        )
+    if rest not in ("{", "["):
+        return "", ""
+    gap = text[len(text[:end].rstrip()) : end]
+    if "\r" in gap and "\n" not in gap:
+        return (
+            f"Another document begins at character {end + 1}, behind a carriage return (CR) alone, which ends no line.",
+            "End lines with a line feed: tr '\\r' '\\n' < FILE > FIXED.json does so.",
+        )
+    return (
+        f"Another document begins at character {end + 1} of the same line.",
+        f"Put each on a line of its own: jq -c . FILE > FIXED.json does so ({JQ_DIGITS}).",
+    )
 
 
 def _repaired(text: str) -> str | None:

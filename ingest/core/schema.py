@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ingest.core.commands import Failure
-from ingest.core.jsontext import pointer, shortened
+from ingest.core.jsontext import Undecodable, parse, pointer, shortened
 
 if TYPE_CHECKING:  # jsonschema takes a tenth of a second to import: only files with a line in doubt pay for it
     from jsonschema.exceptions import ValidationError
@@ -67,15 +67,37 @@ def limit(name: str, warning: str) -> int:
     return int(load(name)["x-warnings"][warning]["limit"])
 
 
-def failure(name: str, code: str, at: str = "", got: object = None, detail: str = "") -> Failure:
-    """The failure (or warning) `code`, in the words of the schema, with what more is known of this one."""
-    problem, remedy = codes(name)[code]
-    return Failure(code, " ".join(filter(None, (problem, detail, remedy))), at, shortened(got))
+def failure(
+    name: str, code: str, at: str = "", got: object = None, detail: str = "", remedy: str = ""
+) -> Failure:  # fmt: skip
+    """The failure (or warning) `code`, in the words of the schema, with what more is known of this one.
+
+    `remedy`: what to do about this one, in place of what the schema says of all.
+    """
+    meaning = codes(name)[code]
+    message = " ".join(filter(None, (meaning.problem, detail, remedy or meaning.remedy)))
+    return Failure(code, message, at, shortened(got))
 
 
-def too_long(name: str, code: str, length: int, limit_bytes: int) -> Failure:
-    """The failure of a line or document of `length` bytes where `limit_bytes` are allowed."""
-    return failure(name, code, detail=f"It has {length:,} bytes; {limit_bytes:,} are allowed.")
+def undecodable(name: str, error: Undecodable) -> Failure:
+    """The failure of bytes that are not JSON."""
+    return failure(name, error.code, detail=error.reason, remedy=error.remedy)
+
+
+def too_long(
+    name: str, code: str, length: int, limit_bytes: int, head: bytes, remedy: str = ""
+) -> Failure:  # fmt: skip
+    """The failure of a line or document of `length` bytes where `limit_bytes` are allowed.
+
+    `head` is how it begins; `remedy` as in `failure`, where that shows no other mistake.
+    """
+    detail = f"It has {length:,} bytes; {limit_bytes:,} are allowed."
+    try:
+        parse(head.decode(errors="replace").encode())  # it may be cut within a character
+    except Undecodable as error:
+        if error.remedy:  # it is more than one: that is why it is so long
+            detail, remedy = f"{detail} {error.reason}", error.remedy
+    return failure(name, code, detail=detail, remedy=remedy)
 
 
 def explain(instance: Any, name: str, part: str = "", **settings: int) -> list[Failure]:

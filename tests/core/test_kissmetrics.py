@@ -1,7 +1,10 @@
 """Every row of the contract's table of Kissmetrics lines, every code, and both sides of every limit."""
 
+import re
+import subprocess
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import cast
 
 import orjson
@@ -203,7 +206,7 @@ def test_broken_rules(text: str, failures: list[tuple[str, str]]) -> None:
         (b"nonsense", "Expecting value at character 1"),
         (b'{"_p":"ann"', "at character"),
         (b'{"a":1,}', "at character"),
-        (b'{"a":1}{"b":2}', "Extra data"),
+        (b'{"a":1} 7', "Extra data"),
         (b'{"a":1} // c', "Extra data"),
         (b"{'a':1}", "at character 2"),
         (b'{"a":NaN}', "NaN"),
@@ -227,6 +230,48 @@ def test_not_json(text: bytes, reason: str) -> None:
     item = judge(text)
     assert told(item) == [("not_json", "")]
     assert reason in item.failures[0].message
+
+
+MISTAKES = [
+    pytest.param("{0}{1}\n", "Another document begins at character 35 of the same line.", "jq -c . FILE", id="two"),
+    pytest.param("{0} {1} {0}\n", "at character 36 of the same line.", "jq -c . FILE", id="three, with spaces"),
+    pytest.param("{0}\r{1}\r", "behind a carriage return (CR) alone", "tr '\\r' '\\n' < FILE", id="CR"),
+    pytest.param("{0},\n{1},\n", "A comma follows the object.", "sed 's/,[[:space:]]*$//' FILE", id="commas"),
+    pytest.param("{0},\r\n{1} , \r\n", "A comma follows", "sed 's/,[[:space:]]*$//' FILE", id="commas, CRLF"),
+    pytest.param("{0},{1}\n", "A comma and more follow at character 35.", "", id="commas on one line"),
+]
+
+
+@pytest.mark.parametrize(("text", "reason", "command"), MISTAKES)
+def test_the_mistake_of_a_producer_is_named_and_the_command_fixes_it(
+    text: str, reason: str, command: str, tmp_path: Path
+) -> None:
+    some = [f'{{"_p":"{name}","_t":1393344604,"a":1}}' for name in ("ann", "bob")]
+    text = text.replace("{0}", some[0]).replace("{1}", some[1])
+    head = text.encode().split(b"\n")[0]
+    (failure,) = judge(head).failures
+    assert (failure.code, reason in failure.message, command in failure.message) == ("not_json", True, True)
+    long = FORMAT.too_long(2 << 20, head, RULES)
+    assert (long.code, command in long.message) == ("line_too_long", True)
+    if command.startswith(("tr", "sed")):
+        (tmp_path / "FILE").write_text(text, encoding="utf-8", newline="")
+        (shown,) = re.findall(r": ((?:tr|sed) .* > FIXED\.json) ", failure.message)
+        subprocess.run(["bash", "-c", shown], cwd=tmp_path, check=True)
+        fixed = (tmp_path / "FIXED.json").read_text(encoding="utf-8").splitlines()
+        assert [one.strip() for one in fixed] == some
+
+
+@pytest.mark.parametrize(
+    ("head", "command"),
+    [
+        (b'[{"_p":"ann"},{"_p":"bob', "jq -c '.[]' FILE"),
+        (b'{"events" : [{"_p":"ann"},', "jq -c '.events[]' FILE"),
+        (b'{"_p":"ann","a":"xx', "Check that lines end with a line feed"),
+        ('{"_p":"ann"}\r{"_p":"é'.encode()[:-1], "tr "),
+    ],
+)
+def test_why_a_line_is_too_long_is_said(head: bytes, command: str) -> None:
+    assert command in FORMAT.too_long(2 << 20, head, RULES).message
 
 
 def test_nesting_has_a_limit_of_its_own() -> None:

@@ -30,8 +30,8 @@ class Format(Protocol):
     def judge_item(self, raw: bytes, path: str, context: bytes | None, rules: Rules) -> list[Item]:
         """Judge one mended item of a document by itself. `path` and `context` are those of the item that it mends."""
 
-    def too_long(self, length: int, rules: Rules) -> Failure:
-        """The failure of a unit of `length` bytes, which is over the limit."""
+    def too_long(self, length: int, head: bytes, rules: Rules) -> Failure:
+        """The failure of a unit of `length` bytes, which is over the limit and begins with `head`."""
 
     def refusal(self, head: bytes) -> Item | None:
         """Why a file that begins with `head` (64 KiB at most) is refused as a whole; None if it is not."""

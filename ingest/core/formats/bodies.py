@@ -94,12 +94,12 @@ class Documents(ABC):
         whole.hold_against(value, "")
         return whole.item("", 0)
 
-    def too_long(self, length: int, rules: Rules) -> Failure:
+    def too_long(self, length: int, head: bytes, rules: Rules) -> Failure:
         """See `Format`."""
-        return schema.too_long(self.name, "document_too_large", length, rules.max_document_bytes)
+        return schema.too_long(self.name, "document_too_large", length, rules.max_document_bytes, head)
 
     def refusal(self, head: bytes) -> Item | None:
-        """A file that surely has another format is refused once; else each document is judged for itself."""
+        """A file that holds no JSON, or surely has another format, is refused once; else each document is judged."""
         return guess.refusal(self.name, head)
 
     def fast(self, rules: Rules) -> "Fast":  # noqa: ARG002
@@ -186,7 +186,7 @@ def read(name: str, unit: bytes) -> Body | Item:
         value, _ = parse(text)
         is_odd = sum(1 for _ in oddities(value)) > 0  # to the end: it tells of what is too deep, too
     except Undecodable as error:
-        return Item(failures=(schema.failure(name, error.code, detail=error.reason),))
+        return Item(failures=(schema.undecodable(name, error),))
     return Body(text, value, is_odd)
 
 

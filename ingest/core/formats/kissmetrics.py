@@ -19,7 +19,7 @@ from ingest.core.commands import Command, Failure, Item, Rules
 from ingest.core.flatten import flatten
 from ingest.core.formats import guess
 from ingest.core.identity import Match, is_ignored
-from ingest.core.jsontext import Undecodable, decode, in_range, pointer, shortened
+from ingest.core.jsontext import JQ_DIGITS, Undecodable, decode, in_range, pointer, shortened
 from ingest.core.rows import TRANSPORT_NAMES
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ _MILLISECONDS_FROM: Final = 10**11  # as in the schema
 _NANOSECONDS_UNTIL: Final = 10**20
 _LONGEST_TIME: Final = 64  # of a text that may be one
 _MICROSECOND: Final = Decimal("0.000001")
+_ARRAY_IN_OBJECT: Final = re.compile(rb'\{\s*"([A-Za-z_][A-Za-z0-9_]*)"\s*:\s*\[')
 _DECIMAL: Final = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
 
 
@@ -51,11 +52,11 @@ class Kissmetrics:
         """Exactly one item, whatever the bytes."""
         line = unit.removeprefix(_BOM).removesuffix(b"\r")
         if len(line) > rules.max_line_bytes:
-            return [Item(failures=(self.too_long(len(line), rules),))]
+            return [Item(failures=(self.too_long(len(line), line[:_HEAD_BYTES], rules),))]
         try:
             decoded = decode(line, repair=True)
         except Undecodable as error:
-            return [Item(failures=(schema.failure(NAME, error.code, detail=error.reason),))]
+            return [Item(failures=(schema.undecodable(NAME, error),))]
         oddities = [schema.failure(NAME, odd.code, odd.pointer, odd.got) for odd in decoded.oddities]
         sent = decoded.value
         if not isinstance(sent, dict):
@@ -78,21 +79,22 @@ class Kissmetrics:
         """A line is one item."""
         return self.judge(raw, rules)
 
-    def too_long(self, length: int, rules: Rules) -> Failure:
+    def too_long(self, length: int, head: bytes, rules: Rules) -> Failure:
         """See `Format`."""
-        return schema.too_long(NAME, "line_too_long", length, rules.max_line_bytes)
+        remedy = _remedy(elements) if (elements := _elements(head)) != "." else ""
+        return schema.too_long(NAME, "line_too_long", length, rules.max_line_bytes, head, remedy)
 
     def refusal(self, head: bytes) -> Item | None:
-        """A document spread over lines is refused once, not once a line; so is a file of another format."""
+        """What is no JSON is refused once, and not once a line; so are a document over lines, and another format."""
         lines = head.removeprefix(_BOM).split(b"\n")
         if len(head) >= _HEAD_BYTES:
             lines.pop()  # cut, perhaps
-        lines = [line for line in lines if line.strip()]
-        if not lines or not _is_begun(lines[0]) or any(map(_is_object, lines)):
+        lines = [stripped for line in lines if (stripped := line.strip())]
+        if not lines or not _is_begun(lines[0]) or any(_objects(lines)):
             return guess.refusal(NAME, head)
-        other, got = guess.another(NAME, head), lines[0].decode(errors="replace")
-        detail = guess.seems(other) if other else ""
-        return Item(failures=(schema.failure(NAME, "document_not_lines", got=got, detail=detail),))
+        remedy = guess.seems(other) if (other := guess.another(NAME, head)) else _remedy(_elements(head))
+        got = lines[0].decode(errors="replace")
+        return Item(failures=(schema.failure(NAME, "document_not_lines", got=got, remedy=remedy),))
 
     def fast(self, rules: Rules) -> "Fast":
         """See `kissmetrics_fast`."""
@@ -228,6 +230,32 @@ def _is_begun(line: bytes) -> bool:
     except Undecodable as error:
         return error.is_cut and line.lstrip().startswith((b"{", b"["))
     return False
+
+
+def _objects(lines: Sequence[bytes]) -> Iterator[bytes]:
+    """The lines that are objects by themselves. A comma before or behind one makes it an element of an array.
+
+    So the last object of an array with one a line, which no comma follows, is none: else an array would be refused
+    where its end lies beyond the head, and judged line by line where it does not.
+    """
+    for before, line, after in zip((b"", *lines), lines, (*lines[1:], b""), strict=False):
+        if not before.endswith(b",") and not after.startswith(b",") and _is_object(line):
+            yield line
+
+
+def _elements(head: bytes) -> str:
+    """Where in the document that begins with `head` its objects stand, as jq says it: `.` where it is no array."""
+    text = head.removeprefix(_BOM).lstrip()
+    named = _ARRAY_IN_OBJECT.match(text)
+    return ".[]" if text.startswith(b"[") else f".{named[1].decode()}[]" if named else "."
+
+
+def _remedy(elements: str) -> str:
+    """How a document becomes lines."""
+    return (
+        f"Write each object on a line of its own: jq -c '{elements}' FILE > FIXED.json does so ({JQ_DIGITS});"
+        " or choose the format that the file has."
+    )
 
 
 def _is_object(line: bytes) -> bool:
