@@ -2,7 +2,8 @@
 
 In:      pieces of bytes as they arrive, and the name that the file has on the person's disk.
 Out:     an object under a key of our own making, whole or not at all; from there it is a source file like any other.
-Decides: what is refused while it arrives: too large, packed or unpacked; a bomb; empty; packed data that is damaged.
+Decides: what is refused while it arrives: too large, packed or unpacked; a bomb; empty; packed data that is damaged;
+         what is another kind of file.
 Memory:  flat. What is packed is unpacked to be counted, and thrown away.
 """
 
@@ -21,6 +22,7 @@ from typing import Any
 
 import orjson
 
+from ingest.core.filetype import HEAD_BYTES, kind_of
 from ingest.core.source import LOCAL_BUCKET, ONE_OFF, SourceFile
 from ingest.errors import ConfigError, IngestError, ObjectGone, TooLarge, TransientError, UploadRefused
 from ingest.pipeline import Pipeline
@@ -109,9 +111,9 @@ class _Upload:
             UploadRefused: too much, nothing, or what cannot be unpacked. Pieces given out before are worth nothing.
         """
         try:
-            head, content = peek(decompressed(self._taken(pieces)), MAGIC_BYTES)
-            if is_compressed(head):
-                raise UploadRefused("The file is packed twice: unpack it once and send that.")
+            head, content = peek(decompressed(self._taken(pieces)), HEAD_BYTES)
+            if kind := kind_of(head):
+                raise UploadRefused(f"The file is {kind.name}: {kind.remedy}.")
             for piece in content:
                 self._count(piece)
                 yield from self._release()

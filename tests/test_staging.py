@@ -1,11 +1,12 @@
 """What leaves judging, whatever the bytes: counts add up, each line once, and the same however the work is cut up."""
 
+import bz2
 import gzip
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -332,6 +333,20 @@ def test_an_array_with_one_object_a_line_is_refused_once_whatever_its_size(
     (failed,) = staged.failed
     assert (file.outcome, failed["codes"], failed["byte_length"]) == ("rejected", ["document_not_lines"], len(body))
     assert command in file.error
+
+
+@pytest.mark.parametrize("pack", [lambda body: body, gzip.compress], ids=["plain", "in gzip"])
+def test_another_kind_of_file_is_refused_as_a_whole(pack: Callable[[bytes], bytes]) -> None:
+    inner = bz2.compress(lines(*(record("ann", n, "x") for n in range(3_000))))
+    staged = Staged([pack(inner), pack(lines(record("ann", 1, "x")))])
+    refused, sound = staged.files
+    assert (refused.outcome, sound.outcome) == ("rejected", "loaded")
+    said = "It is bzip2 data: unpack it, or pack it with gzip or zstd instead."
+    assert refused.error == f"The file does not hold what its format says. {said}"
+    assert (refused.counts.lines, refused.counts.failed, refused.counts.items) == (1, 1, 1)
+    (failed,) = staged.failed
+    assert (failed["codes"], failed["byte_offset"], failed["byte_length"]) == (["wrong_format"], 0, len(inner))
+    assert not failed["mendable"]
 
 
 def test_the_range_of_a_document_is_the_whole_file() -> None:

@@ -3,12 +3,15 @@
 Most of what is refused here is refused late, when parts of it are in the store already.
 """
 
+import bz2
 import gzip
+import io
 import json
 import random
 import re
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -36,15 +39,22 @@ from tests.support import lines, record
 
 AT = datetime(2026, 11, 24, 11, 11, 12, tzinfo=timezone(timedelta(hours=1)))
 SETTINGS = Settings(warehouse_url="", uploads_bucket="acme")
-NOISE = random.Random(1).randbytes(3 * PART_BYTES + 12_345)  # what no compressor can shorten
+NOISE = b'["' + random.Random(1).randbytes(3 * PART_BYTES + 12_345)  # JSON as it seems, which no compressor can shorten
 EVENTS = lines(*(record(f"p{n}", n, "Signed up") for n in range(1_000)))
-MEMBER = gzip.compress(bytes(64 << 20))  # 64 KB
+MEMBER = gzip.compress(b" " * (64 << 20))  # 64 KB
 TOKEN = "0123456789ab"
 
 
 def zstd(data: bytes) -> bytes:
     packed: bytes = pa.Codec("zstd").compress(data, asbytes=True)
     return packed
+
+
+def zipped() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("events.json", NOISE)
+    return file.getvalue()
 
 
 def cut(data: bytes, size: int = 65_536) -> Iterator[bytes]:
@@ -168,15 +178,22 @@ REFUSED: list[Any] = [
         TooLarge, "max_decompressed_bytes", id="too large unpacked, zstd",
     ),
     pytest.param(lambda: repeat(MEMBER, 160), {}, TooLarge, "200 times its size", id="a bomb of 10 GB"),
-    pytest.param(lambda: cut(zstd(bytes(300_000_000))), {}, TooLarge, "200 times its size", id="a bomb of zstd"),
+    pytest.param(lambda: cut(zstd(b" " * 300_000_000)), {}, TooLarge, "200 times its size", id="a bomb of zstd"),
     pytest.param(lambda: cut(LONG[:-5]), {}, UploadRefused, "cut off", id="cut off"),
     pytest.param(lambda: cut(gzip.compress(EVENTS)[:5]), {}, UploadRefused, "cut off", id="cut off in its head"),
     pytest.param(lambda: cut(zstd(NOISE)[:-5]), {}, UploadRefused, "cut off", id="cut off, zstd"),
     pytest.param(lambda: cut(LONG[:-8] + b"\0" * 8), {}, UploadRefused, "damaged", id="wrong checksum"),
     pytest.param(lambda: cut(LONG + NOISE[:100]), {}, UploadRefused, "damaged", id="something behind it"),
-    pytest.param(lambda: cut(b"\x28\xb5\x2f\xfd" + NOISE), {}, UploadRefused, "damaged", id="only looks like zstd"),
+    pytest.param(lambda: cut(b"\x28\xb5\x2f\xfd\0\0\7" + NOISE), {}, UploadRefused, "damaged", id="almost zstd"),
     pytest.param(lambda: cut(gzip.compress(LONG)), {}, UploadRefused, "packed twice", id="gzip in gzip"),
     pytest.param(lambda: cut(zstd(MEMBER), 1), {}, UploadRefused, "packed twice", id="a bomb in zstd"),
+    pytest.param(lambda: cut(zipped()), {}, UploadRefused, "is a ZIP archive: unpack it", id="ZIP"),
+    pytest.param(lambda: cut(gzip.compress(zipped())), {}, UploadRefused, "is a ZIP archive", id="ZIP in gzip"),
+    pytest.param(lambda: cut(bz2.compress(NOISE), 1), {}, UploadRefused, "bzip2", id="bzip2, byte by byte"),
+    pytest.param(lambda: cut(EVENTS.decode().encode("utf-16")), {}, UploadRefused, "UTF-16", id="UTF-16"),
+    pytest.param(
+        lambda: cut(b"\x28\xb5\x2f\xfd\0\xa8\1\0\0"), {}, UploadRefused, "window of 2,048 MiB", id="a window too long"
+    ),
 ]  # fmt: skip
 
 

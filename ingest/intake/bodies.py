@@ -16,11 +16,12 @@ from typing import Final, TypeVar
 import orjson
 from starlette.requests import ClientDisconnect, Request
 
+from ingest.core.filetype import kind_of
 from ingest.core.formats import open_format
 from ingest.core.jsontext import Undecodable, decode, holds_more, parse, values_allowed, values_at_most
 from ingest.documents import documents
 from ingest.errors import TransientError
-from ingest.reading import BOM, HEAD_BYTES, gunzipped
+from ingest.reading import BOM, HEAD_BYTES, MAGIC_BYTES, gunzipped, is_compressed
 from ingest.settings import Settings
 
 _PIECE_BYTES: Final = 1 << 20
@@ -208,6 +209,10 @@ def check(body: bytes, shape: Shape, format: str) -> Body:
     """What is stored of a body. Raises Refused: it has not the shape of its call, or is clearly of another format."""
     if not body.strip(_WHITE):
         raise Refused(400, "The body is empty.")
+    if is_compressed(body[:MAGIC_BYTES]):
+        raise Refused(400, "The body is packed: pack it once, as gzip, and say so with Content-Encoding: gzip.")
+    if kind := kind_of(body[:HEAD_BYTES]):
+        raise Refused(400, f"The body is {kind.name}: {kind.remedy}.")
     found = shape(body)
     # A file that begins with it would be refused as a whole, and with it what others sent.
     if refusal := open_format(format).refusal(found.content[:HEAD_BYTES]):

@@ -1,5 +1,6 @@
 """Each vendor's call: its success, its refusals in its own words, its key; and that a refused body leaves nothing."""
 
+import bz2
 import json
 import random
 import socket
@@ -113,6 +114,31 @@ def test_wrong_bodies(served: Served, call: Call) -> None:
         answer = served.call(call, body)
         assert answer.status_code == 400, body
         assert message(call, answer).startswith(("The body", "The file")), body
+    assert len(served.world.stored(call.format)) == before
+
+
+@calls
+@pytest.mark.parametrize(
+    ("wrap", "headers", "said"),
+    [
+        pytest.param(bz2.compress, {}, "The body is bzip2 data: unpack it", id="bzip2"),
+        pytest.param(lambda body: b"PK\3\4" + body, {}, "The body is a ZIP archive: unpack it", id="ZIP"),
+        pytest.param(lambda body: body.decode().encode("utf-16"), {}, "The body is text in UTF-16", id="UTF-16"),
+        pytest.param(lambda body: b"\x1e" + body, {}, "The body is a JSON text sequence", id="json-seq"),
+        pytest.param(lambda _: b"<html><body>503</body></html>", {}, "The body is an HTML page", id="HTML"),
+        pytest.param(gzipped, {}, "with Content-Encoding: gzip", id="gzip that nobody announced"),
+        pytest.param(
+            lambda body: gzipped(gzipped(body)), {"Content-Encoding": "gzip"}, "The body is packed: pack it once",
+            id="gzip in gzip",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_no_json_is_named(
+    served: Served, call: Call, wrap: Callable[[bytes], bytes], headers: dict[str, str], said: str
+) -> None:
+    before = len(served.world.stored(call.format))
+    answer = served.call(call, wrap(bodies_of(call)), headers=headers)
+    assert (answer.status_code, said in message(call, answer)) == (400, True), answer.text
     assert len(served.world.stored(call.format)) == before
 
 

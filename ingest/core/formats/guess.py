@@ -12,11 +12,11 @@ from typing import Any, Final
 
 from ingest.core import schema
 from ingest.core.commands import Item
+from ingest.core.filetype import HEAD_BYTES, kind_of
 
 AUTO: Final = "auto"  # in place of a format's name: the guess, file by file
 
 _BOM: Final = b"\xef\xbb\xbf"
-_HEAD_BYTES: Final = 65_536
 _VALUES_AT_MOST: Final = 100
 _DEPTH: Final = 4  # how far into a value that is not whole
 _WHITE: Final = re.compile(r"[ \t\r\n]*")
@@ -40,7 +40,7 @@ _DECODER: Final = json.JSONDecoder()
 
 def guess(head: bytes) -> str | None:
     """The format that a file beginning with `head` surely has."""
-    text = head[:_HEAD_BYTES].removeprefix(_BOM).decode(errors="replace")
+    text = head[:HEAD_BYTES].removeprefix(_BOM).decode(errors="replace")
     told = {format for value in _values(text) if (format := _format_of(value))}
     return told.pop() if len(told) == 1 else None
 
@@ -57,9 +57,14 @@ def another(name: str, head: bytes) -> str | None:
 
 
 def refusal(name: str, head: bytes) -> Item | None:
-    """The refusal of a file given as `name` that surely has another format."""
-    found = another(name, head)
-    return Item(failures=(schema.failure(name, "wrong_format", detail=seems(found)),)) if found else None
+    """The refusal of a file given as `name` that holds no JSON at all, or surely has another format."""
+    if kind := kind_of(head):
+        remedy = f"It is {kind.name}: {kind.remedy}."
+    elif found := another(name, head):
+        remedy = seems(found)
+    else:
+        return None
+    return Item(failures=(schema.failure(name, "wrong_format", remedy=remedy),))
 
 
 def seems(format: str) -> str:

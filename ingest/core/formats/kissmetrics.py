@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from ingest.core import schema
 from ingest.core.commands import Command, Failure, Item, Rules
+from ingest.core.filetype import HEAD_BYTES
 from ingest.core.flatten import flatten
 from ingest.core.formats import guess
 from ingest.core.identity import Match, is_ignored
@@ -29,7 +30,6 @@ NAME: Final = "kissmetrics"
 COLUMNS: Final = ("_p", "_t", "_n", "_p2")
 
 _BOM: Final = b"\xef\xbb\xbf"
-_HEAD_BYTES: Final = 65_536
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EXCEL_EPOCH: Final = 25_569  # 1970-01-01 as an Excel date, which counts days
 _EXCEL_LAST: Final = 80_000  # in 2119
@@ -52,7 +52,7 @@ class Kissmetrics:
         """Exactly one item, whatever the bytes."""
         line = unit.removeprefix(_BOM).removesuffix(b"\r")
         if len(line) > rules.max_line_bytes:
-            return [Item(failures=(self.too_long(len(line), line[:_HEAD_BYTES], rules),))]
+            return [Item(failures=(self.too_long(len(line), line[:HEAD_BYTES], rules),))]
         try:
             decoded = decode(line, repair=True)
         except Undecodable as error:
@@ -87,7 +87,7 @@ class Kissmetrics:
     def refusal(self, head: bytes) -> Item | None:
         """What is no JSON is refused once, and not once a line; so are a document over lines, and another format."""
         lines = head.removeprefix(_BOM).split(b"\n")
-        if len(head) >= _HEAD_BYTES:
+        if len(head) >= HEAD_BYTES:
             lines.pop()  # cut, perhaps
         lines = [stripped for line in lines if (stripped := line.strip())]
         if not lines or not _is_begun(lines[0]) or any(_objects(lines)):
