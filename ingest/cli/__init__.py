@@ -1,18 +1,21 @@
 """The command `ingest`: takes arguments, calls the pipeline, says what came of it.
 
-Exit codes: 0 all well, 1 some lines failed (or a file was rejected or held), 2 something could not be done.
+Exit codes: 0 all well, 1 some lines failed (or a file was rejected or held), 2 something could not be done; as shells
+have them, 130 stopped by Ctrl-C, 141 nobody reads the output any more, 143 told to stop.
 Imports stay inside the commands, so that `ingest check your.json` starts quickly.
 """
 
+import errno
 import signal
 import sys
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 from ingest.cli import asking, demo, judging, keeping, loading, mending, moving, serving
-from ingest.cli.base import cli
+from ingest.cli.base import Broken, cli
 from ingest.cli.output import say, write_json
+from ingest.cli.streams import OutputFailed, standard_streams
 from ingest.errors import ConfigError, IngestError
 
 # Each module adds its commands.
@@ -26,31 +29,57 @@ class _Terminated(BaseException):
 
 
 def main() -> None:
-    """Entry point: every failure of ours is one sentence on stderr and exit code 2; with --json also on stdout."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `ingest files | head` ends quietly
-    signal.signal(signal.SIGTERM, _terminate)
+    """Entry point: every failure is one sentence on stderr and exit code 2; with --json also on stdout."""
+    with standard_streams():
+        try:
+            code = _run()
+            sys.stdout.flush()
+        except OutputFailed as failed:
+            code = _unwritten(failed.error)
+        except (KeyboardInterrupt, _Terminated):  # once more, while it was said
+            code = 130
+    sys.exit(code)
+
+
+def _run() -> int:
+    """The exit code."""
     try:
-        sys.exit(cli.main(standalone_mode=False))
+        signal.signal(signal.SIGTERM, _terminate)
+        code = cli.main(standalone_mode=False)
     except IngestError as error:
         say(f"ingest: {error}")
-        _end(2, *(error.problems if isinstance(error, ConfigError) else [str(error)]))
+        return _ended(2, *(error.problems if isinstance(error, ConfigError) else [str(error)]))
     except click.ClickException as error:
         error.show()
-        _end(2, error.format_message())
+        return _ended(2, error.format_message())
     except (click.Abort, KeyboardInterrupt):
         say(f"ingest: {_STOPPED}")
-        _end(130, _STOPPED)
+        return _ended(130, _STOPPED)
     except _Terminated:
         say(f"ingest: {_STOPPED}")
-        _end(143, _STOPPED)
+        return _ended(143, _STOPPED)
+    except Exception as error:  # noqa: BLE001 - whatever it is, people get a sentence
+        from ingest.unforeseen import said
+
+        sentence = said(error.error if isinstance(error, Broken) else error)
+        say(f"ingest: {sentence}")
+        return _ended(2, sentence)
+    return code if isinstance(code, int) else 0
 
 
 def _terminate(*_: object) -> None:
     raise _Terminated
 
 
-def _end(code: int, *problems: str) -> NoReturn:
+def _ended(code: int, *problems: str) -> int:
     if "--json" in sys.argv:
         told: dict[str, Any] = {"error": "\n".join(problems)}
         write_json(told | ({"errors": problems} if len(problems) > 1 else {}))
-    sys.exit(code)
+    return code
+
+
+def _unwritten(error: OSError) -> int:
+    if error.errno == errno.EPIPE:
+        return 141  # as `head` ends others: quietly, and not as if all had been read
+    say(f"ingest: the output could not be written: {error.strerror}.")
+    return 2

@@ -38,7 +38,23 @@ source_option = click.option("--source", "source", type=GIVEN, help="Judge by th
 SHORT_ID = 8  # of a file's id: a beginning that is unique will do wherever one is asked for
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+class Broken(Exception):
+    """`error`, one of the system's, kept away from click: it takes some of them for Ctrl-C or for a closed output."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class _Commands(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (OSError, EOFError) as error:
+            raise Broken(error) from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(__version__, prog_name="ingest")
 def cli() -> None:
     """Load files of events from S3 into a warehouse, each exactly once."""
