@@ -100,6 +100,9 @@ class _Intake:
             except Refused as refused:
                 _log.info("refused call=%s status=%d from=%s", call.path, refused.status, _address(request))
                 return _refusal(call, refused)
+            except Exception:  # noqa: BLE001 - whatever it is, the client gets the words that it knows
+                _log.exception("unforeseen call=%s from=%s", call.path, _address(request))
+                return _refusal(call, Refused(503, "Something went wrong here: send it again.", BUSY_SECONDS))
             return Response() if call.success is None else _json(call.success)
 
         return answer

@@ -11,9 +11,13 @@ import httpx
 import jsonschema
 import orjson
 import pytest
+from fastapi.testclient import TestClient
 
-from ingest.intake.app import too_many_calls
+from ingest.intake.app import make_app, too_many_calls
+from ingest.intake.bodies import BUSY_SECONDS
 from ingest.intake.vendors import Call
+from ingest.settings import load_settings
+from ingest.wiring import open_intake_store
 from tests.intake.serving import READY, Served, World, basic, bodies_of, gzipped, key_of
 
 calls = pytest.mark.parametrize("call", READY, ids=lambda call: call.path)
@@ -193,6 +197,37 @@ def test_bodies_that_cannot_be_read(served: Served, call: Call, body: bytes, enc
     assert answer.status_code == status
     assert message(call, answer)
     assert len(served.world.stored(call.format)) == before
+
+
+def test_clients_that_hang_up_end_nothing(world: World) -> None:
+    """Two calls at once, and gone before the answers: they are written to a connection that is closed."""
+    with world.serve() as served:
+        port = served.http.base_url.port
+        assert port
+        for client in range(40):
+            with socket.create_connection(("127.0.0.1", port)) as connection:
+                connection.sendall(
+                    b"POST /kissmetrics/kissmetrics HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc" * 2
+                )
+                if client % 2:
+                    connection.recv(1)
+            assert served.http.get("/health").status_code == 200
+            assert served.process.poll() is None
+
+
+@calls
+def test_what_nobody_foresaw_is_answered_in_the_vendors_words(
+    world: World, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def read(*_: object) -> bytes:
+        raise KeyError("Content-Length")
+
+    monkeypatch.setattr("ingest.intake.bodies.read", read)
+    app = make_app(load_settings(world.environment), open_intake_store())
+    with TestClient(app, raise_server_exceptions=False) as http:
+        answer = Served(world, None, world.folder, http).call(call)  # type: ignore[arg-type]  # there is no process
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, str(BUSY_SECONDS))
+    assert "send it again" in message(call, answer)
 
 
 def test_limits_hold_whatever_the_length_says(served: Served) -> None:
