@@ -25,6 +25,7 @@ from ingest.ports import Note
 from ingest.settings import Source
 from ingest.staging import staging_folder
 from ingest.tidy import is_proven, tidy
+from ingest.unforeseen import said
 
 STUCK_AFTER: Final = timedelta(hours=2)
 TIDY_AFTER: Final = timedelta(days=1)
@@ -174,8 +175,8 @@ class _Comparison:
                 for source in self.pipeline.settings.sources.values():
                     try:
                         self._list(source, note)
-                    except IngestError as error:
-                        self._differs(source.name, "unreachable", "", str(error))
+                    except Exception as error:  # noqa: BLE001 - the others are compared all the same
+                        self._failed(source.name, error)
             with _noted(archives, _IN_ARCHIVE) as note:
                 self._list_archives(note)
             with self.pipeline.warehouse.ledger(landings, archives, self.now) as rows:
@@ -184,7 +185,10 @@ class _Comparison:
         self._waiting()
         self._overdue()
         for (name, bucket), unlisted in self.unlisted.items():
-            self._archive(name, bucket, unlisted)
+            try:
+                self._archive(name, bucket, unlisted)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._failed(name, error)
         self._tables()
         self._groups()
         return self.outcome
@@ -310,7 +314,7 @@ class _Comparison:
     def _list_archives(self, note: _Note) -> None:
         """Day by day, since a listing shows a thousand objects for the price of one."""
         for source, bucket, folder in self.pipeline.warehouse.archives():
-            with suppress(IngestError):  # then each is asked for by itself, which says what is wrong
+            with suppress(Exception):  # then each is asked for by itself, which says what is wrong
                 for found in self.pipeline.store_of(source).list(bucket, folder):
                     note({"bucket": bucket, "key": found.key, "size_bytes": found.size_bytes})
 
@@ -346,6 +350,9 @@ class _Comparison:
 
     def _differs(self, source: str, what: str, key: str, explanation: str, file_id: str | None = None) -> None:
         self.outcome.differences.append(Difference(source, what, key, explanation, file_id))
+
+    def _failed(self, source: str, error: Exception) -> None:
+        self._differs(source, "unreachable" if isinstance(error, IngestError) else "unforeseen", "", said(error))
 
     def _informs(self, source: str, what: str, explanation: str, key: str = "", file_id: str | None = None) -> None:
         self.outcome.information.append(Difference(source, what, key, explanation, file_id))

@@ -24,6 +24,7 @@ from ingest.ports import FileResult, Mark, Note, ObjectStore
 from ingest.report import file_report, line_to_mend
 from ingest.settings import Source
 from ingest.staging import staging_folder
+from ingest.unforeseen import said
 
 _AT_ONCE = 8  # a file is some small requests, and waiting for their answers
 _PER_MARK = 100  # files; what a death in between makes the next poll look at again
@@ -49,8 +50,8 @@ def tidy(pipeline: Pipeline, name: str, note: Note, results: Sequence[FileResult
     try:
         for problem in _Tidying(pipeline, source, pipeline.store_of(name), note).run(results):
             problems[problem] = None
-    except IngestError as error:
-        problems[str(error)] = None
+    except Exception as error:  # noqa: BLE001 - what was loaded is loaded, and told
+        problems[said(error)] = None
     for problem in problems:
         _log.warning("not_tidied source=%s: %s", name, problem)
     return list(problems)

@@ -18,6 +18,7 @@ from ingest.cli.output import progress, total, write_json, write_table
 from ingest.core.source import LOCAL_BUCKET
 from ingest.errors import IngestError
 from ingest.text import count, visible
+from ingest.unforeseen import said
 
 if TYPE_CHECKING:
     from ingest.settings import Source
@@ -100,15 +101,15 @@ def sources(name: str | None, as_json: bool) -> int:
                 entry["judged"] = [file_summary(result) for result in pipeline.would_load(smallest)]
                 for judged in entry["judged"]:
                     entry["rights"]["read"] = judged["state"] not in ("retrying", "gone")
-            except IngestError as error:
-                entry["error"] = str(error)
+            except Exception as error:  # noqa: BLE001 - one source that is out of order does not hold up the others
+                entry["error"] = said(error)
     if as_json:
         write_json({"sources": found})
     else:
         for entry in found:
             _show_source(entry)
     unread = any(judged["state"] == "retrying" for entry in found for judged in entry.get("judged", ()))
-    well = all(entry["reachable"] and not entry["problems"] for entry in found)
+    well = all(entry["reachable"] and not (entry["error"] or entry["problems"]) for entry in found)
     return 0 if well and not unread else 2
 
 

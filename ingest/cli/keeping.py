@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def reconcile(repair: bool, as_json: bool) -> int:
     """Hold bucket, archive, ledger and tables against each other.
 
-    Names each difference and says what to do. Exit code 1 if there is one; information alone does not count.
+    Names each difference and says what to do. Exit code 1 if there is one, 2 if a source could not be compared for an
+    unforeseen reason; information alone does not count.
     """
     from dataclasses import asdict
 
@@ -34,6 +35,8 @@ def reconcile(repair: bool, as_json: bool) -> int:
         _show("repaired difference", outcome.repaired)
         _show("difference", outcome.differences, always=True)
         _show("note", outcome.information)
+    if any(one.what == "unforeseen" for one in outcome.differences):
+        return 2
     return 1 if outcome.differences else 0
 
 

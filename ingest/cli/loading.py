@@ -10,6 +10,7 @@ from ingest.cli.base import GIVEN, SHORT_ID, cli, format_option, json_option, op
 from ingest.cli.output import places, progress, say, write_json, write_table
 from ingest.errors import IngestError
 from ingest.text import count
+from ingest.unforeseen import said
 
 if TYPE_CHECKING:
     from ingest.core.source import SourceFile
@@ -46,8 +47,8 @@ def load(
         for path in paths:
             try:
                 files = pipeline.locate(path, source, format, notice=say)
-            except IngestError as error:  # one that cannot be had does not hold up the others
-                errors.append(str(error))
+            except Exception as error:  # noqa: BLE001 - one that cannot be had does not hold up the others
+                errors.append(said(error))
                 continue
             order += (file.file_id for file in files)
             is_named = [file.key for file in files] == [split_address(path)[1]]  # and not all that lies below
@@ -65,8 +66,8 @@ def load(
                             loaded = pipeline.load(pack, intent=intent, note=note, progress=moved)
                             results += loaded
                             untidy += tidy_loaded(pipeline, loaded, note)
-            except IngestError as error:  # what was loaded before is told nevertheless
-                errors.append(str(error))
+            except Exception as error:  # noqa: BLE001 - what was loaded before is told nevertheless
+                errors.append(said(error))
     place_of = {file_id: place for place, file_id in enumerate(order)}
     results.sort(key=lambda result: place_of[result.file_id])
     for sentence in untidy:
@@ -113,11 +114,11 @@ def poll(sources: tuple[str, ...], as_json: bool) -> int:
                 with progress(name, sum(file.size_bytes for file in found.pending)) as moved:
                     for pack in pipeline.pack(found.pending):
                         loaded = pipeline.load(pack, progress=moved)
-                        untidy += tidy_loaded(pipeline, loaded, note)
                         results += loaded
+                        untidy += tidy_loaded(pipeline, loaded, note)
                 untidy += tidy(pipeline, name, note)  # what former polls have left
-            except IngestError as error:  # one source that is out of order does not hold up the others
-                unreachable.append(f"{name}: {error}")
+            except Exception as error:  # noqa: BLE001 - one source that is out of order does not hold up the others
+                unreachable.append(f"{name}: {said(error)}")
     for sentence in dict.fromkeys(untidy):
         say(sentence)
     return tell_files(results, as_json, "loaded", unreachable)
