@@ -5,18 +5,21 @@ session is short, and takes a lock on a side file first: shared to read, exclusi
 process is freed by the kernel; DuckDB itself undoes what it had not committed.
 """
 
+import errno
 import fcntl
 import os
 import re
+import stat
 import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, cast
 
 import duckdb
@@ -58,6 +61,9 @@ _MET = pa.schema(
     ]
 )  # fmt: skip
 _FILE_ID = re.compile(r"[0-9a-f]{1,32}")
+# With these bytes DuckDB's log begins: the field of its first entry's type, which is that of a version.
+_LOG_BEGINS = b"\x64\x00\x62\x65\x00"
+_NO_RIGHT = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EISDIR})
 _SQL_FOLDER = Path(__file__).parent / "sql" / "duckdb"
 
 
@@ -65,6 +71,13 @@ _SQL_FOLDER = Path(__file__).parent / "sql" / "duckdb"
 def statement(name: str) -> str:
     """The text of one statement in sql/duckdb/."""
     return (_SQL_FOLDER / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def connect() -> duckdb.DuckDBPyConnection:
+    """An engine without a database yet. It fetches nothing: what it has not got it does without."""
+    return duckdb.connect(
+        ":memory:", config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,29 +265,25 @@ class DuckDBWarehouse:
 
     @contextmanager
     def query(self, sql: str) -> Iterator[QueryResult]:
-        try:
+        with _refused():
             if not _only_reads(sql):
                 raise IngestError(
                     "Only one statement that reads (SELECT, WITH, PIVOT, DESCRIBE, EXPLAIN) can be run here."
                 )
-            with self.reading() as connection:
-                # A statement may name no file, not even the warehouse, which the engine would open in any case. Tried
-                # in a session of its own: where no file can be opened, none can be spilled to, either.
-                _enclose(connection, "SET disabled_filesystems = 'LocalFileSystem'")
-                connection.sql(sql)
-            with self.reading(prepared=False) as connection:
-                _enclose(connection)
-                relation = connection.sql(sql)
-                if len(set(relation.columns)) < len(relation.columns):
-                    relation = relation.project("*")  # which makes names unique: a, a_1
-                json_columns = {
-                    name for name, type in zip(relation.columns, relation.types, strict=True) if str(type) == "JSON"
-                }
-                yield QueryResult(frozenset(json_columns), relation.to_arrow_reader(1000))
-        except (duckdb.Error, OSError) as error:  # the latter from the reader of the answer
-            if isinstance(error, OSError) and error.errno:  # of whoever uses it: a full disk, say
-                raise
-            raise IngestError(f"The warehouse refused the statement: {error}") from error
+        with self.reading() as connection, _refused():
+            # A statement may name no file, not even the warehouse, which the engine would open in any case. Tried
+            # in a session of its own: where no file can be opened, none can be spilled to, either.
+            _enclose(connection, "SET disabled_filesystems = 'LocalFileSystem'")
+            connection.sql(sql)
+        with self.reading(prepared=False) as connection, _refused():
+            _enclose(connection)
+            relation = connection.sql(sql)
+            if len(set(relation.columns)) < len(relation.columns):
+                relation = relation.project("*")  # which makes names unique: a, a_1
+            json_columns = {
+                name for name, type in zip(relation.columns, relation.types, strict=True) if str(type) == "JSON"
+            }
+            yield QueryResult(frozenset(json_columns), relation.to_arrow_reader(1000))
 
     @contextmanager
     def snapshot(self) -> Iterator["DuckDBWarehouse"]:
@@ -295,10 +304,15 @@ class DuckDBWarehouse:
 
     @contextmanager
     def reading(self, *, prepared: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A session that sees the last committed state; with the tables in place, unless not to be `prepared`."""
+        """A session that sees the last committed state; with the tables in place, unless not to be `prepared`.
+
+        Raises:
+            ConfigError: there is no warehouse that can be read.
+            TransientError: others hold the file, it is damaged, or there is no room for what does not fit in memory.
+        """
         if prepared:
             self._prepare()
-        with self.locked(fcntl.LOCK_SH), self._open(read_only=True) as connection:
+        with self._read(), self.locked(fcntl.LOCK_SH), self._open(read_only=True) as connection:
             yield connection
 
     @contextmanager
@@ -306,9 +320,11 @@ class DuckDBWarehouse:
         """A session of one transaction: committed at the end, undone by any exception.
 
         Raises:
+            ConfigError: this user may only read.
             TransientError: another program holds the file, or the disk is full.
         """
         self._prepare()
+        self._demand_right_to_write()
         with self.locked(fcntl.LOCK_EX), self._open(read_only=False) as connection:
             connection.execute(f"SET memory_limit = '{memory_mb or self.load_memory_mb}MB'")
             connection.execute("SET preserve_insertion_order = false")  # else a large insert is held in memory
@@ -319,7 +335,10 @@ class DuckDBWarehouse:
     @contextmanager
     def locked(self, how: int) -> Iterator[None]:
         """The lock of the side file, as `flock` takes it. Raises TransientError when others keep it for too long."""
-        side = os.open(self.path.with_name(self.path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        side = self._side_file(how)
+        if side is None:
+            yield
+            return
         try:
             deadline = time.monotonic() + self.lock_timeout_seconds
             while True:
@@ -333,40 +352,83 @@ class DuckDBWarehouse:
                             "Run again, or raise lock_timeout."
                         ) from None
                     time.sleep(0.01)
+                except OSError as error:
+                    raise ConfigError(
+                        f"Nothing can be locked in {self.path.parent} ({error.strerror}). Keep the warehouse on a local"
+                        " disk."
+                    ) from error
             yield
         finally:
             os.close(side)
 
+    def _side_file(self, how: int) -> int | None:
+        """The opened file that is locked. None: who may not even make it reads without.
+
+        Then the engine's own lock keeps writers away for as long as the file is read, and they wait.
+        """
+        side = self.path.with_name(self.path.name + ".lock")
+        try:
+            return os.open(side, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            if error.errno not in _NO_RIGHT:
+                raise TransientError(f"{side} cannot be opened ({error.strerror}).") from error
+        try:
+            return os.open(side, os.O_RDONLY | os.O_CLOEXEC)  # a lock needs no more
+        except OSError as error:
+            if how == fcntl.LOCK_SH and error.errno in _NO_RIGHT and self._size():
+                return None
+            raise ConfigError(
+                f"{side} can neither be opened nor made ({error.strerror}): nothing can be written there."
+            ) from error
+
+    @contextmanager
+    def _read(self) -> Iterator[None]:
+        """What goes wrong with the file while it is read, in a sentence."""
+        try:
+            yield
+        except (duckdb.IOException, duckdb.InternalException, duckdb.FatalException, OSError) as error:
+            if isinstance(error, OSError) and error.errno:  # of whoever uses what was read; a reader's has none
+                raise
+            raise TransientError(f"{self.path} could not be read: {_first_line(error)}") from error
+
     @contextmanager
     def _open(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
-        if not read_only and self.path.exists() and not self.path.stat().st_size:
-            self.path.unlink()  # whoever made it was stopped before the first byte, and DuckDB would not take it
-        connection = duckdb.connect(":memory:")
+        if not self._size() and not read_only:
+            # Whoever made it was stopped before the first byte, and DuckDB would not take it.
+            self.path.unlink(missing_ok=True)
+        self._refuse_damaged_log()
+        connection = connect()
+        with ExitStack() as stack:
+            stack.callback(connection.close)
+            try:
+                self._attach(connection, read_only)
+                connection.execute("USE warehouse")
+                connection.execute("SET TimeZone = 'UTC'")
+                connection.execute("SET temp_directory = $folder", {"folder": self._spilled(stack)})
+                yield connection
+            except RuntimeError as error:
+                # Ctrl-C while the engine works: it says "Query interrupted", and what we were asked is behind that.
+                if isinstance(error.__cause__, BaseException) and not isinstance(error.__cause__, Exception):
+                    raise error.__cause__ from None
+                raise
+
+    def _spilled(self, stack: ExitStack) -> str:
+        """The folder for what does not fit in memory: beside the warehouse, where that may be written."""
+        if os.access(self.path.parent, os.W_OK):
+            return f"{self.path}.tmp"
         try:
-            self._attach(connection, read_only)
-            connection.execute("USE warehouse")
-            connection.execute("SET TimeZone = 'UTC'")
-            connection.execute(
-                "SET temp_directory = $folder", {"folder": f"{self.path}.tmp"}
-            )  # else the working folder
-            yield connection
-        except RuntimeError as error:
-            # Ctrl-C while the engine works: it says "Query interrupted", and what we were asked is behind that.
-            if isinstance(error.__cause__, BaseException) and not isinstance(error.__cause__, Exception):
-                raise error.__cause__ from None
-            raise
-        finally:
-            connection.close()
+            return stack.enter_context(TemporaryDirectory(prefix="landfall-", ignore_cleanup_errors=True))
+        except OSError:
+            return ""  # nowhere: all of it has to fit
 
     def _attach(self, connection: duckdb.DuckDBPyConnection, read_only: bool) -> None:
         """Open the file. A program that does not know our lock (a BI tool, say) is waited for, then named."""
         how = "READ_ONLY" if read_only else f"STORAGE_VERSION '{STORAGE_VERSION}'"
-        quoted = str(self.path).replace("'", "''")
         deadline = time.monotonic() + self.lock_timeout_seconds
         was_free = False
         while True:
             try:
-                connection.execute(f"ATTACH '{quoted}' AS warehouse ({how})")
+                connection.execute(f"ATTACH {_quoted(self.path)} AS warehouse (TYPE duckdb, {how})")
                 break
             except duckdb.IOException as error:
                 holder = _holder(self.path)
@@ -374,44 +436,132 @@ class DuckDBWarehouse:
                     was_free = True
                     continue
                 if holder is None:
-                    raise ConfigError(f"{self.path} cannot be opened as a DuckDB warehouse: {error}") from error
+                    raise self._why_not_opened(error) from error
                 if time.monotonic() > deadline:
                     raise TransientError(
                         f"{self.path} is held by another program (process {holder}). Close it there, then run again."
                     ) from error
                 time.sleep(0.05)
+            except duckdb.Error as error:  # it is encrypted, say
+                raise self._why_not_opened(error) from error
+
+    def _size(self) -> int | None:
+        """Of the file, in bytes; None if it is not there. Raises ConfigError where no warehouse can be."""
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            if not self.path.parent.is_dir():
+                raise ConfigError(
+                    f"The folder of the warehouse, {self.path.parent}, does not exist. Make it first."
+                ) from None
+            return None
+        except OSError as error:
+            raise ConfigError(f"{self.path} cannot be the warehouse: {error.strerror}.") from error
+        if not stat.S_ISREG(found.st_mode):
+            what = "a folder" if stat.S_ISDIR(found.st_mode) else "no file"
+            raise ConfigError(f"{self.path} is {what}. Name a file in INGEST_WAREHOUSE.")
+        if found.st_size and not os.access(self.path, os.R_OK):
+            raise ConfigError(f"{self.path} may not be read by this user.")
+        return found.st_size
+
+    def _may_write(self) -> bool:
+        """To the file, and beside it."""
+        return os.access(self.path.parent, os.W_OK) and (not self.path.exists() or os.access(self.path, os.W_OK))
+
+    def _demand_right_to_write(self) -> None:
+        if not self._may_write():
+            raise ConfigError(
+                f"{self.path} may only be read by this user, or its disk only be read. Run this as who loads into it."
+            )
+
+    def _refuse_damaged_log(self) -> None:
+        """The engine takes a log that does not begin like one for none, and what was committed to it for lost."""
+        try:
+            with _log_of(self.path).open("rb") as file:
+                begins = file.read(len(_LOG_BEGINS))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise ConfigError(f"{_log_of(self.path)} cannot be read ({error.strerror}).") from error
+        if not _LOG_BEGINS.startswith(begins):  # a shorter one was never finished, nor committed to
+            raise ConfigError(self._log_is_damaged("it does not begin as one"))
+
+    def _why_not_opened(self, error: duckdb.Error) -> ConfigError:
+        try:
+            with self.path.open("rb") as file:
+                begins = file.read(16)
+        except OSError as unread:
+            return ConfigError(f"{self.path} cannot be opened: {unread.strerror}.")
+        if begins.startswith(b"SQLite format 3"):
+            return ConfigError(f"{self.path} is an SQLite database. Name another file in INGEST_WAREHOUSE.")
+        if begins[8:12] != b"DUCK":
+            return ConfigError(
+                f"{self.path} is no DuckDB file. Name another one in INGEST_WAREHOUSE; if it was a warehouse, put"
+                " back a snapshot."
+            )
+        if _log_of(self.path).exists() and self._opens_without_log():
+            return ConfigError(self._log_is_damaged(_first_line(error)))
+        return ConfigError(
+            f"{self.path} cannot be opened: {_first_line(error)} If it is damaged or was cut off, put back a snapshot,"
+            " without the .wal that is there now; the next poll loads what is not in it."
+        )
+
+    def _opens_without_log(self) -> bool:
+        try:
+            with TemporaryDirectory(prefix="landfall-") as folder, connect() as connection:
+                alone = Path(folder) / "warehouse.duckdb"
+                alone.symlink_to(self.path)  # beside which there is no log
+                connection.execute(f"ATTACH {_quoted(alone)} AS alone (TYPE duckdb, READ_ONLY)")
+        except (duckdb.Error, OSError):
+            return False
+        return True
+
+    def _log_is_damaged(self, why: str) -> str:
+        return (
+            f"{_log_of(self.path)}, the log of what was committed last, is damaged: {why.rstrip('.')}. Put back a"
+            f" snapshot, or move this log away: then what the last command had done to {self.path.name} is missing, and"
+            " the next poll loads those files again."
+        )
 
     # --- the schema --------------------------------------------------------------------------------------------------
 
     def _prepare(self) -> None:
         """Make the tables and views where they are missing or of an older version.
 
-        Settings that say who is one person hold backwards: where they have changed, persons are found anew.
+        Settings that say who is one person hold backwards: where they have changed, persons are found anew. Who may
+        only read sees them as they were found last.
         """
         folder = schemas_folder() / "warehouse" / "duckdb"
         steps = sorted(folder.glob("[0-9]*.sql"))
         views = (folder / "views.sql").read_text(encoding="utf-8")
         naming = [f"{name}\t{source.people_space or ''}\t{source.match or ''}" for name, source in self.sources.items()]
         now = (len(steps), views, "\n".join(sorted(self.ignored_identities)), "\n".join(sorted(naming)))
-        if self.path.exists() and self.path.stat().st_size:
-            with self.locked(fcntl.LOCK_SH), self._open(read_only=True) as connection:
-                if _version(connection) == now:
-                    return
-        elif not self.path.parent.is_dir():
-            raise ConfigError(f"The folder of the warehouse, {self.path.parent}, does not exist. Make it first.")
+        is_there = bool(self._size())
+        if is_there:
+            with self._read(), self.locked(fcntl.LOCK_SH), self._open(read_only=True) as connection:
+                found = self._found(connection, steps, views)
+            if found == now or (found[:2] == now[:2] and not self._may_write()):
+                return
+        if not self._may_write():
+            raise ConfigError(
+                f"{self.path} is not of this version of Landfall, and this user may only read it: let who loads into it"
+                " run `ingest files` first."
+                if is_there
+                else f"There is no warehouse at {self.path} yet, and this user may not make one there."
+            )
+        try:
+            self._make(now, steps, views)
+        except duckdb.Error as error:
+            raise TransientError(
+                f"{self.path} could not be written (is the disk full?): {_first_line(error)}"
+            ) from error
+
+    def _make(self, now: tuple[int, str, str, str], steps: Sequence[Path], views: str) -> None:
         with self.locked(fcntl.LOCK_EX), self._open(read_only=False) as connection:
-            done, _, identities, named = (*_version(connection), None, None, None)[:4]
-            if done > len(steps):
-                raise ConfigError(f"{self.path} was written by a newer version of Landfall. Upgrade this one.")
-            texts = [step.read_text(encoding="utf-8") for step in steps]
-            if not done and (foreign := _foreign(connection, [*texts, views])):
-                raise ConfigError(
-                    f"{self.path} is a database of another program, with {', '.join(foreign)} in it. Name another file"
-                    " in INGEST_WAREHOUSE."
-                )
+            done, _, identities, named = (*self._found(connection, steps, views), None, None, None)[:4]
             connection.execute("BEGIN")
-            for text in texts[done:]:
-                connection.execute(text)
+            for step in steps[done:]:
+                connection.execute(step.read_text(encoding="utf-8"))
             connection.execute(views)
             connection.execute(
                 "CREATE OR REPLACE TABLE schema_version AS"
@@ -427,6 +577,20 @@ class DuckDBWarehouse:
                     rows.join_persons_anew()
                 name_anew(rows, self.sources)
             connection.execute("COMMIT")
+
+    def _found(self, connection: duckdb.DuckDBPyConnection, steps: Sequence[Path], views: str) -> tuple[Any, ...]:
+        """What the tables were last made by. Raises ConfigError if that was no Landfall, or a newer one."""
+        found = _version(connection)
+        if found[0] > len(steps):
+            raise ConfigError(f"{self.path} was written by a newer version of Landfall. Upgrade this one.")
+        if not found[0]:
+            texts = [step.read_text(encoding="utf-8") for step in steps]
+            if foreign := _foreign(connection, [*texts, views]):
+                raise ConfigError(
+                    f"{self.path} is a database of another program, with {', '.join(foreign)} in it. Name another file"
+                    " in INGEST_WAREHOUSE."
+                )
+        return found
 
 
 def _unseen(
@@ -512,6 +676,19 @@ def _foreign(connection: duckdb.DuckDBPyConnection, texts: Sequence[str]) -> lis
     return sorted({"schema_version", *made} & {name for (name,) in connection.execute(sql).fetchall()})
 
 
+@contextmanager
+def _refused() -> Iterator[None]:
+    """What the engine says to a statement of somebody else's."""
+    try:
+        yield
+    except (duckdb.IOException, duckdb.InternalException, duckdb.FatalException):  # no fault of the statement
+        raise
+    except (duckdb.Error, OSError) as error:  # the latter from the reader of the answer
+        if isinstance(error, OSError) and error.errno:  # of whoever uses it: a full disk, say
+            raise
+        raise IngestError(f"The warehouse refused the statement: {error}") from error
+
+
 def _enclose(connection: duckdb.DuckDBPyConnection, *more: str) -> None:
     """No file, no network, and no way back."""
     for setting in ("SET enable_external_access = false", *more, "SET lock_configuration = true"):
@@ -528,10 +705,24 @@ def _only_reads(sql: str) -> bool:
 
 def _holder(path: Path) -> int | None:
     """The process that has DuckDB's own lock on the file, asked of the kernel; None if nobody has."""
-    if not path.exists():
-        return None
     layout = "hhqqi4x"  # struct flock: type, whence, start, length, pid
-    with path.open("rb") as file:
-        question = struct.pack(layout, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-        kind, _, _, _, pid = struct.unpack(layout, fcntl.fcntl(file, fcntl.F_GETLK, question))
+    question = struct.pack(layout, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    try:
+        with path.open("rb") as file:
+            kind, _, _, _, pid = struct.unpack(layout, fcntl.fcntl(file, fcntl.F_GETLK, question))
+    except OSError:
+        return None
     return None if kind == fcntl.F_UNLCK else int(pid)
+
+
+def _log_of(path: Path) -> Path:
+    """Where DuckDB writes what is committed, until it is in the file itself."""
+    return path.with_name(path.name + ".wal")
+
+
+def _quoted(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0].rstrip(".") + "."

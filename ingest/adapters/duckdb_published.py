@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
-from ingest.adapters.duckdb import STORAGE_VERSION, statement
+from ingest.adapters.duckdb import STORAGE_VERSION, connect, statement
 from ingest.core.schema import schemas_folder
 from ingest.errors import IngestError, TransientError
 from ingest.ports import Day, FailureGroup, FailurePlace, FilesPage, FilesWanted
@@ -234,7 +234,7 @@ def published(warehouse: "DuckDBWarehouse") -> Iterator[DuckDBPublished]:
     """See `ingest.ports.Warehouse.published`."""
     copy = _newest(warehouse) if warehouse.path.exists() else None
     if copy is None:
-        with duckdb.connect(":memory:") as connection:
+        with connect() as connection:
             _make_empty(connection)
             yield DuckDBPublished(connection, datetime.now(UTC))
         return
@@ -273,7 +273,7 @@ def _open(warehouse: "DuckDBWarehouse") -> _Copy | None:
     place = _place(warehouse)
     if not place.exists():
         return None
-    connection = duckdb.connect(":memory:")
+    connection = connect()
     try:
         as_of = place.stat().st_mtime
         connection.execute(_READING)
@@ -316,6 +316,8 @@ def _make(warehouse: "DuckDBWarehouse", wait_for_others: float, wait_for_loads: 
             finally:
                 _clear(new, spilled)
     except TransientError as error:
+        if isinstance(error.__cause__, duckdb.Error):
+            raise TransientError(f"{place} could not be written (is the disk full?): {error.__cause__}") from error
         raise TransientError(
             f"Loads hold {warehouse.name}, and pages have no copy of it yet. Try again in a few seconds."
         ) from error
@@ -338,7 +340,7 @@ def _make_alone(warehouse: "DuckDBWarehouse", place: Path, new: Path, spilled: P
         connection.execute("DETACH published")
         # The clock of files is coarse: the next commit must not get the time of the last one.
         time.sleep(max(0.0, min(_CLOCK_SECONDS, _changed_at(warehouse.path) + _CLOCK_SECONDS - time.time())))
-    with duckdb.connect(":memory:") as connection, _interrupted_at_exit(connection):  # loads may go on
+    with connect() as connection, _interrupted_at_exit(connection):  # loads may go on
         connection.execute(settings)
         connection.execute("SET temp_directory = $folder", {"folder": str(spilled)})
         connection.execute(f"ATTACH {_quoted(new)} AS published")
