@@ -480,6 +480,16 @@ class Warehouse(Protocol):
     def snapshot(self) -> AbstractContextManager["Warehouse"]:
         """The warehouse as it is now: whatever is loaded meanwhile, it answers `query` and `tables` from one moment."""
 
+    def save(self, file: Path) -> tuple[int, int]:
+        """Put a copy of what is committed now in `file`, all of it or nothing; its bytes, and the files of its ledger.
+
+        Replaces an older copy of this warehouse, and nothing else.
+
+        Raises:
+            ConfigError: there is no warehouse, or something else in the place.
+            TransientError: it could not be read or written. The place is as it was.
+        """
+
     def tables(self) -> AbstractContextManager[Iterator[Table]]:
         """All that is stored, from one moment. A table is read to its end before the next one is asked for."""
 

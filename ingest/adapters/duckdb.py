@@ -290,6 +290,11 @@ class DuckDBWarehouse:
         with self.reading():  # while anybody reads, nobody writes
             yield self
 
+    def save(self, file: Path) -> tuple[int, int]:
+        from ingest.adapters.duckdb_snapshot import save
+
+        return save(self, file)
+
     def tables(self) -> AbstractContextManager[Iterator[Table]]:
         from ingest.adapters.duckdb_transfer import tables
 
@@ -340,23 +345,17 @@ class DuckDBWarehouse:
             yield
             return
         try:
-            deadline = time.monotonic() + self.lock_timeout_seconds
-            while True:
-                try:
-                    fcntl.flock(side, how | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise TransientError(
-                            f"{self.name} has been busy for {self.lock_timeout_seconds:g} s: other loads hold it. "
-                            "Run again, or raise lock_timeout."
-                        ) from None
-                    time.sleep(0.01)
-                except OSError as error:
-                    raise ConfigError(
-                        f"Nothing can be locked in {self.path.parent} ({error.strerror}). Keep the warehouse on a local"
-                        " disk."
-                    ) from error
+            try:
+                if not flocked(side, how, self.lock_timeout_seconds):
+                    raise TransientError(
+                        f"{self.name} has been busy for {self.lock_timeout_seconds:g} s: other loads hold it. "
+                        "Run again, or raise lock_timeout."
+                    )
+            except OSError as error:
+                raise ConfigError(
+                    f"Nothing can be locked in {self.path.parent} ({error.strerror}): keep the warehouse on a local"
+                    " disk."
+                ) from error
             yield
         finally:
             os.close(side)
@@ -428,10 +427,10 @@ class DuckDBWarehouse:
         was_free = False
         while True:
             try:
-                connection.execute(f"ATTACH {_quoted(self.path)} AS warehouse (TYPE duckdb, {how})")
+                connection.execute(f"ATTACH {quoted(self.path)} AS warehouse (TYPE duckdb, {how})")
                 break
             except duckdb.IOException as error:
-                holder = _holder(self.path)
+                holder = holder_of(self.path)
                 if holder is None and not was_free:  # let go just now, perhaps
                     was_free = True
                     continue
@@ -477,12 +476,12 @@ class DuckDBWarehouse:
     def _refuse_damaged_log(self) -> None:
         """The engine takes a log that does not begin like one for none, and what was committed to it for lost."""
         try:
-            with _log_of(self.path).open("rb") as file:
+            with log_of(self.path).open("rb") as file:
                 begins = file.read(len(_LOG_BEGINS))
         except FileNotFoundError:
             return
         except OSError as error:
-            raise ConfigError(f"{_log_of(self.path)} cannot be read ({error.strerror}).") from error
+            raise ConfigError(f"{log_of(self.path)} cannot be read ({error.strerror}).") from error
         if not _LOG_BEGINS.startswith(begins):  # a shorter one was never finished, nor committed to
             raise ConfigError(self._log_is_damaged("it does not begin as one"))
 
@@ -499,7 +498,7 @@ class DuckDBWarehouse:
                 f"{self.path} is no DuckDB file. Name another one in INGEST_WAREHOUSE; if it was a warehouse, put"
                 " back a snapshot."
             )
-        if _log_of(self.path).exists() and self._opens_without_log():
+        if log_of(self.path).exists() and self._opens_without_log():
             return ConfigError(self._log_is_damaged(_first_line(error)))
         return ConfigError(
             f"{self.path} cannot be opened: {_first_line(error)} If it is damaged or was cut off, put back a snapshot,"
@@ -511,14 +510,14 @@ class DuckDBWarehouse:
             with TemporaryDirectory(prefix="landfall-") as folder, connect() as connection:
                 alone = Path(folder) / "warehouse.duckdb"
                 alone.symlink_to(self.path)  # beside which there is no log
-                connection.execute(f"ATTACH {_quoted(alone)} AS alone (TYPE duckdb, READ_ONLY)")
+                connection.execute(f"ATTACH {quoted(alone)} AS alone (TYPE duckdb, READ_ONLY)")
         except (duckdb.Error, OSError):
             return False
         return True
 
     def _log_is_damaged(self, why: str) -> str:
         return (
-            f"{_log_of(self.path)}, the log of what was committed last, is damaged: {why.rstrip('.')}. Put back a"
+            f"{log_of(self.path)}, the log of what was committed last, is damaged: {why.rstrip('.')}. Put back a"
             f" snapshot, or move this log away: then what the last command had done to {self.path.name} is missing, and"
             " the next poll loads those files again."
         )
@@ -580,7 +579,7 @@ class DuckDBWarehouse:
 
     def _found(self, connection: duckdb.DuckDBPyConnection, steps: Sequence[Path], views: str) -> tuple[Any, ...]:
         """What the tables were last made by. Raises ConfigError if that was no Landfall, or a newer one."""
-        found = _version(connection)
+        found = version_of(connection)
         if found[0] > len(steps):
             raise ConfigError(f"{self.path} was written by a newer version of Landfall. Upgrade this one.")
         if not found[0]:
@@ -658,7 +657,7 @@ def _column(name: str) -> str:
     return name
 
 
-def _version(connection: duckdb.DuckDBPyConnection) -> tuple[Any, ...]:
+def version_of(connection: duckdb.DuckDBPyConnection) -> tuple[Any, ...]:
     """(step, views, ignored_identities, naming) as they were when the tables were last made; (0,) before."""
     ours = "database_name = 'warehouse' AND table_name = 'schema_version' AND column_name IN ('step', 'views')"
     if connection.execute(f"SELECT count(*) FROM duckdb_columns() WHERE {ours}").fetchall() != [(2,)]:
@@ -703,7 +702,7 @@ def _only_reads(sql: str) -> bool:
     return all(one.type == duckdb.StatementType.CREATE and not one.query for one in statements[:-1])
 
 
-def _holder(path: Path) -> int | None:
+def holder_of(path: Path) -> int | None:
     """The process that has DuckDB's own lock on the file, asked of the kernel; None if nobody has."""
     layout = "hhqqi4x"  # struct flock: type, whence, start, length, pid
     question = struct.pack(layout, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
@@ -715,12 +714,26 @@ def _holder(path: Path) -> int | None:
     return None if kind == fcntl.F_UNLCK else int(pid)
 
 
-def _log_of(path: Path) -> Path:
+def flocked(opened: int, how: int, seconds: float) -> bool:
+    """Whether the opened file could be locked before so many seconds were over. Raises OSError: it has no locks."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(opened, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
+        else:
+            return True
+
+
+def log_of(path: Path) -> Path:
     """Where DuckDB writes what is committed, until it is in the file itself."""
     return path.with_name(path.name + ".wal")
 
 
-def _quoted(path: Path) -> str:
+def quoted(path: Path) -> str:
     return "'" + str(path).replace("'", "''") + "'"
 
 

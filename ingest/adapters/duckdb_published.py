@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
-from ingest.adapters.duckdb import STORAGE_VERSION, connect, statement
+from ingest.adapters.duckdb import STORAGE_VERSION, connect, quoted, statement
 from ingest.core.schema import schemas_folder
 from ingest.errors import IngestError, TransientError
 from ingest.ports import Day, FailureGroup, FailurePlace, FilesPage, FilesWanted
@@ -277,7 +277,7 @@ def _open(warehouse: "DuckDBWarehouse") -> _Copy | None:
     try:
         as_of = place.stat().st_mtime
         connection.execute(_READING)
-        connection.execute(f"ATTACH {_quoted(place)} AS published (READ_ONLY)")
+        connection.execute(f"ATTACH {quoted(place)} AS published (READ_ONLY)")
         found = connection.execute("SELECT layout, stamp, took_seconds, made_at FROM published.made").fetchall()
     except (duckdb.Error, OSError):
         log.warning("published_unreadable path=%s", place, exc_info=True)
@@ -335,7 +335,7 @@ def _make_alone(warehouse: "DuckDBWarehouse", place: Path, new: Path, spilled: P
         tables = "SELECT count(*) FROM duckdb_tables() WHERE database_name = 'warehouse' AND table_name = 'ledger'"
         if connection.execute(tables).fetchall() == [(0,)]:
             return False
-        connection.execute(f"ATTACH {_quoted(new)} AS published (STORAGE_VERSION '{STORAGE_VERSION}')")
+        connection.execute(f"ATTACH {quoted(new)} AS published (STORAGE_VERSION '{STORAGE_VERSION}')")
         _copy_tables(connection, as_of)
         connection.execute("DETACH published")
         # The clock of files is coarse: the next commit must not get the time of the last one.
@@ -343,7 +343,7 @@ def _make_alone(warehouse: "DuckDBWarehouse", place: Path, new: Path, spilled: P
     with connect() as connection, _interrupted_at_exit(connection):  # loads may go on
         connection.execute(settings)
         connection.execute("SET temp_directory = $folder", {"folder": str(spilled)})
-        connection.execute(f"ATTACH {_quoted(new)} AS published")
+        connection.execute(f"ATTACH {quoted(new)} AS published")
         _make_of_these(connection)
         took = time.time() - as_of
         connection.execute(
@@ -454,7 +454,3 @@ def _clear(new: Path, spilled: Path) -> None:
     for file in (new, new.with_name(new.name + ".wal")):
         file.unlink(missing_ok=True)
     shutil.rmtree(spilled, ignore_errors=True)
-
-
-def _quoted(path: Path) -> str:
-    return "'" + str(path).replace("'", "''") + "'"

@@ -1,13 +1,14 @@
-"""Commands that look after the whole: `reconcile`."""
+"""Commands that look after the whole: `reconcile`, `snapshot`."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ingest.cli.base import cli, json_option, opened_pipeline, user
+from ingest.cli.base import GIVEN, cli, json_option, opened_pipeline, user
 from ingest.cli.output import write_json, write_table
-from ingest.text import count
+from ingest.text import count, visible
 
 if TYPE_CHECKING:
     from ingest.reconcile import Difference
@@ -38,6 +39,23 @@ def reconcile(repair: bool, as_json: bool) -> int:
     if any(one.what == "unforeseen" for one in outcome.differences):
         return 2
     return 1 if outcome.differences else 0
+
+
+@cli.command()
+@click.argument("file", type=GIVEN)
+@json_option
+def snapshot(file: str, as_json: bool) -> None:
+    """Put a consistent copy of the warehouse in FILE: a backup, or what other programs read.
+
+    All at once, so that FILE is always whole. An older snapshot there is replaced; who has it open keeps that one.
+    Loads wait while the file is copied.
+    """
+    with opened_pipeline() as pipeline:
+        size, files = pipeline.warehouse.save(Path(file))
+    if as_json:
+        write_json({"to": file, "size_bytes": size, "files": files})
+    else:
+        click.echo(visible(f"{file}: {count(files, 'file')} in its ledger, {count(size, 'byte')}"))
 
 
 def _show(title: str, found: "Sequence[Difference]", *, always: bool = False) -> None:
