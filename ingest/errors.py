@@ -46,3 +46,7 @@ class ListingDoubted(TransientError):
     def __init__(self, sentence: str, *, cut: bool) -> None:
         super().__init__(sentence)
         self.cut = cut  # there is more that was not seen
+
+
+class NotEmpty(IngestError):
+    """A warehouse that was to be filled holds rows already."""

@@ -497,6 +497,7 @@ class Warehouse(Protocol):
         """Take what `tables` of another warehouse gives: all of it in one transaction, or nothing; batch by batch.
 
         Raises:
-            IngestError: this warehouse is not empty. It was left as it is.
+            NotEmpty: this warehouse holds rows. It was left as it is.
+            IngestError: it is another program's, or refused what it was given. It was left as it is.
             TransientError: it did not answer. Nothing was written.
         """

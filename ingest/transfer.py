@@ -1,7 +1,8 @@
 """A whole warehouse moved: into another one, or into Parquet files that any program reads.
 
 Both read one moment of the warehouse and hold a few rows at a time, however many there are. A copy is one transaction
-of the target; an export is written aside, and put in its place when all of it is there.
+of the target; an export is written aside, under names that nobody takes for Parquet, and put in its place when all of
+it is there and on the disk.
 """
 
 import fcntl
@@ -9,21 +10,24 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from hashlib import sha256
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ingest.errors import IngestError, TransientError
+from ingest.disk import flush
+from ingest.errors import IngestError, NotEmpty, TransientError
 from ingest.ports import Table, Warehouse
 
 Progress = Callable[[str, int], None]  # of this table so many rows more
+Notice = Callable[[str], None]  # a sentence for whoever watches
 
 EXPORTED = (
     "ledger", "commands", "failed_lines", "history", "events", "identities", "people", "accounts",
     "kissmetrics_events",
 )  # fmt: skip
-_UNFINISHED, _FORMER = ".unfinished", ".former"
+_UNFINISHED, _FORMER, _LOCK = ".unfinished", ".former", "lock"
 _ROWS_AT_ONCE = 120 << 10  # a row group of DuckDB's, and a good one of Parquet's
 _BYTES_AT_ONCE = 16 << 20
 
@@ -32,7 +36,7 @@ def copy(source: Warehouse, target: Warehouse, progress: Progress) -> dict[str, 
     """Put all that `source` holds into `target`, which must be empty. The rows of each table.
 
     Raises:
-        IngestError: the target is not empty, or is the source. It was left as it is.
+        IngestError: the target is not empty (it says what is there), or is the source. It was left as it is.
         TransientError: one of the two did not answer. The target is still empty.
     """
     if source.name == target.name:
@@ -53,23 +57,53 @@ def copy(source: Warehouse, target: Warehouse, progress: Progress) -> dict[str, 
     try:
         with source.tables() as tables:
             target.fill(counted(tables))
+    except NotEmpty as error:
+        raise IngestError(_what_is_there(source, target)) from error
     except (pa.ArrowException, OSError) as error:  # how a reader says that its engine stopped
         raise TransientError(f"Copying from {source.name} broke off, nothing was copied: {error}") from error
     return copied
 
 
-def export(warehouse: Warehouse, folder: Path, progress: Progress) -> dict[str, int]:
+def _what_is_there(source: Warehouse, target: Warehouse) -> str:
+    """Whoever was stopped while copying wants to know whether it was done."""
+    with source.tables() as ours, target.tables() as theirs:
+        here, there = _summary(ours), _summary(theirs)
+    if here == there:
+        return f"{target.name} holds a complete copy of this warehouse already: nothing is left to be done."
+    name = next((name for name in here if here[name] != there.get(name)), "another table")
+    rows = [told.get(name, (0,))[0] for told in (there, here)]
+    return (
+        f"{target.name} is not empty, and no copy of this warehouse as it is now (for one, {name} has {rows[0]:,} rows"
+        f" there and {rows[1]:,} here). Copy to a new warehouse."
+    )
+
+
+def _summary(tables: Iterator[Table]) -> dict[str, tuple[int, int]]:
+    """Of each table the number of rows; of the ledger, which is told all that happens, also what they hold."""
+    found: dict[str, tuple[int, int]] = {}
+    for name, reader in tables:
+        rows, held = 0, 0
+        for batch in reader:
+            rows += batch.num_rows
+            for row in batch.to_pylist() if name == "ledger" else ():
+                held ^= int.from_bytes(sha256(repr(row).encode()).digest())  # in whatever order they come
+        found[name] = rows, held
+    return found
+
+
+def export(warehouse: Warehouse, folder: Path, progress: Progress, notice: Notice = lambda _: None) -> dict[str, int]:
     """Write each table and view to `folder`/<name>.parquet. The rows of each.
 
     A former export is replaced when the new one is complete: of neither is a file ever beside one of the other. Who is
     killed in that moment leaves the former one in `.former`; the next export puts it back, or another in its place.
+    What a killed one left is removed, with a `notice`.
 
     Raises:
         IngestError: the folder holds something else, another export is writing there, or it cannot be written.
     """
     try:
-        with _aside(folder) as unfinished, warehouse.snapshot() as still:
-            rows = {name: _write(still, name, unfinished / f"{name}.parquet", progress) for name in EXPORTED}
+        with _aside(folder, notice) as unfinished, warehouse.snapshot() as still:
+            rows = {name: _write(still, name, unfinished / name, progress) for name in EXPORTED}
             _swap(unfinished, folder)
     except (pa.ArrowException, OSError) as error:
         former = folder / _FORMER
@@ -82,15 +116,17 @@ def _swap(unfinished: Path, folder: Path) -> None:
     """Put the new files in the place of the former ones: first all of those go, then all of these come."""
     former = folder / _FORMER
     former.mkdir()
+    moves = [(folder / f"{name}.parquet", former / name) for name in EXPORTED]
+    moves += [(unfinished / name, folder / f"{name}.parquet") for name in EXPORTED]
     with ExitStack() as back:
         back.callback(former.rmdir)
-        for origin, target in ((folder, former), (unfinished, folder)):
-            for path in [origin / f"{name}.parquet" for name in EXPORTED]:
-                if path.exists():
-                    path.replace(target / path.name)
-                    back.callback((target / path.name).replace, path)
+        for origin, target in moves:
+            if origin.exists():
+                origin.replace(target)
+                back.callback(target.replace, origin)
         former.replace(unfinished / _FORMER)  # from here on nothing of it is wanted any more
         back.pop_all()
+    flush(folder)
 
 
 def _put_back(folder: Path) -> None:
@@ -98,31 +134,39 @@ def _put_back(folder: Path) -> None:
     former = folder / _FORMER
     if not former.exists():
         return
-    names = [path.name for path in former.iterdir()]
-    for name in names:
-        (folder / name).unlink(missing_ok=True)  # of the new one
-    for name in names:
-        (former / name).replace(folder / name)
+    there = {path: folder / f"{path.name.removesuffix('.parquet')}.parquet" for path in former.iterdir()}
+    for target in there.values():
+        target.unlink(missing_ok=True)  # of the new one
+    for path, target in there.items():
+        path.replace(target)
     former.rmdir()
 
 
 @contextmanager
-def _aside(folder: Path) -> Iterator[Path]:
+def _aside(folder: Path, notice: Notice) -> Iterator[Path]:
     """A folder within `folder`, which may be a mounted one, so that a rename puts files in place. Ours alone."""
     folder.mkdir(exist_ok=True)
     other = {path.name for path in folder.iterdir()} - {f"{name}.parquet" for name in EXPORTED} - {_UNFINISHED, _FORMER}
     if other:
         raise IngestError(f"{folder} holds something else than an export ({min(other)!r}). Name a folder of its own.")
     unfinished = folder / _UNFINISHED
-    unfinished.mkdir(exist_ok=True)  # a killed export left it behind
-    lock = os.open(unfinished / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    unfinished.mkdir(exist_ok=True)
+    lock = os.open(unfinished / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock)
         raise IngestError(f"Another export is writing to {folder}. Wait for it, or name another folder.") from None
     try:
-        _put_back(folder)
+        if left := [path for path in unfinished.iterdir() if path.name != _LOCK]:
+            notice(f"{unfinished} was left by an export that was stopped: it is removed.")
+            for path in left:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if (folder / _FORMER).exists():
+            notice(
+                f"{folder / _FORMER} was left by an export that was stopped while it was put in place: it is put back."
+            )
+            _put_back(folder)
         yield unfinished
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -139,6 +183,7 @@ def _write(warehouse: Warehouse, name: str, path: Path, progress: Progress) -> i
                 writer.write_batch(pa.record_batch(columns, schema=schema))
                 rows += batch.num_rows
                 progress(name, batch.num_rows)
+    flush(path)
     return rows
 
 

@@ -18,7 +18,7 @@ from ingest import transfer
 from ingest.adapters.duckdb import DuckDBWarehouse
 from ingest.core.identity import IGNORED_IDENTITIES
 from ingest.errors import IngestError, TransientError
-from ingest.ports import Warehouse
+from ingest.ports import Note, Warehouse
 from ingest.settings import Source
 from tests.support import ROOT, TABLES, World, alias, everything, put, record, rows
 
@@ -138,9 +138,21 @@ def test_a_file_of_another_program_is_left_alone(world: World, target: DuckDBWar
     with duckdb.connect(str(target.path)) as connection:
         connection.execute('CREATE TABLE "my ""table" AS SELECT 1 AS x')
     before = target.path.read_bytes()
-    with pytest.raises(IngestError, match="is not empty"):
+    with pytest.raises(IngestError, match="is a database of another program"):
         transfer.copy(world.warehouse, target, silent)
     assert target.path.read_bytes() == before
+
+
+def test_who_copies_again_is_told_whether_it_was_done(world: World, target: DuckDBWarehouse) -> None:
+    transfer.copy(world.warehouse, target, silent)
+    with pytest.raises(IngestError, match="holds a complete copy of this warehouse already"):
+        transfer.copy(world.warehouse, target, silent)
+    ((file_id,),) = ([row["file_id"]] for row in world.rows("SELECT file_id FROM ledger WHERE key = '10.json'"))
+    world.warehouse.undo([file_id], Note("tester"))
+    with pytest.raises(
+        IngestError, match=r"no copy of this warehouse as it is now \(for one, command_rows has 7 rows there"
+    ):
+        transfer.copy(world.warehouse, target, silent)
 
 
 def test_a_table_that_is_not_ours_is_named(world: World, target: DuckDBWarehouse) -> None:
@@ -310,8 +322,10 @@ def test_an_export_that_breaks_off_leaves_the_former_one(world: World, tmp_path:
         transfer.export(world.warehouse, folder, lambda name, _: os._exit(9) if name == "people" else None)
         os._exit(0)
     os.waitpid(child, 0)
-    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
-    assert transfer.export(world.warehouse, folder, silent)["ledger"] == 5
+    assert {path.name: path.read_bytes() for path in folder.rglob("*.parquet")} == before  # hidden ones are found, too
+    notices: list[str] = []
+    assert transfer.export(world.warehouse, folder, silent, notices.append)["ledger"] == 5
+    assert notices == [f"{folder / '.unfinished'} was left by an export that was stopped: it is removed."]
     assert len(list(folder.iterdir())) == len(transfer.EXPORTED)
 
 
@@ -368,6 +382,7 @@ def test_an_export_that_is_killed_at_a_rename_is_made_up_for(world: World, tmp_p
         Path.replace = dying  # type: ignore[method-assign,assignment]
         transfer.export(world.warehouse, folder, silent)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert not [path for path in folder.rglob("*.parquet") if path.parent != folder]
     with pytest.raises(IngestError, match="is as it was before"):
         transfer.export(world.warehouse, folder, full)
     assert (contents(folder) == before) == (last < 19)  # the last one: the new export is there

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from ingest.adapters.duckdb import connect, flocked, holder_of, log_of, quoted, version_of
+from ingest.disk import flush
 from ingest.errors import ConfigError, TransientError
 
 if TYPE_CHECKING:
@@ -126,20 +127,11 @@ def _take_up_log(file: Path) -> int:
 
 def _put_in_place(unfinished: Path, file: Path, mode: int) -> int:
     unfinished.chmod(mode)  # nobody reads here who may not read there
-    _flush(unfinished)
+    flush(unfinished)
     size = unfinished.stat().st_size
     unfinished.replace(file)
-    _flush(file.parent)
+    flush(file.parent)
     return size
-
-
-def _flush(path: Path) -> None:
-    """To the disk: of a file its bytes, of a folder its names."""
-    opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 def _spilled(file: Path) -> Path:

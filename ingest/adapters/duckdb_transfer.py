@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import duckdb
 import pyarrow as pa
 
-from ingest.adapters.duckdb import statement
-from ingest.errors import IngestError, TransientError
+from ingest.adapters.duckdb import statement, version_of
+from ingest.errors import IngestError, NotEmpty, TransientError
 from ingest.ports import Table
 
 if TYPE_CHECKING:
@@ -37,7 +37,11 @@ def fill(warehouse: "DuckDBWarehouse", tables: Iterable[Table]) -> None:
     try:
         if warehouse.path.exists():  # another program's file must not even get our tables
             with warehouse.reading(prepared=False) as connection:
-                _refuse_unless_empty(warehouse, connection)
+                if version_of(connection) == (0,) and (there := _columns(connection)):
+                    raise IngestError(
+                        f"{warehouse.name} is a database of another program, with {min(there)} in it. Copy to a new"
+                        " warehouse."
+                    )
         with warehouse.writing() as connection:
             _refuse_unless_empty(warehouse, connection)
             connection.execute(f"SET memory_limit = '{_MEMORY}'")
@@ -62,7 +66,7 @@ def fill(warehouse: "DuckDBWarehouse", tables: Iterable[Table]) -> None:
 def _refuse_unless_empty(warehouse: "DuckDBWarehouse", connection: duckdb.DuckDBPyConnection) -> None:
     for name in _columns(connection):
         if connection.execute(f"SELECT 1 FROM {_quoted(name)} LIMIT 1").fetchall():
-            raise IngestError(f"{warehouse.name} is not empty ({name} has rows). Copy to a new warehouse.")
+            raise NotEmpty(f"{warehouse.name} is not empty ({name} has rows). Copy to a new warehouse.")
 
 
 def _columns(connection: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:

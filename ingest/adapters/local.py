@@ -19,6 +19,7 @@ from typing import IO, BinaryIO
 from uuid import uuid4
 
 from ingest.core.source import LOCAL_BUCKET, SourceFile
+from ingest.disk import flush
 from ingest.errors import ConfigError, IngestError, ObjectGone, TransientError
 
 STANDARD_INPUT = "-"
@@ -140,11 +141,11 @@ class LocalStore:
 
     def _keep(self, folder: Path) -> None:
         """See to it that a power cut takes back no name that was just given in a folder."""
-        _sync(folder)
+        flush(folder)
         if folder not in self._kept:
             for above in folder.parents:  # some of which may be as new
                 with suppress(OSError):  # the others are not ours
-                    _sync(above)
+                    flush(above)
             self._kept.add(folder)
 
     def _copy(self, key: str, stream: IO[bytes]) -> SourceFile:
@@ -193,15 +194,6 @@ def _text(path: Path) -> str:
 def _digest(path: Path) -> str:
     with path.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    """Put the names in a folder on the disk for certain."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager

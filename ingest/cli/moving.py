@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from ingest.cli.base import GIVEN, cli, json_option, opened_pipeline
-from ingest.cli.output import write_json, write_table
+from ingest.cli.output import say, write_json, write_table
 from ingest.text import count
 
 
@@ -47,7 +47,7 @@ def export(folder: str, as_json: bool) -> None:
     from ingest.transfer import export
 
     with opened_pipeline() as pipeline, _progress() as progress:
-        rows = export(pipeline.warehouse, Path(folder), progress)
+        rows = export(pipeline.warehouse, Path(folder), progress, notice=say)
     _tell(str(Path(folder)), rows, as_json)
 
 
