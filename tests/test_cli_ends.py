@@ -193,7 +193,11 @@ def test_what_was_loaded_is_told_whatever_comes_after(ingest: Shell, s3: S3, mon
     """A report that cannot be made for a reason that nobody foresaw."""
     ingest.config({"name": "web", "bucket": s3.bucket, "report_prefix": "reports/"})
     s3.put("1.json", lines(*GOOD, "no json"))
-    monkeypatch.setattr("ingest.tidy.file_report", lambda *_: {}["gone"])
+
+    def report(*_: object) -> None:
+        raise KeyError("gone")
+
+    monkeypatch.setattr("ingest.tidy.file_report", report)
     ran = ingest("poll", "--json")
     assert ([file["state"] for file in ran.json["files"]], "KeyError" in ran.err) == (["loaded"], True)
 

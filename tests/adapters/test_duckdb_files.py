@@ -140,11 +140,12 @@ def test_a_block_that_is_damaged_is_said_when_it_is_read(tmp_path: Path) -> None
     for start in range(12_288 + block, len(content), block):  # the first one holds the list of tables
         content[start + 100] ^= 1
     (tmp_path / "w.duckdb").write_bytes(content)
-    for ask in (
+    asked: list[Callable[[], object]] = [
         lambda: world.rows("SELECT * FROM command_rows"),
         lambda: world.warehouse.files({"file_id": ["x"]}),
         world.warehouse.disagreements,
-    ):
+    ]
+    for ask in asked:
         with pytest.raises(IngestError, match=r"w.duckdb (could not be|cannot be)"):
             ask()
 
