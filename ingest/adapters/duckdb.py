@@ -483,7 +483,7 @@ class DuckDBWarehouse:
         except OSError as error:
             raise ConfigError(f"{log_of(self.path)} cannot be read ({error.strerror}).") from error
         if not _LOG_BEGINS.startswith(begins):  # a shorter one was never finished, nor committed to
-            raise ConfigError(self._log_is_damaged("it does not begin as one"))
+            raise ConfigError(f"{log_of(self.path)} is damaged: it does not begin as a log. {self._without_log()}")
 
     def _why_not_opened(self, error: duckdb.Error) -> ConfigError:
         try:
@@ -498,28 +498,18 @@ class DuckDBWarehouse:
                 f"{self.path} is no DuckDB file. Name another one in INGEST_WAREHOUSE; if it was a warehouse, put"
                 " back a snapshot."
             )
-        if log_of(self.path).exists() and self._opens_without_log():
-            return ConfigError(self._log_is_damaged(_first_line(error)))
+        remedy = "If it is damaged or was cut off, put back a snapshot; the next poll loads what is not in it."
         return ConfigError(
-            f"{self.path} cannot be opened: {_first_line(error)} If it is damaged or was cut off, put back a snapshot,"
-            " without the .wal that is there now; the next poll loads what is not in it."
+            f"{self.path} cannot be opened: {_first_line(error)}"
+            f" {self._without_log() if log_of(self.path).exists() else remedy}"
         )
 
-    def _opens_without_log(self) -> bool:
-        try:
-            with TemporaryDirectory(prefix="landfall-") as folder, connect() as connection:
-                alone = Path(folder) / "warehouse.duckdb"
-                alone.symlink_to(self.path)  # beside which there is no log
-                connection.execute(f"ATTACH {quoted(alone)} AS alone (TYPE duckdb, READ_ONLY)")
-        except (duckdb.Error, OSError):
-            return False
-        return True
-
-    def _log_is_damaged(self, why: str) -> str:
+    def _without_log(self) -> str:
+        log = log_of(self.path)
         return (
-            f"{log_of(self.path)}, the log of what was committed last, is damaged: {why.rstrip('.')}. Put back a"
-            f" snapshot, or move this log away: then what the last command had done to {self.path.name} is missing, and"
-            " the next poll loads those files again."
+            f"Put back a snapshot without {log.name}. Where only that log of what was committed last is damaged, it is"
+            f" enough to move {log} away: what the last command had done is then missing, and the next poll loads those"
+            " files again."
         )
 
     # --- the schema --------------------------------------------------------------------------------------------------
