@@ -139,7 +139,7 @@ def _show_source(entry: dict[str, Any]) -> None:
         click.echo(visible(f"  list: no. {entry['error']}") + "\n")
         return
     click.echo(f"  list: yes. {count(entry['matching'], 'file')}, of which {entry['pending']:,} pending")
-    for sentence in (*entry["problems"], *entry["notices"]):
+    for sentence in (*entry["problems"], *entry["notices"], *filter(None, [entry["error"]])):
         click.echo(visible(f"  {sentence}"))
     if entry["skipped_by_first_poll"]:
         click.echo('  The first poll loads none of these and enters them as ignored: existing_files is "skip".')

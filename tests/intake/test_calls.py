@@ -17,7 +17,7 @@ from ingest.intake.app import make_app, too_many_calls
 from ingest.intake.bodies import BUSY_SECONDS
 from ingest.intake.vendors import Call
 from ingest.settings import load_settings
-from ingest.wiring import open_intake_store
+from ingest.wiring import stores_of
 from tests.intake.serving import READY, Served, World, basic, bodies_of, gzipped, key_of
 
 calls = pytest.mark.parametrize("call", READY, ids=lambda call: call.path)
@@ -223,7 +223,8 @@ def test_what_nobody_foresaw_is_answered_in_the_vendors_words(
         raise KeyError("Content-Length")
 
     monkeypatch.setattr("ingest.intake.bodies.read", read)
-    app = make_app(load_settings(world.environment), open_intake_store())
+    settings = load_settings(world.environment)
+    app = make_app(settings, stores_of(settings, somebody_waits=True))
     with TestClient(app, raise_server_exceptions=False) as http:
         answer = Served(world, None, world.folder, http).call(call)  # type: ignore[arg-type]  # there is no process
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, str(BUSY_SECONDS))
