@@ -2,11 +2,12 @@
 
 In:     parts, each a block of one file with the rules of that file.
 Out:    files of commands and of failed lines (COMMANDS, FAILED), and for each part what was counted.
-Memory: rows are written when they are many, whatever a block becomes.
+Memory: rows are written when they are many, whatever a block becomes. A part for which it does not suffice is told.
 Faults: what raises unforeseen is told as the fault of the one part in which it happens; the others are judged.
 """
 
 import gc
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor
@@ -27,7 +28,7 @@ from ingest.core.formats import Fast, open_format
 from ingest.core.rows import Columns, Row
 from ingest.core.rows import row as to_row
 from ingest.errors import IngestError
-from ingest.ports import Counts, FailedLine
+from ingest.ports import Counts, FailedLine, StagedRows
 from ingest.reading import HEAD_BYTES, Block
 
 _TEXT = pa.string()
@@ -54,7 +55,11 @@ _LINES_AT_ONCE = 512  # what they become fits the caches
 _ROWS_BYTES = 16 << 20  # when what waits to be written comes to so much, it is
 _ROW_BYTES = 1 << 10  # what a row takes beside its texts
 
-NOT_OURS = (IngestError, OSError, MemoryError, BrokenExecutor)  # a full disk, say: no fault of the program's
+NOT_OURS = (IngestError, OSError, BrokenExecutor)  # a full disk, say: no fault of the program's
+NO_MEMORY = (
+    "A part of it needs more memory than a judging process may take. Send it in smaller documents, or raise"
+    " max_process_bytes."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,16 @@ class Tally:
     staged_no: int
     counts: Counts = field(default_factory=Counts)
     all_timed: bool = True
-    fault: tuple[str, str] | None = None  # what went wrong with the program: a sentence, and where
+    error: str = ""  # why it could not be judged
+    fault: str = ""  # where the program went wrong, if it did
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What came of some parts, in their order, and the files that hold their rows."""
+
+    tallies: list[Tally]
+    written: list[StagedRows]
 
 
 def fault(error: Exception) -> tuple[str, str]:
@@ -82,6 +96,8 @@ def fault(error: Exception) -> tuple[str, str]:
 
     Its own words may hold a producer's values: they are for the log only.
     """
+    if isinstance(error, MemoryError):
+        return NO_MEMORY, ""
     return f"{type(error).__name__} while it was judged: this is a fault of the program, see its log.", format_exc()
 
 
@@ -96,7 +112,7 @@ class _Batch:
     failed: list[tuple[object, ...]] = field(default_factory=list)
     commands_bytes: int = 0  # of the rows that the judge gave
     failed_bytes: int = 0
-    files: int = 0
+    written: list[StagedRows] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.columns[0])
@@ -116,21 +132,22 @@ class _Batch:
         """Write the rows there are into a file of their own."""
         if len(self):
             runs = [pa.repeat(pa.scalar(staged_no, pa.int32()), rows) for staged_no, rows in self.runs]
-            write(self._path("commands"), COMMANDS, [pa.concat_arrays(runs), *self.columns])
+            of = frozenset(staged_no for staged_no, rows in self.runs if rows)
+            self.written.append(write(self._path("commands"), COMMANDS, [pa.concat_arrays(runs), *self.columns], of))
         self.columns, self.runs, self.commands_bytes = [[] for _ in self.columns], [], 0
 
     def write_failed(self) -> None:
         """Likewise the failed lines."""
         if self.failed:
-            write(self._path("failed"), FAILED, list(zip(*self.failed, strict=True)))
+            columns = list(zip(*self.failed, strict=True))
+            self.written.append(write(self._path("failed"), FAILED, columns, frozenset(columns[0])))
         self.failed, self.failed_bytes = [], 0
 
     def _path(self, kind: str) -> Path:
-        self.files += 1
-        return self.folder / f"{kind}-{self.name}-{self.files:06d}.parquet"
+        return self.folder / f"{kind}-{self.name}-{len(self.written) + 1:06d}.parquet"
 
 
-def judge_batch(parts: Sequence[Part], folder: str, name: str) -> list[Tally]:
+def judge_batch(parts: Sequence[Part], folder: str, name: str) -> Judged:
     """Judge some blocks into files of commands and of failed lines; of each kind mostly one.
 
     Where that fails unforeseen, each by itself, to know which of them it is, and without a trace of that one.
@@ -143,18 +160,20 @@ def judge_batch(parts: Sequence[Part], folder: str, name: str) -> list[Tally]:
         for begun in Path(folder).glob(f"*-{name}-*"):
             begun.unlink()
         if len(parts) == 1:
-            return [Tally(parts[0].staged_no, fault=fault(error))]
-    return [judge_batch([part], folder, f"{name}-{number:06d}")[0] for number, part in enumerate(parts)]
+            return Judged([Tally(parts[0].staged_no, Counts(), True, *fault(error))], [])
+    alone = [judge_batch([part], folder, f"{name}-{number:06d}") for number, part in enumerate(parts)]
+    return Judged([one.tallies[0] for one in alone], [rows for one in alone for rows in one.written])
 
 
-def _judge_batch(parts: Sequence[Part], folder: str, name: str) -> list[Tally]:
+def _judge_batch(parts: Sequence[Part], folder: str, name: str) -> Judged:
     batch = _Batch(Path(folder), name)
     with _no_collector():
         tallies = [_Judging(part, batch).run() for part in parts]
         batch.write_commands()
         batch.write_failed()
+        written = batch.written
         del batch  # before the collector looks at every row
-    return tallies
+    return Judged(tallies, written)
 
 
 class _Judging:
@@ -280,13 +299,18 @@ def failed_row(staged_no: int, line: FailedLine) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def write(path: Path, schema: pa.Schema, columns: Sequence[Sequence[object]]) -> None:
+def write(path: Path, schema: pa.Schema, columns: Sequence[Sequence[object]], staged_nos: frozenset[Any]) -> StagedRows:
+    """Write rows of these files as Parquet. Raises OSError: the disk is full, say."""
     arrays = [_array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    buffer = pa.BufferOutputStream()
     # Uncompressed and without statistics: it is read once, soon, from the page cache.
     parquet.write_table(
-        pa.table(arrays, names=schema.names), path, compression="none", write_statistics=False, store_schema=False,
+        pa.table(arrays, names=schema.names), buffer, compression="none", write_statistics=False, store_schema=False,
         use_dictionary=_REPEATING,
     )  # fmt: skip
+    content = memoryview(buffer.getvalue())
+    path.write_bytes(content)
+    return StagedRows(path, len(content), zlib.crc32(content), staged_nos)
 
 
 def _array(column: Sequence[object], type: pa.DataType) -> pa.Array:

@@ -20,10 +20,10 @@ from ingest.core.source import LOCAL_BUCKET, ONE_OFF, SourceFile
 from ingest.core.states import is_due
 from ingest.discovery import Selection, in_order, takes
 from ingest.errors import ConfigError, IngestError, ListingDoubted, ObjectGone, TransientError
-from ingest.ports import FileResult, Intent, Note, ObjectStore, StagedFile, Staging, Warehouse
+from ingest.ports import Counts, FileResult, Intent, Note, ObjectStore, StagedFile, Staging, Warehouse, not_entered
 from ingest.reading import HEAD_BYTES, Digest, decompressed, peek
 from ingest.settings import Settings, Source
-from ingest.staging import Progress, stage, staging_folder
+from ingest.staging import Limits, Progress, TooMuchAtOnce, stage, staging_folder
 from ingest.text import count
 
 _PACK_BYTES = 256 << 20
@@ -264,44 +264,82 @@ class Pipeline:
         note: Note | None = None,
         progress: Progress | None = None,
     ) -> list[FileResult]:
-        """Load source files in one transaction, each whole or not at all.
+        """Load source files, each whole or not at all: in one transaction, or in several where one asks for too much.
 
         What the ledger has dealt with is not even read, unless `intent` asks for it.
 
         Raises:
-            TransientError: the warehouse did not answer. Nothing was written; safe to run again.
+            TransientError: the world did not answer, for none of them. Nothing was written; safe to run again.
         """
-        files = list({file.file_id: file for file in self.warehouse.recognise(files)}.values())
-        known = self.warehouse.known([file.file_id for file in files], intent)
-        new = [file for file in files if file.file_id not in known]
-        with self.judged(new, intent, progress) as staging:
+
+        def write(staging: Staging) -> list[FileResult]:
             results = iter(self.warehouse.load(staging, uuid4().hex, run_id, intent=intent, note=note))
-            # By place: another load may have entered a file under another id in the meantime.
-            for file, staged in zip(new, staging.files, strict=True):
-                known[file.file_id] = _result(staged) if staged.outcome == "gone" else next(results)
-        return [known[file.file_id] for file in files]
+            return [_result(one) if one.outcome == "gone" else next(results) for one in staging.files]
+
+        return self._each(files, intent, progress, write)
 
     def would_load(
         self, files: Sequence[SourceFile], *, intent: Intent = "new", progress: Progress | None = None
     ) -> list[FileResult]:
         """What `load` would do with these files, as far as judging tells; the warehouse stays as it is."""
-        files = self.warehouse.recognise(files)
-        known = self.warehouse.known([file.file_id for file in files], intent)
-        with self.judged([file for file in files if file.file_id not in known], intent, progress) as staging:
-            judged = {staged.file.file_id: _result(staged) for staged in staging.files}
-        return [(known | judged)[file.file_id] for file in files]
+        return self._each(files, intent, progress, lambda staging: [_result(staged) for staged in staging.files])
+
+    def _each(
+        self,
+        files: Sequence[SourceFile],
+        intent: Intent,
+        progress: Progress | None,
+        deal_with: Callable[[Staging], list[FileResult]],  # by place
+    ) -> list[FileResult]:
+        """What became of each file: of those that the ledger has not dealt with, once they are judged.
+
+        All are judged together. Where that fails, and nobody knows whose doing it was, then in smaller groups: so that
+        none holds up the others.
+        """
+        files = list({file.file_id: file for file in self.warehouse.recognise(files)}.values())
+        outcome = self.warehouse.known([file.file_id for file in files], intent)
+        groups: list[Sequence[SourceFile]] = [[file for file in files if file.file_id not in outcome]]
+        unanswered: TransientError | None = None
+        done = 0
+        while groups:
+            group = groups.pop(0)
+            try:
+                with self.judged(group, intent, progress) as staging:
+                    results = deal_with(staging)
+                done += 1
+            except TooMuchAtOnce as error:
+                groups[:0] = error.groups
+                continue
+            except TransientError as error:
+                # What was loaded is told nevertheless; these stay as they were, and the next poll takes them.
+                unanswered = error
+                results = [not_entered(StagedFile(file, 0, Counts()), str(error)) for file in group]
+            # By place: another load may have entered a file under another id in the meantime.
+            outcome |= {file.file_id: result for file, result in zip(group, results, strict=True)}
+        if unanswered and not done:
+            raise unanswered
+        return [outcome[file.file_id] for file in files]
 
     @contextmanager
     def judged(
         self, files: Sequence[SourceFile], intent: Intent = "new", progress: Progress | None = None
     ) -> Iterator[Staging]:
-        """Judge files into a folder that is gone afterwards."""
-        with staging_folder(self.settings.staging_folder) as folder:
-            processes = self.settings.processes
-            staging = stage(files, self.read, self.rules, folder, processes=processes, progress=progress)
+        """Judge files into a folder that is gone afterwards. Raises as `ingest.staging.stage` does."""
+        settings = self.settings
+        with staging_folder(settings.staging_folder) as folder:
+            staging = stage(
+                files, self.read, self.rules, folder,
+                processes=settings.processes, limits=self.limits, progress=progress,
+            )  # fmt: skip
             for staged in staging.files:
                 self.apply_policies(staged, intent)
             yield staging
+
+    @property
+    def limits(self) -> Limits:
+        """What one file may take."""
+        settings = self.settings
+        return Limits(settings.max_unpacked_bytes, settings.max_process_bytes, settings.max_file_seconds)
 
     def store_for(self, source: str, bucket: str, key: str) -> ObjectStore:
         """Where an object of a source is read. An upload is read as it was written, whose rules it may be loaded by."""

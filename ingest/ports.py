@@ -1,8 +1,9 @@
 """What the steps ask of the world. Adapters answer; the steps know nothing else of S3 or of a warehouse."""
 
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -105,13 +106,61 @@ class StagedFile:
 
 
 @dataclass(frozen=True, slots=True)
+class StagedRows:
+    """A Parquet file of staged rows as it was written: it waits where other programs clean up, and disks fail."""
+
+    path: Path
+    size_bytes: int
+    crc32: int
+    staged_nos: frozenset[int]  # of the files whose rows it holds
+
+    def is_as_written(self) -> bool:
+        crc = size = 0
+        try:
+            with self.path.open("rb") as file:
+                while piece := file.read(1 << 20):
+                    crc, size = zlib.crc32(piece, crc), size + len(piece)
+        except OSError:
+            return False
+        return (crc, size) == (self.crc32, self.size_bytes)
+
+
+@dataclass(frozen=True, slots=True)
 class Staging:
-    """A folder of judged files. `commands` and `failed` are Parquet files (see ingest.staging for the columns)."""
+    """A folder of judged files. `commands` and `failed` are Parquet files (see ingest.judging for the columns)."""
 
     folder: Path
     files: Sequence[StagedFile]
     commands: Sequence[Path]
     failed: Sequence[Path]
+    written: Sequence[StagedRows] = ()  # how each of them was written
+
+    def checked(self, lost: frozenset[int] = frozenset()) -> "Staging":
+        """The same where all rows are as they were written.
+
+        Else a file that has others, or whose `staged_no` is in `lost`, is put off and says why.
+        """
+        damaged = [one for one in self.written if not one.is_as_written()]
+        lost = lost.union(*(one.staged_nos for one in damaged))
+        if not lost:
+            return self
+        reason = (
+            f"Rows that were judged from it vanished or changed in the staging folder {self.folder.parent} before they"
+            " were loaded. If another program cleans up there, set staging in ingest.toml to a folder of its own."
+        )
+        gone = {one.path for one in damaged}
+        return replace(
+            self,
+            files=[
+                replace(file, outcome="retrying", error=reason, counts=Counts())
+                if file.staged_no in lost and file.outcome in ("loaded", "rejected")
+                else file
+                for file in self.files
+            ],
+            commands=[path for path in self.commands if path not in gone],
+            failed=[path for path in self.failed if path not in gone],
+            written=[one for one in self.written if one.path not in gone],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +179,12 @@ class FileResult:
     already: bool = False
     replaces: tuple[str, ...] = ()  # file_ids whose rows it took the place of
     copies: tuple[str, ...] = ()  # file_ids of copies of those, which stay unloaded
+
+
+def not_entered(staged: StagedFile, error: str) -> FileResult:
+    """The result of a file of which the ledger says nothing new, since the world did not answer: it is tried again."""
+    file = staged.file
+    return FileResult(file.file_id, file.bucket, file.key, "retrying", staged.counts, file.source, error=error)
 
 
 @dataclass(frozen=True, slots=True)

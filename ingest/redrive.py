@@ -236,7 +236,10 @@ class _Attempt:
         ]  # fmt: skip
         mending = self._mending(right)
         with staging_folder(self.pipeline.settings.staging_folder) as folder:
-            staging = stage([mending], _unread, self.pipeline.rules, folder, processes=1, blocks_of=lambda _: blocks)
+            staging = stage(
+                [mending], _unread, self.pipeline.rules, folder,
+                processes=1, limits=self.pipeline.limits, blocks_of=lambda _: blocks,
+            )  # fmt: skip
             return self._load(staging, Redrive(self.original["file_id"], list(right))), None
 
     def _whole(
@@ -256,7 +259,10 @@ class _Attempt:
 
         mending = replace(self._mending(right), size_bytes=file.size_bytes)
         with staging_folder(pipeline.settings.staging_folder) as folder:
-            staging = stage([mending], mended, pipeline.rules, folder, processes=pipeline.settings.processes)
+            staging = stage(
+                [mending], mended, pipeline.rules, folder,
+                processes=pipeline.settings.processes, limits=pipeline.limits,
+            )  # fmt: skip
             (staged,) = staging.files
             pipeline.apply_policies(staged, "new")
             still, new = _sifted(staging.failed, open_places, wrong, edits, folder / "new.parquet")

@@ -82,6 +82,10 @@ class Settings:
     time_from: int = 1_230_768_000
     future_seconds: int = 86_400
     processes: int = 0  # judging processes; 0: one for each core
+    # What one file may take, before it is put off: a file of 10 GB passes.
+    max_unpacked_bytes: int = 256 << 30
+    max_process_bytes: int = 4 << 30  # memory of a judging process; its libraries reserve one GB
+    max_file_seconds: float = 3 * 3600.0  # to read and judge it
     staging_folder: Path | None = None  # None: the system's temporary folder
     ignored_identities: frozenset[str] = IGNORED_IDENTITIES
     allowed_buckets: tuple[str, ...] = ()
@@ -300,6 +304,9 @@ TOP_SETTINGS: Final[Mapping[str, Allowed]] = {  # at the top of ingest.toml
     "lock_timeout": Allowed(_seconds, DURATION.words),
     "read_timeout": Allowed(_seconds, DURATION.words),
     "processes": Allowed(COUNT.read, "a whole number; 0 is one for each core"),
+    "max_unpacked_bytes": SIZE,
+    "max_process_bytes": Allowed(_number(int, 2 << 30), f"a whole number of bytes, {2 << 30:,} or more"),
+    "max_file_time": Allowed(_seconds, DURATION.words),
     "staging": Allowed(lambda value: Path(_text()(value)), "a folder"),
     "ignored_identities": Allowed(_identities, "a list of names"),
     "allowed_buckets": Allowed(_list(BUCKET.read), "a list of bucket names"),
@@ -330,6 +337,7 @@ VARIABLES: Final[Mapping[str, Allowed]] = {  # in the environment, which goes be
 }
 _FIELDS: Final = {
     "max_future": "future_seconds",
+    "max_file_time": "max_file_seconds",
     "lock_timeout": "lock_timeout_seconds",
     "read_timeout": "read_timeout_seconds",
     "staging": "staging_folder",

@@ -7,6 +7,8 @@ Blocks of lines are judged independently (judging.py), by several processes wher
 depend on the size of a file, since only a few blocks are in flight.
 Faults: what raises while it is judged, and is neither the world's doing nor foreseen, is a fault of the program. The
         file in which it happens is put off and says so; its neighbours go on.
+Limits: a file that asks for too much (`Limits`, or the disk) is put off, too. Where it cannot be known which one it is,
+        since the disk is full or a process was killed, `TooMuchAtOnce` says how to try again with fewer files.
 """
 
 import logging
@@ -14,30 +16,40 @@ import os
 import signal
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from fcntl import LOCK_EX, LOCK_NB, flock
+from itertools import pairwise
 from multiprocessing import current_process, get_context, parent_process
 from pathlib import Path
+from resource import RLIM_INFINITY, RLIMIT_DATA, getrlimit, setrlimit
 from shutil import rmtree
 from tempfile import TemporaryDirectory, gettempdir
-from typing import Any, cast
+from time import monotonic
+from typing import TYPE_CHECKING, Any, cast
 
 from ingest.core.commands import Item, Rules
 from ingest.core.formats import open_format
 from ingest.core.source import SourceFile
+from ingest.disk import FULL, free_space, has_room
 from ingest.documents import documents
 from ingest.errors import ConfigError, ObjectGone, TransientError
-from ingest.judging import FAILED, NOT_OURS, Part, Tally, failed_row, fault, judge_batch, write
-from ingest.ports import COUNTED, Counts, FailedLine, StagedFile, Staging
+from ingest.judging import FAILED, NO_MEMORY, NOT_OURS, Judged, Part, Tally, failed_row, fault, judge_batch, write
+from ingest.ports import COUNTED, Counts, FailedLine, StagedFile, StagedRows, Staging
 from ingest.reading import HEAD_BYTES, Block, Digest, blocks, decompressed, peek
+
+if TYPE_CHECKING:
+    from multiprocessing.synchronize import Event
 
 _log = logging.getLogger(__name__)
 _UNGUARDED = 'A script that loads has to do so below `if __name__ == "__main__":`, since judging processes import it.'
 _BATCH_BYTES = 1 << 20
 _POOL_FROM_BYTES = 16 << 20  # below this, starting processes costs more than it saves
+_LARGE_PART_BYTES = 4 << 20  # such a document is judged where it can take no more memory than it may
+_STUCK_SECONDS = 3600.0  # no batch takes so long: the largest document of nothing but failures took eight minutes
 
 _FOLDER_PREFIX = "landfall-"
 _OWNED = "owned"  # locked for as long as the process that made the folder lives
@@ -46,9 +58,42 @@ Read = Callable[[SourceFile], Iterator[bytes]]  # `ObjectStore.read`
 Progress = Callable[[int], None]  # called with the bytes of the stored files that were read since the last call
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one file may take before it is put off."""
+
+    unpacked_bytes: int = 256 << 30
+    process_bytes: int = 4 << 30  # memory of a judging process
+    seconds: float = 3 * 3600.0  # to read and judge it
+
+
+class TooMuchAtOnce(TransientError):
+    """Judging these files together failed, and it is not known whose doing it was.
+
+    `groups` are fewer files each, in their order, which may be judged one group after the other.
+    """
+
+    def __init__(self, reason: str, groups: Sequence[Sequence[SourceFile]]) -> None:
+        super().__init__(reason)
+        self.groups = groups
+
+
+class _StuckError(Exception):
+    """A batch that is never done."""
+
+
+# What may be one file's doing, or that of all together: the disk is full, memory too, or a process was killed for it.
+_OVERWHELMED = (OSError, MemoryError, BrokenProcessPool, _StuckError)
+
+
 @contextmanager
 def staging_folder(parent: Path | None) -> Iterator[Path]:
-    """A folder that is gone afterwards; and what killed processes left of theirs is removed."""
+    """A folder that is gone afterwards; and what killed processes left of theirs is removed.
+
+    Raises:
+        ConfigError: `parent` is not there.
+        TransientError: nothing can be written there.
+    """
     if parent and not parent.is_dir():
         raise ConfigError(f"staging: there is no folder {parent}. Make it first.")
     parent = parent or Path(gettempdir())
@@ -56,10 +101,29 @@ def staging_folder(parent: Path | None) -> Iterator[Path]:
         with suppress(OSError), left.open("rb") as file:
             flock(file, LOCK_EX | LOCK_NB)  # its owner, if it lived, would have it
             rmtree(left.parent, ignore_errors=True)
-    with TemporaryDirectory(prefix=_FOLDER_PREFIX, dir=parent) as name, Path(name, "new").open("wb") as owned:
-        flock(owned, LOCK_EX)
-        Path(name, "new").rename(Path(name, _OWNED))  # so that only a locked one is ever seen
-        yield Path(name)
+    with ExitStack() as stack:
+        try:
+            name = stack.enter_context(
+                TemporaryDirectory(prefix=_FOLDER_PREFIX, dir=parent, ignore_cleanup_errors=True)
+            )
+            owned = stack.enter_context(Path(name, "new").open("wb"))
+            flock(owned, LOCK_EX)
+            Path(name, "new").rename(Path(name, _OWNED))  # so that only a locked one is ever seen
+        except OSError as error:
+            raise TransientError(_unwritable(parent, error)) from error
+        try:
+            yield Path(name)
+        except OSError as error:
+            if error.errno not in FULL or has_room(parent):
+                raise
+            raise TransientError(_unwritable(parent, error)) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> str:
+    return (
+        f"Nothing can be written to the staging folder {folder} ({error.strerror or error}, {free_space(folder)} free)."
+        " Free some space there, or set staging in ingest.toml to another folder; then run again."
+    )
 
 
 def stage(
@@ -69,6 +133,7 @@ def stage(
     folder: Path,
     *,
     processes: int = 0,
+    limits: Limits = Limits(),
     progress: Progress | None = None,
     blocks_of: Callable[[SourceFile], Iterable[Block]] | None = None,
 ) -> Staging:
@@ -77,70 +142,184 @@ def stage(
     With `blocks_of` nothing is read: the lines are given.
 
     Raises:
-        ConfigError: a setting is wrong, such as the credentials. Nothing else is.
+        ConfigError: a setting is wrong, such as the credentials.
+        TooMuchAtOnce: something ran out. Nothing was kept; with fewer files it may do.
+        TransientError: nothing can be written to the folder's disk, whatever it is, or no process can begin.
     """
-    work = _Work(folder)
     staged = [StagedFile(file=file, staged_no=number, counts=Counts()) for number, file in enumerate(files)]
     processes = processes or len(os.sched_getaffinity(0))
-    parallel = processes > 1 and sum(file.size_bytes for file in files) >= _POOL_FROM_BYTES
-    with _pool(processes if parallel else 0) as pool:
-        work.pool, work.in_flight = pool, 2 * processes
-        for one in staged:
-            try:
-                if blocks_of is None:
-                    _stage_file(one, read, rules_of(one.file), work, progress or (lambda _: None))
-                else:
-                    _stage_blocks(one, blocks_of(one.file), rules_of(one.file), work)
-            except ObjectGone as gone:
-                one.outcome, one.error = "gone", str(gone)
-            except TransientError as error:
-                one.outcome, one.error = "retrying", str(error)
-            except NOT_OURS:
-                raise
-            except Exception as error:  # noqa: BLE001  # one file's oddity may not hold up the others
-                _put_off(one, *fault(error))
-        work.flush()
-        for tally in work.drain():
-            _add(staged[tally.staged_no], tally)
-    return Staging(folder, staged, sorted(folder.glob("commands-*")), sorted(folder.glob("failed-*")))
+
+    def judge(one: StagedFile) -> None:
+        if blocks_of is None:
+            _stage_file(one, read, rules_of(one.file), work, limits, progress or (lambda _: None))
+        else:
+            _stage_blocks(one, blocks_of(one.file), rules_of(one.file), work)
+
+    try:
+        with ExitStack() as stack:
+            stuck_seconds = min(limits.seconds, _STUCK_SECONDS)
+            pool = _pool(processes, limits.process_bytes)
+            work = _Work(folder, lambda: stack.enter_context(pool), 2 * processes, stuck_seconds)
+            if processes > 1 and sum(file.size_bytes for file in files) >= _POOL_FROM_BYTES:
+                work.begin_pool()
+            _judge_each(staged, judge, work)
+    except _OVERWHELMED as error:
+        for left in folder.glob("*.parquet"):
+            left.unlink(missing_ok=True)
+        reason = _reason(error, folder, limits)
+        if isinstance(error, OSError) and not has_room(folder.parent):
+            raise TransientError(_unwritable(folder.parent, error)) from error
+        if len(staged) > 1:
+            _log.info("judged again with fewer files at once, since one of %d may be to blame: %s", len(files), reason)
+            raise TooMuchAtOnce(reason, _apart(files, work.unfinished())) from error
+        staged[0].outcome, staged[0].error = "retrying", reason
+        return Staging(folder, staged, [], [])
+    for tally in work.tallies:
+        _add(staged[tally.staged_no], tally)
+    for one in staged:
+        if one.outcome in ("gone", "retrying"):
+            work.drop(one.staged_no)
+    written = sorted(work.written, key=lambda rows: rows.path)
+    commands = [rows.path for rows in written if rows.path.name.startswith("commands-")]
+    failed = [rows.path for rows in written if rows.path.name.startswith("failed-")]
+    return Staging(folder, staged, commands, failed, written).checked()
+
+
+def _judge_each(staged: Sequence[StagedFile], judge: Callable[[StagedFile], None], work: "_Work") -> None:
+    """Judge all files. Raises what is no single file's doing for sure."""
+    for one in staged:
+        work.reading = one.staged_no
+        try:
+            judge(one)
+        except ObjectGone as gone:
+            one.outcome, one.error = "gone", str(gone)
+        except TransientError as error:
+            one.outcome, one.error = "retrying", str(error)
+        except (*NOT_OURS, MemoryError):
+            raise
+        except Exception as error:  # noqa: BLE001  # one file's oddity may not hold up the others
+            _put_off(one, *fault(error))
+        if one.outcome in ("gone", "retrying"):
+            work.drop(one.staged_no)
+    work.reading = None
+    work.flush()
+    work.finish()
+
+
+def _reason(error: BaseException, folder: Path, limits: Limits) -> str:
+    """Why a file that was alone is put off, and what to do."""
+    if isinstance(error, MemoryError):
+        return NO_MEMORY
+    if isinstance(error, _StuckError):
+        return (
+            f"Judging a part of it came to no end in {min(limits.seconds, _STUCK_SECONDS):g} s. See what is odd about"
+            " it, or raise max_file_time."
+        )
+    if isinstance(error, OSError):
+        return (
+            f"Its rows could not be written to the staging folder {folder.parent} ({error.strerror or error},"
+            f" {free_space(folder.parent)} free without them). Set staging in ingest.toml to a folder on a larger disk,"
+            " or send the file in parts."
+        )
+    return (
+        "A process that judged it was killed, perhaps since the machine had no more memory. Set processes or"
+        " max_process_bytes in ingest.toml to less, or send the file in parts."
+    )
+
+
+def _apart(files: Sequence[SourceFile], unfinished: Mapping[int, int]) -> list[Sequence[SourceFile]]:
+    """Files in their order, in groups that may do better than all together.
+
+    `unfinished`: the places of files that were at work when it went wrong, each with the bytes that were given of it.
+    Who did most of that stands alone; else those are halved.
+    """
+    places = sorted(unfinished) or range(len(files))
+    heaviest = max(places, key=lambda place: unfinished.get(place, 0))
+    if 2 * unfinished.get(heaviest, 0) > sum(unfinished.values()):
+        cuts = {heaviest, heaviest + 1}
+    else:
+        cuts = {places[0], places[len(places) // 2], places[-1] + 1}
+    edges = sorted({0, *cuts, len(files)})
+    return [files[begin:end] for begin, end in pairwise(edges)]
 
 
 class _Work:
     """Parts gathered into batches worth a process's while, and the batches in flight."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, open_pool: Callable[[], Executor], in_flight: int, stuck_seconds: float) -> None:
         self.folder = folder
-        self.pool: Executor | None = None
-        self.in_flight = 1
+        self.reading: int | None = None  # the file whose blocks are coming
+        self.tallies: list[Tally] = []
+        self.written: list[StagedRows] = []
+        self._open_pool = open_pool
+        self._pool: Executor | None = None
+        self._in_flight = in_flight
+        self._stuck_seconds = stuck_seconds
         self._parts: list[Part] = []
         self._bytes = 0
         self._batches = 0
-        self._waiting: deque[Future[list[Tally]]] = deque()
-        self._done: list[Tally] = []
+        self._waiting: deque[Future[Judged]] = deque()
+        self._given: Counter[int] = Counter()  # bytes by file
+        self._undone: Counter[int] = Counter()  # parts by file
+
+    def begin_pool(self) -> None:
+        self._pool = self._pool or self._open_pool()
 
     def add(self, part: Part) -> None:
         self._parts.append(part)
-        self._bytes += len(part.block.data) + 256
+        size = len(part.block.data) + 256
+        self._bytes += size
+        self._given[part.staged_no] += size
+        self._undone[part.staged_no] += 1
         if self._bytes >= _BATCH_BYTES:
             self.flush()
 
     def flush(self) -> None:
         if not self._parts:
             return
+        if self._bytes >= _LARGE_PART_BYTES or self._given.total() >= _POOL_FROM_BYTES:
+            self.begin_pool()  # whatever the files' sizes told: they may be packed
         self._batches += 1
         arguments = (self._parts, str(self.folder), f"{self._batches:08d}")
-        if self.pool is None:
-            self._done += judge_batch(*arguments)
+        if self._pool is None:
+            self._take(judge_batch(*arguments))
         else:
-            self._waiting.append(self.pool.submit(judge_batch, *arguments))
-            while len(self._waiting) > self.in_flight:  # memory is what waits here
-                self._done += self._waiting.popleft().result()
+            self._waiting.append(self._pool.submit(judge_batch, *arguments))
         self._parts, self._bytes = [], 0
+        while len(self._waiting) > self._in_flight:  # memory is what waits here
+            self._wait()
 
-    def drain(self) -> Iterator[Tally]:
+    def finish(self) -> None:
         while self._waiting:
-            self._done += self._waiting.popleft().result()
-        yield from self._done
+            self._wait()
+
+    def _wait(self) -> None:
+        oldest = self._waiting[0]
+        if not wait([oldest], self._stuck_seconds).done:
+            raise _StuckError
+        self._take(oldest.result())
+        self._waiting.popleft()
+
+    def _take(self, judged: Judged) -> None:
+        self.tallies += judged.tallies
+        self.written += judged.written
+        self._undone.subtract(tally.staged_no for tally in judged.tallies)
+
+    def drop(self, staged_no: int) -> None:
+        """Remove the rows of a file that is not to be loaded, as far as they are by themselves: they take disk."""
+        of = frozenset({staged_no})
+        for rows in self.written:
+            if rows.staged_nos == of:
+                rows.path.unlink(missing_ok=True)
+        self.written = [rows for rows in self.written if rows.staged_nos != of]
+
+    def unfinished(self) -> dict[int, int]:
+        """The files that are at work, each with the bytes that were given of it."""
+        return {
+            staged_no: self._given[staged_no]
+            for staged_no in {*self._undone, *((self.reading,) if self.reading is not None else ())}
+            if self._undone[staged_no] > 0 or staged_no == self.reading
+        }
 
 
 def _add(staged: StagedFile, tally: Tally) -> None:
@@ -149,30 +328,48 @@ def _add(staged: StagedFile, tally: Tally) -> None:
         setattr(ours, name, getattr(ours, name) + getattr(theirs, name))
     ours.warnings = dict(Counter(ours.warnings) + Counter(theirs.warnings))
     staged.all_timed &= tally.all_timed
-    if tally.fault:
-        _put_off(staged, *tally.fault)
+    if tally.error:
+        _put_off(staged, tally.error, tally.fault)
 
 
 def _put_off(staged: StagedFile, sentence: str, where: str) -> None:
     if staged.outcome != "gone":
         staged.outcome, staged.error = "retrying", sentence
-    _log.error("fault of the program file=%s\n%s", staged.file.uri, where)
+    if where:
+        _log.error("fault of the program file=%s\n%s", staged.file.uri, where)
 
 
-def _stage_file(staged: StagedFile, read: Read, rules: Rules, work: _Work, progress: Progress) -> None:
+def _stage_file(staged: StagedFile, read: Read, rules: Rules, work: _Work, limits: Limits, progress: Progress) -> None:
     digest = Digest()
+    deadline = monotonic() + limits.seconds
 
     def stored() -> Iterator[bytes]:
         for piece in digest.over(read(staged.file)):
             progress(len(piece))
             yield piece
 
+    def limited(pieces: Iterable[bytes]) -> Iterator[bytes]:
+        unpacked = 0
+        for piece in pieces:
+            unpacked += len(piece)
+            if unpacked > limits.unpacked_bytes:
+                raise TransientError(
+                    f"It unpacks to more than {limits.unpacked_bytes:,} bytes. Send it in parts, or raise"
+                    " max_unpacked_bytes."
+                )
+            if monotonic() > deadline:
+                raise TransientError(
+                    f"It could not be read and judged in {limits.seconds:,.0f} s, and {digest.size_bytes:,} of its"
+                    f" {staged.file.size_bytes:,} bytes were read. Send it in parts, or raise max_file_time."
+                )
+            yield piece
+
     staged.people_space, staged.match = rules.people_space, rules.match
-    head, content = peek(decompressed(stored()), HEAD_BYTES)
+    head, content = peek(limited(decompressed(stored())), HEAD_BYTES)
     # Over HTTP each body was looked at when it came: what one of them begins with shall not refuse the others.
     refusal = None if staged.file.is_from_intake else open_format(staged.file.format).refusal(head)
     if refusal:
-        _refuse(staged, refusal, content, rules, work.folder)
+        _refuse(staged, refusal, content, rules, work)
     else:
         units = (
             documents(content, rules.max_document_bytes)
@@ -190,7 +387,7 @@ def _stage_blocks(staged: StagedFile, given: Iterable[Block], rules: Rules, work
         work.add(Part(staged.staged_no, staged.file.format, rules, block))
 
 
-def _refuse(staged: StagedFile, refusal: Item, content: Iterator[bytes], rules: Rules, folder: Path) -> None:
+def _refuse(staged: StagedFile, refusal: Item, content: Iterator[bytes], rules: Rules, work: _Work) -> None:
     """Enter the whole file as one failed line: its text if it is short, else its beginning and its hash."""
     text, digest = b"", Digest()
     for piece in digest.over(content):
@@ -200,40 +397,56 @@ def _refuse(staged: StagedFile, refusal: Item, content: Iterator[bytes], rules: 
         line=1, item="", byte_offset=0, byte_length=digest.size_bytes, raw=text if whole else text[:HEAD_BYTES],
         raw_sha256=digest.hexdigest(), mendable=False, failures=refusal.failures,
     )  # fmt: skip
-    path = folder / f"failed-document-{staged.staged_no:08d}.parquet"
-    write(path, FAILED, [[cell] for cell in failed_row(staged.staged_no, failed)])
+    path = work.folder / f"failed-document-{staged.staged_no:08d}.parquet"
+    row = [[cell] for cell in failed_row(staged.staged_no, failed)]
+    work.written.append(write(path, FAILED, row, frozenset({staged.staged_no})))
     staged.counts = Counts(lines=1, items=1, failed=1)
     staged.outcome, staged.error = "rejected", refusal.failures[0].message
 
 
 @contextmanager
-def _pool(processes: int) -> Iterator[Executor | None]:
-    if not processes:
-        yield None
-        return
+def _pool(processes: int, memory_bytes: int) -> Iterator[Executor]:
+    """Judging processes, which are gone afterwards: at once where something went wrong.
+
+    Raises:
+        TransientError: none could begin.
+        BrokenProcessPool: one was killed.
+    """
     if getattr(current_process(), "_inheriting", False):
         # A fresh interpreter first runs the main script as a module: we are in it, and would start more of them.
         raise ConfigError(_UNGUARDED)
     # Fresh interpreters: a forked child would inherit locks and threads of whatever started us.
-    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_die_with_parent) as pool:
+    context = get_context("spawn")
+    begun = context.Event()
+    with ProcessPoolExecutor(processes, context, initializer=_begin, initargs=(begun, memory_bytes)) as pool:
         try:
             yield pool
-        except BrokenProcessPool as error:
+        except BaseException as error:
+            for process in dict(cast("Any", pool)._processes or {}).values():
+                process.kill()  # it may be stuck, and nobody needs its work any more
             # In early Pythons 3.11 the pool writes to its dead processes for ever: python/cpython#94777.
             cast("Any", pool)._call_queue._reader.close()
-            sentence = f"A judging process was killed (out of memory?), or could not begin. {_UNGUARDED}"
-            raise TransientError(f"{sentence} Nothing was loaded; try again.") from error
+            if isinstance(error, BrokenProcessPool) and not begun.is_set():
+                raise TransientError(
+                    f"No judging process could begin. {_UNGUARDED} Nothing was loaded; try again."
+                ) from error
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _die_with_parent() -> None:
-    """A parent that was killed cannot stop its workers, and they would wait for work for ever."""
-
-    def watch() -> None:
-        if parent := parent_process():
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+def _begin(begun: "Event", memory_bytes: int) -> None:
+    """What a judging process does first."""
+    # A parent that was killed cannot stop its workers, and they would wait for work for ever.
+    threading.Thread(target=_die_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    # What asks for more has a MemoryError, before the machine is short of memory and the kernel kills somebody.
+    _, most = getrlimit(RLIMIT_DATA)
+    setrlimit(RLIMIT_DATA, (memory_bytes if most == RLIM_INFINITY else min(memory_bytes, most), most))
+    begun.set()
+
+
+def _die_with_parent() -> None:
+    if parent := parent_process():
+        parent.join()
+        os._exit(1)

@@ -18,7 +18,7 @@ from ingest.core import jsontext
 from ingest.core.commands import Rules
 from ingest.core.source import SourceFile
 from ingest.documents import documents
-from ingest.ports import StagedFile
+from ingest.ports import StagedFile, StagedRows
 from ingest.reading import BOM, HEAD_BYTES, Block
 from ingest.report import _batches
 from ingest.staging import stage
@@ -317,9 +317,11 @@ def test_what_a_document_becomes_is_written_in_parts(format: str, monkeypatch: p
     written: list[int] = []
     write = judging.write
 
-    def counting(path: Path, schema: Any, columns: Sequence[Sequence[object]]) -> None:
+    def counting(
+        path: Path, schema: Any, columns: Sequence[Sequence[object]], staged_nos: frozenset[int]
+    ) -> StagedRows:
         written.append(len(columns[0]))
-        write(path, schema, columns)
+        return write(path, schema, columns, staged_nos)
 
     monkeypatch.setattr(judging, "write", counting)
     parts = Staged(body, format)

@@ -73,6 +73,9 @@ def test_everything_else(folder: Path) -> None:
         time_from = 2010-01-01
         lock_timeout = 1.5
         max_future = "2d"
+        max_unpacked_bytes = 1_000_000
+        max_process_bytes = 3_000_000_000
+        max_file_time = "20m"
         staging = "{folder}"
         ignored_identities = [" Nobody "]
         allowed_buckets = ["acme-other"]
@@ -101,6 +104,8 @@ def test_everything_else(folder: Path) -> None:
     assert (settings.max_line_bytes, settings.processes, settings.max_document_bytes) == (200, 3, 67_108_864)
     assert (settings.time_from, settings.future_seconds, settings.lock_timeout_seconds) == (1_262_304_000, 172_800, 1.5)
     assert (settings.staging_folder, settings.ignored_identities) == (folder, frozenset({"nobody"}))
+    assert (settings.max_unpacked_bytes, settings.max_process_bytes) == (1_000_000, 3_000_000_000)
+    assert settings.max_file_seconds == 1200
     assert settings.allowed_buckets == ("acme-other",)
     assert (settings.uploads_bucket, settings.uploads_prefix) == ("acme-uploads", "forms/")
     assert (settings.uploads_max_bytes, settings.uploads_max_decompressed_bytes) == (1_000, 2_000)
@@ -204,6 +209,10 @@ def test_names_like_the_reserved_ones(name: str) -> None:
         pytest.param("[[source]]\nname='a'\nbucket='file'\nprefix='x'", {}, "begins with /", id="relative folder"),
         pytest.param("[[source]]\nname='a'\nbucket='file'", {}, "begins with /", id="the whole disk"),
         pytest.param("max_lines = 1", {}, "max_lines: there is no such setting", id="unknown at the top"),
+        pytest.param(
+            "max_process_bytes = 1000", {}, "max_process_bytes has to be", id="no process begins with so little"
+        ),
+        pytest.param("max_file_time = 'soon'", {}, "max_file_time has to be a duration", id="no duration"),
         pytest.param("max_line_bytes = 0", {}, "max_line_bytes has to be", id="wrong at the top"),
         pytest.param("uploads = 'x'", {}, "uploads has to be a table", id="uploads is no table"),
         pytest.param("[uploads]\nprefix = 'x'", {}, "[uploads]: bucket is missing", id="uploads without bucket"),
