@@ -11,6 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from ingest.adapters.duckdb import MUCH_MEMORY_MB, recognised, statement
+from ingest.adapters.duckdb_errors import could_not_write
 from ingest.adapters.duckdb_rows import Rows
 from ingest.core.source import SourceFile
 from ingest.errors import TransientError
@@ -33,7 +34,7 @@ def _session(warehouse: "DuckDBWarehouse", memory_mb: int | None = None) -> Iter
         with warehouse.writing(memory_mb) as connection:
             yield Rows(connection, warehouse.ignored_identities), datetime.now(UTC)
     except duckdb.Error as error:
-        raise TransientError(f"{warehouse.name} could not be written (is the disk full?): {error}") from error
+        raise could_not_write(warehouse, error) from error
 
 
 def undo(warehouse: "DuckDBWarehouse", file_ids: Sequence[str], note: Note) -> list[ActionResult]:

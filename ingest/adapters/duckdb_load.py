@@ -2,13 +2,15 @@
 
 The order within: what is in the ledger already is passed over; copies of loaded bytes become `duplicate`; of the rest
 the rows are inserted, each knowing whether its fact is new; the ledger rows follow; persons that an alias joined are
-joined. Nothing is seen before the commit.
+joined. What was inserted is held against what was judged. Nothing is seen before the commit.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ import orjson
 import pyarrow as pa
 
 from ingest.adapters.duckdb import MUCH_MEMORY_MB, is_settled, recognised, result_of, statement
+from ingest.adapters.duckdb_errors import could_not_write, first_line
 from ingest.adapters.duckdb_rows import Rows
 from ingest.core.states import FIRST_DELAY, LONGEST_DELAY
 from ingest.errors import StaleRedrive, TransientError
@@ -30,6 +33,7 @@ from ingest.ports import (
     StagedFile,
     Staging,
     State,
+    not_entered,
 )
 
 if TYPE_CHECKING:
@@ -99,32 +103,65 @@ def load(
     files = [file for file in staging.files if file.outcome != "gone"]
     if not files:
         return []
+    for file in files:
+        if file.redrive and file.outcome == "retrying":
+            raise TransientError(f"{file.error} The lines stay open.")
     note = note or Note(by="ingest", run_id=run_id)
+    again = partial(load, warehouse, load_id=load_id, run_id=run_id, intent=intent, note=note)
+
+    def attempt(memory_mb: int | None = None) -> list[FileResult]:
+        with warehouse.writing(memory_mb) as connection:
+            rows = Rows(connection, warehouse.ignored_identities)
+            return _Load(connection, rows, staging, intent, note, load_id, run_id).run(files)
+
     try:
         try:
-            with warehouse.writing() as connection:
-                rows = Rows(connection, warehouse.ignored_identities)
-                return _Load(connection, rows, staging, intent, note, load_id, run_id).run(files)
+            return attempt()
         except duckdb.OutOfMemoryException:
             # Thousands of lines of hundreds of KB: rather more memory than not at all.
-            with warehouse.writing(MUCH_MEMORY_MB) as connection:
-                rows = Rows(connection, warehouse.ignored_identities)
-                return _Load(connection, rows, staging, intent, note, load_id, run_id).run(files)
-    except (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.InternalException, duckdb.FatalException) as error:
-        raise TransientError(f"{warehouse.name} could not be written (is the disk full?): {error}") from error
+            return attempt(MUCH_MEMORY_MB)
+    except _RowsLostError as lost:
+        return again(staging.checked(lost.staged_nos))
     except duckdb.Error as error:
-        # Something in one file that the engine refuses, which judging should have caught: find out which.
+        if (checked := staging.checked()) is not staging:
+            return again(checked)
+        # What is wrong with the disk is wrong for all; but one file may be too large for it, or have something that the
+        # engine refuses, which judging should have caught. Find out which.
+        unwritten = could_not_write(warehouse, error)
+        if unwritten.is_for_all or (files[0].outcome == "retrying" and len(files) == 1):
+            raise unwritten from error
         if len(files) > 1:
-            alone = [replace(staging, files=[file]) for file in files]
-            return [
-                result for one in alone for result in load(warehouse, one, load_id, run_id, intent=intent, note=note)
-            ]
-        if files[0].outcome == "retrying":
-            raise TransientError(f"{warehouse.name} refused a ledger row: {error}") from error
-        if files[0].redrive:  # its lines stay open
-            raise TransientError(f"{warehouse.name} refused the mended lines: {error}") from error
-        refused = replace(files[0], outcome="retrying", error=f"The warehouse refused its rows: {error}")
-        return load(warehouse, replace(staging, files=[refused]), load_id, run_id, intent=intent, note=note)
+            return _apart(staging, files, again)
+        if unwritten.is_disk or files[0].redrive:  # nothing is entered: the next poll finds it as new as it was
+            raise unwritten from error
+        refused = replace(files[0], outcome="retrying", error=f"The warehouse refused its rows: {first_line(error)}")
+        return again(replace(staging, files=[refused]))
+
+
+def _apart(
+    staging: Staging, files: Sequence[StagedFile], again: Callable[[Staging], list[FileResult]]
+) -> list[FileResult]:
+    """Load one half after the other. Raises TransientError if nothing of both could be written."""
+    results: list[FileResult] = []
+    unwritten: list[TransientError] = []
+    halves = (files[: len(files) // 2], files[len(files) // 2 :])
+    for half in halves:
+        try:
+            results += again(replace(staging, files=half))
+        except TransientError as error:
+            unwritten.append(error)
+            results += [not_entered(file, str(error)) for file in half]
+    if len(unwritten) == len(halves):
+        raise unwritten[0]
+    return results
+
+
+class _RowsLostError(Exception):
+    """The rows of these files are not those that were judged."""
+
+    def __init__(self, staged_nos: Iterable[int]) -> None:
+        super().__init__(staged_nos)
+        self.staged_nos = frozenset(staged_nos)
 
 
 @dataclass(slots=True)
@@ -141,6 +178,7 @@ class _Load:
     entries: list[_Entry] = field(default_factory=list)
     results: dict[str, FileResult] = field(default_factory=dict)
     leaving: list[int] = field(default_factory=list)  # file_nos whose rows go before others come
+    inserted: Counter[tuple[int, str]] = field(default_factory=Counter)  # rows by (staged_no, kind or "failed")
 
     def run(self, files: Sequence[StagedFile]) -> list[FileResult]:
         now = datetime.now(UTC)
@@ -155,6 +193,7 @@ class _Load:
         self.rows.take_away(self.leaving)
         if taken and self.staging.commands:
             self._insert_commands(taken)
+        self._prove(kept)
         self._enter(now)
         if any(entry.staged.counts.aliases for entry in taken):
             self.rows.join_persons(min(entry.file_no for entry in taken))
@@ -329,9 +368,34 @@ class _Load:
             "staged_no": [entry.staged.staged_no for entry in kept],
             "file_no": [entry.original_no or entry.file_no for entry in kept],
         }
+        if not self.staging.failed:
+            return
         self._staged("staged_failed", self.staging.failed)
         with self.rows.table("entered", pa.table(entered)):
-            self.connection.execute(statement("insert_failed"))
+            self._insert("insert_failed", "count_staged_failed")
+
+    def _insert(self, name: str, count_name: str) -> None:
+        """Insert staged rows and count them. The engine reads the staged files twice, so it is compared."""
+        counted = self.connection.execute(statement(count_name)).fetchall()
+        ((inserted,),) = self.connection.execute(statement(name)).fetchall()
+        if inserted != sum(rows for _, _, rows in counted):
+            raise _RowsLostError(entry.staged.staged_no for entry in self.entries)
+        for staged_no, kind, rows in counted:
+            self.inserted[staged_no, kind] += rows
+
+    def _prove(self, kept: Sequence[_Entry]) -> None:
+        """What was inserted of each file is what was judged of it; else nothing is committed."""
+        lost = set()
+        for entry in kept:
+            counts = entry.staged.counts
+            judged = {"failed": entry.failed}
+            if entry.state == "loaded":
+                judged |= {"record": counts.records, "set": counts.sets, "alias": counts.aliases}
+            number = entry.staged.staged_no
+            if any(self.inserted[number, kind] != rows for kind, rows in judged.items()):
+                lost.add(number)
+        if lost:
+            raise _RowsLostError(lost)
 
     def _keep_mended(self, entry: _Entry, now: datetime) -> None:
         """Lines that fail as they did before stay mended; a redrive of others goes, since they may be accepted now."""
@@ -362,7 +426,7 @@ class _Load:
                 for staged_no, duplicates in self.connection.execute(statement("count_duplicates")).fetchall():
                     entries[staged_no].duplicates += duplicates
                 self.connection.execute(statement("yield_first"))
-                self.connection.execute(statement("insert_commands"))
+                self._insert("insert_commands", "count_staged_commands")
         for space, match in {(entry.staged.people_space, entry.match) for entry in taken}:
             self.connection.execute(statement("enter_people_space"), {"people_space": space, "match": match})
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from ingest.adapters.duckdb import statement
+from ingest.adapters.duckdb_errors import could_not_write
 from ingest.adapters.duckdb_rows import Rows
-from ingest.errors import TransientError
 from ingest.ports import Note
 
 if TYPE_CHECKING:
@@ -58,4 +58,4 @@ def repair(warehouse: "DuckDBWarehouse", note: Note) -> None:
             mended = [*ids.get("leftover_rows", ()), *ids.get("redriven_by", ())]
             rows.remember("repair", dict.fromkeys(mended), note, datetime.now(UTC))
     except duckdb.Error as error:
-        raise TransientError(f"{warehouse.name} could not be written (is the disk full?): {error}") from error
+        raise could_not_write(warehouse, error) from error

@@ -9,7 +9,8 @@ import duckdb
 import pyarrow as pa
 
 from ingest.adapters.duckdb import statement, version_of
-from ingest.errors import IngestError, NotEmpty, TransientError
+from ingest.adapters.duckdb_errors import could_not_write, is_of_the_world
+from ingest.errors import IngestError, NotEmpty
 from ingest.ports import Table
 
 if TYPE_CHECKING:
@@ -57,9 +58,9 @@ def fill(warehouse: "DuckDBWarehouse", tables: Iterable[Table]) -> None:
                     connection.execute(f"INSERT INTO {_quoted(name)} ({columns}) SELECT * FROM some_rows")
             ((newest,),) = connection.execute("SELECT coalesce(max(file_no), 0) FROM ledger").fetchall()
             connection.execute(f"CREATE OR REPLACE SEQUENCE file_numbers START {newest + 1}")
-    except (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.InternalException, duckdb.FatalException) as error:
-        raise TransientError(f"{warehouse.name} could not be written (is the disk full?): {error}") from error
     except duckdb.Error as error:
+        if is_of_the_world(error):
+            raise could_not_write(warehouse, error) from error
         raise IngestError(f"{warehouse.name} refused what was copied, and is still empty: {error}") from error
 
 

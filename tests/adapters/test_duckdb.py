@@ -1,9 +1,11 @@
-"""What is DuckDB's own: how much it may hold in memory."""
+"""What is DuckDB's own: how much it may hold in memory, and what its errors mean."""
 
 from pathlib import Path
 
+import duckdb
 import pytest
 
+from ingest.adapters import duckdb_errors
 from ingest.adapters.duckdb import DuckDBWarehouse
 from tests.support import World
 
@@ -31,3 +33,25 @@ def test_many_long_failed_lines_are_loaded_rather_with_more_memory_than_not_at_a
     line = b'{"_p":"ann","_t":"no time","a":"%b"}\n' % (b"x" * 200_000)
     assert world.bring("a.json", body=line * 800).state == "loaded"
     assert world.count("failed_lines") == 800
+
+
+@pytest.mark.parametrize(("error", "room", "is_disk", "is_for_all"), [
+    pytest.param(duckdb.IOException, False, True, True, id="no room while rows are inserted"),
+    pytest.param(duckdb.TransactionException, False, True, True, id="no room at the commit"),
+    pytest.param(duckdb.OutOfMemoryException, False, True, True, id="no room to spill to"),
+    pytest.param(duckdb.FatalException, False, True, True, id="no room, and the engine gave up"),
+    pytest.param(duckdb.IOException, True, True, False, id="too large for the disk"),
+    pytest.param(duckdb.TransactionException, True, True, False, id="too large at the commit"),
+    pytest.param(duckdb.OutOfMemoryException, True, False, False, id="too large for the memory"),
+    pytest.param(duckdb.InternalException, True, False, False, id="rows that make the engine fail"),
+    pytest.param(duckdb.ConversionException, False, False, False, id="rows that the engine refuses"),
+])  # fmt: skip
+def test_what_an_error_is_blamed_on(
+    error: type[duckdb.Error], room: bool, is_disk: bool, is_for_all: bool, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(duckdb_errors, "has_room", lambda _: room)
+    told = duckdb_errors.could_not_write(DuckDBWarehouse(tmp_path / "w.duckdb"), error("It says why\nand more"))
+    assert (told.is_disk, told.is_for_all) == (is_disk, is_for_all)
+    assert "It says why." in str(told)
+    assert f"disk of {tmp_path}" in str(told)
