@@ -411,6 +411,45 @@ def held_by_another(path: Path) -> Iterator["subprocess.Popen[str]"]:
             holder.stdin.close()
 
 
+# --- time-outs of Airflow --------------------------------------------------------------------------------------------
+
+TIMED = """
+import os, signal, sys
+from ingest.settings import load_settings
+from ingest.wiring import open_pipeline
+
+class TimeOut(BaseException):  # as Airflow raises it in a task, out of a signal, whatever the task is doing
+    pass
+
+def time_out(*_):
+    raise TimeOut
+
+with open_pipeline(load_settings(os.environ)) as pipeline:
+    files = pipeline.locate(sys.argv[2])
+    signal.signal(signal.SIGALRM, time_out)
+    signal.setitimer(signal.ITIMER_REAL, float(sys.argv[1]))
+    try:
+        pipeline.load(files)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except TimeOut:
+        sys.exit(9)
+"""
+
+
+def test_a_time_out_of_airflow_ends_a_load_or_comes_too_late(tmp_path: Path) -> None:
+    where = environment(tmp_path)
+    warehouse = warehouse_at(tmp_path / "warehouse.duckdb")
+    seconds, ended = 2.0, 0
+    for number in range(8):
+        command = [sys.executable, "-c", TIMED, str(seconds), str(big_file(tmp_path, number))]
+        code = subprocess.run(command, cwd=tmp_path, env=where, check=False).returncode
+        assert code in (0, 9, -signal.SIGABRT)  # the engine's threads may abort a process that leaves it while it works
+        assert broken_promises(warehouse) == {}
+        ended += code != 0
+        seconds *= 0.7 if code == 0 else 1.3  # nearer to the moment of the commit, from both sides
+    assert 0 < ended < 8
+
+
 def test_a_program_that_holds_the_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "warehouse.duckdb"
     world = World(warehouse_at(path))

@@ -44,8 +44,21 @@ COMMON: Final[dict[str, Any]] = {
         "max_retry_delay": timedelta(minutes=10),
     },
 }
+_FILES_TIME_MARGIN: Final = timedelta(hours=1)  # of a task beside its slowest file: the others, and what is waited for
 Packs = list[dict[str, Any]]
 Results = list[dict[str, Any]]
+
+
+def common(settings: Settings) -> dict[str, Any]:
+    """What all DAGs share.
+
+    The time-out is the last resort, so that the next runs do not wait for ever. The load itself ends what is slow long
+    before, file by file (`max_file_time`), so that the neighbours are loaded. Airflow ends a task by an exception
+    wherever it is: a load is a transaction, which then was committed or was not, and the next try asks the ledger.
+    """
+    # A file is judged at most twice: with others, and alone if something ran out.
+    longest = 2 * timedelta(seconds=settings.max_file_seconds) + _FILES_TIME_MARGIN
+    return COMMON | {"default_args": COMMON["default_args"] | {"execution_timeout": longest}}
 
 
 def build_dags() -> dict[str, DAG]:
@@ -66,7 +79,7 @@ def build_dags() -> dict[str, DAG]:
         makers |= {
             ONE_OFF_DAG: lambda: one_off_dag(settings),
             ACTION_DAG: lambda: action_dag(settings),
-            RECONCILE_DAG: reconcile_dag,
+            RECONCILE_DAG: lambda: reconcile_dag(settings),
         }
 
     wanted = get_parsing_context().dag_id
@@ -80,7 +93,7 @@ def build_dags() -> dict[str, DAG]:
             except Exception as error:  # noqa: BLE001 - Airflow has its own ways to refuse a schedule
                 problems.append(f"{dag_id}: {error}")
     if problems and wanted in (None, CONFIG_ERRORS_DAG):
-        made[CONFIG_ERRORS_DAG] = config_errors_dag(problems)
+        made[CONFIG_ERRORS_DAG] = config_errors_dag(problems, settings)
     return made
 
 
@@ -97,7 +110,7 @@ def source_dag(source: Source, settings: Settings) -> DAG:
         tags=["landfall", source.format],
         description=f"{source.format} files under s3://{source.bucket}/{source.prefix}",
         doc_md=texts.source_doc(source),
-        **COMMON,
+        **common(settings),
     )
     def build() -> None:
         @task
@@ -134,7 +147,7 @@ def one_off_dag(settings: Settings) -> DAG:
         description="Check or load files in S3, or lines that you paste",
         doc_md=texts.ONE_OFF_DOC,
         params=one_off_params(settings),
-        **COMMON | {"max_active_runs": 4},
+        **common(settings) | {"max_active_runs": 4},
     )
     def build() -> None:
         @task
@@ -194,7 +207,7 @@ def action_dag(settings: Settings) -> DAG:
         description="Undo, force, release, ignore, retry or redrive files",
         doc_md=texts.ACTION_DOC,
         params=action.params(sorted(settings.sources)),
-        **COMMON | {"max_active_runs": 4},
+        **common(settings) | {"max_active_runs": 4},
     )
     def build() -> None:
         @task
@@ -238,7 +251,7 @@ def action_dag(settings: Settings) -> DAG:
     return build()
 
 
-def reconcile_dag() -> DAG:
+def reconcile_dag(settings: Settings) -> DAG:
     """`ingest_reconcile`: daily, what the other runs may have missed."""
 
     @dag(
@@ -247,7 +260,7 @@ def reconcile_dag() -> DAG:
         tags=["landfall"],
         description="Files that wait, that are stuck, that are nowhere",
         doc_md=texts.RECONCILE_DOC,
-        **COMMON,
+        **common(settings),
     )
     def build() -> None:
         @task
@@ -272,7 +285,7 @@ def reconcile_dag() -> DAG:
     return build()
 
 
-def config_errors_dag(problems: list[str]) -> DAG:
+def config_errors_dag(problems: list[str], settings: Settings) -> DAG:
     """Wrong settings, where a person sees them: red on the first page until they are mended."""
 
     @dag(
@@ -282,7 +295,7 @@ def config_errors_dag(problems: list[str]) -> DAG:
         tags=["landfall"],
         description=texts.one_line(problems),
         doc_md=texts.config_errors_doc(problems),
-        **COMMON,
+        **common(settings),
     )
     def build() -> None:
         @task(retries=0)

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,15 @@ def test_every_dag_says_what_it_is(job: Job) -> None:
         assert dag.description
         assert "landfall" in dag.tags
         assert dag.catchup is False
+
+
+def test_every_task_comes_to_an_end(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After what a file may take: the load itself ends what is slow before, so that its neighbours are loaded."""
+    monkeypatch.setenv("INGEST_MAX_FILE_TIME", "2h")
+    monkeypatch.setenv("INGEST_NOTHING", "x")  # so that there is the DAG of wrong settings, too
+    tasks = [task for dag in job.dags().values() for task in dag.tasks]
+    assert len(tasks) > 15
+    assert {task.execution_timeout for task in tasks} == {timedelta(hours=5)}
 
 
 def test_the_consumer_of_the_docs_is_a_dag(airflow_db: None) -> None:
