@@ -58,6 +58,8 @@ class Outcome:
     refused: list[dict[str, Any]] = field(default_factory=list)
     still_wrong: int = 0
     already: int = 0  # lines that were mended before
+    fixed: int = 0  # lines of the original that this redrive closed
+    open: int = 0  # lines of the original that are open now, those that are still wrong among them
     error: str | None = None  # why nothing was loaded, or lines were not judged
 
 
@@ -65,10 +67,11 @@ def redrive(pipeline: Pipeline, reference: str, fixed: bytes | None, note: Note)
     """Judge failed lines of a file again, and load those that are right now.
 
     Raises:
-        IngestError: no such file, none of its lines can be mended, or `fixed` is not in the shape.
+        IngestError: no such file, none of its lines can be mended, or `fixed` holds no line or is not in the shape.
         TransientError: the warehouse did not answer. Nothing was written; safe to run again.
     """
     original = pipeline.warehouse.find_file(reference)
+    sent = None if fixed is None else parse_fixed(fixed)
     for _ in range(_ATTEMPTS):
         if original["state"] not in ("loaded", "rejected"):
             raise IngestError(
@@ -76,7 +79,7 @@ def redrive(pipeline: Pipeline, reference: str, fixed: bytes | None, note: Note)
             )
         attempt = _Attempt(pipeline, original, note)
         try:
-            return attempt.run(fixed)
+            return attempt.run(sent)
         except StaleRedrive:
             original = pipeline.warehouse.find_file(original["file_id"])
     raise TransientError(f"The failed lines of {original['key']} keep changing: others mend them too. Run again.")
@@ -86,7 +89,7 @@ def parse_fixed(fixed: bytes) -> dict[Place, bytes]:
     """Mended lines by their places; the last of two with one place counts.
 
     Raises:
-        IngestError: a line is not in the shape.
+        IngestError: a line is not in the shape, or there is none: an empty file is never what somebody means.
     """
     mended: dict[Place, bytes] = {}
     wrong: list[int] = []
@@ -103,6 +106,11 @@ def parse_fixed(fixed: bytes) -> dict[Place, bytes]:
         raise IngestError(
             f"Mended lines begin with their number and a tab, as `ingest failures FILE_ID --lines` writes them:"
             f" see line {shown} of what was sent."
+        )
+    if not mended:
+        raise IngestError(
+            "There is no line in what was sent, so nothing was changed. Send lines as `ingest failures FILE_ID"
+            " --lines` writes them; or send nothing at all, and the kept lines are judged again."
         )
     return mended
 
@@ -175,8 +183,7 @@ class _Attempt:
     original: dict[str, Any]
     note: Note
 
-    def run(self, fixed: bytes | None) -> Outcome:
-        sent = None if fixed is None else parse_fixed(fixed)
+    def run(self, sent: Mapping[Place, bytes] | None) -> Outcome:
         # The first redrive of a rejected file brings all of it; after that only lines are missing.
         redrives = self.pipeline.warehouse.files({"redrive_of": self.original["file_id"], "state": "loaded"}, limit=1)
         whole = self.original["state"] == "rejected" and not redrives
@@ -200,16 +207,20 @@ class _Attempt:
             raise IngestError(f"Of {self.original['key']} these lines did not fail, so they cannot be mended: {shown}.")
         wrong = _Wrong()
         right = self._right(lines, wrong)
-        result, error = self._whole(right, wrong, open_places) if whole else self._lines(right)
+        loaded = self._whole(right, wrong, open_places) if whole else self._lines(right)
+        error = loaded.error
         if cut:
             error = (
                 f"{cut:,} open {'line was' if cut == 1 else 'lines were'} not judged again, since only the beginning is"
                 " kept: send the whole text, or load the file anew with --force."
             )
-        already = len(mended_before & (sent or {}).keys())
-        if result and result.already:  # somebody sent the same lines at the same time
-            already += len(right)
-        return Outcome(self.original["file_id"], result, wrong.rows, len(wrong.places), already, error)
+        already, fixed = len(mended_before & (sent or {}).keys()), loaded.closed
+        if loaded.result and loaded.result.already:  # somebody sent the same lines at the same time
+            already, fixed = already + len(right), 0
+        left = len(open_places) - loaded.closed + loaded.new
+        return Outcome(
+            self.original["file_id"], loaded.result, wrong.rows, len(wrong.places), already, fixed, left, error
+        )  # fmt: skip
 
     def _right(self, lines: Mapping[Place, dict[str, Any]], wrong: "_Wrong") -> dict[Place, dict[str, Any]]:
         """Those of these lines of which everything is right. A blank one mends nothing."""
@@ -226,10 +237,10 @@ class _Attempt:
                 wrong.add(lines[place])
         return right
 
-    def _lines(self, right: Mapping[Place, dict[str, Any]]) -> tuple[FileResult | None, str | None]:
+    def _lines(self, right: Mapping[Place, dict[str, Any]]) -> "_Loaded":
         """Of a loaded file: the mended lines alone."""
         if not right:
-            return None, None
+            return _Loaded()
         blocks = [
             Block(line, row["byte_offset"], row["raw"], (), item, row["context"])
             for (line, item), row in right.items()
@@ -240,11 +251,10 @@ class _Attempt:
                 [mending], _unread, self.pipeline.rules, folder,
                 processes=1, limits=self.pipeline.limits, blocks_of=lambda _: blocks,
             )  # fmt: skip
-            return self._load(staging, Redrive(self.original["file_id"], list(right))), None
+            result = self._load(staging, Redrive(self.original["file_id"], list(right)))
+        return _Loaded(result, closed=len(right))
 
-    def _whole(
-        self, right: Mapping[Place, dict[str, Any]], wrong: "_Wrong", open_places: set[Place]
-    ) -> tuple[FileResult | None, str | None]:
+    def _whole(self, right: Mapping[Place, dict[str, Any]], wrong: "_Wrong", open_places: set[Place]) -> "_Loaded":
         """Of a rejected file: all of it, with the mended lines in place, if it is now within the limits."""
         file = SourceFile.of_row(self.original)
         pipeline, edits = self.pipeline, _Edits()
@@ -267,7 +277,7 @@ class _Attempt:
             pipeline.apply_policies(staged, "new")
             still, new = _sifted(staging.failed, open_places, wrong, edits, folder / "new.parquet")
             if staged.outcome != "loaded":
-                return None, staged.error
+                return _Loaded(error=staged.error)
             # A place is closed where something of it was accepted. Where an item fell into others, or fails with all of
             # its document by now, those are accepted or open: mended twice, it would be brought twice.
             failing = still | new
@@ -281,7 +291,8 @@ class _Attempt:
             staged.counts.items -= len(failing)
             staged.counts.failed = 0  # they are the original's
             mends = Redrive(self.original["file_id"], closed, failed=len(new), whole_of=len(open_places))
-            return self._load(replace(staging, failed=[folder / "new.parquet"]), mends), None
+            result = self._load(replace(staging, failed=[folder / "new.parquet"]), mends)
+        return _Loaded(result, closed=len(closed), new=len(new))
 
     def _mending(self, lines: Mapping[Place, Mapping[str, Any]]) -> SourceFile:
         """The source file that these lines are: the same lines of the same file are the same source file."""
@@ -300,6 +311,16 @@ class _Attempt:
         staged.skip_same_bytes = False
         (result,) = self.pipeline.warehouse.load(staging, uuid4().hex, self.note.run_id, intent="again", note=self.note)
         return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """What was loaded, and what that makes of the open lines of the original."""
+
+    result: FileResult | None = None
+    error: str | None = None
+    closed: int = 0
+    new: int = 0  # lines that were right when the original was rejected, and are open now
 
 
 @dataclass(slots=True)

@@ -847,6 +847,60 @@ def test_what_mends_nothing_is_refused_with_a_sentence(world: World, fixed: byte
     assert all_of(world) == shows
 
 
+NOTHING = [
+    pytest.param(b"", id="no byte"),
+    pytest.param(b"\n \r\n\t\n\n", id="blank lines"),
+    pytest.param(b"\xef\xbb\xbf", id="a BOM alone"),
+    pytest.param(b"\xef\xbb\xbf\r\n", id="a BOM and a line end"),
+]
+
+
+@pytest.mark.parametrize("name", ["web", "strict"])
+@pytest.mark.parametrize("fixed", NOTHING)
+def test_an_empty_file_of_mended_lines_is_an_error(world: World, name: str, fixed: bytes) -> None:
+    """Without one the kept lines are judged again, which is another thing."""
+    file = drop(world, f"{name}/a.json", X, record("bob", 1, "x", o={"a": 1}))
+    poll(world, name)
+    world.sources = (source(name, nested="flatten"),)  # by these rules all of it would be loaded
+    shows = all_of(world)
+    with pytest.raises(IngestError, match="There is no line in what was sent, so nothing was changed"):
+        redrive(world.pipeline, file.file_id, fixed, NOTE)
+    assert all_of(world) == shows
+
+
+@pytest.mark.parametrize(("name", "steps"), [
+    pytest.param("web", [
+        ({2: record("bob", 1, "x")}, 1, 2),
+        ({2: record("bob", 1, "x"), 3: "still wrong"}, 0, 2),
+        (None, 0, 2),
+        ({3: record("cat", 1, "x"), 4: record("dan", 1, "x")}, 2, 0),
+        ({3: record("cat", 1, "x")}, 0, 0),
+    ], id="of a loaded file"),
+    pytest.param("limit", [
+        ({2: record("bob", 1, "x")}, 0, 3),
+        ({2: record("bob", 1, "x"), 3: record("cat", 1, "x")}, 2, 1),
+        ({4: "still wrong"}, 0, 1),
+        ({4: record("dan", 1, "x")}, 1, 0),
+    ], id="of a rejected file, that is loaded once it is within its limit"),
+])  # fmt: skip
+def test_a_redrive_says_how_many_lines_it_fixed_and_how_many_are_open(
+    world: World, name: str, steps: list[tuple[dict[int, Line] | None, int, int]]
+) -> None:
+    file = drop(world, f"{name}/a.json", X, "bad", "worse", "worst")
+    poll(world, name)
+    for mended, fixed, left in steps:
+        outcome = mend(world, file, mended)
+        assert (outcome.fixed, outcome.open, len(open_lines(world, file))) == (fixed, left, left), mended
+
+
+def test_a_line_that_fails_only_now_counts_as_open(world: World) -> None:
+    file = drop(world, "limit/a.json", X, record("bob", 1, ""), "bad", "worse")  # a blank event only warns
+    poll(world, "limit")
+    world.sources = (source("limit", strict=True, max_failed_lines=2),)
+    outcome = mend(world, file, {3: record("cat", 1, "x")})
+    assert (outcome.fixed, outcome.open, open_lines(world, file)) == (1, 2, [2, 4])
+
+
 def test_without_mended_lines_the_rules_of_today_hold(world: World) -> None:
     nested = record("bob", 1, "x", o={"a": 1})
     file = drop(world, "web/a.json", X, nested, "bad")
@@ -1289,10 +1343,18 @@ def test_redrive_by_command(shell: Shell) -> None:
     assert code == 1
     assert [(one["state"], one["records"], one["redrive_of"]) for one in told["files"]] == [("loaded", 1, file_id)]
     assert [(one["line"], one["codes"]) for one in told["failures"]] == [(3, ["not_json"])]
+    assert (told["fixed"], told["still_wrong"], told["open"]) == (1, 1, 1)
     after = shown(shell.warehouse)
     fixed.write_bytes(shape({2: record("bob", 1, "x")}))
     code, told, _ = shell.run("redrive", path_uri(file_id), fixed)
     assert (code, told["files"], told["mended_before"]) == (0, [], 1)
+    assert shown(shell.warehouse) == after
+    with shell.start("redrive", file_id, fixed) as process:
+        out, _ = process.communicate(timeout=60)
+    assert out == f"{path}: 1 line mended before; 1 line still open\n"
+    fixed.write_bytes(b"\n")
+    code, told, said = shell.run("redrive", file_id, fixed)
+    assert (code, list(told), "There is no line in what was sent" in said) == (2, ["error"], True)
     assert shown(shell.warehouse) == after
 
 
@@ -1304,7 +1366,7 @@ def test_what_a_redrive_by_command_could_not_do(shell: Shell) -> None:
     assert "1 open line was not judged again" in told["error"]
     with shell.start("redrive", file_id) as process:
         out, said = process.communicate(timeout=60)
-    assert (process.returncode, out) == (1, "")
+    assert (process.returncode, out) == (1, f"{path}: 1 line still open\n")
     assert "load the file anew with --force" in said
 
 

@@ -42,10 +42,16 @@ class Request:
         """Read the form's values. Raises ConfigError, a sentence for each thing that is wrong."""
         files = tuple(name for line in params["files"] or [] if (name := line.strip()))
         request = cls(
-            action=params["action"], files=files, source=params["source"] or None, since=params["since"] or None,
-            lines=params["lines"] or None, lines_at=params["lines_at"] or None, reason=params["reason"] or "",
+            action=params["action"], files=files, source=params["source"], since=params["since"],
+            lines=params["lines"], lines_at=params["lines_at"], reason=params["reason"] or "",
         )  # fmt: skip
-        problems = []
+        # Empty is not the same as left out: a script whose variable is not set would take more than it means.
+        given = {"source": request.source, "since": request.since, "lines": request.lines, "lines_at": request.lines_at}
+        problems = [
+            f"{name} is empty. Leave it out, or is a variable not set?"
+            for name, value in given.items()
+            if value is not None and not value.strip()
+        ]
         if request.action == REDRIVE and len(files) != 1:
             problems.append("Mended lines belong to one file: name it.")
         if (request.lines or request.lines_at) and request.action != REDRIVE:
@@ -89,7 +95,8 @@ def _redrive(pipeline: "Pipeline", request: Request, note: "Note") -> dict[str, 
     return {
         "file_id": outcome.of, "bucket": original["bucket"], "key": original["key"], "before": original["state"],
         "state": original["state"], "redrive": outcome.result.file_id if outcome.result else None,
-        "still_wrong": outcome.still_wrong, "already": outcome.already, "error": outcome.error or nothing,
+        "still_wrong": outcome.still_wrong, "already": outcome.already, "fixed": outcome.fixed, "open": outcome.open,
+        "error": outcome.error or nothing,
     }  # fmt: skip
 
 

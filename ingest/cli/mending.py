@@ -44,17 +44,19 @@ def redrive(file_id: str, fixed: str | None, reason: str, as_json: bool) -> int:
     refused = [failed_line(row) for row in outcome.refused]
     if as_json:
         files = [file_summary(outcome.result) | {"redrive_of": outcome.of}] if outcome.result else []
-        write_json({"files": files, "failures": refused, "still_wrong": outcome.still_wrong,
-                    "mended_before": outcome.already, "error": outcome.error})  # fmt: skip
+        write_json({"files": files, "failures": refused, "fixed": outcome.fixed, "still_wrong": outcome.still_wrong,
+                    "mended_before": outcome.already, "open": outcome.open, "error": outcome.error})  # fmt: skip
     else:
         told = []
         if outcome.result:
             accepted = count(outcome.result.counts.lines - outcome.result.counts.blank, "line")
-            told.append(f"{accepted} loaded as {outcome.result.file_id[:SHORT_ID]}")
+            told.append(f"{outcome.fixed:,} fixed, {accepted} loaded as {outcome.result.file_id[:SHORT_ID]}")
         if outcome.already:
             told.append(f"{count(outcome.already, 'line')} mended before")
         if outcome.still_wrong:
             told.append(f"{count(outcome.still_wrong, 'line')} still wrong")
+        if outcome.open:
+            told.append(f"{count(outcome.open, 'line')} still open")
         if told or not outcome.error:
             click.echo(visible(f"{original['key']}: {'; '.join(told) or 'no failed line is open'}"))
         show_failures(original["format"], refused)

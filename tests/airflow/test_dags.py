@@ -301,11 +301,25 @@ def test_what_an_action_returns_is_plain_json(job: Job) -> None:
 
     first = told("redrive", {2: json.dumps(ANN | {"_n": "mended"}), 3: "bad"})
     assert (bool(first["redrive"]), first["already"]) == (True, 0)
-    assert (first["still_wrong"], first["error"]) == (1, None)
+    assert (first["still_wrong"], first["fixed"], first["open"], first["error"]) == (1, 1, 2, None)
     again = told("redrive", {2: json.dumps(ANN | {"_n": "mended"}), 3: "bad", 4: "bad"})
     assert (again["redrive"], again["already"]) == (None, 1)
     assert again["error"] == "2 lines still wrong: nothing was loaded."
     assert told("undo")["redrives"] == [first["redrive"]]
+
+
+@pytest.mark.parametrize("wrong", [
+    {"lines": ""}, {"lines": " \n"}, {"lines_at": ""},
+    {"action": "undo", "files": [], "source": "web", "since": ""}, {"action": "undo", "files": [], "source": ""},
+], ids=" ".join)  # fmt: skip
+def test_what_is_empty_in_the_form_of_an_action_is_not_as_if_it_were_left_out(wrong: dict[str, Any]) -> None:
+    from ingest.airflow.action import Request
+    from ingest.errors import ConfigError
+
+    form = dict.fromkeys(("source", "since", "lines", "lines_at", "reason")) | {"action": "redrive", "files": ["ab"]}
+    assert Request.from_params(form) == Request(action="redrive", files=("ab",))
+    with pytest.raises(ConfigError, match="is empty"):
+        Request.from_params(form | wrong)
 
 
 def test_actions_and_what_is_told_of_them(job: Job) -> None:

@@ -213,6 +213,8 @@ def _of_action(result: Mapping[str, Any], row: Mapping[str, Any]) -> Became:
     if already := result.get("already"):
         was = "was mended before" if already == 1 else "were mended before"
         notes.append(f"{count(already, 'line')} {was}, so what was sent now in place of it was not loaded.")
+    if left := result.get("open"):
+        notes.append(f"{count(left, 'line')} of this file {'is' if left == 1 else 'are'} open.")
     return Became(
         result["file_id"], row["key"], result["state"], result["error"], before=result["before"],
         redrive=result.get("redrive"), went_along=len(result.get("redrives") or ()), note=" ".join(notes),
