@@ -177,6 +177,7 @@ class FileResult:
     error: str | None = None
     duplicate_of: str | None = None
     already: bool = False
+    fixed: int = 0  # of its failed lines: those that a redrive of an earlier version, or of its former rows, mends
     replaces: tuple[str, ...] = ()  # file_ids whose rows it took the place of
     copies: tuple[str, ...] = ()  # file_ids of copies of those, which stay unloaded
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 
 from ingest import actions
@@ -602,6 +603,98 @@ def test_a_replaced_file_leaves_with_its_redrives(world: World) -> None:
     assert world.rows("SELECT identity_key, person_id FROM identities") == [{"identity_key": "bob", "person_id": "bob"}]
     assert world.count("failed_lines") == 0
     assert told(world, old)[-1] == ("replace", "ann", "it was wrong", "run 7")
+
+
+PACKED: dict[str, Callable[[bytes], bytes]] = {
+    "plain": bytes, "gzip": gzip.compress, "gzip, quickly": lambda body: gzip.compress(body, 1),
+    "zstd": lambda body: pa.compress(body, codec="zstd", asbytes=True),
+    "with another line": lambda body: body + lines(record("eve", 9, "z")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("packed", [*list(PACKED)[1:], "all of them"])
+@pytest.mark.parametrize("name", ["web", "replace", "hold"])
+def test_lines_that_were_fixed_stay_fixed_where_they_come_again_in_another_version(
+    world: World, name: str, packed: str
+) -> None:
+    """The same content, compressed anew, is another object to a store, and no news to those who fixed its lines."""
+    content = lines(X, "bad", "worse", "worst")
+    old = drop(world, f"{name}/a.json", body=content)
+    poll(world, name)
+    assert mend(world, old, {2: record("bob", 1, "x"), 3: record("cat", 1, "x")}).result
+    told = [("ann", "x"), ("bob", "x"), ("cat", "x")]
+    assert (events(world), open_lines(world, old)) == (told, [4])
+    for one in list(PACKED)[1:] if packed == "all of them" else [packed]:
+        new = drop(world, f"{name}/a.json", body=PACKED[one](content))
+        poll(world, name)
+        if name == "hold":
+            do(world, "release", new)
+        assert state(world, new) == "loaded"
+        assert (open_lines(world, new), list(mended_by(world, new))) == ([4], [2, 3])
+        assert [event for event in events(world) if event != ("eve", "z")] == told
+        assert broken_promises(warehouse_at(path_of(world))) == {}
+        if name != "replace":
+            assert open_lines(world, old) == [4]
+        outcome = mend(world, new, {2: record("bob", 1, "x")})
+        assert (outcome.result, outcome.already, outcome.open) == (None, 1, 1)
+    do(world, "force", new)
+    assert open_lines(world, new) == [4]
+    do(world, "undo", new)
+    assert events(world) == ([] if name == "replace" else told)
+    assert broken_promises(warehouse_at(path_of(world))) == {}
+
+
+@pytest.mark.parametrize("name", ["web", "replace"])
+@pytest.mark.parametrize(("content", "still_open"), [
+    pytest.param((X, "bad", "other"), [3], id="one came otherwise"),
+    pytest.param((X, record("bob", 1, "x"), "worse"), [], id="one is right by now"),
+    pytest.param((X, "new", "bad", "worse"), [2, 3, 4], id="all moved"),
+])  # fmt: skip
+def test_lines_that_are_not_as_they_were_when_they_were_fixed_are_open(
+    world: World, name: str, content: Sequence[Line], still_open: list[int]
+) -> None:
+    """Where the new one takes the place of the old, a redrive that mended others, too, would bring those twice."""
+    old = drop(world, f"{name}/a.json", X, "bad", "worse")
+    poll(world, name)
+    for number, who in ((2, "bob"), (3, "cat")):
+        assert mend(world, old, {number: record(who, 1, "x")}).result
+    new = drop(world, f"{name}/a.json", *content)
+    assert poll(world, name) == {f"{name}/a.json": "loaded"}
+    assert open_lines(world, new) == still_open
+    assert accepted_twice(world) == []
+    assert broken_promises(warehouse_at(path_of(world))) == {}
+
+
+@pytest.mark.parametrize("gone", ["the redrive", "the old version", "both versions"])
+def test_what_fixed_a_line_of_two_versions_opens_it_in_both_when_it_goes(world: World, gone: str) -> None:
+    old = drop(world, "web/a.json", body=lines(X, "bad"))
+    poll(world, "web")
+    outcome = mend(world, old, {2: record("bob", 1, "x")})
+    assert outcome.result
+    new = drop(world, "web/a.json", body=gzip.compress(lines(X, "bad")))
+    poll(world, "web")
+    assert (open_lines(world, new), mended_by(world, new)) == ([], {2: outcome.result.file_id})
+    undone: dict[str, list[SourceFile | str]] = {
+        "the redrive": [outcome.result.file_id], "the old version": [old], "both versions": [old, new],
+    }  # fmt: skip
+    do(world, "undo", *undone[gone])
+    assert open_lines(world, new) == ([] if gone == "both versions" else [2])
+    assert ("bob", "x") not in events(world)
+    assert broken_promises(warehouse_at(path_of(world))) == {}
+
+
+def test_a_load_says_how_many_of_its_failed_lines_were_fixed_before(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = drop(world, "web/a.json", body=lines(X, "bad", "worse"))
+    poll(world, "web")
+    for left, fixed in ((1, {2: record("bob", 1, "x")}), (0, {3: record("bob", 2, "x")})):
+        mend(world, old, fixed)
+        drop(world, "web/a.json", body=gzip.compress(lines(X, "bad", "worse"), left))
+        (result,) = world.pipeline.load(world.pipeline.discover("web").pending)
+        assert (result.counts.failed, result.fixed) == (2, 2 - left)
+        assert tell_files([result], False, "loaded", ()) == left
+        assert ("The failed lines: ingest failures" in capsys.readouterr().err) == bool(left)
 
 
 def test_copies_of_what_is_replaced_are_named(world: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,7 +54,6 @@ def _undo(
     """First who leaves, file by file, then all of them at once."""
     results = []
     leaving: dict[str, int] = {}  # file_id → file_no, in order
-    reopened: list[str] = []
     with _session(warehouse, memory_mb) as (rows, now):
         chosen = _ledger_rows(rows, file_ids)
         originals = _ledger_rows(rows, [row["redrive_of"] for row in chosen.values() if row["redrive_of"]])
@@ -73,11 +72,10 @@ def _undo(
                 first, *later = [one for one in redrives[row["redrive_of"]] if one["file_id"] not in leaving] or [row]
                 if row["redrive_of"] in of_rejected and first["file_id"] == file_id:
                     along = later  # they lean on it: it holds all the rest of the rejected file
-                reopened += [file_id, *(one["file_id"] for one in along)]
             leaving |= {one["file_id"]: one["file_no"] for one in (row, *along)}
             went_along = tuple(one["file_id"] for one in along)
             results.append(_done(row, "undone", redrives=went_along, duplicates=tuple(copies[file_id])))
-        rows.reopen(reopened)
+        rows.reopen(leaving)  # also where the same lines came again in another version
         rows.take_away(leaving.values())
         rows.set_state(leaving, "undone")
         rows.remember("undo", leaving, note, now)

@@ -62,7 +62,10 @@ class _Entry:
     duplicates: int = 0
     replaces: tuple[str, ...] = ()
     copies: tuple[str, ...] = ()
-    mended: list[dict[str, Any]] = field(default_factory=list)  # lines of its former rows that redrives mended
+    # Lines that redrives mended, of its former rows and of other versions of its key.
+    mended: list[dict[str, Any]] = field(default_factory=list)
+    inherited: list[dict[str, Any]] = field(default_factory=list)  # redrives of loaded files whose place it takes
+    fixed: int = 0  # failed lines of its own that those redrives mend
 
     @property
     def failed(self) -> int:
@@ -188,8 +191,9 @@ class _Load:
         kept = [entry for entry in self.entries if entry.state in ("loaded", "rejected")]
         if any(entry.failed for entry in kept):
             self._insert_failed(kept)
-        for entry in kept:
-            self._keep_mended(entry, now)
+        for entry in self.entries:
+            if entry.inherited or (entry.mended and entry in kept):
+                self._keep_mended(entry, now)
         self.rows.take_away(self.leaving)
         if taken and self.staging.commands:
             self._insert_commands(taken)
@@ -217,7 +221,7 @@ class _Load:
                 if row["state"] == "rejected":  # the first redrive of a rejected file holds all of it
                     self._take_along(row["file_id"], now)
                 else:
-                    entry.mended = self.rows.mended_lines(row["file_no"])
+                    entry.mended = self.rows.mended_lines([row["file_no"]])
                 self.leaving.append(row["file_no"])
             if row and (row["state"] in FINAL_STATES or self.intent != "new"):
                 self.rows.remember(_ACTIONS[self.intent], [row["file_id"]], self.note, now)
@@ -255,6 +259,7 @@ class _Load:
         redrives = [one for one in self.rows.redrives_of([file_id]) if only is None or one["file_id"] in only]
         gone = [redrive["file_id"] for redrive in redrives]
         self.leaving += [redrive["file_no"] for redrive in redrives]
+        self.rows.reopen(gone)
         self.rows.set_state(gone, "undone")
         self.rows.remember("undo", gone, self.note, now)
 
@@ -318,6 +323,9 @@ class _Load:
                 entry.replaces = self._replace(versions, entry, now)
                 entry.copies = self._copies(entry)
                 gone.update(entry.replaces)
+            if entry.state == "loaded" and not redrive:
+                there = [row["file_no"] for row in versions if row["state"] in ("loaded", "rejected")]
+                entry.mended = self.rows.mended_lines(there) + entry.mended
         self._find_copies([entry for entry in new if entry.state == "loaded" and not entry.staged.redrive], found, gone)
 
     def _find_copies(
@@ -339,21 +347,34 @@ class _Load:
             in_this_load[file.source, entry.staged.sha256] = file.file_id
 
     def _replace(self, versions: Sequence[Mapping[str, Any]], entry: _Entry, now: datetime) -> tuple[str, ...]:
-        """Take away the other versions of a key, and what redrives of them brought."""
+        """Take away the other versions of a key, and what redrives of them brought: see `_keep_mended`."""
         gone: list[str] = []
+        brought: list[dict[str, Any]] = []
         for row in versions:
+            redrives = self.rows.redrives_of([row["other"]])
             if row["state"] == "loaded":
                 self.leaving.append(row["file_no"])
                 gone.append(row["other"])
-            redrives = self.rows.redrives_of([row["other"]])
-            self.leaving += [redrive["file_no"] for redrive in redrives]
-            brought = [redrive["file_id"] for redrive in redrives]
-            self.rows.reopen(brought)  # a rejected version keeps its lines, and its key may come back to its bytes
-            gone += brought
+                entry.inherited += redrives
+            else:  # a redrive of a rejected file may hold all of it
+                brought += redrives
+        self._put_away(gone, entry, now)
+        return (*gone, *self._put_away_redrives(brought, entry, now))
+
+    def _put_away(self, gone: Sequence[str], entry: _Entry, now: datetime) -> None:
         if gone:
             self.rows.set_state(gone, "replaced", entry.staged.file.file_id)
             self.rows.remember("replace", gone, self.note, now)
-        return tuple(gone)
+
+    def _put_away_redrives(
+        self, redrives: Sequence[Mapping[str, Any]], entry: _Entry, now: datetime
+    ) -> tuple[str, ...]:
+        """What they mended is open again, in rejected versions and wherever the same lines came again."""
+        gone = tuple(redrive["file_id"] for redrive in redrives)
+        self.leaving += [redrive["file_no"] for redrive in redrives]
+        self.rows.reopen(gone)
+        self._put_away(gone, entry, now)
+        return gone
 
     def _copies(self, entry: _Entry) -> tuple[str, ...]:
         """Files under other keys that were not loaded, since they were copies of what was replaced."""
@@ -398,16 +419,25 @@ class _Load:
             raise _RowsLostError(lost)
 
     def _keep_mended(self, entry: _Entry, now: datetime) -> None:
-        """Lines that fail as they did before stay mended; a redrive of others goes, since they may be accepted now."""
-        if not entry.mended:
-            return
-        with self.rows.table("mended", pa.Table.from_pylist(entry.mended)):
-            kept = self.connection.execute(statement("keep_mended"), {"file_no": entry.file_no}).fetchall()
-        still = {(line, item) for line, item in kept}
+        """Lines that fail as they did before stay mended, though their file is put anew, or its object was changed.
+
+        A redrive of this file, or of one whose place it takes, is this file's from now on. One that mended other lines,
+        too, goes: those may be accepted now. A redrive of a version that stays is that version's.
+        """
+        mended = {(line["line"], line["item"], line["raw_sha256"]): line for line in entry.mended}
+        still = set[tuple[int, str]]()
+        if mended:
+            with self.rows.table("mended", pa.Table.from_pylist(list(mended.values()))):
+                kept = self.connection.execute(statement("keep_mended"), {"file_no": entry.file_no}).fetchall()
+            still = {(line, item) for line, item in kept}
+        entry.fixed = len(still)
         stale = {line["redriven_by"] for line in entry.mended if (line["line"], line["item"]) not in still}
         if stale:
             self._take_along(entry.staged.file.file_id, now, stale)
-            self.rows.reopen(stale)
+        holds = {line["redriven_by"] for line in entry.mended} - stale
+        self.rows.mends_now([one["file_id"] for one in entry.inherited if one["file_id"] in holds], entry.staged.file)
+        lost = [one for one in entry.inherited if one["file_id"] not in holds]
+        entry.replaces += self._put_away_redrives(lost, entry, now)
 
     def _insert_commands(self, taken: Sequence[_Entry]) -> None:
         in_order = sorted(taken, key=lambda entry: entry.staged.file.position)
@@ -435,7 +465,9 @@ class _Load:
         if not rows:
             return
         for row, entry in zip(rows, self.entries, strict=True):
-            self.results[row["file_id"]] = replace(result_of(row), replaces=entry.replaces, copies=entry.copies)
+            self.results[row["file_id"]] = replace(
+                result_of(row), fixed=entry.fixed, replaces=entry.replaces, copies=entry.copies
+            )
         with self.rows.table("entries", pa.Table.from_pylist(rows, schema=_LEDGER)):
             self.connection.execute(statement("enter_file"))
 

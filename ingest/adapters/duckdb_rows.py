@@ -12,6 +12,7 @@ import pyarrow as pa
 from ingest.adapters.duckdb import statement
 from ingest.core.identity import is_ignored
 from ingest.core.people import Key, components
+from ingest.core.source import SourceFile
 from ingest.ports import Note
 
 
@@ -100,13 +101,20 @@ class Rows:
             {"redrives": list(redrives)},
         )
 
-    def mended_lines(self, file_no: int) -> list[dict[str, Any]]:
-        """The failed lines of a file that redrives have mended, so that they stay mended if it is put anew."""
+    def mends_now(self, redrives: Collection[str], file: SourceFile) -> None:
+        """These redrives mend lines of this file from now on."""
+        self.connection.execute(
+            "UPDATE ledger SET redrive_of = $file_id WHERE file_id IN (SELECT unnest($redrives))",
+            {"file_id": file.file_id, "redrives": list(redrives)},
+        )
+
+    def mended_lines(self, file_nos: Collection[int]) -> list[dict[str, Any]]:
+        """The failed lines of files that redrives have mended, so that they stay mended where they come again."""
         sql = (
             "SELECT line, item, raw_sha256, redriven_at, redriven_by FROM failed_line_rows"
-            " WHERE file_no = $file_no AND redriven_by IS NOT NULL"
+            " WHERE file_no IN (SELECT unnest($file_nos)) AND redriven_by IS NOT NULL ORDER BY file_no"
         )
-        return self.fetch(sql, {"file_no": file_no})
+        return self.fetch(sql, {"file_nos": list(file_nos)})
 
     def set_state(self, file_ids: Collection[str], state: str, replaced_by: str | None = None) -> None:
         """Write down what became of files whose rows were taken away."""

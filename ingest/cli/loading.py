@@ -151,7 +151,7 @@ def tell_files(results: "list[FileResult]", as_json: bool, done: str, errors: Se
         if result.copies:
             ids = " ".join(one[:SHORT_ID] for one in result.copies)
             say(f"{result.key}: copies of what it replaced stay unloaded until they are forced: {ids}")
-    failed = [result for result in results if result.counts.failed and not result.already]
+    failed = [result for result in results if result.counts.failed > result.fixed and not result.already]
     if failed and not as_json and done == "loaded":
         say(f"The failed lines: ingest failures {failed[0].file_id[:SHORT_ID]}{' …' * (len(failed) > 1)}")
     for sentence in dict.fromkeys(errors):

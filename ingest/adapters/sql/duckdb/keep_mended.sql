@@ -1,4 +1,4 @@
--- keep_mended.sql: lines of a file that is put anew stay mended where they fail as they did.
+-- keep_mended.sql: failed lines that come again, as they were, stay mended.
 -- in: mended (Arrow: line, item, raw_sha256, redriven_at, redriven_by), $file_no of the new rows.   out: line, item.
 UPDATE failed_line_rows
 SET redriven_at = m.redriven_at, redriven_by = m.redriven_by
