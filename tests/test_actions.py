@@ -683,6 +683,24 @@ def test_what_fixed_a_line_of_two_versions_opens_it_in_both_when_it_goes(world: 
     assert broken_promises(warehouse_at(path_of(world))) == {}
 
 
+@pytest.mark.parametrize("name", ["web", "limit"])
+def test_the_same_bytes_again_are_no_change_of_a_file_that_was_fixed(world: World, name: str) -> None:
+    """Neither where it was rejected, and a redrive holds all of it; nor where today's limits would reject it."""
+    content = lines(X, "bad", "worse")
+    old = drop(world, f"{name}/a.json", body=content)
+    poll(world, name)
+    assert mend(world, old, {2: record("bob", 1, "x"), 3: record("cat", 1, "x")}).open == 0
+    world.sources = (source(name, max_failed_lines=1),)
+    for etag in ("in parts", "in other parts"):
+        new = drop(world, f"{name}/a.json", body=content, etag=etag)
+        assert poll(world, name) == {f"{name}/a.json": "duplicate"}
+        row = world.warehouse.find_file(new.file_id)
+        assert (row["duplicate_of"], row["error"]) == (old.file_id, None)
+        assert (open_lines(world, new), open_lines(world, old)) == ([], [])
+    assert [one for one in reconcile(world.pipeline).information if one.what == "duplicate_of"] == []
+    assert events(world) == [("ann", "x"), ("bob", "x"), ("cat", "x")]
+
+
 def test_a_load_says_how_many_of_its_failed_lines_were_fixed_before(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:

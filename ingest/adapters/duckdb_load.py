@@ -306,15 +306,10 @@ class _Load:
             ]  # fmt: skip
             newest = versions[-1] if versions else None
             is_same = newest is not None and newest["same_bytes"]
-            if (
-                newest
-                and is_same
-                and newest["state"] in ("loaded", "duplicate")
-                and self.intent != "force"
-                and not redrive
-            ):
-                if entry.state == "loaded":
-                    entry.state, entry.duplicate_of = "duplicate", newest["other"]  # no change, whatever the ETag
+            if newest and is_same and self.intent != "force" and not redrive and self._is_there(newest):
+                # No change, whatever the ETag, and whatever today's limits would make of it.
+                entry.state, entry.duplicate_of = "duplicate", newest["duplicate_of"] or newest["other"]
+                entry.staged.error = ""
             elif newest and not is_same and entry.staged.changed_file == "hold" and self.intent in ("new", "again"):
                 if not redrive:
                     entry.state = "held"
@@ -327,6 +322,12 @@ class _Load:
                 there = [row["file_no"] for row in versions if row["state"] in ("loaded", "rejected")]
                 entry.mended = self.rows.mended_lines(there) + entry.mended
         self._find_copies([entry for entry in new if entry.state == "loaded" and not entry.staged.redrive], found, gone)
+
+    def _is_there(self, row: Mapping[str, Any]) -> bool:
+        """Whether what a file says is loaded: by itself, as another one, or by a redrive that holds all of it."""
+        return row["state"] in ("loaded", "duplicate") or (
+            row["state"] == "rejected" and bool(self.rows.redrives_of([row["other"]]))
+        )
 
     def _find_copies(
         self, entries: Sequence[_Entry], found: Sequence[Mapping[str, Any]], gone: AbstractSet[str]

@@ -48,6 +48,8 @@ found AS (
     LEFT JOIN ledger AS o ON o.file_id = d.duplicate_of
     WHERE d.state = 'duplicate'
       AND NOT EXISTS (SELECT 1 FROM ledger AS l WHERE l.state = 'loaded' AND l.sha256 = d.sha256)
+      -- Of a rejected file that was redriven, the redrive is loaded.
+      AND NOT EXISTS (SELECT 1 FROM ledger AS r WHERE r.state = 'loaded' AND r.redrive_of = d.duplicate_of)
 )
 SELECT f.file_id, l.source, l.key, f.what, f.expected, f.found
 FROM found AS f
