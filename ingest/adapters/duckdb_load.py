@@ -21,7 +21,7 @@ import pyarrow as pa
 from ingest.adapters.duckdb import MUCH_MEMORY_MB, is_settled, recognised, result_of, statement
 from ingest.adapters.duckdb_errors import could_not_write, first_line
 from ingest.adapters.duckdb_rows import Rows
-from ingest.core.states import FIRST_DELAY, LONGEST_DELAY
+from ingest.core.states import FIRST_DELAY, LONGEST_DELAY, Done
 from ingest.errors import StaleRedrive, TransientError
 from ingest.ports import (
     COUNTED,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from ingest.adapters.duckdb import DuckDBWarehouse
 
 _BYTES_AT_ONCE = 160 << 20  # of staged rows: what the engine compares at once must fit its memory
-_ACTIONS: Mapping[Intent, str] = {
+_ACTIONS: Mapping[Intent, Done] = {
     "new": "load",
     "again": "load",
     "release": "release",

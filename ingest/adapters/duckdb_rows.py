@@ -13,6 +13,7 @@ from ingest.adapters.duckdb import statement
 from ingest.core.identity import is_ignored
 from ingest.core.people import Key, components
 from ingest.core.source import SourceFile
+from ingest.core.states import Done
 from ingest.ports import Note
 
 
@@ -123,7 +124,7 @@ class Rows:
             {"state": state, "replaced_by": replaced_by, "file_ids": list(file_ids)},
         )
 
-    def remember(self, action: str, file_ids: Iterable[str], note: Note, at: datetime) -> None:
+    def remember(self, action: Done, file_ids: Iterable[str], note: Note, at: datetime) -> None:
         """Append to `history`."""
         self.connection.execute(
             "INSERT INTO history SELECT unnest($file_ids), $action, $at, $by, $reason, $run_id",
