@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import pyarrow as pa
@@ -170,6 +170,39 @@ def file_report(row: Mapping[str, Any], failed: Iterable[Mapping[str, Any]]) -> 
         for code, count, meaning in _explained(row["format"], counted)
     ]
     yield b'],"codes":' + orjson.dumps(by_code) + b"}\n"
+
+
+class Elsewhere(NamedTuple):
+    """Why no failed line of a file is open, and the file that holds them, if there is one."""
+
+    why: str
+    file_id: str | None = None
+
+
+def no_open_lines(row: Mapping[str, Any]) -> Elsewhere:
+    """What to say of a file, by its ledger row, where it has no open failed line to show."""
+    if row["redrive_of"]:
+        return Elsewhere(
+            "It holds lines that were fixed. Those still open are in the file they came in.", row["redrive_of"]
+        )
+    match row["state"]:
+        case "duplicate":
+            return Elsewhere("Its bytes are loaded as another file, which holds the failed lines.", row["duplicate_of"])
+        case "replaced" if row["replaced_by"]:
+            why = "Another version took its place, and its failed lines went with its rows."
+            return Elsewhere(why, row["replaced_by"])
+        case "undone":
+            return Elsewhere("It was undone, and its failed lines went with its rows. To have them, load it again.")
+        case "held":
+            return Elsewhere(
+                "It is held, and its lines are kept once it is released. To see them now, check its object."
+            )
+        case "retrying":
+            return Elsewhere("It could not be loaded yet, so none of its lines is kept.")
+        case "replaced" | "ignored":
+            return Elsewhere("Nothing of it is loaded, and none of its lines is kept.")
+        case _:
+            return Elsewhere("No failed line of it is open.")
 
 
 def line_to_mend(row: Mapping[str, Any]) -> bytes:

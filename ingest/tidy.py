@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from ingest.core.source import LOCAL_BUCKET, SourceFile
+from ingest.core.states import KEEPS_LINES
 from ingest.discovery import takes
 from ingest.errors import ConfigError, IngestError, ObjectGone, TransientError
 from ingest.pipeline import Pipeline
@@ -125,7 +126,7 @@ class _Tidying:
             seen.update(row["file_id"] for row in rows if chosen is not None)
             # A person may name any file for a source; only what lies in its landing is ours to touch.
             yield [row for row in rows if takes(source, row["key"], own)]
-        failed = [one for one in results or () if one.counts.failed and one.state in ("loaded", "rejected")]
+        failed = [one for one in results or () if one.counts.failed and one.state in KEEPS_LINES]
         if source.report_prefix and (left := [one.file_id for one in failed if one.file_id not in seen]):
             rows = warehouse.files({"file_id": left})
             yield [row for row in rows if row["bucket"] == source.bucket and self._takes(row["key"], own)]
@@ -159,7 +160,7 @@ class _Tidying:
 
     def _put(self, row: dict[str, Any]) -> _Outcome:
         """Put the report of a file, and the copy of its object into the archive, where they are wanted."""
-        if row["failed"] and self.source.report_prefix and not row["redrive_of"]:
+        if row["failed"] and row["state"] in KEEPS_LINES and self.source.report_prefix and not row["redrive_of"]:
             self._report(row)
         if "open_failures" not in row:  # it is tidied
             return _Outcome(goes_on=False)

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import duckdb
 import pyarrow as pa
@@ -22,16 +23,17 @@ from ingest import actions
 from ingest.adapters import duckdb_rows
 from ingest.cli.loading import tell_files
 from ingest.core.source import SourceFile
-from ingest.core.states import ACTIONS, Action
+from ingest.core.states import ACTIONS, HISTORY, KEEPS_LINES, Action, Done
 from ingest.errors import IngestError, ObjectGone, TransientError
 from ingest.ports import ActionResult, Mark, Note, Staging
 from ingest.preview import preview
 from ingest.reconcile import reconcile
 from ingest.redrive import Outcome, _Edits, _substituted, redrive
+from ingest.report import no_open_lines
 from ingest.settings import Source
 from ingest.staging import stage
 from tests.conftest import S3
-from tests.support import VOLATILE, Line, Rows, World, alias, everything, in_order, lines, put, record
+from tests.support import ROOT, VOLATILE, Line, Rows, World, alias, everything, in_order, lines, put, record
 from tests.test_exactly_once import Steps, broken_promises, environment, warehouse_at
 
 NOTE = Note(by="ann", reason="it was wrong", run_id="run 7")
@@ -699,6 +701,71 @@ def test_the_same_bytes_again_are_no_change_of_a_file_that_was_fixed(world: Worl
         assert (open_lines(world, new), open_lines(world, old)) == ([], [])
     assert [one for one in reconcile(world.pipeline).information if one.what == "duplicate_of"] == []
     assert events(world) == [("ann", "x"), ("bob", "x"), ("cat", "x")]
+
+
+def test_whoever_asks_for_failed_lines_that_are_elsewhere_is_told_where(
+    every_state: tuple[World, dict[str, SourceFile]],
+) -> None:
+    world, files = every_state
+    for name, file in files.items():
+        row = world.warehouse.find_file(file.file_id)
+        found = no_open_lines(row)
+        assert found.file_id == (row["duplicate_of"] or row["replaced_by"]), name
+        if found.file_id:
+            assert world.warehouse.find_file(found.file_id)["state"] in KEEPS_LINES
+    assert len({no_open_lines(world.warehouse.find_file(file.file_id)) for file in files.values()}) >= len(STATES) - 1
+
+
+def every_deed(world: World) -> None:
+    """Everything that `history` tells of, once."""
+    loaded = drop(world, "web/a.json", X, "bad")
+    poll(world, "web")
+    mend(world, loaded, {2: record("bob", 1, "x")})
+    do(world, "force", loaded)
+    world.warehouse.mark([Mark(loaded.file_id, "completed_imports/a.json", datetime.now(UTC))], NOTE)
+    for _ in range(2):
+        world.warehouse.notify_once([loaded.file_id], NOTE)
+        world.warehouse.not_notified([loaded.file_id], NOTE)
+    do(world, "undo", loaded)
+    again(world, loaded)
+    drop(world, "replace/a.json", X)
+    poll(world, "replace")
+    drop(world, "replace/a.json", record("bob", 1, "x"))
+    world.pipeline.load(world.pipeline.discover("replace").pending, note=NOTE)
+    drop(world, "hold/a.json", X)
+    poll(world, "hold")
+    held = drop(world, "hold/a.json", record("bob", 1, "x"))
+    poll(world, "hold")
+    do(world, "release", held)
+    broken = drop(world, "web/b.json", X)
+    world.store.broken["web/b.json"] = "It broke off."
+    poll(world, "web")
+    do(world, "retry", broken)
+    drop(world, "hold/a.json", record("cat", 1, "x"))
+    poll(world, "hold")
+    world.store.objects.pop(("bucket", "hold/a.json"))
+    world.pipeline.discover("hold", NOTE)
+    do(world, "ignore", f"s3://bucket/{drop(world, 'web/c.json', X).key}")
+    warehouse = warehouse_at(path_of(world))
+    with warehouse.writing() as connection:
+        connection.execute("UPDATE ledger SET state = 'undone' WHERE key = 'replace/a.json' AND state = 'loaded'")
+    world.warehouse.repair(NOTE)
+
+
+def test_history_tells_of_all_that_is_done_by_whom_why_and_in_which_run(world: World) -> None:
+    every_deed(world)
+    rows = world.rows('SELECT DISTINCT action, "by", reason IS NOT NULL AS why, run_id FROM history')
+    assert {row["action"] for row in rows} == set(HISTORY)
+    assert {(row["by"], row["why"], row["run_id"]) for row in rows} == {(NOTE.by, True, NOTE.run_id)}
+
+
+def test_what_history_tells_of_is_documented() -> None:
+    assert set(get_args(Done)) == set(HISTORY)
+    table = (
+        (ROOT / "docs/warehouse.md").read_text(encoding="utf-8").partition("| action | means |")[2].partition("\n\n")[0]
+    )
+    documented = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", table, re.MULTILINE))
+    assert documented == HISTORY
 
 
 def test_a_load_says_how_many_of_its_failed_lines_were_fixed_before(
@@ -1440,6 +1507,29 @@ def test_refusals_by_command(shell: Shell) -> None:
         code, told, said = shell.run(*words)
         assert (code, list(told)) == (2, ["error"])
         assert said.strip().splitlines()[-1].endswith(".")
+
+
+def test_a_file_without_open_lines_says_where_they_are_by_command(shell: Shell) -> None:
+    path = shell.file("a.json", X, "bad", "worse")
+    original = shell.id_of(path)
+    shutil.copy(path, shell.folder / "b.json")
+    with shell.start("load", shell.folder / "b.json") as process:
+        _, said = process.communicate(timeout=60)
+    assert f"The failed lines: ingest failures {original[:8]}" in said
+    rows = {row["state"]: row["file_id"] for row in shell.world().warehouse.files({})}
+    copy = rows["duplicate"]
+    code, told, _ = shell.run("failures", copy)
+    assert (code, told["open"], told["failures"], told["see_file"]) == (0, 0, [], original)
+    for more in ([], ["--lines"]):
+        with shell.start("failures", copy, *more) as process:
+            out, said = process.communicate(timeout=60)
+        assert (
+            f"Its bytes are loaded as another file, which holds the failed lines. See: ingest failures {original[:8]}"
+            in (said if more else out)
+        )
+        assert "bad" not in out
+    code, told, _ = shell.run("failures", original)
+    assert (told["open"], len(told["failures"]), told["note"], told["see_file"]) == (2, 2, None, None)
 
 
 def test_redrive_by_command(shell: Shell) -> None:

@@ -123,7 +123,7 @@ def source_dag(source: Source, settings: Settings) -> DAG:
             from ingest.airflow.world import open_world
 
             with open_world() as pipeline:
-                packs, landing = steps.discover(pipeline, source.name)
+                packs, landing = steps.discover(pipeline, source.name, get_current_context()["run_id"])
             get_current_context()["ti"].xcom_push("landing", landing)
             if landing["problems"] and not packs:  # with files to load the verdict says it
                 raise AirflowFailException(f"Not all can be loaded:\n{named(landing['problems'])}")

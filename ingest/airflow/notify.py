@@ -28,6 +28,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from ingest.airflow import tables
 from ingest.core.source import SourceFile
+from ingest.core.states import KEEPS_LINES
 from ingest.errors import ConfigError, IngestError
 from ingest.ports import Note
 from ingest.settings import NOTIFY_TYPES
@@ -61,7 +62,8 @@ def tell_of_run(pipeline: "Pipeline", run_id: str, source: str | None, lost: Seq
     """
     try:
         where = {"run_id": run_id} | ({"source": source} if source else {})
-        rows = [row for row in pipeline.warehouse.files(where) if row["failed"] or row["state"] in TOLD_STATES]
+        found = [row | {"failed": _to_fix(pipeline, row)} for row in pipeline.warehouse.files(where)]
+        rows = [row for row in found if row["failed"] or row["state"] in TOLD_STATES]
         items = [Item(row["source"], row["file_id"], _sentence(row)) for row in reversed(rows)]
         by_file = {row["file_id"]: row for row in rows}
         items += [
@@ -81,6 +83,14 @@ def tell_of_differences(pipeline: "Pipeline", differences: "Iterable[Difference]
         _tell(pipeline, items, run_id, lambda told: (f"{count(len(told), 'thing')} to look at", []))
     except Exception:  # the run itself is red, and says it all
         log.warning("People could not be told of the differences.", exc_info=True)
+
+
+def _to_fix(pipeline: "Pipeline", row: Mapping[str, Any]) -> int:
+    """How many lines of a file failed; 0 where none of them can be fixed there, or all are."""
+    if not row["failed"] or row["state"] not in KEEPS_LINES:
+        return 0
+    with pipeline.warehouse.failed_lines(row["file_id"]) as lines:
+        return int(row["failed"]) if any(line["redriven_by"] is None for line in lines) else 0
 
 
 def _sentence(row: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ingest.airflow import action, tables
 from ingest.core.schema import codes
 from ingest.core.source import LOCAL_BUCKET, SourceFile
+from ingest.core.states import KEEPS_LINES
 from ingest.ports import Counts, Note
 from ingest.reconcile import reconcile as compare
 from ingest.report import Most, check_report
@@ -40,13 +41,13 @@ Pack = dict[str, Any]  # {"name": what the task is called, "files": [SourceFile.
 Result = dict[str, Any]  # {"file", "state", "lines", …}: see _counted
 
 
-def discover(pipeline: "Pipeline", source: str) -> tuple[list[Pack], dict[str, Any]]:
+def discover(pipeline: "Pipeline", source: str, run_id: str | None = None) -> tuple[list[Pack], dict[str, Any]]:
     """The manifest of a run, packed into tasks: what is in the bucket and not in the ledger; and what pages tell of it.
 
     The second is {"pending", "matching", "ignored": numbers of objects, "ignored_names": the first of those,
     "problems": a sentence for each file, or listing, that keeps the run from being well}.
     """
-    note = Note("airflow")
+    note = Note("airflow", run_id=run_id)
     tidy(pipeline, source, note)  # what former runs have left
     if passed := pipeline.begin_poll(source):
         log.info("%d files there before the first poll, entered as ignored", passed)
@@ -91,7 +92,7 @@ def load(pipeline: "Pipeline", pack: Pack, run_id: str, *, force: bool = False) 
             )
     # By place: a file may have another id in the ledger than in the manifest.
     results = [
-        _counted(file, found.state, found.counts, found.error)
+        _counted(file, found.state, found.counts, found.error) | {"fixed": found.fixed}
         for file, found in zip(files.values(), loaded, strict=True)
     ]
     tables.log_table(log, count(len(results), "file"), results[: tables.NAMED_AT_MOST])
@@ -167,7 +168,10 @@ def verdict(
 
     files = list(known.values())
     states = Counter(file["state"] for file in files)
-    with_failures = [file for file in files if file["failed"]]
+    # Of copies and held files no lines are kept; those of a changed object may all be fixed already.
+    with_failures = [
+        file for file in files if file["failed"] > file.get("fixed", 0) and file["state"] in (*KEEPS_LINES, "checked")
+    ]
     not_loaded = [f"{file['file']}: {file['state']}, {file['error']}" for file in files if file["state"] in NOT_LOADED]
     not_loaded += problems
     not_loaded += [f"{file.uri}: its task did not end; the task's log says why" for file in lost.values()]

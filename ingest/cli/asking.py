@@ -1,6 +1,7 @@
 """Commands that ask the warehouse: `files`, `failures`, `sql`."""
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
@@ -9,6 +10,9 @@ from ingest.cli.output import places, say, value, write_json, write_table
 from ingest.core.source import ONE_OFF
 from ingest.core.states import STATES
 from ingest.text import count, visible
+
+if TYPE_CHECKING:
+    from ingest.report import Elsewhere
 
 
 @cli.command()
@@ -59,7 +63,7 @@ def failures(file_id: str, lines: bool, as_json: bool) -> None:
 
     FILE_ID: an id, the beginning of one, or an s3:// URI.
     """
-    from ingest.report import failed_line, line_to_mend
+    from ingest.report import failed_line, line_to_mend, no_open_lines
 
     if lines and as_json:
         raise click.UsageError(
@@ -70,9 +74,11 @@ def failures(file_id: str, lines: bool, as_json: bool) -> None:
         with pipeline.warehouse.failed_lines(file["file_id"]) as found:
             if lines:
                 cut: list[str] = []  # codes of those that were not kept whole
+                is_empty = True
                 for row in found:
                     if row["redriven_by"]:
                         continue
+                    is_empty = False
                     if row["mendable"]:
                         sys.stdout.buffer.write(line_to_mend(row))
                     else:
@@ -84,11 +90,17 @@ def failures(file_id: str, lines: bool, as_json: bool) -> None:
                         f"The file was refused as a whole ({', '.join(cut)}): mend the file itself, there are no single"
                         " lines to mend."
                     )
+                if is_empty:
+                    say(_empty(no_open_lines(file)))
                 return
             failed = [failed_line(row) for row in found]
+    left = [line for line in failed if not line["redriven_by"]]
+    elsewhere = None if left else no_open_lines(file)
     if as_json:
         write_json(
-            {name: file[name] for name in ("file_id", "bucket", "key", "state", "failed")} | {"failures": failed}
+            {name: file[name] for name in ("file_id", "bucket", "key", "state", "failed")}
+            | {"open": len(left), "failures": failed}
+            | {"note": elsewhere and elsewhere.why, "see_file": elsewhere and elsewhere.file_id}
         )
         return
     mended = sum(bool(line["redriven_by"]) for line in failed)
@@ -96,8 +108,16 @@ def failures(file_id: str, lines: bool, as_json: bool) -> None:
     click.echo(told + (f", {mended:,} mended since" if mended else ""))
     if file["error"]:
         click.echo(visible(file["error"]))
+    if elsewhere:
+        click.echo(_empty(elsewhere))
     click.echo()
-    show_failures(file["format"], [line for line in failed if not line["redriven_by"]])
+    show_failures(file["format"], left)
+
+
+def _empty(elsewhere: "Elsewhere") -> str:
+    """Why the list is empty, and which one to look at."""
+    see = f" See: ingest failures {elsewhere.file_id[:SHORT_ID]}" if elsewhere.file_id else ""
+    return f"{elsewhere.why}{see}"
 
 
 # A statement may begin with a comment, which looks like an option.

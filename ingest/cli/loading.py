@@ -8,6 +8,7 @@ import click
 
 from ingest.cli.base import GIVEN, SHORT_ID, cli, format_option, json_option, opened_pipeline, source_option, user
 from ingest.cli.output import places, progress, say, write_json, write_table
+from ingest.core.states import KEEPS_LINES
 from ingest.errors import IngestError
 from ingest.text import count
 from ingest.unforeseen import said
@@ -113,7 +114,7 @@ def poll(sources: tuple[str, ...], as_json: bool) -> int:
                     )
                 with progress(name, sum(file.size_bytes for file in found.pending)) as moved:
                     for pack in pipeline.pack(found.pending):
-                        loaded = pipeline.load(pack, progress=moved)
+                        loaded = pipeline.load(pack, note=note, progress=moved)
                         results += loaded
                         untidy += tidy_loaded(pipeline, loaded, note)
                 untidy += tidy(pipeline, name, note)  # what former polls have left
@@ -152,8 +153,12 @@ def tell_files(results: "list[FileResult]", as_json: bool, done: str, errors: Se
             ids = " ".join(one[:SHORT_ID] for one in result.copies)
             say(f"{result.key}: copies of what it replaced stay unloaded until they are forced: {ids}")
     failed = [result for result in results if result.counts.failed > result.fixed and not result.already]
-    if failed and not as_json and done == "loaded":
-        say(f"The failed lines: ingest failures {failed[0].file_id[:SHORT_ID]}{' …' * (len(failed) > 1)}")
+    # A copy keeps no lines: they are those of the file that is loaded. Of a held file none are kept.
+    listed = dict.fromkeys(
+        one.duplicate_of or one.file_id for one in failed if one.duplicate_of or one.state in KEEPS_LINES
+    )
+    if listed and not as_json and done == "loaded":
+        say(f"The failed lines: ingest failures {next(iter(listed))[:SHORT_ID]}{' …' * (len(listed) > 1)}")
     for sentence in dict.fromkeys(errors):
         say(f"ingest: {sentence}")
     if errors or any(result.state == "retrying" for result in results):

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from ingest.ports import Note
+from ingest.redrive import redrive
 from tests.airflow.conftest import Job
 
 ANN: dict[str, Any] = {"_p": "ann", "_t": 1_700_000_000, "_n": "Signed Up"}
@@ -160,6 +162,30 @@ def test_a_run_tells_once_of_all_its_files_that_need_a_look(job: Job, mailbox: M
     job.run()
     assert ["6.json" in text for text in mailbox.texts] == [False, True]
     assert "1.json" not in mailbox.texts[1]
+
+
+def test_nobody_is_sent_to_a_file_that_has_no_open_line(job: Job, mailbox: Mailbox) -> None:
+    """Failed lines of a copy are those of the file that is loaded, those of a changed object may be fixed already."""
+    job.configure(notify=["smtp:ops_mail"])
+    job.put("1.json", ANN, WRONG)
+    job.put("2.json", ANN, WRONG)
+    ran = job.run()
+    assert (ran.returned["verdict"]["failed_lines"], ran.returned["verdict"]["states"]) == (
+        1,
+        {"loaded": 1, "duplicate": 1},
+    )
+    assert ("1.json" in mailbox.texts[0], "2.json" in mailbox.texts[0]) == (True, False)
+
+    (row,) = [row for row in job.ledger() if row["state"] == "loaded"]
+    fixed = b"2\t" + json.dumps(ANN | {"_n": "fixed"}).encode()
+    job.ask(lambda pipeline: redrive(pipeline, row["file_id"], fixed, Note("ann")))
+    job.s3.put(
+        "landing/1.json",
+        gzip.compress(job.s3.client.get_object(Bucket=job.s3.bucket, Key="landing/1.json")["Body"].read()),
+    )
+    ran = job.run()
+    assert (ran.returned["verdict"]["failed_lines"], ran.returned["verdict"]["states"]) == (0, {"loaded": 1})
+    assert len(mailbox.mails) == 1
 
 
 def test_nobody_is_told_where_nobody_asked(job: Job, mailbox: Mailbox) -> None:

@@ -169,6 +169,15 @@ def test_a_mended_line_leads_to_what_took_its_place(site: Site) -> None:
     assert "They have no object of their own" in told
 
 
+def test_a_copy_leads_to_the_file_that_holds_its_failed_lines(site: Site) -> None:
+    original = load(site.job, "a.json", GOOD, "broken")
+    copy = load(site.job, "b.json", GOOD, "broken")
+    html = page(site, copy)
+    assert "Its bytes are loaded as another file, which holds the failed lines. To that file" in text_of(html)
+    assert f'href="{ROOT}/files/{original}#failed"' in html
+    assert "To that file" not in text_of(page(site, original))
+
+
 def test_summary_provenance_and_history(site: Site) -> None:
     first = load(site.job, "a.json", GOOD | {"_t": "1700000000"}, "", "broken")
     site.job.configure(max_failed_lines=0)

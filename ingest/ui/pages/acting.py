@@ -12,7 +12,7 @@ from fastapi import APIRouter, Form, HTTPException, Request, Response
 from fastapi.responses import RedirectResponse
 
 from ingest.actions import would
-from ingest.core.states import Action
+from ingest.core.states import KEEPS_LINES, Action
 from ingest.text import count
 from ingest.ui import runs, shown
 from ingest.ui.access import Visitor, VisitorDep
@@ -126,7 +126,7 @@ def _release(_: _Row, related: Sequence[_Row]) -> list[Effect]:
 
 def _ignore(row: _Row, _: Sequence[_Row]) -> list[Effect]:
     found = [Effect("No poll takes it any more. Force loads it all the same.")]
-    if row["failed"]:
+    if row["failed"] and row["state"] in KEEPS_LINES:
         found.append(Effect("Its failed lines can still be looked at."))
     return found
 

@@ -2,16 +2,17 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
 from ingest import actions
 from ingest.core.schema import Meaning
-from ingest.core.states import ACTIONS
+from ingest.core.states import ACTIONS, KEEPS_LINES
 from ingest.errors import IngestError
 from ingest.ports import FailureGroup
 from ingest.preview import Preview, preview
+from ingest.report import Elsewhere, no_open_lines
 from ingest.ui import runs
 from ingest.ui.access import VisitorDep, dag_of
 from ingest.ui.pages.failures import LINES, Failed, Group, failed_lines, groups_of, meanings, visible_pointer
@@ -19,8 +20,6 @@ from ingest.ui.view import page
 from ingest.ui.world import open_world
 
 router = APIRouter()
-
-MENDABLE_STATES: Final = ("loaded", "rejected")
 
 
 @router.get("/files/{file_id}")
@@ -60,8 +59,8 @@ def file(
         request, "file.html", row=row, shows_raw=shows_raw, dag_id=dag_of(row["source"]), history=history,
         groups=groups, listed=listed, more=more, at=max(1, at), wanted=wanted, per_page=LINES,
         total=_total(counted, row, code, pointer, open), related=related, as_of=as_of,
-        actions=allowed,
-        may_mend=shows_raw and may_act and row["open_failures"] > 0 and row["state"] in MENDABLE_STATES,
+        actions=allowed, elsewhere=_elsewhere(row, related),
+        may_mend=shows_raw and may_act and row["open_failures"] > 0 and row["state"] in KEEPS_LINES,
         warnings=_warnings(row), runs=_runs([row["run_id"], *(one["run_id"] for one in history)], row["source"]),
     )  # fmt: skip
 
@@ -85,6 +84,14 @@ def lines(
         except IngestError as error:
             problem = str(error)
     return page(request, "lines.html", row=row, found=found, first=first, problem=problem, as_of=as_of, step=LINES)
+
+
+def _elsewhere(row: Mapping[str, Any], related: Sequence[Mapping[str, Any]]) -> Elsewhere | None:
+    """Where the failed lines of a file are that has some, or fixes some, and holds none; of those that may be seen."""
+    if row["open_failures"] or not (row["redrive_of"] or (row["failed"] and row["state"] not in KEEPS_LINES)):
+        return None
+    found = no_open_lines(row)
+    return found if found.file_id in {one["file_id"] for one in related} else Elsewhere(found.why)
 
 
 def _total(

@@ -18,13 +18,13 @@ from fastapi.responses import RedirectResponse, StreamingResponse
 from starlette.datastructures import FormData, UploadFile
 
 from ingest.core.commands import Item
+from ingest.core.states import KEEPS_LINES
 from ingest.errors import IngestError
 from ingest.redrive import MENDED_AT_MOST, Place, judge_mended, keep_mended, parse_fixed
 from ingest.report import line_to_mend, on_one_line
 from ingest.ui import runs
 from ingest.ui.access import Visitor, VisitorDep, dag_of
 from ingest.ui.pages.failures import LINES, Failed, failed_lines
-from ingest.ui.pages.file import MENDABLE_STATES
 from ingest.ui.view import page
 from ingest.ui.world import open_world
 
@@ -241,7 +241,7 @@ def _demanded(visitor: Visitor, published: "Published", file_id: str) -> dict[st
 
 
 def _demand_mendable(row: Mapping[str, Any]) -> None:
-    if row["state"] not in MENDABLE_STATES:
+    if row["state"] not in KEEPS_LINES:
         raise HTTPException(409, f"The file is {row['state']}: only lines of loaded and rejected files can be mended.")
 
 
@@ -308,7 +308,7 @@ def _show(
     return page(
         request, "mend.html", status=status, row=row, lines=[shown[place] for place in sorted(shown)], chosen=chosen,
         pages=max(1, -(-(open_lines if chosen.code else row["open_failures"]) // LINES)), more=len(rows) > LINES,
-        groups=groups, notice=notice, reason=reason, mendable=row["state"] in MENDABLE_STATES,
+        groups=groups, notice=notice, reason=reason, mendable=row["state"] in KEEPS_LINES,
         as_of=published.as_of, most_mb=MENDED_AT_MOST >> 20, checked=bool(verdicts),
         right=sum(bool(one.becomes) for one in verdicts.values()), wrong=wrong,
         can_send=pipeline.settings.uploads_bucket is not None,
