@@ -213,6 +213,16 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
+class ArchivedCopy:
+    """An object in an archive, and the source file that it is a copy of, as far as its name and the listing tell."""
+
+    copy: SourceFile
+    day: date  # UTC, of the load
+    file: SourceFile  # without a version id; `last_modified` is that of the copy
+    plain_key: str  # its key, if what looks like a hash in it tells it apart from another copy
+
+
+@dataclass(frozen=True, slots=True)
 class QueryResult:
     """The answer of `Warehouse.query`, streamed. `json_columns` hold JSON text."""
 
@@ -482,6 +492,9 @@ class Warehouse(Protocol):
 
     def archives(self) -> list[tuple[str, str, str]]:
         """Where archived objects should be: source, bucket, and the folder of a day."""
+
+    def unknown_copies(self, copies: Iterable[ArchivedCopy]) -> Iterator[ArchivedCopy]:
+        """Those that no row of the ledger tells of, in order; some are compared at a time, as they are asked for."""
 
     def ledger(
         self, landings: Path, archives: Path, since: datetime

@@ -3,7 +3,8 @@
 In:      listings, one pass over the ledger, and what the warehouse finds when it counts its own rows.
 Out:     differences, which somebody should look at; and information, which is good to know and nobody has to mend.
 Decides: what is which, and the sentence for each. Nothing is written unless repair is asked for, and then only what the
-         ledger itself can tell: rows that should have left, flags, links of persons, archive steps that are still due.
+         ledger itself can tell: rows that should have left, flags, links of persons, archive steps that are still due;
+         and files that only the archive has are loaded again.
 """
 
 from collections import defaultdict
@@ -17,6 +18,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ingest.archive import archives, bring_back, copies_of
 from ingest.core.source import LOCAL_BUCKET, SourceFile
 from ingest.discovery import Selection, takes
 from ingest.errors import IngestError, ObjectGone
@@ -98,6 +100,8 @@ def reconcile(
     if repair is None or not found.differences:
         return found
     pipeline.warehouse.repair(repair)
+    if any(one.what == "archive_unknown" for one in found.differences):
+        bring_back(pipeline, repair)
     _tidy(pipeline, repair)
     after = _Comparison(pipeline, stuck_after).run()
     left = {(one.what, one.source, one.key, one.file_id) for one in after.differences}
@@ -165,6 +169,7 @@ class _Comparison:
     newest: dict[str, tuple[datetime, str, str]] = field(default_factory=dict)  # source → arrival, key, file_id
     retrying: set[str] = field(default_factory=set)
     unlisted: dict[tuple[str, str], _Many] = field(default_factory=lambda: defaultdict(lambda: _Many(_ASKED_AT_MOST)))
+    unknown: dict[str, _Many] = field(default_factory=lambda: defaultdict(lambda: _Many(_ASKED_AT_MOST)))  # by source
     grouped: dict[tuple[str, str], _Many] = field(default_factory=lambda: defaultdict(lambda: _Many(_NAMED_AT_MOST)))
 
     def run(self) -> Reconciliation:
@@ -189,6 +194,7 @@ class _Comparison:
                 self._archive(name, bucket, unlisted)
             except Exception as error:  # noqa: BLE001 - as above
                 self._failed(name, error)
+        self._unknown()
         self._tables()
         self._groups()
         return self.outcome
@@ -312,11 +318,44 @@ class _Comparison:
     # --- the archive -------------------------------------------------------------------------------------------------
 
     def _list_archives(self, note: _Note) -> None:
-        """Day by day, since a listing shows a thousand objects for the price of one."""
+        """Whole archives, and days of those that were; a listing shows a thousand objects for the price of one."""
+
+        def noted(listed: Iterable[SourceFile]) -> Iterator[SourceFile]:
+            for file in listed:
+                note({"bucket": file.bucket, "key": file.key, "size_bytes": file.size_bytes})
+                yield file
+
+        done: list[tuple[str, str]] = []
+        for (bucket, prefix), sources in archives(self.pipeline).items():
+            try:
+                listed = noted(self.pipeline.store_of(sources[0].name).list(bucket, prefix))
+                for copy in self.pipeline.warehouse.unknown_copies(copies_of(self.pipeline, listed, sources)):
+                    self.unknown[copy.file.source].add(copy)
+                done.append((bucket, prefix))
+            except IngestError as error:
+                if bucket != LOCAL_BUCKET or Path(prefix).exists():  # else nothing was archived yet
+                    self._differs(sources[0].name, "unreachable", prefix, str(error))
         for source, bucket, folder in self.pipeline.warehouse.archives():
+            if any(bucket == of and folder.startswith(prefix) for of, prefix in done):
+                continue
             with suppress(Exception):  # then each is asked for by itself, which says what is wrong
-                for found in self.pipeline.store_of(source).list(bucket, folder):
-                    note({"bucket": bucket, "key": found.key, "size_bytes": found.size_bytes})
+                for _ in noted(self.pipeline.store_of(source).list(bucket, folder)):
+                    pass
+
+    def _unknown(self) -> None:
+        """Copies of files that the ledger does not know."""
+        for source, copies in self.unknown.items():
+            for one in copies.first:
+                why = (
+                    f"{one.copy.key} is archived, and not in the ledger. Was the warehouse put back from an older"
+                    " backup? `ingest reconcile --repair` loads it again."
+                )
+                self._differs(source, "archive_unknown", one.file.key, why, one.file.file_id)
+            if (more := copies.number - len(copies.first)) > 0:
+                why = (
+                    f"{more:,} more archived files are not in the ledger. `ingest reconcile --repair` loads them again."
+                )
+                self._differs(source, "archive_unknown", "", why)
 
     def _archive(self, source: str, bucket: str, unlisted: _Many) -> None:
         """Archived objects that no listing showed as they should be."""

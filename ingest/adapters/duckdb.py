@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -35,6 +35,7 @@ from ingest.ports import (
     FINAL_STATES,
     REOPENED,
     ActionResult,
+    ArchivedCopy,
     Counts,
     FileResult,
     Intent,
@@ -117,6 +118,30 @@ class DuckDBWarehouse:
             met = {place: file for place, file in enumerate(files) if file.file_id not in has_row}
             known = recognised(connection, met)
         return [known.get(place, file) for place, file in enumerate(files)]
+
+    def unknown_copies(self, copies: Iterable[ArchivedCopy]) -> Iterator[ArchivedCopy]:
+        listing = iter(copies)
+        while some := list(islice(listing, _LISTED_AT_ONCE)):
+            begin = [datetime.combine(one.day, datetime.min.time(), UTC) for one in some]
+            table = pa.table(
+                {
+                    "place": range(len(some)),
+                    "source": [one.file.source for one in some],
+                    "bucket": [one.file.bucket for one in some],
+                    "archived_to": [one.copy.key for one in some],
+                    "key": [one.file.key for one in some],
+                    "plain_key": [one.plain_key for one in some],
+                    "etag": [one.file.etag for one in some],
+                    "size_bytes": [one.file.size_bytes for one in some],
+                    "archived_at": [one.copy.last_modified for one in some],
+                    "day_from": begin,
+                    "day_until": [day + timedelta(days=1) for day in begin],
+                }
+            )
+            with self.reading() as connection:
+                connection.register("copies", table)
+                places = connection.execute(statement("unknown_copies")).fetchall()
+            yield from (some[place] for (place,) in places)
 
     def known(self, file_ids: Sequence[str], intent: Intent = "new") -> dict[str, FileResult]:
         with self.reading() as connection:

@@ -12,6 +12,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
 from ingest.airflow import action, tables
+from ingest.archive import look_at_poll
 from ingest.core.schema import codes
 from ingest.core.source import LOCAL_BUCKET, SourceFile
 from ingest.core.states import KEEPS_LINES
@@ -45,16 +46,18 @@ def discover(pipeline: "Pipeline", source: str, run_id: str | None = None) -> tu
     """The manifest of a run, packed into tasks: what is in the bucket and not in the ledger; and what pages tell of it.
 
     The second is {"pending", "matching", "ignored": numbers of objects, "ignored_names": the first of those,
-    "problems": a sentence for each file, or listing, that keeps the run from being well}.
+    "problems": a sentence for each file, listing, or archive, that keeps the run from being well}.
     """
     note = Note("airflow", run_id=run_id)
     tidy(pipeline, source, note)  # what former runs have left
     if passed := pipeline.begin_poll(source):
         log.info("%d files there before the first poll, entered as ignored", passed)
+    lost = look_at_poll(pipeline, source)
     found = pipeline.discover(source, note)
     if found.gone:
         log.info("%d files waited, but are gone by now: %s", len(found.gone), ", ".join(found.gone))
-    for sentence in (*found.problems, *found.notices):
+    problems = [*([lost] if lost else ()), *found.problems]
+    for sentence in (*problems, *found.notices):
         log.warning("%s", visible(sentence))
     log.info("discovered source=%s pending=%d ignored=%d", source, len(found.pending), found.ignored)
     if found.ignored_names:
@@ -66,7 +69,7 @@ def discover(pipeline: "Pipeline", source: str, run_id: str | None = None) -> tu
         "matching": found.matching,
         "ignored": found.ignored,
         "ignored_names": found.ignored_names[: tables.NAMED_AT_MOST],
-        "problems": list(found.problems),
+        "problems": problems,
     }
     return packed(pipeline, found.pending[:RUN_AT_MOST]), landing
 

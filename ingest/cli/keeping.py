@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 
 @cli.command()
-@click.option("--repair", is_flag=True, help="Mend what is safe: flags, leftover rows, archive steps that are due.")
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Put right what is safe: flags, leftover rows, archive steps that are due, files that only the archive has.",
+)
 @json_option
 def reconcile(repair: bool, as_json: bool) -> int:
     """Hold bucket, archive, ledger and tables against each other.

@@ -86,6 +86,7 @@ def poll(sources: tuple[str, ...], as_json: bool) -> int:
 
     In the landing of each SOURCE, or of all.
     """
+    from ingest.archive import look_at_poll
     from ingest.ports import Note
     from ingest.tidy import tidy, tidy_loaded
 
@@ -102,6 +103,8 @@ def poll(sources: tuple[str, ...], as_json: bool) -> int:
             try:
                 if passed := pipeline.begin_poll(name):
                     say(f"{name}: {count(passed, 'file')} there before the first poll, entered as ignored")
+                if lost := look_at_poll(pipeline, name):
+                    unreachable.append(f"{name}: {lost}")
                 found = pipeline.discover(name, note)
                 if found.gone:
                     say(f"{name}: {count(len(found.gone), 'file')} waited, but gone by now: {', '.join(found.gone)}")

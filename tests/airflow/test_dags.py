@@ -322,6 +322,25 @@ def test_what_is_empty_in_the_form_of_an_action_is_not_as_if_it_were_left_out(wr
         Request.from_params(form | wrong)
 
 
+def test_a_run_is_red_if_its_archive_holds_what_the_ledger_does_not_know(job: Job) -> None:
+    """As of a warehouse that was put back from an older backup. What is new is loaded all the same."""
+    job.configure(after_load="archive")
+    job.put("1.json", ANN)
+    assert (job.run().state, job.states()) == ("success", {"1.json": "loaded"})
+    day = datetime.now(UTC).strftime("%Y/%m/%d")
+    job.s3.put(f"completed_imports/{day}/landing/2.json", json.dumps(ANN | {"_n": "lost"}).encode())
+    job.put("3.json", ANN | {"_n": "new"})
+    ran = job.run()
+    assert (ran.state, ran.tasks["verdict"]) == ("failed", "failed")
+    assert (
+        "archive holds 1 file that the ledger does not know (landing/2.json)"
+        in ran.returned["verdict"]["not_loaded"][0]
+    )
+    assert job.states() == {"1.json": "loaded", "3.json": "loaded"}
+    nothing_new = job.run()
+    assert (nothing_new.state, nothing_new.tasks["discover"]) == ("failed", "failed")
+
+
 def test_actions_and_what_is_told_of_them(job: Job) -> None:
     from ingest.airflow import steps
 
