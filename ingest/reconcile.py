@@ -334,7 +334,8 @@ class _Comparison:
                 done.append((bucket, prefix))
             except IngestError as error:
                 if bucket != LOCAL_BUCKET or Path(prefix).exists():  # else nothing was archived yet
-                    self._differs(sources[0].name, "unreachable", prefix, str(error))
+                    why = f"Nobody knows whether it holds files that the ledger does not know: {error}"
+                    self._informs(sources[0].name, "archive_unlisted", why, prefix)
         for source, bucket, folder in self.pipeline.warehouse.archives():
             if any(bucket == of and folder.startswith(prefix) for of, prefix in done):
                 continue

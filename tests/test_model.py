@@ -253,30 +253,55 @@ class Model:
             state = "loaded"
         if state != "loaded":
             file.commands, file.failed = [], {}
-        elif source.changed_file == "replace":
-            self._replace(versions, file)
-        if former and intent == "force":
-            self._keep_mended(file, former)
+        else:
+            self._keep_mended(file, former if intent == "force" else None, versions)
         self._enter(file, state)
 
     def _replace(self, versions: Sequence[Row], by: Row) -> None:
-        """Of a rejected version there is what a redrive brought: without that its lines are open again."""
+        """With all that redrives brought."""
         for row in versions:
             redrives = self.redrives(row)
-            self._leave([row] * (row.state == "loaded") + redrives, "replaced", by.file_id)
-            gone = {redrive.file_id for redrive in redrives}
-            row.failed = {place: None if mended_by in gone else mended_by for place, mended_by in row.failed.items()}
+            self._leave([row] * (row.state == "loaded"), "replaced", by.file_id)
+            self._go(redrives, "replaced", by.file_id)
 
-    def _keep_mended(self, file: Row, former: Row) -> None:
+    def _go(self, redrives: Sequence[Row], state: str, by: str | None = None) -> None:
+        """Redrives leave, and what they mended is open, wherever it stands."""
+        self._leave(redrives, state, by)
+        ids = {one.file_id for one in redrives}
+        for one in self.ledger.values():
+            one.failed = {place: None if mended in ids else mended for place, mended in one.failed.items()}
+
+    def _keep_mended(self, file: Row, former: Row | None, versions: Sequence[Row]) -> None:
         """A line that fails as before stays mended. No line is there twice: as the file has it, and mended."""
-        stale = [
-            row for row in self.redrives(former)
-            if former.state == "rejected"  # then a redrive holds all of it
-            or any(by == row.file_id and place not in file.failed for place, by in former.failed.items())
-        ]  # fmt: skip
-        self._leave(stale, "undone")
-        loaded = {row.file_id for row in self.redrives(former)}
-        file.failed = {place: by if (by := former.failed.get(place)) in loaded else None for place in file.failed}
+        replaces = self.sources[file.source].changed_file == "replace"
+        replaced = [row for row in versions if replaces and row.state == "loaded"]
+        # A redrive may hold all of a rejected file.
+        if former and former.state == "rejected":
+            self._go(self.redrives(former), "undone")
+        for row in versions:
+            if replaces and row.state == "rejected":
+                self._go(self.redrives(row), "replaced", file.file_id)
+        mended = [
+            ((place, row.content[place - 1]), by)
+            for row in (*sorted(versions, key=lambda one: one.entered), *filter(None, [former]))
+            for place, by in row.failed.items()
+            if by
+        ]
+        by_line = dict(mended)
+        file.failed = {place: by_line.get((place, file.content[place - 1])) for place in file.failed}
+        stale = {by for (place, _), by in mended if not file.failed.get(place)}
+        if former:
+            self._go([one for one in self.redrives(former) if one.file_id in stale], "undone")
+            gone = {by for by in stale if self.ledger[by].state == "undone"}
+            file.failed = {place: None if by in gone else by for place, by in file.failed.items()}
+        inherited = [one for row in replaced for one in self.redrives(row)]
+        self._leave(replaced, "replaced", file.file_id)
+        for one in inherited:
+            if one.file_id in {by for _, by in mended} - stale:
+                one.redrive_of = file.file_id
+            else:
+                self._go([one], "replaced", file.file_id)
+                file.failed = {place: None if by == one.file_id else by for place, by in file.failed.items()}
 
     def _judge(self, file: Row) -> None:
         file.commands, file.failed = [], {}
@@ -839,6 +864,11 @@ class Life(RuleBasedStateMachine):
         wanted = {place: name for place, name in mended.items() if place in row.open_lines}
         right = self.model.right(wanted)
         whole = self.model.is_redriven_whole(row)
+        if text == b"":  # an empty file is never what somebody means
+            with pytest.raises(IngestError):
+                redrive(self.world.pipeline, row.file_id, text, NOTE)
+            self.agree("redrive", acted=False)
+            return
         if whole and not self.model.is_current(row):
             with suppress(IngestError):
                 assert redrive(self.world.pipeline, row.file_id, text, NOTE).result is None
@@ -856,6 +886,7 @@ class Life(RuleBasedStateMachine):
         assert (outcome.result is not None) == loads
         assert outcome.already == (0 if text is None else len(mended) - len(wanted))
         assert sorted(one["line"] for one in outcome.refused) == sorted(still_wrong)
+        before = len(row.open_lines)
         if outcome.result:
             assert outcome.result.state == "loaded"
             self._is_its_own_file(row, {} if whole and text is None else right, outcome)
@@ -864,6 +895,11 @@ class Life(RuleBasedStateMachine):
                 redriven = self.model.ledger[outcome.result.file_id]
                 (entry,) = self.rows([redriven])
                 redriven.counts |= {name: entry[name] for name in ("lines", "blank", "items")}
+        assert outcome.open == len(row.open_lines)
+        assert outcome.fixed == len(
+            [place for place, by in row.failed.items() if outcome.result and by == outcome.result.file_id]
+        )
+        assert loads or outcome.open == before
         self.agree("redrive", acted=loads)
 
     def _is_its_own_file(self, row: Row, mended: dict[Place, str], outcome: Outcome) -> None:

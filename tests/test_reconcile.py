@@ -236,7 +236,9 @@ def test_an_archive_that_may_not_be_listed_is_asked_object_by_object(world: Worl
         return listed(bucket, prefix)
 
     world.store.list = refuse  # type: ignore[method-assign]
-    assert reconcile(world.pipeline).differences == []
+    found = reconcile(world.pipeline)
+    assert found.differences == []
+    assert noted(found) == [("archive_unlisted", "completed_imports/")]
 
 
 def test_what_is_archived_while_listings_are_read_is_not_asked_for(world: World) -> None:
