@@ -1025,6 +1025,21 @@ def test_what_mends_nothing_is_refused_with_a_sentence(world: World, fixed: byte
     assert all_of(world) == shows
 
 
+def test_a_redrive_that_goes_when_its_file_is_forced_opens_its_lines_in_other_versions(world: World) -> None:
+    content = lines(X, record("bob", 1, "x", o={"a": 1}), "worse")
+    old = drop(world, "web/a.json", body=content)
+    poll(world, "web")
+    mend(world, old, {2: record("bob", 1, "x"), 3: record("cat", 1, "x")})
+    new = drop(world, "web/a.json", body=gzip.compress(content))
+    poll(world, "web")
+    assert open_lines(world, new) == []
+    world.store.put(old, content)
+    world.sources = (source("web", nested="flatten"),)
+    do(world, "force", old)  # the second line is accepted by now, so that its redrive would bring it twice
+    assert (open_lines(world, old), open_lines(world, new)) == ([3], [2, 3])
+    assert broken_promises(warehouse_at(path_of(world))) == {}
+
+
 NOTHING = [
     pytest.param(b"", id="no byte"),
     pytest.param(b"\n \r\n\t\n\n", id="blank lines"),
