@@ -1087,7 +1087,7 @@ def test_a_redrive_says_how_many_lines_it_fixed_and_how_many_are_open(
 
 
 def test_a_line_that_fails_only_now_counts_as_open(world: World) -> None:
-    file = drop(world, "limit/a.json", X, record("bob", 1, ""), "bad", "worse")  # a blank event only warns
+    file = drop(world, "limit/a.json", X, record("bob", 1, "", a=1), "bad", "worse")  # a blank event only warns
     poll(world, "limit")
     world.sources = (source("limit", strict=True, max_failed_lines=2),)
     outcome = mend(world, file, {3: record("cat", 1, "x")})
