@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from ingest.core.source import LOCAL_BUCKET, SourceFile
 from ingest.discovery import takes
@@ -84,13 +84,26 @@ def _folders(source: "Source", since: date | None, today: date) -> Iterator[str]
         yield from (f"{prefix}{year:04d}/" for year in range(since.year, today.year + 1))
 
 
-def archives(pipeline: "Pipeline") -> dict[tuple[str, str], list["Source"]]:
-    """(bucket, prefix) of each archive that sources write now, and these sources."""
-    found: dict[tuple[str, str], list[Source]] = {}
+class Archive(NamedTuple):
+    """A prefix to list, and the sources that archive there and reach it in the same way."""
+
+    bucket: str
+    prefix: str
+    sources: Sequence["Source"]
+
+    def listed(self, pipeline: "Pipeline") -> Iterator[SourceFile]:
+        """Everything in it. Raises as `ObjectStore.list` does."""
+        return pipeline.store_of(self.sources[0].name).list(self.bucket, self.prefix)
+
+
+def archives(pipeline: "Pipeline") -> list[Archive]:
+    """Those that sources write now."""
+    found: dict[tuple[str | None, ...], list[Source]] = {}
     for source in pipeline.settings.sources.values():
         if source.after_load == "archive":
-            found.setdefault((source.bucket, source.within(source.archive_prefix)), []).append(source)
-    return found
+            reached = (source.endpoint_url, source.profile, source.aws_conn_id)
+            found.setdefault((source.bucket, source.within(source.archive_prefix), *reached), []).append(source)
+    return [Archive(one[0].bucket, one[0].within(one[0].archive_prefix), one) for one in found.values()]
 
 
 def copies_of(
@@ -129,11 +142,11 @@ def bring_back(pipeline: "Pipeline", note: Note) -> None:
     Raises:
         TransientError: the warehouse did not answer. What was loaded stays loaded; safe to run again.
     """
-    for (bucket, prefix), sources in archives(pipeline).items():
+    for archive in archives(pipeline):
         tried = set[str]()
         while True:
-            listed = pipeline.store_of(sources[0].name).list(bucket, prefix)
-            unknown = pipeline.warehouse.unknown_copies(copies_of(pipeline, listed, sources))
+            copies_there = copies_of(pipeline, archive.listed(pipeline), archive.sources)
+            unknown = pipeline.warehouse.unknown_copies(copies_there)
             try:
                 copies = list(islice((one for one in unknown if one.copy.key not in tried), _AT_ONCE))
             except IngestError:

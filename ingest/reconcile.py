@@ -326,10 +326,11 @@ class _Comparison:
                 yield file
 
         done: list[tuple[str, str]] = []
-        for (bucket, prefix), sources in archives(self.pipeline).items():
+        for archive in archives(self.pipeline):
+            bucket, prefix, sources = archive
             try:
-                listed = noted(self.pipeline.store_of(sources[0].name).list(bucket, prefix))
-                for copy in self.pipeline.warehouse.unknown_copies(copies_of(self.pipeline, listed, sources)):
+                copies = copies_of(self.pipeline, noted(archive.listed(self.pipeline)), sources)
+                for copy in self.pipeline.warehouse.unknown_copies(copies):
                     self.unknown[copy.file.source].add(copy)
                 done.append((bucket, prefix))
             except IngestError as error:

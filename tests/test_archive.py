@@ -194,6 +194,7 @@ def test_a_poll_of_a_sound_source_costs_one_listing(landing: Landing, monkeypatc
 
 
 def test_a_folder_on_this_machine_is_brought_back_by_reconcile(tmp_path: Path) -> None:
+    from ingest.adapters.local import LocalStore
     from ingest.adapters.stores import Stores
     from ingest.pipeline import Pipeline
     from ingest.settings import Settings
@@ -203,7 +204,7 @@ def test_a_folder_on_this_machine_is_brought_back_by_reconcile(tmp_path: Path) -
     (tmp_path / "in").mkdir()
     warehouse = DuckDBWarehouse(tmp_path / "warehouse.duckdb")
     settings = Settings(warehouse_url=warehouse.name, processes=2, sources={"web": source})
-    pipeline = Pipeline(settings, lambda _: Stores(), warehouse)
+    pipeline = Pipeline(settings, lambda _: Stores(LocalStore), warehouse)
     assert reconcile(pipeline).differences == []
     (tmp_path / "in" / "a.json").write_bytes(lines(GOOD))
     results = pipeline.load(pipeline.discover("web").pending)
