@@ -302,7 +302,7 @@ class _Attempt:
         digest = sha256(original.file_id.encode() + text).hexdigest()
         return replace(
             original, key=f"{original.key}#{digest[:12]}", etag=digest, version_id=None, size_bytes=len(text),
-            mends=original.key,
+            mends=original.key, known_as=None,
         )  # fmt: skip
 
     def _load(self, staging: Staging, mends: Redrive) -> FileResult:

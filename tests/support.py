@@ -84,7 +84,7 @@ class MemoryStore:
         body = b"".join(self.read(file))
         for key in to_keys:
             if self.objects.get((file.bucket, key), (file, body))[1] == body:
-                self.put(replace(file, key=key), body)
+                self.put(replace(file, key=key, known_as=None), body)
                 return key
         raise ConfigError(f"{file.key}: taken")
 

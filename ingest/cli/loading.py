@@ -70,7 +70,7 @@ def load(
             except Exception as error:  # noqa: BLE001 - what was loaded before is told nevertheless
                 errors.append(said(error))
     place_of = {file_id: place for place, file_id in enumerate(order)}
-    results.sort(key=lambda result: place_of[result.file_id])
+    results.sort(key=lambda result: place_of.get(result.file_id, 0))  # another load may have named it otherwise
     for sentence in untidy:
         say(sentence)
     code = tell_files(results, as_json, "would be loaded" if dry_run else "loaded", errors)
