@@ -333,9 +333,9 @@ class _Comparison:
                 for copy in self.pipeline.warehouse.unknown_copies(copies):
                     self.unknown[copy.file.source].add(copy)
                 done.append((bucket, prefix))
-            except IngestError as error:
+            except Exception as error:  # noqa: BLE001 - the others are listed all the same
                 if bucket != LOCAL_BUCKET or Path(prefix).exists():  # else nothing was archived yet
-                    why = f"Nobody knows whether it holds files that the ledger does not know: {error}"
+                    why = f"Nobody knows whether it holds files that the ledger does not know: {said(error)}"
                     self._informs(sources[0].name, "archive_unlisted", why, prefix)
         for source, bucket, folder in self.pipeline.warehouse.archives():
             if any(bucket == of and folder.startswith(prefix) for of, prefix in done):

@@ -155,7 +155,8 @@ def one_is_broken(ingest: Shell, s3: S3, monkeypatch: pytest.MonkeyPatch) -> She
     """Two sources, of which the first meets what nobody foresaw."""
     from ingest.adapters.stores import Stores
 
-    ingest.config({"name": "odd", "bucket": "odd"}, {"name": "web", "bucket": s3.bucket})
+    odd = {"name": "odd", "bucket": "odd", "after_load": "archive"}
+    ingest.config(odd, {"name": "web", "bucket": s3.bucket})
     s3.put("1.json", lines(*GOOD))
     listed = Stores.list
 
@@ -187,6 +188,8 @@ def test_every_source_is_compared(one_is_broken: Shell) -> None:
     assert (ran.code, ran.json["compared"]) == (2, {"web": 1})
     (odd,) = (one for one in ran.json["differences"] if one["source"] == "odd")
     assert (odd["what"], "KeyError" in odd["explanation"]) == ("unforeseen", True)
+    (archive,) = (one for one in ran.json["information"] if one["what"] == "archive_unlisted")
+    assert "KeyError" in archive["explanation"]
 
 
 def test_what_was_loaded_is_told_whatever_comes_after(ingest: Shell, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
