@@ -670,8 +670,12 @@ def test_poll_and_sources(ingest: Shell, s3: S3) -> None:
     assert (broken.code, [(f["key"], f["state"]) for f in broken.json["files"]]) == (
         2, [("web/3.json.gz", "retrying"), ("web/4.json", "loaded")],
     )  # fmt: skip
-    assert ingest.json("poll") == {"files": []}
-    assert ingest.json("sources", "web")["sources"][0]["pending"] == 0
+    waiting = ingest("poll", "--json")  # it is not due, and not forgotten
+    assert (waiting.code, waiting.json["files"]) == (2, [])
+    (error,) = waiting.json["errors"]
+    assert "web/3.json.gz" in error
+    assert "Not loaded yet" in error
+    assert ingest("sources", "web", "--json").json["sources"][0]["pending"] == 0
 
 
 def test_rights_that_are_not_tried_are_told(ingest: Shell, s3: S3) -> None:
