@@ -148,7 +148,7 @@ class Steps:
     def taken(self) -> Iterator["Steps"]:
         connect = duckdb.connect
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(duckdb, "connect", lambda *arguments: Counting(connect(*arguments), self))
+            patch.setattr(duckdb, "connect", lambda *arguments, **more: Counting(connect(*arguments, **more), self))
             yield self
 
 
