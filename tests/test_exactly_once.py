@@ -500,7 +500,7 @@ def test_a_program_that_lets_go_while_we_ask_who_it_is(tmp_path: Path, monkeypat
             holder.stdin.close()
             holder.wait(30)
 
-        monkeypatch.setattr("ingest.adapters.duckdb._holder", let_go)
+        monkeypatch.setattr("ingest.adapters.duckdb.holder_of", let_go)
         assert world.bring("b.json", record("ann", 1, "x")).state == "loaded"
 
 
