@@ -506,7 +506,7 @@ def test_a_program_that_lets_go_while_we_ask_who_it_is(tmp_path: Path, monkeypat
 
 def test_what_is_no_duckdb_file_is_said(tmp_path: Path) -> None:
     (tmp_path / "warehouse.duckdb").write_bytes(b"something else" * 1000)
-    with pytest.raises(ConfigError, match="cannot be opened"):
+    with pytest.raises(ConfigError, match="is no DuckDB file"):
         World(warehouse_at(tmp_path / "warehouse.duckdb")).count("ledger")
 
 
