@@ -1317,7 +1317,7 @@ def test_a_redrive_that_the_warehouse_refuses_leaves_its_lines_open(
         raise duckdb.ConversionException("no")
 
     monkeypatch.setattr("ingest.adapters.duckdb_load._Load._insert_commands", refuse)
-    with pytest.raises(IngestError, match="refused the mended lines"):
+    with pytest.raises(IngestError, match="refused the fixed lines"):
         mend(world, file, {2: record("bob", 1, "x")})
     assert all_of(world) == shows
 

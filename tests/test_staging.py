@@ -386,16 +386,26 @@ def many_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(staging_module, "_POOL_FROM_BYTES", 1)
 
 
-def signal_workers(number: int) -> None:
-    children = active_children()
-    assert children
-    for child in children:
-        assert child.pid
-        os.kill(child.pid, number)
+@pytest.fixture
+def signal_workers() -> Iterator[Callable[[int], None]]:
+    """Sends a signal to the judging processes, which are gone in the end; not to those of other tests."""
+    others = active_children()
+
+    def send(number: int) -> None:
+        children = [child for child in active_children() if child not in others]
+        assert children
+        for child in children:
+            assert child.pid
+            os.kill(child.pid, number)
+
+    yield send
+    assert [child for child in active_children() if child not in others] == []
 
 
 @pytest.mark.parametrize("times", [1, 100])
-def test_a_killed_judging_process_takes_nobody_with_it(times: int, tmp_path: Path, many_batches: None) -> None:
+def test_a_killed_judging_process_takes_nobody_with_it(
+    times: int, tmp_path: Path, many_batches: None, signal_workers: Callable[[int], None]
+) -> None:
     world, pipeline, files = loading(tmp_path, {"a": small("a"), "b": big("b"), "c": small("c")}, processes=2)
     left = iter(range(times))
     meddling(world, "b", lambda: signal_workers(signal.SIGKILL) if next(left, None) is not None else None)
@@ -406,7 +416,7 @@ def test_a_killed_judging_process_takes_nobody_with_it(times: int, tmp_path: Pat
 
 
 def test_a_judging_process_that_is_stuck_is_given_up(
-    tmp_path: Path, many_batches: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, many_batches: None, monkeypatch: pytest.MonkeyPatch, signal_workers: Callable[[int], None]
 ) -> None:
     monkeypatch.setattr(staging_module, "_STUCK_SECONDS", 5)
     world, pipeline, files = loading(tmp_path, {"a": small("a"), "b": big("b"), "c": small("c")}, processes=1)
@@ -414,7 +424,6 @@ def test_a_judging_process_that_is_stuck_is_given_up(
     results = pipeline.load(files)
     assert states(results) == {"a": "loaded", "b": "retrying", "c": "loaded"}
     assert str(results[1].error).startswith("Judging a part of it came to no end in 5 s.")
-    assert active_children() == []
 
 
 def test_a_document_that_needs_too_much_memory_is_put_off_alone(tmp_path: Path) -> None:

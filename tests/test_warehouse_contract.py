@@ -712,12 +712,14 @@ def test_the_ledger_knows_a_file_by_bucket_key_and_version(world: World) -> None
     world.load(file)
     others = [
         replace(file, bucket="other"), replace(file, key="b.json"), replace(file, etag="e"),
-        replace(file, version_id="v"),
+        replace(file, version_id="v", etag="e"),
     ]  # fmt: skip
     assert world.warehouse.unseen([file, *others], ARRIVAL) == others
     same = replace(file, last_modified=ARRIVAL, source="web", size_bytes=1)
     assert world.warehouse.unseen([same], ARRIVAL) == []
-    versioned = replace(file, version_id="v")
+    versioned = replace(file, version_id="v")  # it may be seen only now: SPEC 4
+    assert world.warehouse.unseen([versioned], ARRIVAL) == []
+    assert [known.file_id for known in world.warehouse.recognise([versioned])] == [file.file_id]
     assert replace(versioned, etag="whatever").file_id == versioned.file_id
 
 

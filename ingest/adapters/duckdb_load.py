@@ -19,7 +19,7 @@ import orjson
 import pyarrow as pa
 
 from ingest.adapters.duckdb import MUCH_MEMORY_MB, is_settled, recognised, result_of, statement
-from ingest.adapters.duckdb_errors import could_not_write, first_line
+from ingest.adapters.duckdb_errors import could_not_write, first_line, is_of_the_world
 from ingest.adapters.duckdb_rows import Rows
 from ingest.core.states import FIRST_DELAY, LONGEST_DELAY, Done
 from ingest.errors import StaleRedrive, TransientError
@@ -135,6 +135,8 @@ def load(
             raise unwritten from error
         if len(files) > 1:
             return _apart(staging, files, again)
+        if files[0].redrive and not is_of_the_world(error):
+            raise TransientError(f"{warehouse.name} refused the fixed lines: {first_line(error)}") from error
         if unwritten.is_disk or files[0].redrive:  # nothing is entered: the next poll finds it as new as it was
             raise unwritten from error
         refused = replace(files[0], outcome="retrying", error=f"The warehouse refused its rows: {first_line(error)}")

@@ -98,10 +98,14 @@ def _read_timeout(client: "S3Client") -> float:
     return float(client.meta.config.read_timeout or READ_TIMEOUT_SECONDS)  # type: ignore[attr-defined]
 
 
-def _give_up(caught_exception: Exception | None = None, **_: object) -> None:
-    """Time-outs are what they say: five attempts would make five minutes of one."""
+def _give_up(operation: Any, response: Any = None, caught_exception: Exception | None = None, **_: object) -> None:
+    """What must not be tried again at once."""
+    # Time-outs are what they say: five attempts would make five minutes of one.
     if isinstance(caught_exception, (aws.ReadTimeoutError, aws.ConnectTimeoutError)):
         raise caught_exception
+    # boto3 itself asks so where it was redirected. Redirected again, it would ask for ever.
+    if operation.name == "HeadBucket" and response is not None and response[0].status_code >= 300:
+        raise aws.ClientError(response[1], operation.name)
 
 
 def _pay(params: dict[str, Any], **_: object) -> None:

@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
+from urllib.parse import urlsplit
 
 from botocore import exceptions as aws
 from botocore.parsers import ResponseParserError
@@ -101,6 +102,11 @@ def explained(where: str, right: str, doing: str = "read", *, listing: bool = Fa
         raise TransientError(
             f"{where}: the store did not answer in time: it is tried again. If it is always so slow, raise read_timeout"
         ) from error
+    except aws.IncompleteReadError as error:
+        came, all_of_it = error.kwargs["actual_bytes"], error.kwargs["expected_bytes"]
+        raise TransientError(
+            f"{where}: the answer ended early, after {came:,} of {all_of_it:,} bytes: it is tried again"
+        ) from error
     except aws.FlexibleChecksumError as error:
         raise TransientError(f"{where}: other bytes came than the store's checksum says: it is tried again") from error
     except ResponseParserError as error:
@@ -109,8 +115,6 @@ def explained(where: str, right: str, doing: str = "read", *, listing: bool = Fa
         raise TransientError(f"{where}: the copy was not finished: it is tried again") from error
     except (aws.BotoCoreError, HTTPError) as error:
         raise _connection(error, where) from error
-    except RecursionError as error:  # boto3 asks which region a redirect means, is redirected, asks …
-        raise ConfigError(f"{where}: {_SETTINGS['PermanentRedirect']}") from error
 
 
 def not_s3(where: str) -> TransientError:
@@ -122,20 +126,22 @@ def not_s3(where: str) -> TransientError:
 
 
 def _connection(error: Exception, where: str) -> IngestError:
-    url = f" to {error.kwargs['endpoint_url']}" if _endpoint(error) else ""  # type: ignore[attr-defined]
     if cause := _certificate(error):
         return ConfigError(
             f"{where}: the certificate of the store is not trusted ({cause.verify_message}): set AWS_CA_BUNDLE to the"
             " file of the authority that signed it, or correct the endpoint (AWS_ENDPOINT_URL_S3, endpoint_url)"
         )
-    return TransientError(
-        f"{where}: the connection to the store failed ({type(error).__name__}{url}): it is tried again. If it always"
-        " fails, check the endpoint (AWS_ENDPOINT_URL_S3, endpoint_url) and the network"
+    url = urlsplit(getattr(error, "kwargs", {}).get("endpoint_url") or "")
+    place = f"{url.scheme}://{url.netloc}" if url.netloc else "the store"
+    happened = (
+        f"nothing answers at {place}"
+        if isinstance(error, aws.EndpointConnectionError)
+        else f"the connection to {place} broke ({type(error).__name__})"
     )
-
-
-def _endpoint(error: Exception) -> bool:
-    return bool(getattr(error, "kwargs", {}).get("endpoint_url"))
+    return TransientError(
+        f"{where}: {happened}: it is tried again. If it stays so, check the network and the endpoint"
+        " (AWS_ENDPOINT_URL_S3, endpoint_url)"
+    )
 
 
 def _certificate(error: BaseException | None) -> ssl.SSLCertVerificationError | None:

@@ -259,7 +259,7 @@ def test_keys_are_decoded_as_s3_encodes_them() -> None:
         pytest.param((403, "RequestTimeTooSkewed"), ConfigError, "clock", id="clock"),
         pytest.param((503, "SlowDown"), TransientError, "SlowDown", id="throttled"),
         pytest.param((500, "InternalError"), TransientError, "InternalError", id="broken"),
-        pytest.param(b"<ListBucketResult>", TransientError, "safe to try again", id="half an answer"),
+        pytest.param(b"<ListBucketResult>", TransientError, "does not speak like an S3 API", id="half an answer"),
     ],
 )
 def test_refused_listings(answer: tuple[int, str] | bytes, error: type[IngestError], sentence: str) -> None:
@@ -271,13 +271,13 @@ def test_refused_listings(answer: tuple[int, str] | bytes, error: type[IngestErr
     ("answer", "error", "sentence"),
     [
         pytest.param((403, "AccessDenied"), TransientError, "s3:GetObject ", id="denied"),
-        pytest.param((404, "NoSuchKey"), ObjectGone, "deleted", id="gone"),
-        pytest.param((412, "PreconditionFailed"), ObjectGone, "overwritten", id="overwritten"),
+        pytest.param((404, "NoSuchKey"), TransientError, "lists it, and answers 404", id="gone, and listed"),
+        pytest.param((412, "PreconditionFailed"), TransientError, "lists it, and answers 412", id="other, and listed"),
         pytest.param((404, "NoSuchBucket"), ConfigError, "no such bucket", id="no bucket"),
         pytest.param((403, "InvalidObjectState"), TransientError, "restore", id="archived"),
         pytest.param((503, "SlowDown"), TransientError, "SlowDown", id="throttled"),
-        pytest.param(b"only half of it", TransientError, "failed", id="short body"),
-        pytest.param(b"", TransientError, "failed", id="no body"),
+        pytest.param(b"only half of it", TransientError, "ended early, after 15 of 100", id="short body"),
+        pytest.param(b"", TransientError, "ended early, after 0 of 100", id="no body"),
     ],
 )
 def test_refused_reads(answer: tuple[int, str] | bytes, error: type[IngestError], sentence: str) -> None:

@@ -63,7 +63,12 @@ def test_a_broken_file_turns_the_run_red_by_name_and_holds_up_no_other(
     (sentence,) = ran.returned["verdict"]["not_loaded"]
     assert f"s3://{job.s3.bucket}/landing/2.json.gz: retrying" in sentence
     assert len(job.events()) == 2
-    assert job.run().state == "success"  # it is put off, and the next run is not held up by it
+    again = job.run()  # it is put off, and said as long as it waits
+    assert (again.state, again.tasks["discover"]) == ("failed", "failed")
+    job.put("4.json", BOB | {"more": 1})
+    again = job.run()  # nobody is held up by it
+    assert (again.state, again.tasks["load[0]"]) == ("failed", "success")
+    assert "2.json.gz" in again.returned["verdict"]["not_loaded"][0]
 
 
 def test_a_rejected_file_turns_the_run_red(job: Job) -> None:

@@ -191,4 +191,4 @@ def test_what_a_poll_found_is_kept_for_the_list_of_files(site: Site) -> None:
     found = last_landing("ingest_website")
     assert found is not None
     found.pop("at")
-    assert found == {"pending": 1, "matching": 1, "ignored": 1, "ignored_names": ["landing/readme.txt"]}
+    assert found == {"pending": 1, "matching": 1, "ignored": 1, "ignored_names": ["landing/readme.txt"], "problems": []}
