@@ -6,6 +6,7 @@ leaves its line in `history`.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -82,12 +83,13 @@ def act(
         "release": lambda: _load(pipeline, "release", rows, note),
         "retry": lambda: _retry(pipeline, rows, note),
     }
-    return ways[action]()
+    by_id = {row["file_id"]: row for row in rows}
+    return [_warned(action, result, by_id.get(result.file_id)) for result in ways[action]()]
 
 
 def would(action: Action, rows: Sequence[Mapping[str, Any]], new: Sequence[SourceFile]) -> list[ActionResult]:
     """What the action would take on."""
-    taken = [_result(row, row["state"], _objection(action, row)) for row in rows]
+    taken = [_warned(action, _result(row, row["state"], _objection(action, row)), row) for row in rows]
     return taken + [ActionResult(file.file_id, file.bucket, file.key, "pending", "ignored") for file in new]
 
 
@@ -143,6 +145,16 @@ def _objection(action: Action, row: Mapping[str, Any]) -> str | None:
     if row["state"] in TAKES[action]:
         return None
     return f"It is {row['state']}; {action} is for files that are {', '.join(TAKES[action])}."
+
+
+def _warned(action: Action, result: ActionResult, row: Mapping[str, Any] | None) -> ActionResult:
+    """The same, and that nothing is left to load the file from, where that is so."""
+    if action != "undo" or result.error or row is None or row["archived_to"] or row["version_id"] or row["redrive_of"]:
+        return result
+    if not row["deleted_at"]:
+        return result
+    gone = f"Its object was taken out of the landing on {row['deleted_at']:%Y-%m-%d}"
+    return replace(result, warning=f"{gone}: it can only come back if its producer sends it again.")
 
 
 def _result(row: Mapping[str, Any], state: State, error: str | None) -> ActionResult:

@@ -181,7 +181,7 @@ class Pipeline:
             if selection.ignored:
                 notice(f"{address}: {selection.passed_over}")
             if not files:
-                raise ObjectGone(f"Nothing under {address} is a .json or .json.gz file.")
+                raise _nothing_below(address, is_own=key.startswith(own))
         else:
             try:
                 files = [store.describe(bucket, key)]
@@ -409,6 +409,13 @@ class Pipeline:
         elif source.max_failed_share is not None and counts.failed > source.max_failed_share * judged:
             staged.outcome = "rejected"
             staged.error = f"{counts.failed} of {judged} lines failed; max_failed_share is {source.max_failed_share}."
+
+
+def _nothing_below(address: str, *, is_own: bool) -> ObjectGone:
+    if is_own:
+        why = "The program itself writes there, and takes no files from there"
+        return ObjectGone(f"{address}: {why}. Name the file by its key in the landing.")
+    return ObjectGone(f"Nothing under {address} is a .json or .json.gz file.")
 
 
 def _still_waiting(row: Mapping[str, Any]) -> str:

@@ -200,6 +200,7 @@ class ActionResult:
     error: str | None = None
     redrives: tuple[str, ...] = ()  # file_ids that went along
     duplicates: tuple[str, ...] = ()  # file_ids of its copies, which stay unloaded
+    warning: str | None = None  # what a person should know of it
 
 
 @dataclass(frozen=True, slots=True)

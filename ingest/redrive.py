@@ -86,10 +86,11 @@ def redrive(pipeline: Pipeline, reference: str, fixed: bytes | None, note: Note)
 
 
 def parse_fixed(fixed: bytes) -> dict[Place, bytes]:
-    """Mended lines by their places; the last of two with one place counts.
+    """Mended lines by their places.
 
     Raises:
-        IngestError: a line is not in the shape, or there is none: an empty file is never what somebody means.
+        IngestError: a line is not in the shape, two have one place and differ, or there is none: an empty file is never
+            what somebody means.
     """
     mended: dict[Place, bytes] = {}
     wrong: list[int] = []
@@ -98,7 +99,9 @@ def parse_fixed(fixed: bytes) -> dict[Place, bytes]:
         if not text.strip():
             continue
         if found := _SHAPE.fullmatch(text):
-            mended[int(found[1]), (found[2] or b"").decode(errors="replace")] = found[3]
+            place = int(found[1]), (found[2] or b"").decode(errors="replace")
+            if mended.setdefault(place, found[3]) != found[3]:
+                raise IngestError(f"Line {place[0]}{place[1]} stands twice in what was sent, with two texts. Keep one.")
         else:
             wrong.append(number)
     if wrong:

@@ -1780,3 +1780,13 @@ def test_an_action_that_fails_at_any_step_is_done_or_not(disturbed: dict[str, Pl
 def without_duplicates(views: dict[str, Rows]) -> dict[str, Rows]:
     """What is forced again finds its copies where they were not before."""
     return views | {"ledger": in_order(views["ledger"], {"duplicates"})}
+
+
+def test_a_line_that_is_sent_twice_with_two_texts_is_an_error(world: World) -> None:
+    file = drop(world, "web/a.json", "bad")
+    poll(world, "web")
+    good, other = lines(X), lines(record("bob", 1, "x"))
+    with pytest.raises(IngestError, match="Line 1 stands twice in what was sent"):
+        redrive(world.pipeline, file.file_id, b"1\t" + good + b"1\t" + other, NOTE)
+    assert events(world) == []
+    assert redrive(world.pipeline, file.file_id, b"1\t" + good + b"1\t" + good, NOTE).fixed == 1

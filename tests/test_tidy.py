@@ -15,7 +15,7 @@ from botocore.exceptions import HTTPClientError
 from jsonschema import Draft202012Validator
 
 from ingest import tidy as tidy_module
-from ingest.actions import act
+from ingest.actions import act, would
 from ingest.adapters.duckdb import DuckDBWarehouse
 from ingest.adapters.s3 import S3Store
 from ingest.adapters.stores import Stores
@@ -205,6 +205,24 @@ def test_delete_waits_until_every_failed_line_is_mended(landing: Open) -> None:
     assert world.listed() == []
     row = world.row("landing/1.json")
     assert (row["archived_to"], bool(row["deleted_at"])) == (None, True)
+
+
+def test_who_undoes_what_was_deleted_is_warned(landing: Open) -> None:
+    """Nothing is left to load it from, unless the bucket keeps versions."""
+    told = {}
+    for versioned in (False, True):
+        world = landing(after_load="delete")
+        if versioned:
+            world.s3.keep_versions()
+        key = f"landing/{versioned}.json"
+        world.put(key, record("ann", versioned, "x"))
+        world.poll()
+        (before,) = would("undo", [world.row(key)], [])
+        (after,) = act(world.pipeline, "undo", [world.row(key)], [], NOTE)
+        assert before.warning == after.warning
+        told[versioned] = after.warning
+    assert told[True] is None
+    assert "can only come back if its producer sends it again" in str(told[False])
 
 
 def test_what_waits_for_mended_lines_is_not_read_at_each_poll(landing: Open) -> None:

@@ -109,11 +109,11 @@ class S3Store:
         if _ERROR_PAGE.match(head):
             said = ": ".join(found.decode(errors="replace") for _, found in _PART_OF_ERROR.findall(head))
             return TransientError(
-                f"{file.uri}: the store answered with a page that says {said or 'Error'}: it is tried again"
+                f"{file.uri}: the store answered with a page that says {said or 'Error'}: trying again can help"
             )
         return TransientError(
             f"{file.uri}: {read_bytes:,} bytes came, and {file.size_bytes:,} were listed: nothing of it is loaded, and"
-            " it is tried again. If it stays so, send the file again"
+            " trying again can help. If it stays so, send the file again"
         )
 
     def _proven(self, file: SourceFile, error: aws.ClientError | None) -> IngestError:
@@ -129,8 +129,8 @@ class S3Store:
             return ObjectGone(f"{file.uri}: it was deleted or overwritten since it was listed: list again")
         answered = f"answers {status_of(error)} when it is read" if error else "gives another version when it is read"
         return TransientError(
-            f"{file.uri}: the store lists it, and {answered}. It is tried again; if it stays so, send the file again,"
-            " or ask whoever runs the store"
+            f"{file.uri}: the store lists it, and {answered}. Trying again can help; if it stays so, send the file"
+            " again, or ask whoever runs the store"
         )
 
     def copy(self, file: SourceFile, to_keys: Sequence[str], sha256: str) -> str:
@@ -141,7 +141,7 @@ class S3Store:
                 if there is None:
                     self._copy_version(file, key)
                     if not self._holds(file.bucket, key, file, sha256):
-                        raise TransientError(f"{to}: the copy differs from {file.uri}, which stays: it is tried again")
+                        raise TransientError(f"{to}: the copy differs from {file.uri}, which stays: try again")
                     return key
                 if self._holds(file.bucket, key, file, sha256):
                     return key  # of a former try

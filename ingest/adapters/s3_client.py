@@ -70,7 +70,7 @@ def make_client(
         return session.client("s3", endpoint_url=endpoint_url, config=config.merge(plain) if plain else config)
     except (aws.BotoCoreError, ValueError) as error:
         raise ConfigError(
-            f"The AWS settings cannot be used ({error}): see AWS_PROFILE, AWS_REGION and AWS_ENDPOINT_URL_S3"
+            f"The AWS settings cannot be used ({error}): see AWS_PROFILE, AWS_DEFAULT_REGION and AWS_ENDPOINT_URL_S3"
         ) from error
 
 

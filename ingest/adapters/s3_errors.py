@@ -27,10 +27,10 @@ _SETTINGS: Final = {  # what only a person can change, for every object of the s
     "InvalidSecurity": "the AWS credentials are not valid: check them",
     "RequestTimeTooSkewed": "the clock of this machine is wrong: set it",
     "InvalidBucketName": "that is no valid bucket name: correct it",
-    "PermanentRedirect": "the bucket is in another region, or at another endpoint: set AWS_REGION and the endpoint",
-    "301": "the bucket is in another region, or at another endpoint: set AWS_REGION and the endpoint",
-    "AuthorizationHeaderMalformed": "the bucket is in another region: set AWS_REGION",
-    "IllegalLocationConstraintException": "the bucket is in another region: set AWS_REGION",
+    "PermanentRedirect": "the bucket is in another region, or at another endpoint: set AWS_DEFAULT_REGION, or that",
+    "301": "the bucket is in another region, or at another endpoint: set AWS_DEFAULT_REGION, or that",
+    "AuthorizationHeaderMalformed": "the bucket is in another region: set AWS_DEFAULT_REGION",
+    "IllegalLocationConstraintException": "the bucket is in another region: set AWS_DEFAULT_REGION",
     "AllAccessDisabled": "the store has locked the bucket: ask whoever owns it",
 }
 _OBJECT: Final = {  # what concerns one object
@@ -96,23 +96,25 @@ def explained(where: str, right: str, doing: str = "read", *, listing: bool = Fa
         raise ConfigError(f"{where}: this address needs another package: {_first_line(error)}") from error
     except TooSlowError as error:
         raise TransientError(
-            f"{where}: it came at less than {LEAST_RATE:,} bytes a second, so it was given up: it is tried again"
+            f"{where}: it came at less than {LEAST_RATE:,} bytes a second, so it was given up: trying again can help"
         ) from error
     except (aws.ReadTimeoutError, aws.ConnectTimeoutError) as error:
         raise TransientError(
-            f"{where}: the store did not answer in time: it is tried again. If it is always so slow, raise read_timeout"
+            f"{where}: the store did not answer in time: trying again can help. If it stays slow, raise read_timeout"
         ) from error
     except aws.IncompleteReadError as error:
         came, all_of_it = error.kwargs["actual_bytes"], error.kwargs["expected_bytes"]
         raise TransientError(
-            f"{where}: the answer ended early, after {came:,} of {all_of_it:,} bytes: it is tried again"
+            f"{where}: the answer ended early, after {came:,} of {all_of_it:,} bytes: trying again can help"
         ) from error
     except aws.FlexibleChecksumError as error:
-        raise TransientError(f"{where}: other bytes came than the store's checksum says: it is tried again") from error
+        raise TransientError(
+            f"{where}: other bytes came than the store's checksum says: trying again can help"
+        ) from error
     except ResponseParserError as error:
         raise not_s3(where) from error
     except S3CopyFailedError as error:  # overwritten between two parts
-        raise TransientError(f"{where}: the copy was not finished: it is tried again") from error
+        raise TransientError(f"{where}: the copy was not finished: trying again can help") from error
     except (aws.BotoCoreError, HTTPError) as error:
         raise _connection(error, where) from error
 
@@ -131,6 +133,11 @@ def _connection(error: Exception, where: str) -> IngestError:
             f"{where}: the certificate of the store is not trusted ({cause.verify_message}): set AWS_CA_BUNDLE to the"
             " file of the authority that signed it, or correct the endpoint (AWS_ENDPOINT_URL_S3, endpoint_url)"
         )
+    if isinstance(error, aws.SSLError):
+        return TransientError(
+            f"{where}: the store does not speak TLS as it should. If it speaks plain HTTP, write http:// in the"
+            " endpoint (AWS_ENDPOINT_URL_S3, endpoint_url); otherwise trying again can help"
+        )
     url = urlsplit(getattr(error, "kwargs", {}).get("endpoint_url") or "")
     place = f"{url.scheme}://{url.netloc}" if url.netloc else "the store"
     happened = (
@@ -139,7 +146,7 @@ def _connection(error: Exception, where: str) -> IngestError:
         else f"the connection to {place} broke ({type(error).__name__})"
     )
     return TransientError(
-        f"{where}: {happened}: it is tried again. If it stays so, check the network and the endpoint"
+        f"{where}: {happened}: trying again can help. If it stays so, check the network and the endpoint"
         " (AWS_ENDPOINT_URL_S3, endpoint_url)"
     )
 
@@ -179,11 +186,16 @@ def _meaning(error: aws.ClientError, where: str, right: str, doing: str, *, list
             f" (kms:Decrypt, kms:GenerateDataKey). The store says {said}"
         )
     if says_gone(error) and not listing:
-        return ObjectGone(f"{where}: it was deleted or overwritten, or was never there: list again")
+        return ObjectGone(f"{where}: there is no such object now: it was deleted or overwritten, or the key is wrong")
+    if says_gone(error):
+        return TransientError(
+            f"{where}: the store has nothing to list there ({said}): check the bucket, and the endpoint"
+            " (AWS_ENDPOINT_URL_S3, endpoint_url), which must not hold the bucket's name"
+        )
     if code.isdecimal() and not error.operation_name.startswith("Head"):  # of HEAD there is no more than a status
         return TransientError(
-            f"{where}: what answers {said} does not speak like an S3 API: it is tried again. If it stays so, check the"
-            " endpoint (AWS_ENDPOINT_URL_S3, endpoint_url): it may be a web console, which has another port, or a proxy"
+            f"{where}: what answers {said} does not speak like an S3 API: trying again can help. If it stays so, check"
+            " the endpoint (AWS_ENDPOINT_URL_S3, endpoint_url): it may be a web console (on another port) or a proxy"
         )
     if is_refusal(error) and status not in (408, 429):
         encrypted = " An object that was encrypted with a key of the sender's own (SSE-C) cannot be read." * (
@@ -192,7 +204,7 @@ def _meaning(error: aws.ClientError, where: str, right: str, doing: str, *, list
         return TransientError(
             f"{where}: the store refuses with {said}. Trying again does not help until that is changed.{encrypted}"
         )
-    return TransientError(f"{where}: the store answered {said}: it is tried again")
+    return TransientError(f"{where}: the store answered {said}: trying again can help")
 
 
 def _said(error: aws.ClientError) -> str:

@@ -16,7 +16,7 @@ from botocore.parsers import ResponseParserError
 
 from ingest.adapters.s3_errors import ListingDeniedError, code_of, explained, is_refusal, not_s3
 from ingest.core.source import SourceFile
-from ingest.errors import ConfigError, ListingDoubted, TransientError
+from ingest.errors import ConfigError, IngestError, ListingDoubted, TransientError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -56,10 +56,15 @@ class Listing:
         except ConfigError as error:
             if not isinstance(error, ListingDeniedError):
                 raise
-        except TransientError:  # HEAD may be answered all the same
-            pass
+            unlisted: IngestError | None = error
+        except TransientError as error:  # HEAD may be answered all the same
+            unlisted = error
+        else:
+            unlisted = None
         with explained(f"s3://{bucket}/{key}", "s3:GetObject"):
             head: Any = self._client.head_object(Bucket=bucket, Key=key)
+        if unlisted and head.get("LastModified") is None:  # no S3 API answers so: what was said before is the reason
+            raise unlisted
         entry = head | {"Key": key, "Size": head.get("ContentLength")}
         return self._file(bucket, entry, versioned=self.keeps_versions(bucket, key))
 

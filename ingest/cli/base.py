@@ -4,15 +4,18 @@ import getpass
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ingest import __version__
 from ingest.cli.output import say, write_failed_lines, write_table
+from ingest.errors import IngestError
 
 if TYPE_CHECKING:
     from ingest.pipeline import Pipeline
+    from ingest.settings import Settings
 
 
 class _Given(click.types.StringParamType):
@@ -78,6 +81,16 @@ def opened_pipeline(*, warehouse: bool = True) -> Iterator["Pipeline"]:
         if warehouse:
             say(f"Warehouse: {pipeline.warehouse.name}")
         yield pipeline
+
+
+def no_sources(settings: "Settings") -> IngestError:
+    """What is said where there is nothing to poll."""
+    if settings.config_path is None:
+        return IngestError(
+            f"There is no ingest.toml in {Path.cwd()}. Write one with a [[source]], or name it in INGEST_CONFIG; single"
+            " files are loaded with `ingest load`."
+        )
+    return IngestError(f"There is no [[source]] in {settings.config_path}. Add one, or load files with `ingest load`.")
 
 
 def show_codes(format: str, title: str, counted: Iterable[tuple[str, int]]) -> None:

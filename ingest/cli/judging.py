@@ -9,6 +9,7 @@ from ingest.cli.base import (
     cli,
     format_option,
     json_option,
+    no_sources,
     opened_pipeline,
     show_codes,
     show_failures,
@@ -79,6 +80,8 @@ def sources(name: str | None, as_json: bool) -> int:
 
     found: list[dict[str, Any]] = []
     with opened_pipeline() as pipeline:
+        if not pipeline.settings.sources:
+            raise no_sources(pipeline.settings)
         for source in [pipeline.source(name)] if name else pipeline.settings.sources.values():
             rights: dict[str, Any] = {"list": False, "read": None}
             entry: dict[str, Any] = {

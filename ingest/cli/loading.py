@@ -6,10 +6,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ingest.cli.base import GIVEN, SHORT_ID, cli, format_option, json_option, opened_pipeline, source_option, user
+from ingest.cli.base import (
+    GIVEN,
+    SHORT_ID,
+    cli,
+    format_option,
+    json_option,
+    no_sources,
+    opened_pipeline,
+    source_option,
+    user,
+)
 from ingest.cli.output import places, progress, say, write_json, write_table
 from ingest.core.states import KEEPS_LINES
-from ingest.errors import IngestError
 from ingest.text import count
 from ingest.unforeseen import said
 
@@ -96,7 +105,7 @@ def poll(sources: tuple[str, ...], as_json: bool) -> int:
     note = Note(user())
     with opened_pipeline() as pipeline:
         if not pipeline.settings.sources:
-            raise IngestError("There is no [[source]] in ingest.toml. Add one, or load files with `ingest load`.")
+            raise no_sources(pipeline.settings)
         for name in sources or tuple(pipeline.settings.sources):
             pipeline.source(name)
         for name in sources or tuple(pipeline.settings.sources):

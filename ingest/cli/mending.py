@@ -52,7 +52,10 @@ def redrive(file_id: str, fixed: str | None, reason: str, as_json: bool) -> int:
             accepted = count(outcome.result.counts.lines - outcome.result.counts.blank, "line")
             told.append(f"{outcome.fixed:,} fixed, {accepted} loaded as {outcome.result.file_id[:SHORT_ID]}")
         if outcome.already:
-            told.append(f"{count(outcome.already, 'line')} mended before")
+            told.append(
+                f"{count(outcome.already, 'line')} fixed before, so what was sent for that is not loaded (to change it,"
+                " undo its redrive first)"
+            )
         if outcome.still_wrong:
             told.append(f"{count(outcome.still_wrong, 'line')} still wrong")
         if outcome.open:
@@ -94,6 +97,8 @@ def _action(action: "Action", does: str) -> Callable[..., Any]:
         for result in results:
             if result.error:
                 say(f"{result.key}: {result.error}")
+            if result.warning:
+                say(f"{result.key}: {result.warning}")
             if result.redrives:
                 say(f"{result.key}: its {count(len(result.redrives), 'redrive')} went along")
             if result.duplicates:

@@ -31,6 +31,8 @@ def split_address(address: str) -> tuple[str, str]:
         if not found:
             raise ConfigError(f"{address} names no bucket. Write s3://bucket/key, or s3://bucket/prefix/ for many.")
         return found["bucket"], found["key"] or ""
+    if address.startswith(("arn:", "s3:/")):
+        raise ConfigError(f"{address} is no address. Write s3://bucket/key, or s3://bucket/prefix/ for many.")
     if found := _SCHEME.match(address):
         instead = {"s3a": "s3://bucket/key", "s3n": "s3://bucket/key", "file": "the path alone"}
         remedy = instead.get(found[1].lower(), "s3://bucket/key, or a path")

@@ -136,7 +136,7 @@ def checksum(body: bytes) -> str:
         pytest.param({"get": (404, "NoSuchKey")}, "lists it, and answers 404", id="404 for ever"),
         pytest.param({"get": (400, "KMS.DisabledException")}, "KMS key is disabled", id="key disabled"),
         pytest.param({"get": (400, "InvalidRequest", "SSE is needed")}, "SSE is needed.*SSE-C", id="customer's key"),
-        pytest.param({"get": (500, "InternalError", "Oh no")}, "InternalError: Oh no: it is tried again", id="broken"),
+        pytest.param({"get": (500, "InternalError", "Oh no")}, "InternalError: Oh no: trying again", id="broken"),
         pytest.param({"get": (409, "Conflict")}, "Trying again does not help", id="refused"),
     ],
 )  # fmt: skip
@@ -301,10 +301,10 @@ def test_nothing_is_deleted_that_nothing_can_tell_apart() -> None:
     ("answer", "error", "sentence"),
     [
         pytest.param((403, "AccessDenied", "Explicit deny"), ConfigError, "s3:ListBucket.*Explicit deny", id="denied"),
-        pytest.param((301, "PermanentRedirect"), ConfigError, "another region.*endpoint", id="elsewhere"),
+        pytest.param((301, "PermanentRedirect"), ConfigError, "another region.*AWS_DEFAULT_REGION", id="elsewhere"),
         pytest.param((400, "Odd", "This is not done here"), TransientError, "Odd: This is not done here", id="odd"),
-        pytest.param((503, "SlowDown", "Later"), TransientError, "SlowDown: Later: it is tried again", id="slow down"),
-        pytest.param((429, "TooMany", "Later"), TransientError, "TooMany: Later: it is tried again", id="too many"),
+        pytest.param((503, "SlowDown", "Later"), TransientError, "SlowDown: Later: trying again", id="slow down"),
+        pytest.param((429, "TooMany", "Later"), TransientError, "TooMany: Later: trying again can help", id="too many"),
     ],
 )
 def test_the_words_of_the_store_are_told(answer: tuple[Any, ...], error: type[IngestError], sentence: str) -> None:

@@ -38,6 +38,8 @@ def test_addresses(address: str, bucket: str, key: str) -> None:
     [
         ("s3://", "names no bucket"),
         ("s3:///a", "names no bucket"),
+        ("s3:/acme/a", "Write s3://bucket/key"),
+        ("arn:aws:s3:::acme/a", "Write s3://bucket/key"),
         ("s3a://acme/a", "Write s3://bucket/key"),
         ("https://acme.s3.amazonaws.com/a", "Write s3://bucket/key, or a path"),
         ("file:///tmp/a.json", "Write the path alone"),
