@@ -102,10 +102,12 @@ class Pipeline:
         ]
         for row in (*({"file_id": file.file_id} for file in self.warehouse.recognise(met)), *put_off):
             waiting.pop(row["file_id"], None)
+        # What is new under a key may be what is held there, under another look: only its bytes tell.
+        new_keys = {file.key for file in pending}
         unlisted = [
             SourceFile.of_row(row)
             for row in waiting.values()
-            if not doubts and (row["state"] == "retrying" or row["version_id"] is None)
+            if not doubts and (row["state"] == "retrying" or (row["version_id"] is None and row["key"] not in new_keys))
         ]
         is_gone = {file.file_id: self._is_gone(file) for file in unlisted}
         gone = [file for file in unlisted if is_gone[file.file_id]]
@@ -136,7 +138,7 @@ class Pipeline:
         source = self.source(name)
         if source.existing_files == "load":
             return 0
-        return self.warehouse.first_poll(name, self._landing(source)[1], datetime.now(UTC))
+        return self.warehouse.first_poll(name, _whole(self._landing(source)[1]), datetime.now(UTC))
 
     def _landing(self, source: Source) -> tuple[Selection, Iterator[SourceFile]]:
         """What lies in the landing of a source, and what came of sifting it once all of that was read."""
@@ -149,6 +151,7 @@ class Pipeline:
         source: str | None = None,
         format: str | None = None,
         notice: Callable[[str], object] = lambda _: None,
+        doubt: Callable[[str], object] | None = None,
         *,
         archived: bool = True,
     ) -> list[SourceFile]:
@@ -157,6 +160,7 @@ class Pipeline:
         What the ledger knows keeps the source and the format of its row where none is named: it may take the place of
         its rows. The format `auto` is that which the beginning of each file tells, else the source's. Where nothing is
         under a key any more, it means what was archived from there last. The warehouse tells both, if `archived`.
+        `doubt` is told what is wrong with a listing, of which then all is taken that it showed; else that is raised.
         `notice` is told what is passed over below a prefix, and which source would take what is loaded without one.
 
         Raises:
@@ -176,7 +180,7 @@ class Pipeline:
             uploads = self.settings.uploads_prefix if bucket == self.settings.uploads_bucket else None
             own = tuple(prefix for prefix in self.settings.own_prefixes(bucket) if prefix != uploads)
             selection = Selection(below, own)
-            found = selection.sift(store.list(bucket, key))
+            found = selection.sift(_doubted(store.list(bucket, key), doubt))
             files = [file for file in found if not self.settings.is_check_report(bucket, file.key)]
             if selection.ignored:
                 notice(f"{address}: {selection.passed_over}")
@@ -342,8 +346,15 @@ class Pipeline:
         return Limits(settings.max_unpacked_bytes, settings.max_process_bytes, settings.max_file_seconds)
 
     def store_for(self, source: str, bucket: str, key: str) -> ObjectStore:
-        """Where an object of a source is read. An upload is read as it was written, whose rules it may be loaded by."""
-        return self.store_of(ONE_OFF if self.settings.is_upload(bucket, key) else source)
+        """Where an object of a source is read. An upload is read as it was written, whose rules it may be loaded by.
+
+        A file of no source is read in the store of the source that it lies below, where that has one of its own.
+        """
+        if self.settings.is_upload(bucket, key):
+            return self.store_of(ONE_OFF)
+        if source not in self.settings.sources:
+            source = next((one.name for one in self.settings.sources.values() if one.owns(bucket, key)), source)
+        return self.store_of(source)
 
     def read(self, file: SourceFile, known: Mapping[str, Any] | None = None) -> Iterator[bytes]:
         """The bytes of exactly this version: as it landed; where it is gone from there, its copy in the archive.
@@ -409,6 +420,24 @@ class Pipeline:
         elif source.max_failed_share is not None and counts.failed > source.max_failed_share * judged:
             staged.outcome = "rejected"
             staged.error = f"{counts.failed} of {judged} lines failed; max_failed_share is {source.max_failed_share}."
+
+
+def _whole(listed: Iterable[SourceFile]) -> Iterator[SourceFile]:
+    """A listing of which nothing is missing. Raises ListingDoubted where something is."""
+    try:
+        yield from listed
+    except ListingDoubted as doubt:
+        if doubt.cut:
+            raise
+
+
+def _doubted(listed: Iterable[SourceFile], doubt: Callable[[str], object] | None) -> Iterator[SourceFile]:
+    try:
+        yield from listed
+    except ListingDoubted as error:
+        if doubt is None:
+            raise
+        doubt(str(error))
 
 
 def _nothing_below(address: str, *, is_own: bool) -> ObjectGone:

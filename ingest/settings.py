@@ -59,6 +59,11 @@ class Source:
     requester_pays: bool = False
     intake_keys: tuple[str, ...] = ()  # hashed, see ingest.intake.keys; none: nothing comes over HTTP
 
+    def owns(self, bucket: str, key: str) -> bool:
+        """Whether an object lies where only the settings of this source reach it."""
+        is_apart = bool(self.endpoint_url or self.profile or self.requester_pays)
+        return is_apart and self.bucket == bucket and key.startswith((self.prefix, self.archive_prefix))
+
     def naming(self, format: str) -> Naming:
         """Whom names mean in files of this source that have this format."""
         return Naming(self.people_space or format, self.match or open_format(format).match)

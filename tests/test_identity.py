@@ -186,6 +186,44 @@ def test_a_new_version_is_a_new_file_where_it_is_seen(world_of: Callable[[Source
     assert world.count("ledger") == 2
 
 
+@pytest.mark.parametrize(
+    ("source", "history"), [(WEB, undone), (STRICT, rejected), (HOLDS, held)], ids=["undone", "rejected", "held"]
+)
+@pytest.mark.parametrize("sees_versions", [False, True], ids=["plain", "versions"])
+def test_the_same_bytes_again_are_the_same_file(
+    world_of: Callable[[Source], World], source: Source, history: Callable[[World], None], sees_versions: bool
+) -> None:
+    """Whatever the store calls them now: sent again in parts, say, they have another ETag."""
+    world = world_of(source)
+    store: Any = world.store
+    store.sees_versions = sees_versions
+    history(world)
+    before = ledger(world)
+    file, body = store.objects["bucket", "web/a.json"]
+    world.put("web/a.json", body=body, source="web", etag=f"{file.etag[:30]}-2")
+    polled(world)
+    assert (ledger(world), world.count("events")) == (before, 1 if history is held else 0)
+    assert polled(world) == {}  # it is known by its new look
+
+
+@pytest.mark.parametrize(
+    ("source", "history"), [(WEB, undone), (SKIPS, ignored), (STRICT, rejected)], ids=["undone", "ignored", "rejected"]
+)
+@pytest.mark.parametrize("given_at_first", [True, False], ids=["ETags vanish", "ETags appear"])
+def test_etags_may_come_and_go(
+    world_of: Callable[[Source], World], source: Source, history: Callable[[World], None], given_at_first: bool
+) -> None:
+    world = world_of(source)
+    store: Any = world.store
+    store.sees_versions, store.gives_etags = False, given_at_first
+    history(world)
+    before = ledger(world)
+    for gives in (not given_at_first, given_at_first):
+        store.gives_etags = gives
+        assert polled(world) == {}
+        assert ledger(world) == before
+
+
 def test_without_etags_the_time_and_then_the_bytes_tell(world_of: Callable[[Source], World]) -> None:
     world = world_of(WEB)
     store: Any = world.store

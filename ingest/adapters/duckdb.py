@@ -571,7 +571,18 @@ class DuckDBWarehouse:
             ) from error
 
     def _make(self, now: tuple[int, str, str, str], steps: Sequence[Path], views: str) -> None:
-        with self.locked(fcntl.LOCK_EX), self._open(read_only=False) as connection:
+        with self.locked(fcntl.LOCK_EX):
+            is_new = not self._size()
+            try:
+                self._make_alone(now, steps, views)
+            except Exception:
+                if is_new:  # what there is of it is no warehouse, and would be taken for a damaged one
+                    self.path.unlink(missing_ok=True)
+                    log_of(self.path).unlink(missing_ok=True)
+                raise
+
+    def _make_alone(self, now: tuple[int, str, str, str], steps: Sequence[Path], views: str) -> None:
+        with self._open(read_only=False) as connection:
             done, _, identities, named = (*self._found(connection, steps, views), None, None, None)[:4]
             connection.execute("BEGIN")
             for step in steps[done:]:

@@ -21,6 +21,7 @@ import pyarrow as pa
 from ingest.adapters.duckdb import MUCH_MEMORY_MB, is_settled, recognised, result_of, statement
 from ingest.adapters.duckdb_errors import could_not_write, first_line, is_of_the_world
 from ingest.adapters.duckdb_rows import Rows
+from ingest.core.source import SourceFile
 from ingest.core.states import FIRST_DELAY, LONGEST_DELAY, Done
 from ingest.errors import StaleRedrive, TransientError
 from ingest.ports import (
@@ -236,25 +237,38 @@ class _Load:
         sql = "SELECT * FROM ledger WHERE file_id IN (SELECT unnest($ids))"
         rows = self.rows.fetch(sql, {"ids": [file.file.file_id for file in files]})
         before = {row["file_id"]: row for row in rows}
-        strange = {place: file.file for place, file in enumerate(files) if file.file.file_id not in before}
-        found = recognised(self.connection, {place: file for place, file in strange.items() if not file.mends})
-        for place, file in strange.items():
-            if not file.etag and not file.version_id and place not in found and files[place].sha256:
-                same = (
-                    "bucket = $bucket AND key = $key AND etag = '' AND sha256 = $sha256 ORDER BY file_no DESC LIMIT 1"
-                )
-                where = {"bucket": file.bucket, "key": file.key, "sha256": files[place].sha256}
-                for row in self.rows.fetch(f"SELECT file_id FROM ledger WHERE {same}", where):
-                    # The store tells versions apart by nothing but the time: the bytes are those that it had before.
-                    found[place] = replace(file, known_as=row["file_id"])
-                    sql_seen = "UPDATE ledger SET last_modified = $at WHERE file_id = $file_id"
-                    self.connection.execute(sql_seen, {"at": file.last_modified, "file_id": row["file_id"]})
+        strange = {
+            place: file.file
+            for place, file in enumerate(files)
+            if file.file.file_id not in before and not file.file.mends
+        }
+        found = recognised(self.connection, strange)
+        found |= self._same_again({place: file for place, file in strange.items() if place not in found}, files)
         for place, file in found.items():
             files[place].file = file
         if found:
             rows = self.rows.fetch(sql, {"ids": [file.file_id for file in found.values()]})
             before |= {row["file_id"]: row for row in rows}
         return before
+
+    def _same_again(self, strange: Mapping[int, SourceFile], files: Sequence[StagedFile]) -> dict[int, SourceFile]:
+        """Those of these files that are known by their bytes; the ledger knows them by how they look now."""
+        columns = ("bucket", "key")
+        rows = [
+            {"place": place, "sha256": files[place].sha256} | {name: getattr(file, name) for name in columns}
+            for place, file in strange.items()
+            if files[place].sha256
+        ]
+        if not rows:
+            return {}
+        with self.rows.table("strange", pa.Table.from_pylist(rows)):
+            ids = dict(self.connection.execute(statement("same_again")).fetchall())
+        sql = "UPDATE ledger SET etag = $etag, version_id = $version, last_modified = $at WHERE file_id = $file_id"
+        for place, file_id in ids.items():
+            file = strange[place]
+            looks = {"etag": file.etag, "version": file.version_id, "at": file.last_modified, "file_id": file_id}
+            self.connection.execute(sql, looks)
+        return {place: replace(strange[place], known_as=file_id) for place, file_id in ids.items()}
 
     def _take_along(self, file_id: str, now: datetime, only: AbstractSet[str] | None = None) -> None:
         """Undo redrives of a file that is put anew."""

@@ -20,7 +20,7 @@ from uuid import uuid4
 
 from ingest.core.source import LOCAL_BUCKET, SourceFile
 from ingest.disk import flush
-from ingest.errors import ConfigError, IngestError, ObjectGone, TransientError
+from ingest.errors import ConfigError, IngestError, ListingDoubted, ObjectGone, TransientError
 
 STANDARD_INPUT = "-"
 PIECE_BYTES = 256 * 1024
@@ -46,17 +46,25 @@ class LocalStore:
         def refuse(error: OSError) -> None:
             raise ConfigError(f"{error.filename}: this folder may not be read: change its permissions") from error
 
+        unnamed = ""
         for path, folders, names in os.walk(folder, onerror=refuse):
             folders.sort()
             for name in sorted(names):
                 found = Path(path, name)
                 if found.is_file():
                     try:
+                        _text(found)
+                    except IngestError as error:
+                        unnamed = unnamed or str(error)
+                        continue
+                    try:
                         yield self.describe(LOCAL_BUCKET, str(found))
                     except ObjectGone:
                         continue  # deleted since we read the folder
                     except TransientError:
                         yield _source_file(_text(found), "unreadable", found.stat())  # reading it will say why
+        if unnamed:  # its neighbours can be loaded
+            raise ListingDoubted(unnamed, cut=True)
 
     def describe(self, bucket: str, key: str) -> SourceFile:  # noqa: ARG002 - as above
         """The file as it is now.

@@ -28,7 +28,7 @@ from botocore import exceptions as aws
 from urllib3.exceptions import HTTPError
 
 from ingest.adapters.s3_client import make_client, settle
-from ingest.adapters.s3_errors import explained, is_refusal, says_gone, status_of
+from ingest.adapters.s3_errors import explained, is_refusal, not_s3, says_gone, status_of
 from ingest.adapters.s3_listing import Listing, etag_of
 from ingest.core.source import SourceFile
 from ingest.errors import ConfigError, IngestError, ObjectGone, TransientError
@@ -74,9 +74,11 @@ class S3Store:
             try:
                 answer = self._get(file)
             except aws.ClientError as error:
-                if says_gone(error):
+                if not says_gone(error):
+                    raise
+                answer = self._by_its_time(file)
+                if answer is None:
                     raise self._proven(file, error) from error
-                raise
             # Stores that unpack on the way do not know how much it will be, or name the encoding that they took off.
             unpacks = answer.get("ContentLength") is None or bool(answer.get("ContentEncoding"))
             with closing(answer["Body"]) as body:  # raises at its end if it is shorter than was announced
@@ -104,12 +106,25 @@ class S3Store:
                 return self._client.get_object(**where, **_pin(replace(file, version_id=None)))
             raise
 
+    def _by_its_time(self, file: SourceFile) -> Any:
+        """The object with the ETag that was listed, where the store does not compare its own (weak) ETags; or None."""
+        if file.version_id or not file.etag:
+            return None
+        with suppress(aws.ClientError):
+            answer: Any = self._client.get_object(
+                Bucket=file.bucket, Key=file.key, ChecksumMode="ENABLED", IfUnmodifiedSince=file.last_modified
+            )
+            if etag_of(answer) == file.etag:
+                return answer
+            answer["Body"].close()
+        return None
+
     def _other_bytes(self, file: SourceFile, read_bytes: int, head: bytes) -> IngestError:
         """What is said of an answer that cannot be the object that was listed."""
         if _ERROR_PAGE.match(head):
             said = ": ".join(found.decode(errors="replace") for _, found in _PART_OF_ERROR.findall(head))
             return TransientError(
-                f"{file.uri}: the store answered with a page that says {said or 'Error'}: trying again can help"
+                f"{file.uri}: the store answered with a page: {said or 'Error'}: trying again can help"
             )
         return TransientError(
             f"{file.uri}: {read_bytes:,} bytes came, and {file.size_bytes:,} were listed: nothing of it is loaded, and"
@@ -136,11 +151,12 @@ class S3Store:
     def copy(self, file: SourceFile, to_keys: Sequence[str], sha256: str) -> str:
         for key in to_keys:
             to = _address(file.bucket, key)
-            with explained(to, "s3:PutObject on it, and s3:GetObject on it and its original", "write"):
+            with explained(to, "s3:PutObject and s3:GetObject", "write"):
                 there = self._head(file.bucket, key)
                 if there is None:
                     self._copy_version(file, key)
                     if not self._holds(file.bucket, key, file, sha256):
+                        self._client.delete_object(Bucket=file.bucket, Key=key)  # ours, and nobody's copy
                         raise TransientError(f"{to}: the copy differs from {file.uri}, which stays: try again")
                     return key
                 if self._holds(file.bucket, key, file, sha256):
@@ -157,7 +173,7 @@ class S3Store:
         with explained(file.uri, "s3:DeleteObject and s3:GetObject", "delete"):
             now = self._head(file.bucket, file.key)
             if now is None:
-                return True
+                return self._is_unlisted(file)
             # The same bytes sent again have the same ETag, but are another version: a delete marker would hide it.
             if file.version_id and now.get("VersionId", file.version_id) != file.version_id:
                 return False
@@ -177,12 +193,23 @@ class S3Store:
     def _is_gone(self, file: SourceFile, error: aws.ClientError) -> bool:
         """After a delete that was refused as being of another object: whether it is gone; False: another is there."""
         now = self._head(file.bucket, file.key)
-        if now is not None and etag_of(now) == file.etag and now.get("VersionId") == file.version_id:
+        version = now and now.get("VersionId")
+        if now is not None and etag_of(now) == file.etag and (version in (None, "null") or version == file.version_id):
             raise TransientError(
                 f"{file.uri}: the store shows this version, and answers {status_of(error)} when it is to be deleted: it"
                 " stays, and that is tried again"
             ) from error
-        return now is None
+        return now is None and self._is_unlisted(file)
+
+    def _is_unlisted(self, file: SourceFile) -> bool:
+        """True: what HEAD does not find is not listed, either. Raises TransientError where it is."""
+        try:
+            found = self._listing.find(file.bucket, file.key)
+        except ObjectGone:
+            return True
+        if found.is_same(file):
+            raise TransientError(f"{file.uri}: the store lists it, and does not find it: trying again can help")
+        return False
 
     def write(self, bucket: str, key: str, content: Path) -> None:
         with explained(_address(bucket, key), "s3:PutObject and s3:GetObject", "write"), content.open("rb") as body:
@@ -195,6 +222,8 @@ class S3Store:
 
     def _put(self, bucket: str, key: str, body: Any) -> Mapping[str, Any]:
         answer: Any = self._client.put_object(Bucket=bucket, Key=key, Body=body, **self._checksum(body))
+        if not etag_of(answer):  # each S3 gives one: a proxy's page, say, took it for the store
+            raise not_s3(f"s3://{bucket}/{key}")
         return answer  # type: ignore[no-any-return]
 
     def _checksum(self, body: bytes | bytearray | IO[bytes]) -> dict[str, Any]:
@@ -270,11 +299,11 @@ class S3Store:
             raise found from error
 
     def _holds(self, bucket: str, key: str, file: SourceFile, sha256: str) -> bool:
-        """Whether an object has the bytes of a file. ETags that differ prove nothing: they tell parts and keys, too."""
+        """Whether an object has the bytes of a file. It is read: the original goes on the strength of it."""
         there = self._head(bucket, key)
         if there is None or there.get("ContentLength") != file.size_bytes:
             return False
-        return etag_of(there) == (file.etag or None) or self._digest(bucket, key) == sha256
+        return self._digest(bucket, key) == sha256
 
     def _digest(self, bucket: str, key: str) -> str:
         digest = sha256()
@@ -293,10 +322,13 @@ class S3Store:
                     self._client.delete_object(Bucket=bucket, Key=key, IfMatch=f'"{"0" * 32}"')
                     self._compares[bucket] = False
                 except aws.ClientError as error:
-                    # Gone: another process has just removed the probe; who does not look says nothing of that, either.
                     if status_of(error) == 403 or not is_refusal(error):
                         raise
-                    self._compares[bucket] = says_gone(error)
+                    if status_of(error) == 404 and self._head(bucket, key) is None:  # it proves nothing
+                        raise TransientError(
+                            f"{_address(bucket, key)}: another process removed it meanwhile: trying again can help"
+                        ) from error
+                    self._compares[bucket] = status_of(error) == 412
                 which: Any = {"VersionId": made["VersionId"]} if "VersionId" in made else {}
                 with suppress(aws.ClientError):
                     self._client.delete_object(Bucket=bucket, Key=key, **which)

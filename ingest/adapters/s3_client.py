@@ -7,6 +7,8 @@ Decides: how long the store may take. An answer that does not begin within `read
 """
 
 import os
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Final
 import boto3
 from botocore import exceptions as aws
 from botocore.config import Config
-from botocore.parsers import ResponseParserError
 from botocore.utils import parse_timestamp
 from urllib3 import exceptions as http
 
@@ -84,6 +85,8 @@ def settle(client: "S3Client", *, requester_pays: bool = False, patience_seconds
     endpoint: Any = getattr(client, "_endpoint", None)
     if endpoint is not None and not isinstance(endpoint.http_session, _PacedSession):
         patience = patience_seconds or min(_PATIENCE_SECONDS, _read_timeout(client))
+        pools = endpoint.http_session._pool_classes_by_scheme
+        pools |= {scheme: _bounded(pool, _read_timeout(client)) for scheme, pool in pools.items()}
         endpoint.http_session = _PacedSession(endpoint.http_session, patience)
         # The AWS command line sets the reader of times in the same place. botocore's own takes two thirds of the time
         # of a listing, since it has to guess the format of each.
@@ -110,6 +113,37 @@ def _give_up(operation: Any, response: Any = None, caught_exception: Exception |
 
 def _pay(params: dict[str, Any], **_: object) -> None:
     params["headers"]["x-amz-request-payer"] = "requester"
+
+
+def _bounded(pool: Any, seconds: float) -> Any:
+    """A pool of connections on which the beginning of an answer, its headers, may take so long; not each byte of it."""
+
+    class Connection(pool.ConnectionCls):  # type: ignore[misc]
+        def getresponse(self, *args: Any, **more: Any) -> Any:
+            is_over = threading.Event()
+
+            def end() -> None:
+                is_over.set()
+                with suppress(OSError, AttributeError):
+                    self.sock.shutdown(socket.SHUT_RDWR)
+
+            timer = threading.Timer(seconds, end)
+            timer.daemon = True
+            timer.start()
+            try:
+                response = super().getresponse(*args, **more)
+            except Exception as error:
+                if is_over.is_set():
+                    raise TimeoutError("the headers came too slowly") from error
+                raise
+            finally:
+                timer.cancel()
+            if is_over.is_set():  # headers that are cut off look like whole ones
+                response.close()
+                raise TimeoutError("the headers came too slowly")
+            return response
+
+    return type(pool.__name__, (pool,), {"ConnectionCls": Connection})
 
 
 class _PacedSession:
@@ -179,13 +213,13 @@ class _PacedBody:
         return getattr(self._raw, name)
 
 
-def _timestamp(value: Any) -> datetime:
-    """A time as S3's listings write it; any other as botocore reads it."""
+def _timestamp(value: Any) -> datetime | None:
+    """A time as S3's listings write it; any other as botocore reads it. None: it is none, and one object's oddity."""
     try:
         if isinstance(value, str) and value[4:5] == "-":
             with suppress(ValueError):
                 return datetime.fromisoformat(value)
         parsed: datetime = parse_timestamp(value)
-    except (ValueError, OverflowError) as error:
-        raise ResponseParserError(f"{value!r} is no time") from error
+    except (ValueError, OverflowError):
+        return None
     return parsed

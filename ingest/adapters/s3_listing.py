@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Entry = Mapping[str, Any]
 _PAGE: Final = 1000
+_EMPTY_AT_MOST: Final = 100  # pages in a row, in which a store may have looked for something
 _MARKS: Final = {"Name", "Prefix", "MaxKeys", "KeyCount", "IsTruncated", "Contents", "Versions", "DeleteMarkers"}
 
 
@@ -105,14 +106,22 @@ class Listing:
         with explained(f"s3://{bucket}/{prefix}", "s3:ListBucket", listing=True):
             versioned = self.keeps_versions(bucket, prefix)
             pages = self._version_pages(bucket, prefix, size) if versioned else self._plain(bucket, prefix, size)
+            odd = ""
             for page in pages:
-                if not versioned:
-                    yield [self._file(bucket, one, versioned=False) for one in page["Contents"]]
-                elif all("IsLatest" in one for one in page["Versions"]):
-                    yield [self._file(bucket, one, versioned=True) for one in page["Versions"] if one["IsLatest"]]
-                else:
+                entries = page["Versions" if versioned else "Contents"]
+                if versioned and not all("IsLatest" in one for one in entries):
                     where = f"s3://{bucket}/{prefix}"
                     raise ListingDoubted(f"{where}: the listing does not tell which version is current", cut=True)
+                files = []
+                for one in entries:
+                    if one.get("IsLatest", not versioned):
+                        try:
+                            files.append(self._file(bucket, one, versioned=versioned))
+                        except (aws.ClientError, TransientError) as error:  # its neighbours can be loaded
+                            odd = odd or _untold(bucket, one, error)
+                yield files
+            if odd:
+                raise ListingDoubted(odd, cut=True)
 
     def _plain(self, bucket: str, prefix: str, size: int) -> Iterator[Entry]:
         """Pages of the plain listing. A directory bucket lists folders only: of those what begins with the prefix."""
@@ -183,6 +192,15 @@ class Listing:
         )
 
 
+def _untold(bucket: str, entry: Entry, error: Exception) -> str:
+    if isinstance(error, TransientError):
+        return str(error)
+    return (
+        f"s3://{bucket}/{entry['Key']}: the listing does not tell its size and time (LastModified), nor does HEAD"
+        f" ({error}): it cannot be loaded"
+    )
+
+
 class _Turns:
     """Whether a listing goes forward: what its pages told, as far as that shows a mistake."""
 
@@ -192,6 +210,7 @@ class _Turns:
         self._tokens: set[str] = set()
         self._last: object = None
         self._repeated: str | None = None
+        self._empty = 0  # pages in a row
         self._is_guess = False  # the next page is asked for since nothing says that there is none
 
     def take(self, page: Entry, entries: Sequence[Any], markers: Sequence[Any]) -> list[Any]:
@@ -222,6 +241,13 @@ class _Turns:
     def goes_on(self, page: Entry, token: str | None) -> bool:
         """Whether there is another page. Raises if there is one, and nothing tells how to get to it."""
         entries = (*page.get("Contents", ()), *page.get("Versions", ()), *page.get("DeleteMarkers", ()))
+        self._empty = 0 if entries else self._empty + 1
+        if self._empty > _EMPTY_AT_MOST:
+            raise ListingDoubted(
+                f"{self._where}: the listing goes on with page after page of nothing, so it was given up. What lies"
+                " behind is not seen: ask whoever runs the store",
+                cut=True,
+            )
         self._is_guess = not token and "IsTruncated" not in page
         if not (token or page.get("IsTruncated", bool(entries))):
             return False

@@ -24,6 +24,10 @@ class _Given(click.types.StringParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not str(value).strip():
             self.fail("it is empty. Is a variable not set?", param, ctx)
+        try:
+            str(value).encode()
+        except UnicodeEncodeError:
+            self.fail("it is not UTF-8. Rename the file, or write the name in UTF-8.", param, ctx)
         return super().convert(value, param, ctx)
 
 

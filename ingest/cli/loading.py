@@ -56,7 +56,7 @@ def load(
         errors: list[str] = []
         for path in paths:
             try:
-                files = pipeline.locate(path, source, format, notice=say)
+                files = pipeline.locate(path, source, format, notice=say, doubt=errors.append)
             except Exception as error:  # noqa: BLE001 - one that cannot be had does not hold up the others
                 errors.append(said(error))
                 continue

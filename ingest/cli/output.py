@@ -1,5 +1,6 @@
 """What a terminal shows: JSON on stdout, tables for people, progress and sentences on stderr."""
 
+import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,7 +29,11 @@ def say(sentence: str) -> None:
 
 def write_json(document: object) -> None:
     """The one JSON document of `--json`."""
-    sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    try:
+        text = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    except TypeError:  # a name that is not UTF-8, as the shell gives it, is no text: what of it is none is spelt out
+        text = json.dumps(document, indent=2, ensure_ascii=False, default=str).encode(errors="backslashreplace") + b"\n"
+    sys.stdout.buffer.write(text)
     sys.stdout.buffer.flush()
 
 

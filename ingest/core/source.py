@@ -77,15 +77,15 @@ class SourceFile:
         """Whether two looks at a key saw the same source file.
 
         What is seen of versions may change between them (a right that is granted, versions that are switched on, a
-        store that answers with an error): then the ETag and the size tell; without an ETag, the size and the time.
+        store that answers with an error): then the ETag and the size tell; where one of the two has no ETag, the time.
         """
-        if (self.bucket, self.key, self.size_bytes, self.etag) != (
-            other.bucket, other.key, other.size_bytes, other.etag,
-        ):  # fmt: skip
+        if (self.bucket, self.key, self.size_bytes) != (other.bucket, other.key, other.size_bytes):
             return False
-        if self.version_id and other.version_id:
-            return self.version_id == other.version_id
-        return bool(self.etag) or self.last_modified == other.last_modified
+        if self.version_id and other.version_id and self.version_id != other.version_id:
+            return False
+        if self.etag and other.etag:
+            return self.etag == other.etag
+        return self.last_modified == other.last_modified
 
     def for_source(self, source: str, format: str) -> Self:
         """The same object as met through another source."""

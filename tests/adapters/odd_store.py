@@ -97,12 +97,15 @@ class _Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         key, _ = self.asked()
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.quirk("web_page"):
+            self.say(200, b"<!doctype html>")
+            return
         if origin := self.headers.get("x-amz-copy-source"):
             source = unquote(origin.partition("?")[0]).partition("/")[2]
             if self.quirk("copy_says_gone"):
                 self.refuse(412, "PreconditionFailed")
                 return
-            self.store.objects[key] = self.store.objects[source]
+            self.store.objects[key] = self.quirk("copies") or self.store.objects[source]
             self.say(200, b"<CopyObjectResult/>")
             return
         has_checksum = any(name.lower().startswith(("content-md5", "x-amz-checksum-")) for name in self.headers)
@@ -110,7 +113,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.refuse(400, "InvalidRequest", "Content-MD5 is required")
             return
         self.store.objects[key] = body
-        self.say(200, b"", {"ETag": f'"{self.store.etag(key)}"'})
+        etag = self.store.etag(key)
+        if self.quirk("probe_vanishes"):
+            del self.store.objects[key]
+        self.say(200, b"", {"ETag": f'"{etag}"'})
 
     def do_DELETE(self) -> None:
         key, _ = self.asked()
@@ -119,6 +125,8 @@ class _Handler(BaseHTTPRequestHandler):
         is_refused = self.quirk("delete_says_gone") and not key.endswith("probe")
         if is_there and (is_refused or (wanted and wanted != self.store.etag(key))):
             self.refuse(412, "PreconditionFailed")
+        elif not is_there and wanted:
+            self.refuse(404, "NoSuchKey")
         else:
             self.store.objects.pop(key, None)
             self.say(204, b"")
@@ -151,6 +159,11 @@ class _Handler(BaseHTTPRequestHandler):
         if self.quirk("directory") and prefix and not prefix.endswith("/"):
             self.refuse(400, "InvalidRequest", "a prefix has to end in a delimiter")
             return
+        if self.quirk("nothing"):
+            token = f"t{len(self.store.requests)}"
+            body = f"<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>{token}"
+            self.say(200, f"{body}</NextContinuationToken></ListBucketResult>".encode())
+            return
         after = query.get("continuation-token") or query.get("start-after") or ""
         keys, more = self.page(query, after)
         token = "same" if self.quirk("same_token") else keys[-1] if keys else ""
@@ -179,13 +192,16 @@ class _Handler(BaseHTTPRequestHandler):
             "Key": escape(key), "LastModified": AT, "Size": size, "StorageClass": "STANDARD",
             "ETag": f"&quot;{self.quirk('etag') or self.store.etag(key)}&quot;",
         }  # fmt: skip
-        left_out = self.quirk("without") or ()
+        left_out = ["LastModified"] if key == self.quirk("untimed") else self.quirk("without") or ()
         return "".join(f"<{name}>{value}</{name}>" for name, value in parts.items() if name not in left_out)
 
     # --- objects
 
     def object(self, key: str) -> None:
         if isinstance(refused := self.quirk("get"), tuple) and self.command == "GET":
+            self.refuse(*refused)
+            return
+        if isinstance(refused := self.quirk("head"), tuple) and self.command == "HEAD":
             self.refuse(*refused)
             return
         if key not in self.store.objects:
@@ -196,6 +212,17 @@ class _Handler(BaseHTTPRequestHandler):
         pinned = self.headers.get("If-Match")
         if pinned and pinned != etag and not self.quirk("ignores_if_match"):
             self.refuse(412, "PreconditionFailed")
+            return
+        if self.quirk("slow_headers") and self.command == "GET":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+            try:
+                for _ in range(200):
+                    self.wfile.write(b"x: y\r\n")
+                    self.wfile.flush()
+                    time.sleep(0.02)
+            except OSError:
+                pass
+            self.close_connection = True
             return
         if self.quirk("silent") and self.command == "GET":
             time.sleep(self.quirk("silent"))

@@ -3,6 +3,7 @@
 import base64
 import zlib
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,23 @@ def test_a_listing_that_proves_nothing_says_so(quirks: dict[str, Any], cut: bool
     assert doubt.cut is cut
     assert any(word in str(doubt) for word in sentence.split("|"))
     assert cut or len(found) == len({file.key for file in found})
+
+
+def test_an_object_without_a_time_holds_up_no_neighbour() -> None:
+    with odd_store(FIVE, untimed="l/2.json", head=(403, "AccessDenied")) as odd:
+        found, doubt = listed(store_of(odd))
+    assert [file.key for file in found] == [key for key in FIVE if key != "l/2.json"]
+    assert doubt is not None
+    assert doubt.cut
+    assert str(doubt).startswith("s3://b/l/2.json: the listing does not tell its size and time")
+
+
+def test_pages_of_nothing_come_to_an_end() -> None:
+    with odd_store(FIVE, nothing=True) as odd:
+        found, doubt = listed(store_of(odd))
+    assert found == []
+    assert doubt is not None
+    assert "page after page of nothing" in str(doubt)
 
 
 def test_a_directory_bucket_lists_folders_only() -> None:
@@ -211,12 +229,13 @@ def test_a_small_object_may_take_its_time() -> None:
         assert b"".join(store_of(odd, patience_seconds=1.0).read(file)) == BODY[:20]
 
 
-def test_a_time_out_is_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("quirks", [{"silent": 3.0}, {"slow_headers": True}], ids=["nothing comes", "headers trickle"])
+def test_a_time_out_is_what_it_says(quirks: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
     with odd_store({"a.json": BODY}) as odd:
         (file,), _ = listed(store_of(odd), "")
-        odd.quirks["silent"] = 3.0
+        odd.quirks |= quirks
         odd.requests.clear()
         store = S3Store(make_client(endpoint_url=odd.endpoint, read_timeout_seconds=0.3))
         with pytest.raises(TransientError, match=r"did not answer in time.*read_timeout"):
@@ -268,6 +287,11 @@ def test_the_requester_pays_where_that_is_set() -> None:
             }
 
 
+def test_a_put_that_nobody_took_is_no_success() -> None:
+    with odd_store(web_page=True) as odd, pytest.raises(TransientError, match="S3 API"):
+        store_of(odd).receive("b", "a.json", [BODY])
+
+
 # --- taking away -----------------------------------------------------------------------------------------------------
 
 
@@ -284,6 +308,37 @@ def test_nothing_is_written_off_on_a_false_word(quirk: str, take: Callable[[S3St
         with pytest.raises(TransientError, match="412") as caught:
             take(store_of(odd), file)
         assert type(caught.value) is TransientError
+
+
+def test_a_copy_that_is_wrong_goes_and_the_original_stays() -> None:
+    with odd_store({"a.json": BODY}, copies=BODY[:20]) as odd:
+        (file,), _ = listed(store_of(odd), "")
+        with pytest.raises(TransientError, match="the copy differs"):
+            store_of(odd).copy(file, ["done/a.json"], sha256(BODY).hexdigest())
+        assert odd.objects == {"a.json": BODY}
+
+
+def test_a_copy_is_proven_by_its_bytes() -> None:
+    """Not by an ETag and a length, which a store may have taken over with nothing behind them."""
+    with odd_store({"a.json": BODY, "done/a.json": bytes(len(BODY))}, etag="constant") as odd:
+        (file, _), _ = listed(store_of(odd), "")
+        with pytest.raises(ConfigError, match="taken by other objects"):
+            store_of(odd).copy(file, ["done/a.json"], sha256(BODY).hexdigest())
+
+
+def test_who_lost_the_probe_knows_nothing_of_conditions() -> None:
+    with odd_store({"a.json": BODY}, probe_vanishes=True) as odd:
+        (file,), _ = listed(store_of(odd), "")
+        with pytest.raises(TransientError, match="another process removed it"):
+            store_of(odd).remove(file, "done/")
+        assert "a.json" in odd.objects
+
+
+def test_what_head_does_not_find_and_the_listing_shows_is_not_gone() -> None:
+    with odd_store({"a.json": BODY}, head=(404, "")) as odd:
+        (file,), _ = listed(store_of(odd), "")
+        with pytest.raises(TransientError, match="lists it, and does not find it"):
+            store_of(odd).remove(file, "done/")
 
 
 def test_nothing_is_deleted_that_nothing_can_tell_apart() -> None:

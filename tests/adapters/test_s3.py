@@ -165,7 +165,7 @@ def test_no_credentials(moto_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_store_that_is_not_there(s3: S3) -> None:
-    with pytest.raises(TransientError, match="s3://bucket/: nothing answers at http://127.0.0.1:9"):
+    with pytest.raises(TransientError, match=r"s3://bucket/: nothing answers at http://127\.0\.0\.1:9"):
         list(S3Store(client_of("http://127.0.0.1:9")).list("bucket", ""))
 
 

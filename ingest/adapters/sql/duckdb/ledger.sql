@@ -14,9 +14,9 @@ LEFT JOIN (
 LEFT JOIN (
     SELECT DISTINCT k.file_id
     FROM ledger AS k
-    JOIN landings AS m USING (bucket, key, etag, size_bytes)
+    JOIN landings AS m USING (bucket, key, size_bytes)
     WHERE (m.version_id IS NULL OR k.version_id IS NULL OR m.version_id = k.version_id)
-      AND (m.etag <> '' OR k.last_modified = m.last_modified)
+      AND CASE WHEN m.etag <> '' AND k.etag <> '' THEN m.etag = k.etag ELSE k.last_modified = m.last_modified END
 ) AS t USING (file_id)
 LEFT JOIN (SELECT DISTINCT bucket, key, size_bytes FROM archives) AS a
     ON a.bucket = l.bucket AND a.key = l.archived_to AND a.size_bytes = l.size_bytes
