@@ -1567,10 +1567,8 @@ def test_redrive_by_command(shell: Shell) -> None:
     assert shown(shell.warehouse) == after
     with shell.start("redrive", file_id, fixed) as process:
         out, _ = process.communicate(timeout=60)
-    assert (
-        out
-        == f"{path}: 1 line fixed before, so what was sent for that is not loaded (to change it, undo its redrive first); 1 line still open\n"
-    )
+    before = "1 line fixed before, so what was sent for that is not loaded (to change it, undo its redrive first)"
+    assert out == f"{path}: {before}; 1 line still open\n"
     fixed.write_bytes(b"\n")
     code, told, said = shell.run("redrive", file_id, fixed)
     assert (code, list(told), "There is no line in what was sent" in said) == (2, ["error"], True)

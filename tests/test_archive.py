@@ -89,16 +89,27 @@ def test_what_was_archived_after_a_backup_is_named_and_comes_back(landing: Landi
     assert [(one["action"], one["by"]) for one in history] == [("archived", "tester"), ("deleted", "tester")]
 
 
-def test_versions_of_a_key_come_back_in_their_order(landing: Landing, tmp_path: Path) -> None:
+def test_versions_of_a_key_come_back_in_their_order(
+    landing: Landing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     landing = Landing(landing.s3, tmp_path, after_load="archive", changed_file="replace")
     restored(landing, ("landing/0.json", GOOD), after={"landing/a.json": (record("old", 1, "x"),)})
-    for person in ("newer", "newest"):
+    later: dict[str, timedelta] = {}  # moto tells times in whole seconds
+    for hours, person in enumerate(("newer", "newest"), 1):
         landing.put("landing/a.json", record(person, 1, "x"))
         copy = f"completed_imports/{TODAY}/landing/a.json"
         body = landing.body("landing/a.json")
         digest = sha256(body).hexdigest()[:8]
         landing.s3.put(copy.replace("a.json", f"a.{digest}.json"), body)
+        later[copy.replace("a.json", f"a.{digest}.json")] = timedelta(hours=hours)
         landing.s3.client.delete_object(Bucket=landing.s3.bucket, Key="landing/a.json")
+    listed = landing.s3.store.list
+
+    def at_times(bucket: str, prefix: str) -> Iterator[SourceFile]:
+        for file in listed(bucket, prefix):
+            yield replace(file, last_modified=file.last_modified + later.get(file.key, timedelta(0)))
+
+    monkeypatch.setattr(landing.s3.store, "list", at_times)
     reconcile(landing.pipeline, repair=NOTE)
     rows = landing.warehouse.files({"key": "landing/a.json"})
     assert [row["state"] for row in rows] == ["loaded", "replaced", "replaced"]
