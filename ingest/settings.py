@@ -399,7 +399,9 @@ def warehouse_url(url: str, folder: Path, setting: str = "INGEST_WAREHOUSE") -> 
         raise ConfigError(f"{setting}: a DuckDB warehouse is named duckdb:///file or duckdb:////folder/file.")
     if scheme in {"postgresql", "iceberg"}:
         raise ConfigError(f"{setting}: {scheme}:// is not in this version: use duckdb:///file.")
-    raise ConfigError(f"{setting}: a warehouse is named duckdb:///file, or duckdb:////folder/file with a whole path.")
+    raise ConfigError(
+        f"{setting}: no warehouse is known by this kind of URL: write duckdb:///file, or duckdb:////folder/file."
+    )
 
 
 def _config_path(named: str | None) -> Path | None:

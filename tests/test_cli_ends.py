@@ -325,3 +325,22 @@ def test_stopped_while_it_is_starting(tmp_path: Path) -> None:
         command("files"), cwd=tmp_path, env=environ(PYTHONPATH=f"{tmp_path}:{ROOT}"), capture_output=True, check=False
     )
     assert (ran.returncode, ran.stderr) == (130, b"")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables"),
+    [
+        pytest.param(["check", os.fsdecode(b"\xff.json")], {}, id="a file"),
+        pytest.param(["undo", os.fsdecode(b"\xff")], {}, id="an id"),
+        pytest.param(["files"], {"INGEST_CONFIG": os.fsdecode(b"\xff.toml")}, id="a setting"),
+        pytest.param(["files"], {os.fsdecode(b"INGEST_\xff"): "1"}, id="the name of one"),
+    ],
+)
+def test_what_is_no_text_is_said_as_text(arguments: list[str], variables: dict[str, str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        command(*arguments, "--json"), cwd=tmp_path, env=environ(**variables), capture_output=True, check=False
+    )
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["error"]
+    assert b"Something went wrong" not in done.stderr
+    assert b"Traceback" not in done.stderr

@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 
 from ingest.errors import ConfigError
 from ingest.settings import Settings, Source
-from ingest.wiring import stores_of
+from ingest.wiring import open_pipeline, stores_of
 from tests.adapters.odd_store import odd_store
 
 
@@ -40,6 +40,16 @@ def test_two_stores_in_one_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         ]  # fmt: skip
         assert {headers.get("x-amz-request-payer") for *_, headers in two.requests} == {"requester"}
         assert all("Credential=OTHER/" in headers["Authorization"] for *_, headers in two.requests)
+
+
+def test_an_address_is_read_where_its_source_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    with odd_store({"l/1.json": b"{}"}) as one, odd_store({"l/1.json": b"{}", "l/2.json": b"{}"}) as two:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", one.endpoint)
+        there = Source(name="there", bucket="b", prefix="l/", endpoint_url=two.endpoint)
+        with open_pipeline(Settings(warehouse_url="", sources={"there": there})) as pipeline:
+            (file,) = pipeline.locate("s3://b/l/2.json", archived=False)
+            assert b"".join(pipeline.read(file)) == b"{}"
+        assert one.requests == []
 
 
 @pytest.fixture

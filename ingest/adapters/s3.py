@@ -12,6 +12,7 @@ whichever way it is met: a HEAD tells LastModified in whole seconds, the listing
 
 import logging
 import re
+import threading
 from base64 import b64encode
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -44,6 +45,7 @@ PIECE_BYTES = 256 * 1024
 PART_BYTES = 8 << 20  # of what is received: with those on their way and the one that is gathered 24 MiB
 _PARTS_AT_ONCE = 2
 PROBE_NAME = ".landfall-probe"
+_PROBES = 3
 _KEY_BYTES = 1024  # S3's limit, in UTF-8
 # S3 copies up to 5 GB at once, but answers only at the end: parts do not outlast the read timeout.
 _COPYING = TransferConfig(multipart_threshold=1 << 30, multipart_chunksize=256 << 20, max_concurrency=4)
@@ -61,6 +63,7 @@ class S3Store:
         self._client = client
         self._listing = Listing(client)
         self._compares: dict[str, bool] = {}  # whether a bucket deletes on condition
+        self._probing = threading.Lock()
 
     def list(self, bucket: str, prefix: str) -> Iterator[SourceFile]:
         yield from self._listing.files(bucket, prefix)
@@ -314,25 +317,35 @@ class S3Store:
 
     def _deletes_on_condition(self, bucket: str, own_prefix: str) -> bool:
         """Whether a delete with an ETag that is not the object's is refused: many stores do not even look at it."""
-        if bucket not in self._compares:
-            key = f"{own_prefix}{PROBE_NAME}"
-            with explained(_address(bucket, key), "s3:PutObject and s3:DeleteObject", "write or delete"):
-                made = self._put(bucket, key, b"May be deleted.\n")
-                try:
-                    self._client.delete_object(Bucket=bucket, Key=key, IfMatch=f'"{"0" * 32}"')
-                    self._compares[bucket] = False
-                except aws.ClientError as error:
-                    if status_of(error) == 403 or not is_refusal(error):
-                        raise
-                    if status_of(error) == 404 and self._head(bucket, key) is None:  # it proves nothing
-                        raise TransientError(
-                            f"{_address(bucket, key)}: another process removed it meanwhile: trying again can help"
-                        ) from error
-                    self._compares[bucket] = status_of(error) == 412
-                which: Any = {"VersionId": made["VersionId"]} if "VersionId" in made else {}
-                with suppress(aws.ClientError):
-                    self._client.delete_object(Bucket=bucket, Key=key, **which)
-        return self._compares[bucket]
+        with self._probing:  # files are tidied side by side
+            if bucket not in self._compares:
+                key = f"{own_prefix}{PROBE_NAME}"
+                with explained(_address(bucket, key), "s3:PutObject and s3:DeleteObject", "write or delete"):
+                    tries = (self._refuses_other_etags(bucket, key) for _ in range(_PROBES))
+                    told = next((one for one in tries if one is not None), None)
+                if told is None:
+                    raise TransientError(
+                        f"{_address(bucket, key)}: other processes keep removing it: trying again can help"
+                    )
+                self._compares[bucket] = told
+            return self._compares[bucket]
+
+    def _refuses_other_etags(self, bucket: str, key: str) -> bool | None:
+        """Tried with an object of our own. None: another process removed it meanwhile, so that nothing is known."""
+        made = self._put(bucket, key, b"May be deleted.\n")
+        told: bool | None = False
+        try:
+            self._client.delete_object(Bucket=bucket, Key=key, IfMatch=f'"{"0" * 32}"')
+        except aws.ClientError as error:
+            if status_of(error) == 403 or not is_refusal(error):
+                raise
+            told = status_of(error) == 412
+            if status_of(error) == 404 and self._head(bucket, key) is None:
+                told = None
+        which: Any = {"VersionId": made["VersionId"]} if "VersionId" in made else {}
+        with suppress(aws.ClientError):
+            self._client.delete_object(Bucket=bucket, Key=key, **which)
+        return told
 
     def _delete_version(self, file: SourceFile) -> None:
         """Delete this version for good, where the store cannot compare: a delete marker could hide a newer one."""

@@ -1,6 +1,5 @@
 """What a terminal shows: JSON on stdout, tables for people, progress and sentences on stderr."""
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,12 +28,25 @@ def say(sentence: str) -> None:
 
 def write_json(document: object) -> None:
     """The one JSON document of `--json`."""
+    option = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
     try:
-        text = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-    except TypeError:  # a name that is not UTF-8, as the shell gives it, is no text: what of it is none is spelt out
-        text = json.dumps(document, indent=2, ensure_ascii=False, default=str).encode(errors="backslashreplace") + b"\n"
+        text = orjson.dumps(document, option=option)
+    except TypeError:
+        text = orjson.dumps(_as_text(document), option=option)
     sys.stdout.buffer.write(text)
     sys.stdout.buffer.flush()
+
+
+def _as_text(value: Any) -> Any:
+    """A name that is not UTF-8, as the shell gives it, is no text: what of it is none is spelt out."""
+    match value:
+        case str():
+            return value.encode(errors="backslashreplace").decode()
+        case dict():
+            return {_as_text(name): _as_text(one) for name, one in value.items()}
+        case list() | tuple():
+            return [_as_text(one) for one in value]
+    return value
 
 
 def write_table(title: str, columns: Sequence[str], rows: Iterable[Row], *, folded: bool = True) -> None:

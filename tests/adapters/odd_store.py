@@ -106,7 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.refuse(412, "PreconditionFailed")
                 return
             self.store.objects[key] = self.quirk("copies") or self.store.objects[source]
-            self.say(200, b"<CopyObjectResult/>")
+            self.trickle(b"<CopyObjectResult>" + b" " * 30 + b"</CopyObjectResult>", "slow_copy")
             return
         has_checksum = any(name.lower().startswith(("content-md5", "x-amz-checksum-")) for name in self.headers)
         if self.quirk("object_lock") and not has_checksum:

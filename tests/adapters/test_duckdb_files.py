@@ -329,3 +329,17 @@ def test_who_may_not_even_read_is_told_so(loaded: Path, hidden: str) -> None:
     kill_after_commits(loaded / "warehouse.duckdb")
     ran = as_reader(loaded, "files", hidden=hidden)
     assert (ran.returncode, f"{hidden} ".encode() in ran.stderr, b"Traceback" in ran.stderr) == (2, True, False)
+
+
+def test_a_warehouse_that_could_not_be_made_leaves_nothing_behind(tmp_path: Path) -> None:
+    """A file of a few bytes, from a full disk, would be taken for a damaged warehouse for ever."""
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (16384, 16384))"
+    script = f"{limit}; from ingest.cli import main; main()"
+    path = tmp_path / "warehouse.duckdb"
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "INGEST_WAREHOUSE": f"duckdb:///{path}"}
+    done = subprocess.run(
+        [sys.executable, "-c", script, "files"], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert not path.exists()
+    assert read(warehouse_at(path)) == []

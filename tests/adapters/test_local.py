@@ -13,7 +13,7 @@ import pytest
 from ingest.adapters.local import LocalStore
 from ingest.adapters.stores import Stores
 from ingest.core.source import SourceFile
-from ingest.errors import ConfigError, IngestError, ObjectGone, TransientError
+from ingest.errors import ConfigError, IngestError, ListingDoubted, ObjectGone, TransientError
 
 BODY = b'{"_p":"ann","_t":1393344604,"plan":"pro"}\n'
 
@@ -141,6 +141,15 @@ def test_a_name_that_is_no_text(tmp_path: Path) -> None:
         broken.write(BODY)
     with pytest.raises(IngestError, match="rename"):
         LocalStore().describe("file", os.fsdecode(name))
+
+
+def test_a_name_that_is_no_text_holds_up_no_neighbour(file: Path) -> None:
+    file.with_name(os.fsdecode(b"\xff.json")).write_bytes(b"{}")
+    listing = LocalStore().list("file", f"{file.parent}/")
+    assert next(listing).key == str(file)
+    with pytest.raises(ListingDoubted, match="this file name is not UTF-8") as caught:
+        list(listing)
+    assert caught.value.cut
 
 
 def test_standard_input_can_be_read_again() -> None:

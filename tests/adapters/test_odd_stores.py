@@ -222,6 +222,14 @@ def test_an_answer_that_trickles_is_given_up(quirk: str) -> None:
             list(store.read(file) if quirk == "slow_body" else store.list("b", ""))
 
 
+def test_a_copy_may_take_its_time() -> None:
+    """Meanwhile the store sends blanks, so that nobody thinks it dead."""
+    with odd_store({"a.json": BODY}, slow_copy=True) as odd:
+        (file,), _ = listed(store_of(odd), "")
+        store = store_of(odd, patience_seconds=0.2)
+        assert store.copy(file, ["done/a.json"], sha256(BODY).hexdigest()) == "done/a.json"
+
+
 def test_a_small_object_may_take_its_time() -> None:
     """The end of a body is no fault, however long it took."""
     with odd_store({"a.json": BODY[:20]}, slow_body=True) as odd:
@@ -329,7 +337,7 @@ def test_a_copy_is_proven_by_its_bytes() -> None:
 def test_who_lost_the_probe_knows_nothing_of_conditions() -> None:
     with odd_store({"a.json": BODY}, probe_vanishes=True) as odd:
         (file,), _ = listed(store_of(odd), "")
-        with pytest.raises(TransientError, match="another process removed it"):
+        with pytest.raises(TransientError, match="other processes keep removing it"):
             store_of(odd).remove(file, "done/")
         assert "a.json" in odd.objects
 
