@@ -436,6 +436,7 @@ with open_pipeline(load_settings(os.environ)) as pipeline:
 """
 
 
+@pytest.mark.slow
 def test_a_time_out_of_airflow_ends_a_load_or_comes_too_late(tmp_path: Path) -> None:
     where = environment(tmp_path)
     warehouse = warehouse_at(tmp_path / "warehouse.duckdb")

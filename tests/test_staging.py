@@ -415,6 +415,7 @@ def test_a_killed_judging_process_takes_nobody_with_it(
     assert str(results[1].error).startswith("None" if times == 1 else "A process that judged it was killed")
 
 
+@pytest.mark.slow
 def test_a_judging_process_that_is_stuck_is_given_up(
     tmp_path: Path, many_batches: None, monkeypatch: pytest.MonkeyPatch, signal_workers: Callable[[int], None]
 ) -> None:

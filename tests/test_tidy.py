@@ -278,6 +278,7 @@ def test_a_taken_name_gets_the_hash_before_its_extension(landing: Open) -> None:
 
 
 @pytest.mark.parametrize("versioned", [False, True])
+@pytest.mark.slow
 def test_a_death_at_any_request_loses_nothing(landing: Open, versioned: bool) -> None:
     """The n-th request dies, before or after the store has done it, and all after it; the next poll makes up for it."""
     for number in range(1, 15):
