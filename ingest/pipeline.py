@@ -118,7 +118,7 @@ class Pipeline:
             in_order(pending), selection.taken, selection.ignored, selection.ignored_names, [file.key for file in gone],
             cut=next((str(doubt) for doubt in doubts if doubt.cut), None),
             waiting=tuple(
-                _still_waiting(row) for row in put_off
+                still_waiting(row) for row in put_off
             ),
             notices=(*(str(doubt) for doubt in doubts if not doubt.cut), *selection.notices),
         )  # fmt: skip
@@ -447,7 +447,7 @@ def _nothing_below(address: str, *, is_own: bool) -> ObjectGone:
     return ObjectGone(f"Nothing under {address} is a .json or .json.gz file.")
 
 
-def _still_waiting(row: Mapping[str, Any]) -> str:
+def still_waiting(row: Mapping[str, Any]) -> str:
     file, why = SourceFile.of_row(row).uri, str(row["error"])
     told = why if file in why else f"{file}: {why}"
     return f"{told.rstrip('.')}. Not loaded yet; the next try is after {row['next_try_at']:%Y-%m-%d %H:%M} UTC."

@@ -16,6 +16,7 @@ from ingest.archive import look_at_poll
 from ingest.core.schema import codes
 from ingest.core.source import LOCAL_BUCKET, SourceFile
 from ingest.core.states import KEEPS_LINES
+from ingest.pipeline import still_waiting
 from ingest.ports import Counts, Note
 from ingest.reconcile import reconcile as compare
 from ingest.report import Most, check_report
@@ -177,6 +178,8 @@ def verdict(
     ]
     not_loaded = [f"{file['file']}: {file['state']}, {file['error']}" for file in files if file["state"] in NOT_LOADED]
     not_loaded += problems
+    if not manifest and not problems:  # a run without files is well only if none waits
+        not_loaded += [still_waiting(row) for row in pipeline.warehouse.files({"state": "retrying"})]
     not_loaded += [f"{file.uri}: its task did not end; the task's log says why" for file in lost.values()]
 
     tables.log_table(log, "Files by state", [{"state": state, "files": number} for state, number in states.items()])
