@@ -88,13 +88,10 @@ class Pipeline:
         met: list[SourceFile] = []
 
         def seen(listed: Iterable[SourceFile]) -> Iterator[SourceFile]:
-            try:
-                for file in listed:
-                    if file.key in keys:
-                        met.append(file)
-                    yield file
-            except ListingDoubted as doubt:
-                doubts.append(doubt)
+            for file in _heard(listed, doubts.append):
+                if file.key in keys:
+                    met.append(file)
+                yield file
 
         pending = self.warehouse.unseen(seen(files), now)
         put_off = [
@@ -138,7 +135,7 @@ class Pipeline:
         source = self.source(name)
         if source.existing_files == "load":
             return 0
-        return self.warehouse.first_poll(name, _whole(self._landing(source)[1]), datetime.now(UTC))
+        return self.warehouse.first_poll(name, _heard(self._landing(source)[1], _demand_whole), datetime.now(UTC))
 
     def _landing(self, source: Source) -> tuple[Selection, Iterator[SourceFile]]:
         """What lies in the landing of a source, and what came of sifting it once all of that was read."""
@@ -180,7 +177,8 @@ class Pipeline:
             uploads = self.settings.uploads_prefix if bucket == self.settings.uploads_bucket else None
             own = tuple(prefix for prefix in self.settings.own_prefixes(bucket) if prefix != uploads)
             selection = Selection(below, own)
-            found = selection.sift(_doubted(store.list(bucket, key), doubt))
+            listed = store.list(bucket, key)
+            found = selection.sift(_heard(listed, lambda error: doubt(str(error))) if doubt else listed)
             files = [file for file in found if not self.settings.is_check_report(bucket, file.key)]
             if selection.ignored:
                 notice(f"{address}: {selection.passed_over}")
@@ -422,22 +420,17 @@ class Pipeline:
             staged.error = f"{counts.failed} of {judged} lines failed; max_failed_share is {source.max_failed_share}."
 
 
-def _whole(listed: Iterable[SourceFile]) -> Iterator[SourceFile]:
-    """A listing of which nothing is missing. Raises ListingDoubted where something is."""
+def _heard(listed: Iterable[SourceFile], hear: Callable[[ListingDoubted], object]) -> Iterator[SourceFile]:
+    """A listing, and in the end what is wrong with it."""
     try:
         yield from listed
     except ListingDoubted as doubt:
-        if doubt.cut:
-            raise
+        hear(doubt)
 
 
-def _doubted(listed: Iterable[SourceFile], doubt: Callable[[str], object] | None) -> Iterator[SourceFile]:
-    try:
-        yield from listed
-    except ListingDoubted as error:
-        if doubt is None:
-            raise
-        doubt(str(error))
+def _demand_whole(doubt: ListingDoubted) -> None:
+    if doubt.cut:
+        raise doubt
 
 
 def _nothing_below(address: str, *, is_own: bool) -> ObjectGone:

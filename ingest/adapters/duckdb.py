@@ -25,6 +25,7 @@ from typing import Any, Literal, cast
 import duckdb
 import pyarrow as pa
 
+from ingest.adapters.duckdb_errors import first_line
 from ingest.core.address import meant, split_address
 from ingest.core.schema import schemas_folder
 from ingest.core.source import SourceFile
@@ -413,7 +414,7 @@ class DuckDBWarehouse:
         except (duckdb.IOException, duckdb.InternalException, duckdb.FatalException, OSError) as error:
             if isinstance(error, OSError) and error.errno:  # of whoever uses what was read; a reader's has none
                 raise
-            raise TransientError(f"{self.path} could not be read: {_first_line(error)}") from error
+            raise TransientError(f"{self.path} could not be read: {first_line(error)}") from error
 
     @contextmanager
     def _open(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -525,7 +526,7 @@ class DuckDBWarehouse:
             )
         remedy = "If it is damaged or was cut off, put back a snapshot; the next poll loads what is not in it."
         return ConfigError(
-            f"{self.path} cannot be opened: {_first_line(error)}"
+            f"{self.path} cannot be opened: {first_line(error)}"
             f" {self._without_log() if log_of(self.path).exists() else remedy}"
         )
 
@@ -567,7 +568,7 @@ class DuckDBWarehouse:
             self._make(now, steps, views)
         except duckdb.Error as error:
             raise TransientError(
-                f"{self.path} could not be written (is the disk full?): {_first_line(error)}"
+                f"{self.path} could not be written (is the disk full?): {first_line(error)}"
             ) from error
 
     def _make(self, now: tuple[int, str, str, str], steps: Sequence[Path], views: str) -> None:
@@ -761,7 +762,3 @@ def log_of(path: Path) -> Path:
 
 def quoted(path: Path) -> str:
     return "'" + str(path).replace("'", "''") + "'"
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0].rstrip(".") + "."

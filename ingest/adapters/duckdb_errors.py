@@ -50,6 +50,6 @@ def could_not_write(warehouse: "DuckDBWarehouse", error: duckdb.Error) -> NotWri
     )
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What an error says, without the advice and the statements that may follow; ends in a full stop."""
-    return f"{str(error).strip().splitlines()[0].rstrip('.')}."
+    return str(error).strip().partition("\n")[0].rstrip(".") + "."

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
-from ingest.adapters.duckdb import STORAGE_VERSION, connect, quoted, statement
+from ingest.adapters.duckdb import STORAGE_VERSION, connect, log_of, quoted, statement
 from ingest.core.schema import schemas_folder
 from ingest.errors import IngestError, TransientError
 from ingest.ports import Day, FailureGroup, FailurePlace, FilesPage, FilesWanted
@@ -428,7 +428,7 @@ def _midnight(day: date) -> datetime:
 def _stamp(path: Path) -> str:
     """What differs after each commit: it writes to the file, or to the log beside it."""
     told = []
-    for file in (path, path.with_name(path.name + ".wal")):
+    for file in (path, log_of(path)):
         with suppress(FileNotFoundError):
             stat = file.stat()
             told.append(f"{file.suffix} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns}")
@@ -437,7 +437,7 @@ def _stamp(path: Path) -> str:
 
 def _changed_at(path: Path) -> float:
     """When the warehouse was last written to, in seconds since 1970."""
-    return max(file.stat().st_mtime for file in (path, path.with_name(path.name + ".wal")) if file.exists())
+    return max(file.stat().st_mtime for file in (path, log_of(path)) if file.exists())
 
 
 @cache
@@ -451,6 +451,6 @@ def _place(warehouse: "DuckDBWarehouse") -> Path:
 
 
 def _clear(new: Path, spilled: Path) -> None:
-    for file in (new, new.with_name(new.name + ".wal")):
+    for file in (new, log_of(new)):
         file.unlink(missing_ok=True)
     shutil.rmtree(spilled, ignore_errors=True)

@@ -91,9 +91,9 @@ def explained(where: str, right: str, doing: str = "read", *, listing: bool = Fa
             " AWS_PROFILE, or a role"
         ) from error
     except (aws.ParamValidationError, aws.UnsupportedS3ArnError, aws.InvalidEndpointConfigurationError) as error:
-        raise ConfigError(f"{where}: this is no valid bucket or key ({_first_line(error)}): correct it") from error
+        raise ConfigError(f"{where}: this is no valid bucket or key ({_on_one_line(error)}): correct it") from error
     except aws.MissingDependencyException as error:
-        raise ConfigError(f"{where}: this address needs another package: {_first_line(error)}") from error
+        raise ConfigError(f"{where}: this address needs another package: {_on_one_line(error)}") from error
     except TooSlowError as error:
         raise TransientError(
             f"{where}: it came at less than {LEAST_RATE:,} bytes a second, so it was given up: trying again can help"
@@ -210,11 +210,11 @@ def _meaning(error: aws.ClientError, where: str, right: str, doing: str, *, list
 def _said(error: aws.ClientError) -> str:
     """The store's code and message, on one line."""
     code = code_of(error) or str(status_of(error))
-    message = " ".join(str(error.response.get("Error", {}).get("Message") or "").split())
+    message = _on_one_line(error.response.get("Error", {}).get("Message") or "")
     if not message or message == code:
         return code
-    return f"{code}: {message[:300].rstrip('. ')}"
+    return f"{code}: {message.rstrip('. ')}"
 
 
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+def _on_one_line(words: object) -> str:
+    return " ".join(str(words).split())[:300]

@@ -72,19 +72,15 @@ class Listing:
     def has_version(self, file: SourceFile) -> bool:
         """Whether the store still lists this version of a key, current or not."""
         with explained(file.uri, "s3:ListBucketVersions", listing=True):
-            return any(
-                one["Key"] == file.key and one.get("VersionId") == file.version_id
-                for page in self._version_pages(file.bucket, file.key, _PAGE)
-                for one in page.get("Versions", ())
-            )
+            return file.version_id in self._versions_of(file)
 
     def other_versions(self, file: SourceFile) -> bool:
         """Whether the key has another version than this one."""
-        return any(
-            one["Key"] == file.key and one.get("VersionId") != file.version_id
-            for page in self._version_pages(file.bucket, file.key, _PAGE)
-            for one in page.get("Versions", ())
-        )
+        return any(version != file.version_id for version in self._versions_of(file))
+
+    def _versions_of(self, file: SourceFile) -> Iterator[str | None]:
+        for page in self._version_pages(file.bucket, file.key, _PAGE):
+            yield from (one.get("VersionId") for one in page["Versions"] if one["Key"] == file.key)
 
     def keeps_versions(self, bucket: str, prefix: str) -> bool:
         """Whether the bucket keeps versions and we may see them: if not, it is read as one that keeps none."""
@@ -144,7 +140,7 @@ class Listing:
         more: dict[str, Any] = {}
         while True:
             page: Any = self._client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=size, **more)
-            entries = turns.take(page, page.get("Contents", ()), ())
+            entries = turns.take(page)
             yield page | {"Contents": entries}
             token = page.get("NextContinuationToken")
             if not turns.goes_on(page, token):
@@ -157,7 +153,7 @@ class Listing:
         more: dict[str, Any] = {}
         while True:
             page: Any = self._client.list_object_versions(Bucket=bucket, Prefix=prefix, MaxKeys=size, **more)
-            versions = turns.take(page, page.get("Versions", ()), page.get("DeleteMarkers", ()))
+            versions = turns.take(page)
             yield page | {"Versions": versions}
             key, version = page.get("NextKeyMarker"), page.get("NextVersionIdMarker")
             if not turns.goes_on(page, key and f"{key}\0{version}"):
@@ -213,20 +209,20 @@ class _Turns:
         self._empty = 0  # pages in a row
         self._is_guess = False  # the next page is asked for since nothing says that there is none
 
-    def take(self, page: Entry, entries: Sequence[Any], markers: Sequence[Any]) -> list[Any]:
+    def take(self, page: Entry) -> list[Any]:
         """The entries of a page, each once. Raises if they were there before, or if it is no page of a listing."""
         if not _MARKS & page.keys():
             raise not_s3(self._where)
         taken = []
-        for entry in entries:
+        for entry in (*page.get("Contents", ()), *page.get("Versions", ())):
             name = (entry["Key"], entry.get("VersionId"))
             if name == self._last:
                 self._repeated = entry["Key"]
                 continue
             self._last = name
             taken.append(entry)
-        if taken or markers:
-            ends = [(one["Key"], one.get("VersionId")) for one in (taken or markers)]
+        if some := taken or page.get("DeleteMarkers", ()):
+            ends = [(one["Key"], one.get("VersionId")) for one in (some[0], some[-1])]
             if (turn := (ends[0], ends[-1])) in self._seen:
                 if self._is_guess:
                     return []  # nothing said that there was more
