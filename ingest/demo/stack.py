@@ -85,6 +85,7 @@ def running_stack(folder: Path, say: Callable[[str], None]) -> Iterator[tuple[St
     stack = Stack(folder=folder, url=url, s3_url=s3_url, environment=environment)
     (folder / "ingest.toml").write_text(_INGEST_TOML)
     (folder / "dags").mkdir()
+    (folder / "tmp").mkdir()
     (folder / "dags" / "landfall.py").write_text(_DAGS)
     (folder / "passwords.json").write_text(json.dumps({USER: PASSWORD, VIEWER: VIEWER}))
 
@@ -143,6 +144,7 @@ def _environment(folder: Path, s3_url: str, url: str, ui_port: int, log_port: in
         "AWS_EC2_METADATA_DISABLED": "true",
         "INGEST_CONFIG": str(folder / "ingest.toml"),
         "PYTHONUNBUFFERED": "1",
+        "TMPDIR": str(folder / "tmp"),  # a task that is killed at work cannot clear its own folder
     }
 
 
