@@ -12,7 +12,7 @@ BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 LOCKS := requirements-setup.txt requirements-dev.txt
 
-.PHONY: help setup demo test test-all chromium pictures lint bench lock clean
+.PHONY: help setup demo test test-all chromium pictures lint docs wheel bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,10 +49,19 @@ pictures: setup chromium ## docs/pictures made anew by the tests in the browser
 	@mkdir -p docs/pictures
 	LANDFALL_PICTURES=docs/pictures $(BIN)/pytest tests/ui/test_browser.py
 
-lint: setup ## ruff and mypy
+lint: setup docs ## ruff, mypy, and the links of the documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: setup ## the documentation as a site, in build/site; a link that leads nowhere is an error
+	$(BIN)/python docs/generate.py
+	@rm -rf build/pages build/site && mkdir -p build/pages
+	@cp -r *.md LICENSE docs examples schemas tests build/pages/
+	$(BIN)/zensical build --clean --strict
+
+wheel: setup ## the wheel, in dist/
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist
 
 bench: setup ## how fast, and beside what
 	$(BIN)/python bench/run.py
@@ -67,4 +76,4 @@ lock: setup ## newest versions that fit pyproject.toml, written down with their 
 	$(COMPILE) --group pyproject.toml:setup --constraints requirements-dev.txt --output-file requirements-setup.txt
 
 clean: ## forget everything that was made here
-	rm -rf .venv .demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .demo .cache build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -130,11 +130,17 @@ Reader = Callable[[Any], Any]
 
 
 class Allowed(NamedTuple):
-    """One kind of value."""
+    """One kind of value; of a setting also what it is for, as docs/reference/settings.md has it."""
 
     read: Reader
     words: str
     secret: bool = False  # a wrong value is not told: it may be a password
+    about: str = ""
+    default: str = ""  # in words, where the value alone would not tell
+
+    def tells(self, about: str, default: str = "") -> "Allowed":
+        """This kind of value for a setting that is about something."""
+        return self._replace(about=about, default=default)
 
 
 def _text(pattern: str = r".*\S.*") -> Reader:
@@ -255,92 +261,148 @@ BUCKET = Allowed(
 )
 COUNT = Allowed(_number(int, 0), "a whole number, 0 or more")
 SIZE = Allowed(_number(int, 1), "a whole number of bytes, 1 or more")
+SHARE = Allowed(_number(float, 0, 1), "a number from 0 to 1")
+RATIO = Allowed(_number(float, 1, 1e9), "a number, 1 or more")
 DURATION = Allowed(_duration, 'a duration such as "30m" or "24h", or seconds')
+SECONDS = Allowed(_seconds, DURATION.words)
 FOLDER = Allowed(_folder_prefix, "a prefix that does not begin with /")
+FLAG = Allowed(_flag, "true or false")
 
 SOURCE_SETTINGS: Final[Mapping[str, Allowed]] = {
     "name": Allowed(
         _text(rf"(?!({'|'.join(RESERVED_NAMES)})\Z)[a-z0-9_]+"),
         f"made of small letters, digits and _ ({', '.join(RESERVED_NAMES)} are taken)",
+    ).tells("What the source is called. Its DAG is `ingest_<name>`."),
+    "bucket": BUCKET.tells("Where files are dropped. The bucket `file`, with a folder as prefix, is this machine."),
+    "prefix": Allowed(_text(".*"), "a text").tells("Only what lies below it is taken.", "the whole bucket"),
+    "pattern": Allowed(_pattern, 'a base name or a glob, such as "accounts*.json", each [ with its ]').tells(
+        "Which names are taken. It decides alone: no other name is.", "`*.json` and `*.json.gz`, in any case"
     ),
-    "bucket": BUCKET,
-    "prefix": Allowed(_text(".*"), "a text"),
-    "pattern": Allowed(_pattern, 'a base name or a glob, such as "accounts*.json", each [ with its ]'),
-    "format": _choice(*FORMATS),
+    "format": _choice(*FORMATS).tells("What the files hold."),
     "schedule": Allowed(
         _schedule,
         f"what Airflow takes ({', '.join(_PRESETS)}, or cron such as 5 * * * *), or a whole number of seconds, 1 to"
         f" {_SECONDS_AT_MOST:,}",
+    ).tells("When Airflow polls."),
+    "changed_file": _choice("new_version", "replace", "hold").tells(
+        "What becomes of another version of a file: it is loaded as well, takes the place of the former one, or waits"
+        " for `ingest release`."
     ),
-    "changed_file": _choice("new_version", "replace", "hold"),
-    "existing_files": _choice("load", "skip"),
-    "same_bytes": _choice("skip", "load"),
-    "max_failed_share": Allowed(_number(float, 0, 1), "a number from 0 to 1"),
-    "max_failed_lines": COUNT,
-    "strict": Allowed(_flag, "true or false"),
-    "nested": _choice("fail", "flatten"),
-    "people_space": Allowed(_text(), "a name"),
-    "match": _choice("kissmetrics", "exact"),
-    "after_load": _choice("keep", "archive", "delete"),
-    "archive_prefix": FOLDER,
-    "expect_every": DURATION,
+    "existing_files": _choice("load", "skip").tells("`skip`: what is there at the first poll is entered as `ignored`."),
+    "same_bytes": _choice("skip", "load").tells(
+        "`skip`: a file with the bytes of one that is loaded is entered as `duplicate`."
+    ),
+    "max_failed_share": SHARE.tells("A file with a greater share of failed lines is `rejected`.", "off"),
+    "max_failed_lines": COUNT.tells("A file with more failed lines is `rejected`.", "off"),
+    "strict": FLAG.tells("Warnings are failures."),
+    "nested": _choice("fail", "flatten").tells(
+        "Of Kissmetrics lines. `flatten`: objects in properties become `a.b`, as in the other formats."
+    ),
+    "people_space": Allowed(_text(), "a name").tells(
+        "Sources with the same one share their persons. A change holds for files that are loaded already, too.",
+        "the format",
+    ),
+    "match": _choice("kissmetrics", "exact").tells(
+        "Which names are the same. `kissmetrics`: case, `,` and `:` do not count. A change holds for files that are"
+        " loaded already, too.",
+        "`kissmetrics` for that format, `exact` for the others",
+    ),
+    "after_load": _choice("keep", "archive", "delete").tells(
+        "What becomes of a loaded object. `archive` moves it to `archive_prefix`; `delete` waits until no failed line"
+        " is open."
+    ),
+    "archive_prefix": FOLDER.tells("Where archived objects go. Nothing is loaded from there."),
+    "expect_every": DURATION.tells("After so long without a file `reconcile` reports the source, in red.", "off"),
     "notify": Allowed(
         _list(_text(rf"({'|'.join(NOTIFY_TYPES)}):[^\s/]\S*")),
         f'a list of Airflow connections with their types ({", ".join(NOTIFY_TYPES)}), such as ["smtp:ops_mail"]',
+    ).tells("Who gets a notice of a run that met failed lines or could not load a file.", "nobody"),
+    "report_prefix": Allowed(_report_prefix, "a prefix that does not begin with /").tells(
+        "Where the report of a file with failures, and its lines to fix, are put. Nothing is loaded from there.",
+        "no reports",
     ),
-    "report_prefix": Allowed(_report_prefix, "a prefix that does not begin with /"),
-    "aws_conn_id": Allowed(_text(), "the name of an Airflow connection"),
-    "endpoint_url": Allowed(_endpoint, "the address of a store, such as https://minio.example.com:9000"),
-    "profile": Allowed(_or_none, "the name of an AWS profile"),
-    "requester_pays": Allowed(_flag, "true or false"),
+    "aws_conn_id": Allowed(_text(), "the name of an Airflow connection").tells(
+        "In Airflow: the connection to the store."
+    ),
+    "endpoint_url": Allowed(_endpoint, "the address of a store, such as https://minio.example.com:9000").tells(
+        "Outside Airflow: the store of this source.", "boto3's own settings"
+    ),
+    "profile": Allowed(_or_none, "the name of an AWS profile").tells(
+        "Outside Airflow: the AWS profile of this source.", "boto3's own settings"
+    ),
+    "requester_pays": FLAG.tells("The bucket is a Requester Pays bucket, and you agree to pay."),
     "intake_keys": Allowed(
         _list(_text(r"sha256:[0-9a-f]{64}")),
         'a list of hashed keys, ["sha256:…"]; `ingest serve --new-key` makes one',
         secret=True,
-    ),
+    ).tells("Keys of clients that send over HTTP.", "none: the source has no address"),
 }
 
 
 TOP_SETTINGS: Final[Mapping[str, Allowed]] = {  # at the top of ingest.toml
-    "max_line_bytes": SIZE,
-    "max_document_bytes": SIZE,
-    "time_from": Allowed(_day, "a day such as 2009-01-01, or seconds since 1970"),
-    "max_future": Allowed(lambda value: int(_seconds(value)), DURATION.words),
-    "lock_timeout": Allowed(_seconds, DURATION.words),
-    "read_timeout": Allowed(_seconds, DURATION.words),
-    "processes": Allowed(COUNT.read, "a whole number; 0 is one for each core"),
-    "max_unpacked_bytes": SIZE,
-    "max_process_bytes": Allowed(_number(int, 2 << 30), f"a whole number of bytes, {2 << 30:,} or more"),
-    "max_file_time": Allowed(_seconds, DURATION.words),
-    "staging": Allowed(lambda value: Path(_text()(value)), "a folder"),
-    "ignored_identities": Allowed(_identities, "a list of names"),
-    "allowed_buckets": Allowed(_list(BUCKET.read), "a list of bucket names"),
+    "max_line_bytes": SIZE.tells("A longer line fails. It is never held in memory."),
+    "max_document_bytes": SIZE.tells(
+        "A larger body, in the formats of documents, fails. It may hold a value for each 12 bytes of this, and a"
+        " million in any case."
+    ),
+    "time_from": Allowed(_day, "a day such as 2009-01-01, or seconds since 1970").tells(
+        "Earlier times fail, as `time_too_old`.", "2009-01-01"
+    ),
+    "max_future": Allowed(lambda value: int(_seconds(value)), DURATION.words).tells(
+        "Times that are later than the file by more than this fail, as `time_in_future`.", "24h"
+    ),
+    "lock_timeout": SECONDS.tells("How long to wait for a DuckDB file that another program holds.", "60s"),
+    "read_timeout": SECONDS.tells(
+        "How long the store may not answer. What comes at less than 1 KiB a second is given up, too.", "60s"
+    ),
+    "processes": Allowed(COUNT.read, "a whole number; 0 is one for each core").tells("How many processes judge lines."),
+    "max_unpacked_bytes": SIZE.tells("A file that is larger once it is unpacked is `retrying`.", "256 GiB"),
+    "max_process_bytes": Allowed(_number(int, 2 << 30), f"a whole number of bytes, {2 << 30:,} or more").tells(
+        "A file that makes a judging process take more memory is `retrying`.", "4 GiB"
+    ),
+    "max_file_time": SECONDS.tells("A file that takes longer to read and judge is `retrying`.", "3h"),
+    "staging": Allowed(lambda value: Path(_text()(value)), "a folder").tells(
+        "Where judged rows wait until they are loaded.", "the system's temporary folder"
+    ),
+    "ignored_identities": Allowed(_identities, "a list of names").tells(
+        "Names that stand for nobody, and so join no persons.", "anonymous, guest, null and the like"
+    ),
+    "allowed_buckets": Allowed(_list(BUCKET.read), "a list of bucket names").tells(
+        "More buckets that people may load from in Airflow.", "only those of sources"
+    ),
     "uploads": Allowed(_table, "a table with bucket, prefix and limits: [uploads]"),
     "intake": Allowed(_table, "a table with limits: [intake]"),
     "source": Allowed(_list(_table), "tables that each begin with [[source]], in two pairs of brackets"),
 }
 UPLOADS_SETTINGS: Final[Mapping[str, Allowed]] = {
-    "bucket": Allowed(_s3_bucket, "the name of an S3 bucket, without s3://"),
-    "prefix": FOLDER,
-    "max_bytes": Allowed(_number(int, 1, UPLOAD_AT_MOST), f"a whole number of bytes, 1 to {UPLOAD_AT_MOST:,}"),
-    "max_decompressed_bytes": SIZE,
-    "max_ratio": Allowed(_number(float, 1, 1e9), "a number, 1 or more"),
+    "bucket": Allowed(_s3_bucket, "the name of an S3 bucket, without s3://").tells(
+        "Where pasted lines, uploaded files and fixed lines are put.", "none: nothing can be uploaded"
+    ),
+    "prefix": FOLDER.tells("Below which they are put. No source takes files from there."),
+    "max_bytes": Allowed(_number(int, 1, UPLOAD_AT_MOST), f"a whole number of bytes, 1 to {UPLOAD_AT_MOST:,}").tells(
+        "The largest file that may be uploaded.", "5 GiB"
+    ),
+    "max_decompressed_bytes": SIZE.tells("The same once it is unpacked.", "50 GiB"),
+    "max_ratio": RATIO.tells("How many times its size a file may unpack to, beyond the first 64 MiB."),
 }
 INTAKE_SETTINGS: Final[Mapping[str, Allowed]] = {
-    "max_body_bytes": SIZE,
-    "max_decompressed_bytes": SIZE,
-    "max_ratio": Allowed(_number(float, 1, 1e9), "a number, 1 or more"),
-    "vendor_limits": Allowed(_flag, "true or false"),
+    "max_body_bytes": SIZE.tells("The largest body, as it is sent.", "10 MiB"),
+    "max_decompressed_bytes": SIZE.tells("The same once it is unpacked.", "64 MiB"),
+    "max_ratio": RATIO.tells("How many times its size a body may unpack to."),
+    "vendor_limits": FLAG.tells("Refuse what the vendor itself would: too many items a call, or calls a minute."),
 }
 VARIABLES: Final[Mapping[str, Allowed]] = {  # in the environment, which goes before the file
-    "INGEST_CONFIG": ANY,
-    "INGEST_WAREHOUSE": ANY,
+    "INGEST_CONFIG": ANY.tells("The path of the settings.", "`ingest.toml` in the working folder"),
+    "INGEST_WAREHOUSE": ANY.tells(
+        "The warehouse. `duckdb:///x` is relative to the folder of `ingest.toml`, `duckdb:////x` is not.",
+        "`duckdb:///warehouse.duckdb`",
+    ),
 } | {
     f"INGEST_{name.upper()}": allowed
     for name, allowed in TOP_SETTINGS.items()
     if name not in {"ignored_identities", "allowed_buckets", "uploads", "intake", "source"}
 }
-_FIELDS: Final = {
+FIELDS: Final = {
     "max_future": "future_seconds",
     "max_file_time": "max_file_seconds",
     "lock_timeout": "lock_timeout_seconds",
@@ -378,7 +440,7 @@ def load_settings(environ: Mapping[str, str], *, sound_only: bool = False) -> Se
         url = warehouse_url(url, path.parent if path else Path.cwd())
     except ConfigError as error:
         problems += error.problems
-    limits = {_FIELDS.get(name, name): value for name, value in found.items()}
+    limits = {FIELDS.get(name, name): value for name, value in found.items()}
     settings = Settings(sources=sources, config_path=path, warehouse_url=url, **limits)
     # Airflow's scheduler reads the settings on another machine than its workers: there a load says it.
     if settings.staging_folder and not settings.staging_folder.is_dir() and not sound_only:

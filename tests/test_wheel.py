@@ -1,4 +1,4 @@
-"""The wheel, in environments of its own: bare, and in an Airflow that is there. See docs/existing-airflow.md."""
+"""The wheel, in environments of its own: bare, and in an Airflow that is there. See docs/airflow.md."""
 
 import json
 import os

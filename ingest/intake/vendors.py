@@ -1,6 +1,6 @@
 """The vendors' calls: paths, methods, where the key is, what a body must be, what is answered.
 
-What a vendor documents is as it says; what it does not is our choice, told in docs/coming-from-*.md.
+What a vendor documents is as it says; what it does not is our choice, written in docs/formats/.
 """
 
 from collections.abc import Callable, Mapping

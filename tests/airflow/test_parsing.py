@@ -46,7 +46,7 @@ def test_every_task_comes_to_an_end(job: Job, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_consumer_of_the_docs_is_a_dag(airflow_db: None) -> None:
-    page = (Path(__file__).parents[2] / "docs/existing-airflow.md").read_text()
+    page = (Path(__file__).parents[2] / "docs/airflow.md").read_text()
     (block,) = (text for text in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "after_website" in text)
     names: dict[str, Any] = {}
     exec(block, names)
@@ -56,4 +56,4 @@ def test_the_consumer_of_the_docs_is_a_dag(airflow_db: None) -> None:
 def test_the_shipped_file_is_the_two_lines_that_the_docs_give() -> None:
     root = Path(__file__).parents[2]
     code = (root / "dags/landfall.py").read_text().split('"""', 2)[2].split()
-    assert " ".join(code) in " ".join((root / "docs/existing-airflow.md").read_text().split())
+    assert " ".join(code) in " ".join((root / "docs/airflow.md").read_text().split())

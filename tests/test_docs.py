@@ -4,6 +4,7 @@ In a `console` block a line `$ …` is run by bash, and what follows is what it 
 stands for any lines; ids of files and times of today may differ. `$ cat NAME` makes the file NAME, as it is shown.
 """
 
+import importlib.util
 import json
 import os
 import re
@@ -13,13 +14,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import duckdb
 import pytest
 
 from ingest.cli import cli
-from ingest.core.formats import FORMATS
-from ingest.core.schema import codes, load
 from ingest.settings import INTAKE_SETTINGS, SOURCE_SETTINGS, TOP_SETTINGS, UPLOADS_SETTINGS, VARIABLES
 from tests.conftest import S3
 from tests.support import ROOT
@@ -27,6 +25,7 @@ from tests.support import TABLES as SHOWN
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+WAREHOUSE = (ROOT / "docs" / "warehouse.md").read_text(encoding="utf-8")
 DOCS = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 BUCKET = "acme-events"
 TABLES = (*SHOWN, "accounts", "history")
@@ -69,31 +68,30 @@ def run(command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["bash", "-c", command], cwd=cwd, capture_output=True, text=True, check=False)
 
 
-def test_the_readme_prints_what_it_says(folder: Path, s3: S3) -> None:
+@pytest.mark.parametrize("page", ["README.md", "docs/formats/kissmetrics.md"])
+def test_a_page_prints_what_it_says(page: str, folder: Path, s3: S3) -> None:
     s3.client.create_bucket(Bucket=BUCKET)
-
-    def drop(name: str, body: bytes) -> None:
-        s3.client.put_object(Bucket=BUCKET, Key=f"landing/website/{name}", Body=body)
-
-    drop("sample.json", (ROOT / "examples" / "sample.json").read_bytes())
-    drop("notes.txt", b"no events")
     count = 0
-    for command, printed in steps(README):
+    for command, printed in steps((ROOT / page).read_text(encoding="utf-8")):
         if made := re.fullmatch(r"cat (\S+)", command):
             (folder / made[1]).write_text(printed, encoding="utf-8")
             if made[1].endswith(".json"):
-                drop(made[1], printed.encode())
+                s3.client.put_object(Bucket=BUCKET, Key=f"landing/website/{made[1]}", Body=printed.encode())
             continue
         ran = run(command, folder)
         assert re.fullmatch(as_pattern(printed), ran.stdout.rstrip()), f"$ {command}\n{ran.stdout}{ran.stderr}"
         assert ran.returncode in (0, 1), ran.stderr
         count += 1
-    assert count >= 6
+    assert count
+
+
+def test_the_readme_is_read_in_two_minutes() -> None:
+    assert len(README.encode()) <= 8000
 
 
 def test_every_query_of_the_docs_answers(folder: Path) -> None:
     assert run("ingest load examples/*.json", folder).returncode == 1
-    statements = re.findall(r"\| `(select [^`]+)` \|", README)
+    statements = re.findall(r"\| `(select [^`]+)` \|", WAREHOUSE)
     assert len(statements) >= 8
     for page in sorted((ROOT / "docs").glob("*.md")):
         for block in blocks(page.read_text(encoding="utf-8"), "sql"):
@@ -105,44 +103,36 @@ def test_every_query_of_the_docs_answers(folder: Path) -> None:
 
 def test_every_column_is_documented(folder: Path) -> None:
     run("ingest load examples/sample.json", folder)
-    page = (ROOT / "docs" / "warehouse.md").read_text(encoding="utf-8")
-    told = {frozenset(names.split(", ")) for names in re.findall(r"`(\w+(?:, \w+)+)`", page)}
+    told = {frozenset(names.split(", ")) for names in re.findall(r"`(\w+(?:, \w+)+)`", WAREHOUSE)}
     with duckdb.connect(str(folder / "warehouse.duckdb"), read_only=True) as warehouse:
         for table in TABLES:
-            assert f"`{table}`" in README
+            assert f"| `{table}` |" in WAREHOUSE
             columns = [name for name, *_ in warehouse.execute(f"DESCRIBE {table}").fetchall()]
             assert frozenset(columns) in told, f"{table}: `{', '.join(columns)}`"
 
 
-def rows(heading: str) -> dict[str, tuple[str, str]]:
-    """The README's table whose first column is called `heading`: code → (problem, remedy)."""
-    table = README.partition(f"| {heading} | problem | remedy |\n")[2].partition("\n\n")[0]
-    cells = [re.split(r" \| ", line.strip("| ")) for line in table.splitlines()[1:]]
-    return {code.strip("`"): (problem, remedy) for code, problem, remedy in cells}
-
-
-@pytest.mark.parametrize("format", FORMATS)
-def test_the_rules_are_those_of_the_schema(format: str) -> None:
-    of = "" if format == "kissmetrics" else f" of {format}"
-    warnings = set(load(format)["x-warnings"])
-    meanings = {code: tuple(meaning) for code, meaning in codes(format).items()}
-    assert rows(f"code{of}") == {code: meaning for code, meaning in meanings.items() if code not in warnings}
-    assert rows(f"warning{of}") == {code: meaning for code, meaning in meanings.items() if code in warnings}
+def test_what_is_made_from_the_program_is_what_it_says_today() -> None:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert spec
+    assert spec.loader
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    for place, text in generate.pages().items():
+        assert place.read_text(encoding="utf-8") == text, "run: .venv/bin/python docs/generate.py"
 
 
 @pytest.mark.parametrize(
-    "setting", sorted({*SOURCE_SETTINGS, *TOP_SETTINGS, *UPLOADS_SETTINGS, *INTAKE_SETTINGS, *VARIABLES})
+    "setting",
+    sorted({*SOURCE_SETTINGS, *TOP_SETTINGS, *UPLOADS_SETTINGS, *INTAKE_SETTINGS, *VARIABLES} - {"source"}),
 )
 def test_every_setting_is_documented(setting: str) -> None:
-    assert re.search(rf"`(\[+)?{setting}\b", README), setting
+    assert re.search(rf"`(\[+)?{setting}\b", (ROOT / "docs/reference/settings.md").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("command", sorted(cli.commands))
-def test_every_command_is_documented(command: str) -> None:
-    assert re.search(rf"\| `{command}\b", README), command
-    for parameter in cli.commands[command].params:
-        if isinstance(parameter, click.Option) and parameter.name not in ("format", "limit", "exit_when_done"):
-            assert parameter.opts[0] in README, f"{command} {parameter.opts[0]}"
+def test_every_setting_says_what_it_does() -> None:
+    for table in (SOURCE_SETTINGS, UPLOADS_SETTINGS, INTAKE_SETTINGS, VARIABLES):
+        assert [name for name, allowed in table.items() if not allowed.about] == []
+    assert [name for name, allowed in TOP_SETTINGS.items() if not allowed.about] == ["uploads", "intake", "source"]
 
 
 def test_every_command_that_is_named_is_there() -> None:
@@ -150,8 +140,8 @@ def test_every_command_that_is_named_is_there() -> None:
     assert named <= cli.commands.keys(), named - cli.commands.keys()
 
 
-def test_the_policy_is_json_with_reading_rights_only() -> None:
-    (policy,) = map(json.loads, blocks(README, "json"))
+def test_the_first_policy_has_reading_rights_only() -> None:
+    policy, _ = map(json.loads, blocks((ROOT / "docs/operations.md").read_text(encoding="utf-8"), "json"))
     actions = {action for one in policy["Statement"] for action in (
         [one["Action"]] if isinstance(one["Action"], str) else one["Action"])}  # fmt: skip
     assert actions == {
