@@ -411,13 +411,17 @@ class Pipeline:
         )
         if staged.outcome != "loaded" or force:
             return
-        judged = counts.items
-        if source.max_failed_lines is not None and counts.failed > source.max_failed_lines:
-            staged.outcome = "rejected"
-            staged.error = f"{counts.failed} of {judged} lines failed; max_failed_lines is {source.max_failed_lines}."
-        elif source.max_failed_share is not None and counts.failed > source.max_failed_share * judged:
-            staged.outcome = "rejected"
-            staged.error = f"{counts.failed} of {judged} lines failed; max_failed_share is {source.max_failed_share}."
+        judged, failed = counts.items, counts.failed
+        of = f"{failed} of {judged} lines failed"
+        if failed and failed == judged:
+            staged.error = f"Not one of its {judged} line{'s' * (judged != 1)} is right."
+        elif source.max_failed_lines is not None and failed > source.max_failed_lines:
+            staged.error = f"{of}; max_failed_lines is {source.max_failed_lines}."
+        elif source.max_failed_share is not None and failed > source.max_failed_share * judged:
+            staged.error = f"{of}; max_failed_share is {source.max_failed_share}."
+        else:
+            return
+        staged.outcome = "rejected"
 
 
 def _heard(listed: Iterable[SourceFile], hear: Callable[[ListingDoubted], object]) -> Iterator[SourceFile]:

@@ -235,7 +235,8 @@ class Model:
         changed = newest is not None and newest.content != file.content
         self._judge(file)
         failed = len(file.failed)
-        if intent != "force" and source.max_failed_lines is not None and failed > source.max_failed_lines:
+        most = source.max_failed_lines
+        if intent != "force" and failed and (not file.commands or (most is not None and failed > most)):
             file.commands = []
             self._enter(file, "rejected")
             return
@@ -400,6 +401,12 @@ class Model:
     def wrong(self, row: Row, right: dict[Place, str]) -> set[Place]:
         """Of all of a rejected file."""
         return {place for place, name in self.mended(row, right).items() if ALPHABET[name].fails(self.flatten)}
+
+    def is_within_limits(self, row: Row, right: dict[Place, str]) -> bool:
+        """Whether a rejected file is loaded with these lines in their places."""
+        wrong, most = self.wrong(row, right), self.sources[row.source].max_failed_lines
+        lines = {place for place, name in self.mended(row, right).items() if name != "blank"}
+        return not wrong or (wrong != lines and (most is None or len(wrong) <= most))
 
     # --- what is seen
 
@@ -877,9 +884,7 @@ class Life(RuleBasedStateMachine):
         outcome = redrive(self.world.pipeline, row.file_id, text, NOTE)
         still_wrong = wanted.keys() - right.keys()
         if whole:
-            most = self.model.sources[row.source].max_failed_lines
-            wrong = self.model.wrong(row, right)
-            loads = most is None or len(wrong) <= most
+            wrong, loads = self.model.wrong(row, right), self.model.is_within_limits(row, right)
             still_wrong = wrong if loads else wrong | (still_wrong if text is not None else set())
         else:
             loads = bool(right)
