@@ -414,7 +414,7 @@ class Pipeline:
         judged, failed = counts.items, counts.failed
         of = f"{failed} of {judged} lines failed"
         if failed and failed == judged:
-            staged.error = f"Not one of its {judged} line{'s' * (judged != 1)} is right."
+            staged.error = "Its only line failed." if judged == 1 else f"All of its {judged} lines failed."
         elif source.max_failed_lines is not None and failed > source.max_failed_lines:
             staged.error = f"{of}; max_failed_lines is {source.max_failed_lines}."
         elif source.max_failed_share is not None and failed > source.max_failed_share * judged:
