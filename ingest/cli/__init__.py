@@ -12,14 +12,14 @@ from typing import Any
 
 import click
 
-from ingest.cli import asking, demo, judging, keeping, loading, mending, moving, serving
+from ingest.cli import asking, demo, judging, keeping, loading, mending, moving, serving, starting
 from ingest.cli.base import Broken, cli
 from ingest.cli.output import say, write_json
 from ingest.cli.streams import OutputFailed, standard_streams
 from ingest.errors import ConfigError, IngestError
 
 # Each module adds its commands.
-__all__ = ["asking", "cli", "demo", "judging", "keeping", "loading", "main", "mending", "moving", "serving"]
+__all__ = ["asking", "cli", "demo", "judging", "keeping", "loading", "main", "mending", "moving", "serving", "starting"]
 
 _STOPPED = "stopped. Nothing was loaded by halves; run again to go on."
 
