@@ -144,9 +144,9 @@ def examine(environ: Mapping[str, str], *, part_seconds: float = PART_SECONDS) -
 
 
 def _failed(name: str, error: Exception) -> Check:
-    """What an error says, with what to do by itself where it says that behind a colon, as most do."""
+    """What an error says, with what to do by itself where one of ours says that behind a colon, as most do."""
     sentence = said(error)
-    parts = sentence.split(": ")
+    parts = sentence.split(": ") if isinstance(error, IngestError) else []
     for number in range(2, len(parts)):
         message = ": ".join(parts[:number])
         if message.count("(") == message.count(")"):  # not within what the store said

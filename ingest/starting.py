@@ -10,9 +10,9 @@ import json
 import os
 import re
 import textwrap
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -53,7 +53,7 @@ class Trial:
     is_cut: bool = False  # there is more than was listed
     first: SourceFile | None = None  # the first file that is not empty
     guessed: str | None = None  # the format that it tells
-    format: str | None = None  # by which it was judged
+    format: str = ""  # by which it was judged
     lines: Preview | None = None
     error: str | None = None  # what went wrong, in a sentence
 
@@ -119,22 +119,32 @@ def settings_of(content: bytes) -> Settings:
         return load_settings({"INGEST_CONFIG": str(path)})
 
 
-def try_out(pipeline: Pipeline, source: Source, choose: Callable[[str | None], str]) -> Trial:
-    """List the landing of a source, and judge the first lines of the first file that is not empty.
-
-    `choose` is called with the format that this file tells, if it does, and gives the one to judge by.
-    """
+def look(pipeline: Pipeline, source: Source) -> Trial:
+    """What lies in the landing of a source, and which format its first file that is not empty tells."""
     trial = Trial()
-    try:
+    with _kept(trial):
         trial.first = file = _listed(pipeline, source, trial)
         if file is not None:
-            head, _ = peek(decompressed(pipeline.read(file, _row(file))), HEAD_BYTES)
-            trial.guessed = guess(head)
-            trial.format = choose(trial.guessed)
-            trial.lines = preview(pipeline, _row(file.for_source(source.name, trial.format)), 1, LINES)
-    except Exception as error:  # noqa: BLE001 - whatever it is: the settings are worth keeping
-        trial.error = said(error)
+            trial.guessed = guess(peek(decompressed(pipeline.read(file, _row(file))), HEAD_BYTES)[0])
     return trial
+
+
+def judge(pipeline: Pipeline, trial: Trial, format: str) -> None:
+    """Judge the first lines of the file that was found."""
+    trial.format = format
+    if trial.first is not None and trial.error is None:
+        file = replace(trial.first, format=format)
+        with _kept(trial):
+            trial.lines = preview(pipeline, _row(file), 1, LINES)
+
+
+@contextmanager
+def _kept(trial: Trial) -> Iterator[None]:
+    """Whatever goes wrong is a part of the trial: the settings are worth keeping."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - as above
+        trial.error = said(error)
 
 
 def _listed(pipeline: Pipeline, source: Source, trial: Trial) -> SourceFile | None:

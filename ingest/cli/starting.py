@@ -47,7 +47,7 @@ def init(file: str | None, as_json: bool, add: bool, **given: Any) -> int:
     FILE: default is what INGEST_CONFIG names, else ingest.toml here. On a terminal it asks for what it needs, unless
     --bucket is given. It shows what lies there, and how the first lines are judged. Nothing is loaded.
     """
-    from ingest.starting import put, settings_of, source_text, taken, try_out
+    from ingest.starting import judge, look, put, settings_of, source_text, taken
     from ingest.wiring import open_pipeline
 
     path = Path(file or os.environ.get("INGEST_CONFIG") or CONFIG_NAME).absolute()
@@ -63,16 +63,16 @@ def init(file: str | None, as_json: bool, add: bool, **given: Any) -> int:
     settings = settings_of(content())
     source = settings.sources[values["name"]]
 
-    def choose(guessed: str | None) -> str:
-        if not given["format"] and is_asked:
-            likely = guessed or source.format
-            return str(click.prompt("What they hold", type=click.Choice(FORMATS), default=likely, err=True))
-        return given["format"] or guessed or source.format
-
     with open_pipeline(settings) as pipeline:
-        trial = try_out(pipeline, source, choose)
-    if trial.format:
-        values = _in_order(values | {"format": trial.format})
+        trial = look(pipeline, source)
+        format = given["format"] or trial.guessed
+        if is_asked and not given["format"]:
+            format = click.prompt(
+                "What they hold", type=click.Choice(FORMATS), default=format or source.format, err=True
+            )
+        judge(pipeline, trial, format or source.format)
+    if format:
+        values = _in_order(values | {"format": format})
     put(path, content(), instead=bool(former))
     if as_json:
         write_json(_document(path, values, trial))
@@ -191,7 +191,7 @@ def _show(values: Mapping[str, Any], trial: "Trial") -> None:
     if selection.ignored:
         names = ", ".join(selection.ignored_names[:3])
         click.echo(visible(f"No rule takes {count(selection.ignored, 'object')}, such as {names}"))
-    if not trial.first or not trial.format or not lines:
+    if not trial.first or not lines:
         return
     name = trial.first.uri.removeprefix(place)
     click.echo(visible(f"{name} {'looks like' if trial.format == trial.guessed else 'is read as'} {trial.format}"))
