@@ -173,7 +173,7 @@ def _program() -> Checks:
                 )
     there = [name for name, modules in EXTRAS.items() if all(map(find_spec, modules))]
     absent = ", ".join(name for name in EXTRAS if name not in there)
-    yield Check("extras", "ok", (", ".join(there) or "none") + f". Not installed: {absent}" * bool(absent))
+    yield Check("extras", "ok", f"with {', '.join(there) or 'none'}" + f", without {absent}" * bool(absent))
 
 
 def _settings(settings: Settings) -> Checks:
@@ -378,12 +378,12 @@ def _uploads(settings: Settings, clocks: _Clocks) -> Checks:
 
 def _clock(clocks: _Clocks) -> Checks:
     for host, ahead in clocks.ahead.items():
+        if abs(ahead) <= CLOCK_SECONDS:
+            yield Check("clock", "ok", f"{abs(ahead):.0f} s from that of {host}")
+            continue
         how = f"{abs(ahead):,.0f} s {'ahead of' if ahead > 0 else 'behind'} that of {host}"
-        if abs(ahead) > CLOCK_SECONDS:
-            remedy = "Set it, with NTP say; or the store's, if that one is wrong. S3 refuses from 900 s on"
-            yield Check("clock", "problem", f"This machine's clock is {how}", remedy)
-        else:
-            yield Check("clock", "ok", how)
+        remedy = "Set it, with NTP say; or the store's, if that one is wrong. S3 refuses from 900 s on"
+        yield Check("clock", "problem", f"This machine's clock is {how}", remedy)
 
 
 # --- this machine -----------------------------------------------------------------------------------------------------

@@ -58,6 +58,31 @@ class Trial:
     error: str | None = None  # what went wrong, in a sentence
 
 
+def former_content(path: Path, *, add: bool) -> bytes:
+    """What is in the file to which a source is to be added; nothing if it is a new one.
+
+    Raises:
+        ConfigError: there is a file and nothing is to be added, or it could not be written or read.
+    """
+    if path.exists() and not add:
+        raise _taken(path)
+    if not path.parent.is_dir():
+        raise ConfigError(f"There is no folder {path.parent}. Make it first, or name another FILE.")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ConfigError(f"Nothing may be written to {path.parent} by this user. Name another FILE.")
+    try:
+        content = path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}). Name another FILE.") from error
+    return content if not content or content.endswith(b"\n") else content + b"\n"
+
+
+def _taken(path: Path) -> ConfigError:
+    return ConfigError(
+        f"{path} is there already, and stays as it is. `ingest init --add` adds a source to it; or name another FILE."
+    )
+
+
 def place_of(bucket: str, prefix: str | None) -> tuple[str, str]:
     """(bucket, prefix) of what a person names: a bucket, s3://bucket/prefix, or a folder; and the prefix by itself.
 
@@ -182,16 +207,9 @@ def put(path: Path, content: bytes, *, instead: bool) -> None:
             os.link(unfinished, path)
         flush(path.parent)
     except FileExistsError:
-        raise taken(path) from None
+        raise _taken(path) from None
     except OSError as error:
-        raise ConfigError(f"{path} could not be written ({error.strerror}): name another FILE.") from error
+        raise ConfigError(f"{path} could not be written ({error.strerror}). Name another FILE.") from error
     finally:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
-
-
-def taken(path: Path) -> ConfigError:
-    """What is said of a file that is there already."""
-    return ConfigError(
-        f"{path} is there already, and stays as it is. `ingest init --add` adds a source to it; or name another FILE."
-    )

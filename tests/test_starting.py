@@ -115,7 +115,7 @@ def test_a_format_that_was_given_is_kept_and_its_refusal_is_shown(ingest: Shell,
     s3.put("1.json", WOOPRA)
     ran = ingest("init", "--bucket", s3.bucket, "--format", "vitally", "--name", "all")
     assert (ran.code, toml(ingest.folder)[0]["format"]) == (0, "vitally")
-    assert "A load would reject it, wrong_format" in ran.out.decode()
+    assert "A load would reject the file, wrong_format" in ran.out.decode()
 
 
 def test_a_folder_of_this_machine_is_a_source(ingest: Shell) -> None:
@@ -267,6 +267,22 @@ def test_on_a_terminal_it_asks_and_asks_again(tmp_path: Path, s3: S3, monkeypatc
     assert toml(tmp_path) == [
         {"name": "web", "bucket": s3.bucket, "prefix": "landing/web/", "format": "woopra", "endpoint_url": s3.endpoint}
     ]
+
+
+def test_on_a_terminal_a_store_that_does_not_answer_ends_the_questions(tmp_path: Path, s3: S3) -> None:
+    terminal = Terminal(tmp_path, "init")
+    terminal.answer("Where files are dropped", "s3://no-such-bucket/web/")
+    terminal.answer("What the source is called", "")
+    assert terminal.end() == 2, terminal.shown
+    assert "there is no such bucket" in terminal.shown
+    assert toml(tmp_path)[0]["bucket"] == "no-such-bucket"
+
+
+def test_who_cannot_write_there_is_not_asked_first(tmp_path: Path, s3: S3) -> None:
+    terminal = Terminal(tmp_path, "init", "no/such/folder.toml")
+    assert terminal.end() == 2
+    assert "There is no folder" in terminal.shown
+    assert "dropped" not in terminal.shown
 
 
 def test_ctrl_c_leaves_nothing(tmp_path: Path, s3: S3) -> None:

@@ -91,10 +91,12 @@ def no_sources(settings: "Settings") -> IngestError:
     """What is said where there is nothing to poll."""
     if settings.config_path is None:
         return IngestError(
-            f"There is no ingest.toml in {Path.cwd()}. Write one with a [[source]], or name it in INGEST_CONFIG; single"
+            f"There is no ingest.toml in {Path.cwd()}. `ingest init` writes one; or name yours in INGEST_CONFIG. Single"
             " files are loaded with `ingest load`."
         )
-    return IngestError(f"There is no [[source]] in {settings.config_path}. Add one, or load files with `ingest load`.")
+    return IngestError(
+        f"There is no [[source]] in {settings.config_path}. `ingest init --add` adds one; `ingest load` loads files."
+    )
 
 
 def show_codes(format: str, title: str, counted: Iterable[tuple[str, int]]) -> None:

@@ -47,13 +47,11 @@ def init(file: str | None, as_json: bool, add: bool, **given: Any) -> int:
     FILE: default is what INGEST_CONFIG names, else ingest.toml here. On a terminal it asks for what it needs, unless
     --bucket is given. It shows what lies there, and how the first lines are judged. Nothing is loaded.
     """
-    from ingest.starting import judge, look, put, settings_of, source_text, taken
+    from ingest.starting import former_content, judge, look, put, settings_of, source_text
     from ingest.wiring import open_pipeline
 
     path = Path(file or os.environ.get("INGEST_CONFIG") or CONFIG_NAME).absolute()
-    if path.exists() and not add:
-        raise taken(path)
-    former = _former(path) if path.exists() else b""
+    former = former_content(path, add=add)
     is_asked = given["bucket"] is None and sys.stdin.isatty()
     values = _values(_asked(given) if is_asked else given)
 
@@ -62,11 +60,12 @@ def init(file: str | None, as_json: bool, add: bool, **given: Any) -> int:
 
     settings = settings_of(content())
     source = settings.sources[values["name"]]
-
     with open_pipeline(settings) as pipeline:
         trial = look(pipeline, source)
+        if not as_json:
+            _show_landing(values, trial)
         format = given["format"] or trial.guessed
-        if is_asked and not given["format"]:
+        if is_asked and not given["format"] and not trial.error:
             format = click.prompt(
                 "What they hold", type=click.Choice(FORMATS), default=format or source.format, err=True
             )
@@ -77,7 +76,7 @@ def init(file: str | None, as_json: bool, add: bool, **given: Any) -> int:
     if as_json:
         write_json(_document(path, values, trial))
     else:
-        _show(values, trial)
+        _show_lines(trial)
     done = f"{path} {'has one source more' if former else 'is written'}"
     if trial.error:
         say(f"ingest: {done}, and could not be tried. {trial.error}")
@@ -85,15 +84,6 @@ def init(file: str | None, as_json: bool, add: bool, **given: Any) -> int:
         return 2
     say(f"{done}. Next: {_command(path, 'doctor')}, then {_command(path, 'poll')}.")
     return 0
-
-
-def _former(path: Path) -> bytes:
-    """What is there already, with an end to its last line."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror}): name another FILE.") from error
-    return content if not content or content.endswith(b"\n") else content + b"\n"
 
 
 def _asked(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,30 +169,33 @@ def _document(path: Path, values: Mapping[str, Any], trial: "Trial") -> dict[str
     }  # fmt: skip
 
 
-def _show(values: Mapping[str, Any], trial: "Trial") -> None:
-    """What lies there, and what becomes of the first lines."""
-    selection, lines = trial.selection, trial.lines
-    if not trial.is_listed or not selection:
+def _show_landing(values: Mapping[str, Any], trial: "Trial") -> None:
+    """What lies there, and what it looks like."""
+    if not trial.is_listed or not trial.selection:
         return
-    prefix = values.get("prefix", "")
+    prefix, selection = values.get("prefix", ""), trial.selection
     place = prefix if values["bucket"] == LOCAL_BUCKET else f"s3://{values['bucket']}/{prefix}"
-    more = "more than " * trial.is_cut
-    click.echo(visible(f"{place}: {more}{count(selection.taken, 'file')}"))
+    click.echo(visible(f"{place}: {'more than ' * trial.is_cut}{count(selection.taken, 'file')}"))
     if selection.ignored:
         names = ", ".join(selection.ignored_names[:3])
         click.echo(visible(f"No rule takes {count(selection.ignored, 'object')}, such as {names}"))
-    if not trial.first or not lines:
+    if trial.first and trial.guessed:
+        click.echo(visible(f"{trial.first.uri.removeprefix(place)} looks like {trial.guessed}"))
+
+
+def _show_lines(trial: "Trial") -> None:
+    """What becomes of the first lines."""
+    lines = trial.lines
+    if not lines:
         return
-    name = trial.first.uri.removeprefix(place)
-    click.echo(visible(f"{name} {'looks like' if trial.format == trial.guessed else 'is read as'} {trial.format}"))
     click.echo()
     if lines.refusal:
-        click.echo(visible(f"A load would reject it, {lines.refusal.code}: {lines.refusal.message}"))
+        click.echo(visible(f"A load would reject the file, {lines.refusal.code}: {lines.refusal.message}"))
         return
     rows = [
         _command_row(line.number, seen.path, row) for line in lines.lines for seen in line.items for row in seen.rows
     ]
-    write_table("Its first lines", ("line", "becomes", "at", "person", "what"), rows)
+    write_table(f"Its first lines, as {trial.format}", ("line", "becomes", "at", "person", "what"), rows)
     failed = [
         {
             "line": line.number, "item": seen.path, "raw": line.raw.decode(errors="replace"),
