@@ -252,7 +252,8 @@ def _is_aws(url: str) -> bool:
 def _client(source: Source | None, clocks: _Clocks) -> "S3Client":
     from ingest.adapters.s3_client import make_client
 
-    client = make_client(source and source.profile, source and source.endpoint_url, somebody_waits=True)
+    profile, endpoint = (source.profile, source.endpoint_url) if source else (None, None)
+    client = make_client(profile, endpoint, somebody_waits=True)
     clocks.hear(client)
     return client
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from ingest import starting
+from ingest.errors import ConfigError
 from ingest.settings import SOURCE_SETTINGS, Source, load_settings
 from tests.conftest import S3
 from tests.support import ROOT, lines, record
@@ -152,7 +153,7 @@ def test_an_existing_file_is_never_overwritten(ingest: Shell) -> None:
 def test_nor_is_one_that_comes_while_it_is_tried(tmp_path: Path) -> None:
     path = tmp_path / "ingest.toml"
     path.write_text("# mine", encoding="utf-8")
-    with pytest.raises(starting.ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="is there already"):
         starting.put(path, b"# other", instead=False)
     assert [one.read_text(encoding="utf-8") for one in tmp_path.iterdir()] == ["# mine"]
 
@@ -165,7 +166,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(starting, "flush", full)
-    with pytest.raises(starting.ConfigError, match="No space left"):
+    with pytest.raises(ConfigError, match="No space left"):
         starting.put(path, b"# longer", instead=True)
     assert [one.read_text(encoding="utf-8") for one in tmp_path.iterdir()] == ["# mine"]
 
