@@ -18,7 +18,6 @@ from ingest.cli.output import say, shortened, write_json, write_table
 from ingest.core.formats import FORMATS
 from ingest.core.source import LOCAL_BUCKET
 from ingest.errors import ConfigError
-from ingest.settings import CONFIG_NAME, SOURCE_SETTINGS
 from ingest.text import count, visible
 
 if TYPE_CHECKING:
@@ -47,6 +46,7 @@ def init(file: str | None, as_json: bool, add: bool, **given: Any) -> int:
     FILE: default is what INGEST_CONFIG names, else ingest.toml here. On a terminal it asks for what it needs, unless
     --bucket is given. It shows what lies there, and how the first lines are judged. Nothing is loaded.
     """
+    from ingest.settings import CONFIG_NAME
     from ingest.starting import former_content, judge, look, put, settings_of, source_text
     from ingest.wiring import open_pipeline
 
@@ -115,6 +115,8 @@ def _asked(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read(setting: str, text: str) -> Any:
     """A value that a person typed; a wrong one is asked for again."""
+    from ingest.settings import SOURCE_SETTINGS
+
     try:
         return SOURCE_SETTINGS[setting].read(text.strip())
     except ValueError as error:
@@ -143,6 +145,8 @@ def _values(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _in_order(values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that there are, as they are documented one after the other."""
+    from ingest.settings import SOURCE_SETTINGS
+
     return {name: values[name] for name in SOURCE_SETTINGS if values.get(name)}
 
 
@@ -214,6 +218,8 @@ def _command_row(line: int, item: str, row: Mapping[str, Any]) -> tuple[object, 
 
 def _command(path: Path, name: str) -> str:
     """A command to run now, with the variable that leads it to the file where it would look elsewhere."""
+    from ingest.settings import CONFIG_NAME
+
     usual = Path(os.environ.get("INGEST_CONFIG") or CONFIG_NAME).absolute()
     return f"`{'' if path == usual else f'INGEST_CONFIG={shlex.quote(str(path))} '}ingest {name}`"
 
