@@ -320,6 +320,11 @@ def test_little_room_is_said(website: Shell, monkeypatch: pytest.MonkeyPatch) ->
     assert {checks_of(website)[name].state for name in ("staging", "warehouse: disk")} == {"warning"}
 
 
+def test_a_folder_in_memory_is_named(website: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INGEST_STAGING", "/dev/shm")
+    assert "free in memory" in checks_of(website)["staging"].message
+
+
 def test_the_kind_of_a_file_system_is_known() -> None:
     assert doctor._file_system(Path("/dev/shm")) == "tmpfs"
     assert doctor._file_system(Path("/proc")) == "proc"

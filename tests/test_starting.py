@@ -186,6 +186,13 @@ def test_a_second_source_is_added_and_the_first_keeps_its_words(ingest: Shell, s
     assert len(toml(ingest.folder)) == 2
 
 
+def test_to_an_empty_file_and_to_none_a_first_source_is_added(ingest: Shell, s3: S3) -> None:
+    (ingest.folder / "empty.toml").touch()
+    for name in ("empty.toml", "none.toml"):
+        assert ingest("init", name, "--add", "--bucket", s3.bucket).code == 0
+        assert "# More settings" in (ingest.folder / name).read_text(encoding="utf-8")
+
+
 def test_without_a_terminal_it_says_what_to_give(ingest: Shell) -> None:
     ran = ingest("init")
     assert (ran.code, len(ran.err.splitlines())) == (2, 1)

@@ -72,7 +72,7 @@ def init(file: str | None, as_json: bool, add: bool, **given: Any) -> int:
         judge(pipeline, trial, format or source.format)
     if format:
         values = _in_order(values | {"format": format})
-    put(path, content(), instead=bool(former))
+    put(path, content(), instead=add and path.exists())
     if as_json:
         write_json(_document(path, values, trial))
     else:
