@@ -139,7 +139,7 @@ def examine(environ: Mapping[str, str], *, part_seconds: float = PART_SECONDS) -
         checks += part.checks
         if part.is_alive():
             sentence = f"not finished after {part_seconds:g} s"
-            checks.append(Check(part.name, "problem", sentence, "See why it hangs: the network, the store or the disk"))
+            checks.append(Check(part.name, "problem", sentence, "see why it hangs: the network, the store or the disk"))
     return [*checks, *_clock(clocks)]
 
 
@@ -164,23 +164,23 @@ def _program() -> Checks:
         wanted = metadata.metadata("landfall-ingest")["Requires-Python"] or ""
         end = re.search(r"<(\d+)\.(\d+)", wanted)
         if end and sys.version_info[:2] >= tuple(map(int, end.groups())):
-            yield Check("python", "warning", f"Python {python} was never tried with it", f"Use one that is {wanted}")
+            yield Check("python", "warning", f"Python {python} was never tried with it", f"use one that is {wanted}")
     for (package, version), why in BROKEN.items():
         with suppress(metadata.PackageNotFoundError):
             if metadata.version(package) == version:
                 yield Check(
-                    package, "problem", f"{package} {version} is installed, and {why}", "Install another version"
+                    package, "problem", f"{package} {version} is installed, and {why}", "install another version"
                 )
     there = [name for name, modules in EXTRAS.items() if all(map(find_spec, modules))]
     absent = ", ".join(name for name in EXTRAS if name not in there)
-    yield Check("extras", "ok", f"with {', '.join(there) or 'none'}" + f", without {absent}" * bool(absent))
+    yield Check("extras", "ok", (", ".join(there) or "none") + f"; not installed: {absent}" * bool(absent))
 
 
 def _settings(settings: Settings) -> Checks:
     for problem in settings.problems:
         yield Check("settings", "problem", problem)
     if settings.config_path is None:
-        yield Check("settings", "warning", f"There is no {CONFIG_NAME} in {Path.cwd()}", "`ingest init` writes one")
+        yield Check("settings", "warning", f"there is no {CONFIG_NAME} in {Path.cwd()}", "`ingest init` writes one")
     elif not settings.problems:
         sources = f"{count(len(settings.sources), 'source')} ({', '.join(settings.sources)})"
         if settings.sources:
@@ -215,16 +215,16 @@ def _credentials(profile: str | None, endpoint: str | None) -> Checks:
     from ingest.adapters.s3_client import make_client
 
     name = _named("credentials", profile, endpoint)
-    remedy = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or a role"
+    remedy = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or a role"
     try:
         session = boto3.Session(profile_name=profile)
         credentials = session.get_credentials()
         keys = credentials and credentials.get_frozen_credentials()
     except aws.BotoCoreError as error:
-        yield Check(name, "problem", f"They cannot be used ({error})", remedy)
+        yield Check(name, "problem", f"they cannot be used ({error})", remedy)
         return
     if not credentials or not keys or not keys.access_key:
-        yield Check(name, "problem", "There are none", remedy)
+        yield Check(name, "problem", "there are none", remedy)
         return
     found = f"from {credentials.method}" if credentials.method else "found"
     config = Config(connect_timeout=_STS_SECONDS, read_timeout=_STS_SECONDS, retries={"total_max_attempts": 1})
@@ -238,7 +238,7 @@ def _credentials(profile: str | None, endpoint: str | None) -> Checks:
     except aws.ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
         if code in ("InvalidClientTokenId", "SignatureDoesNotMatch", "ExpiredToken", "ExpiredTokenException"):
-            yield Check(name, "problem", f"{found}, and AWS does not take them ({code})", "Renew or correct them")
+            yield Check(name, "problem", f"{found}, and AWS does not take them ({code})", "renew or correct them")
         else:  # no S3 needs it
             yield Check(name, "ok", f"{found}. Whose they are is not known: STS answers {code}")
     except aws.BotoCoreError as error:
@@ -266,8 +266,11 @@ def _source(source: Source, settings: Settings, clocks: _Clocks) -> Checks:
         return made[-1]
 
     store = stores_of(settings, client_for)(source.name)
-    yield from _landing(source, settings, store)
-    if made:
+    is_listed = True
+    for check in _landing(source, settings, store):
+        yield check
+        is_listed = is_listed and (check.name != f"{source.name}: list" or check.state != "problem")
+    if made and is_listed:
         yield from _versions(source.name, made[0], source.bucket, source.prefix)
     tidied = source.after_load != "keep"
     archive, report = source.within(source.archive_prefix), source.within(source.report_prefix)
@@ -293,8 +296,8 @@ def _landing(source: Source, settings: Settings, store: ObjectStore) -> Checks:
     met = len(files) + selection.ignored
     if met and not files:
         such = ", ".join(selection.ignored_names[:3])
-        which = f"Of the first {count(met, 'object')} no rule takes any, such as {such}"
-        yield Check(name, "warning", f"{place}: {which}", "Set `pattern`, or correct `prefix`")
+        which = f"no file, and {count(met, 'object')} that no rule takes, such as {such}"
+        yield Check(name, "warning", f"{place}: {which}", "set `pattern`, or correct `prefix`")
     elif not files:
         yield Check(name, "ok", f"{place}: nothing is there yet")
     else:
@@ -333,13 +336,13 @@ def _versions(name: str, client: "S3Client", bucket: str, prefix: str) -> Checks
         code = error.response.get("Error", {}).get("Code", "")
         right = "s3:ListBucketVersions" if error.operation_name == "ListObjectVersions" else "s3:GetBucketVersioning"
         yield Check(
-            name, "warning", f"They cannot be seen ({code}), so the bucket is read as one that keeps none",
-            f"Grant {right} on the bucket, if it keeps versions",
+            name, "warning", f"they cannot be seen ({code}), so the bucket is read as one that keeps none",
+            f"grant {right} on the bucket, if it keeps versions",
         )  # fmt: skip
     except (aws.BotoCoreError, ResponseParserError):
-        yield Check(name, "skipped", "The store does not tell whether it keeps any")
+        yield Check(name, "skipped", "the store does not tell whether it keeps any")
     else:
-        yield Check(name, "ok", "can be seen" if status else "The bucket keeps none")
+        yield Check(name, "ok", "can be seen" if status else "the bucket keeps none")
 
 
 def _written(name: str, bucket: str, doing: Literal["write", "delete"], prefixes: Sequence[str]) -> Checks:
@@ -358,7 +361,7 @@ def _written(name: str, bucket: str, doing: Literal["write", "delete"], prefixes
         if os.access(there, os.W_OK | os.X_OK):
             yield Check(name, "ok", f"{folder}")
         else:
-            yield Check(name, "problem", f"{there} may not be written by this user", "Change its permissions or owner")
+            yield Check(name, "problem", f"{there} may not be written by this user", "change its permissions or owner")
 
 
 def _uploads(settings: Settings, clocks: _Clocks) -> Checks:
@@ -383,8 +386,8 @@ def _clock(clocks: _Clocks) -> Checks:
             yield Check("clock", "ok", f"{abs(ahead):.0f} s from that of {host}")
             continue
         how = f"{abs(ahead):,.0f} s {'ahead of' if ahead > 0 else 'behind'} that of {host}"
-        remedy = "Set it, with NTP say; or the store's, if that one is wrong. S3 refuses from 900 s on"
-        yield Check("clock", "problem", f"This machine's clock is {how}", remedy)
+        remedy = "set it, with NTP say; or the store's, if that one is wrong. S3 refuses from 900 s on"
+        yield Check("clock", "problem", f"this machine's clock is {how}", remedy)
 
 
 # --- this machine -----------------------------------------------------------------------------------------------------
@@ -392,20 +395,20 @@ def _clock(clocks: _Clocks) -> Checks:
 
 def _staging(settings: Settings) -> Checks:
     folder = settings.staging_folder or Path(tempfile.gettempdir())
-    yield from _disk("staging", folder, "Free some space, or set `staging` in ingest.toml to a folder with more room")
+    yield from _disk("staging", folder, "free some space, or set `staging` in ingest.toml to a folder with more room")
 
 
 def _disk(name: str, folder: Path, remedy: str) -> Checks:
     if not folder.is_dir():
-        yield Check(name, "problem", f"There is no folder {folder}", "Make it")
+        yield Check(name, "problem", f"there is no folder {folder}", "make it")
         return
     told = f"{folder}, {free_space(folder)} free{' in memory' * (_file_system(folder) in _IN_MEMORY)}"
     if not os.access(folder, os.W_OK | os.X_OK):
         yield Check(
-            name, "problem", f"This user may not write to {folder}", "Change its permissions, or run as its owner"
+            name, "problem", f"this user may not write to {folder}", "change its permissions, or run as its owner"
         )
     elif not has_room(folder):
-        yield Check(name, "problem", f"Nothing can be written to {told}", remedy)
+        yield Check(name, "problem", f"nothing can be written to {told}", remedy)
     elif shutil.disk_usage(folder).free < _LITTLE_BYTES:
         yield Check(name, "warning", f"{told}, which is little: a load takes what its files have unpacked", remedy)
     else:
@@ -446,7 +449,7 @@ def _warehouse(settings: Settings) -> Checks:
         if pid := holder_of(path):
             yield Check(
                 "warehouse", "warning", f"{path} is held by process {pid}{_program_of(pid)}",
-                "If that is a load, wait for it; else close the file there",
+                "if that is a load, wait for it; else close the file there",
             )  # fmt: skip
         else:
             yield _failed("warehouse", error)
@@ -472,10 +475,10 @@ def _warehouse(settings: Settings) -> Checks:
     if _file_system(path.parent) in _OF_THE_NETWORK:
         yield Check(
             "warehouse: disk", "problem", f"{path.parent} is on a network, where locks do not hold",
-            "Keep the warehouse on a disk of this machine",
+            "keep the warehouse on a disk of this machine",
         )  # fmt: skip
     else:
-        yield from _disk("warehouse: disk", path.parent, "Free some space there")
+        yield from _disk("warehouse: disk", path.parent, "free some space there")
 
 
 def _program_of(pid: int) -> str:
@@ -495,7 +498,7 @@ def _owner(path: Path) -> Checks:
         owner = _user(named[0].stat().st_uid)
         yield Check(
             "warehouse: user", "warning", f"{named[0]} belongs to {owner}, and this is {_user(os.geteuid())}",
-            f"Run loads as {owner}",
+            f"run loads as {owner}",
         )  # fmt: skip
 
 
@@ -533,30 +536,30 @@ def _airflow(environ: Mapping[str, str]) -> Checks:
     for found in hiding:
         yield Check(
             "airflow: name", "problem", f"{found} has the name of our package, and Python takes only one of the two:"
-            " DAGs that import the other one end in ModuleNotFoundError", "Rename it, and what imports it",
+            " DAGs that import the other one end in ModuleNotFoundError", "rename it, and what imports it",
         )  # fmt: skip
     if not dags.is_dir():
-        yield Check("airflow: dags", "skipped", f"There is no folder {dags}")
+        yield Check("airflow: dags", "skipped", f"there is no folder {dags}")
     elif _calls_us(dags):
         yield Check("airflow: dags", "ok", str(dags))
     else:
         yield Check(
-            "airflow: dags", "warning", f"No file in {dags} calls build_dags, so that Airflow has no DAG of Landfall",
-            "Put the two lines of docs/airflow.md there",
+            "airflow: dags", "warning", f"no file in {dags} calls build_dags, so that Airflow has no DAG of Landfall",
+            "put the two lines of docs/airflow.md there",
         )  # fmt: skip
 
 
 def _version_of_airflow(version: str) -> Checks:
     least = ".".join(map(str, AIRFLOW_LEAST))
     if tuple(map(int, re.findall(r"\d+", version)[:2])) < AIRFLOW_LEAST:
-        yield Check("airflow", "problem", f"Airflow {version} is too old", f"Use {least} or newer")
+        yield Check("airflow", "problem", f"Airflow {version} is too old", f"use {least} or newer")
         return
     if any(one.name == "landfall" for one in metadata.entry_points(group="airflow.plugins")):
         yield Check("airflow", "ok", f"Airflow {version}, with our pages")
     else:
         yield Check(
             "airflow", "problem", f"Airflow {version} does not know our pages: the package is on the path, and not"
-            " installed", "Install the wheel where Airflow runs",
+            " installed", "install the wheel where Airflow runs",
         )  # fmt: skip
 
 

@@ -89,7 +89,7 @@ def test_a_problem_is_exit_1_a_warning_is_not(ingest: Shell) -> None:
     ran = ingest("doctor")
     assert ran.code == 0
     assert "!   settings" in ran.out.decode()
-    assert f"There is no ingest.toml in {ingest.folder}: `ingest init` writes one" in ran.out.decode()
+    assert f"there is no ingest.toml in {ingest.folder}: `ingest init` writes one" in ran.out.decode()
     ingest.config({"name": "web", "bucket": "b", "prefix": "/x"}, nonsense=1)
     ran = ingest("doctor")
     assert ran.code == 1
@@ -305,13 +305,13 @@ def answers(status: int, body: str) -> Iterator[str]:
 
 def test_a_staging_folder_that_is_not_there_is_said(website: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INGEST_STAGING", "/no/such")
-    assert checks_of(website)["staging"].message == "There is no folder /no/such"
+    assert checks_of(website)["staging"].message == "there is no folder /no/such"
 
 
 def test_a_disk_that_takes_no_more_is_said(website: Shell) -> None:
     with largest_file(1 << 20):  # stands for a full one
         found = checks_of(website)
-    for name, remedy in (("staging", "`staging` in ingest.toml"), ("warehouse: disk", "Free some space")):
+    for name, remedy in (("staging", "`staging` in ingest.toml"), ("warehouse: disk", "free some space")):
         assert (found[name].state, remedy in found[name].remedy) == ("problem", True), found[name]
 
 
@@ -380,7 +380,7 @@ def test_another_user_is_named(website: Shell, monkeypatch: pytest.MonkeyPatch) 
     website("poll")
     os.chown(website.folder / "warehouse.duckdb", 12_345, -1)
     found = checks_of(website)["warehouse: user"]
-    assert (found.state, found.remedy) == ("warning", "Run loads as user 12345")
+    assert (found.state, found.remedy) == ("warning", "run loads as user 12345")
 
 
 # --- the program and Airflow -----------------------------------------------------------------------------------------
