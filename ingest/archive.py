@@ -9,7 +9,6 @@ Decides: which source file a copy is: its key, the ETag, size and time of the co
          object came. The version id of the object is not known any more.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
@@ -17,7 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from ingest.core.source import LOCAL_BUCKET, SourceFile
-from ingest.discovery import takes
+from ingest.discovery import ARCHIVED, HASHED, takes
 from ingest.errors import IngestError
 from ingest.ports import ArchivedCopy, FileResult, Mark, Note, ObjectStore
 from ingest.reading import Digest
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
     from ingest.pipeline import Pipeline
     from ingest.settings import Source
 
-_DAY: Final = re.compile(r"(\d{4})/(\d{2})/(\d{2})/(.+)", re.DOTALL)
-# What tells the copy of another version apart, where both were loaded on one day: see `ingest.tidy`.
-_HASHED: Final = re.compile(r"\.([0-9a-f]{8})((?:\.json)?(?:\.[^./]*)?)\Z")
 _DAYS_EACH: Final = 2  # of more a poll lists the months, so that a source that was idle costs little
 _PER_POLL: Final = 10_000  # copies: reconcile looks at all of them
 _AT_ONCE: Final = 10_000  # files that are brought back in one round
@@ -119,14 +115,14 @@ def copies_of(
 def _copy_of(copy: SourceFile, owners: Iterable[tuple["Source", tuple[str, ...]]]) -> ArchivedCopy | None:
     for source, own in owners:
         prefix = source.within(source.archive_prefix)
-        if not (copy.key.startswith(prefix) and (told := _DAY.fullmatch(copy.key[len(prefix) :]))):
+        if not (copy.key.startswith(prefix) and (told := ARCHIVED.fullmatch(copy.key[len(prefix) :]))):
             continue
         key = f"{source.prefix.rstrip('/')}/{told[4]}" if source.bucket == LOCAL_BUCKET else told[4]
         try:
             day = date(int(told[1]), int(told[2]), int(told[3]))
         except ValueError:
             continue
-        hashed = _HASHED.search(key)
+        hashed = HASHED.search(key)
         plain_key = f"{key[: hashed.start()]}{hashed[2]}" if hashed else key
         if key.startswith(source.prefix) and (takes(source, key, own) or takes(source, plain_key, own)):
             file = replace(copy, key=key, version_id=None).for_source(source.name, source.format)
@@ -186,7 +182,7 @@ def _named(pipeline: "Pipeline", copy: ArchivedCopy) -> ArchivedCopy | None:
             pass
     except IngestError:
         return None
-    is_hash = _HASHED.sub(rf".{digest.hexdigest()[:8]}\2", copy.file.key) == copy.file.key
+    is_hash = HASHED.sub(rf".{digest.hexdigest()[:8]}\2", copy.file.key) == copy.file.key
     return replace(copy, file=replace(copy.file, key=copy.plain_key)) if is_hash else copy  # else its key is like that
 
 

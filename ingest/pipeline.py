@@ -18,7 +18,7 @@ from ingest.core.formats import FORMATS
 from ingest.core.formats.guess import AUTO, guess
 from ingest.core.source import LOCAL_BUCKET, ONE_OFF, SourceFile
 from ingest.core.states import is_due
-from ingest.discovery import Selection, in_order, takes
+from ingest.discovery import Selection, in_order, own_object, owner_of
 from ingest.errors import ConfigError, IngestError, ListingDoubted, ObjectGone, TransientError
 from ingest.ports import Counts, FileResult, Intent, Note, ObjectStore, StagedFile, Staging, Warehouse, not_entered
 from ingest.reading import HEAD_BYTES, Digest, decompressed, peek
@@ -154,21 +154,53 @@ class Pipeline:
     ) -> list[SourceFile]:
         """The source files that a person means by a path, `-`, an s3:// URI or a prefix (ending in `/`).
 
-        What the ledger knows keeps the source and the format of its row where none is named: it may take the place of
-        its rows. The format `auto` is that which the beginning of each file tells, else the source's. Where nothing is
-        under a key any more, it means what was archived from there last. The warehouse tells both, if `archived`.
+        What belongs to a source stays in it, whatever `source` and `format` say: what the ledger knows keeps its
+        source, and may take the place of its rows; else `owner_of` tells. What is nobody's is for `source`, and the
+        format `auto` is that which its beginning tells. A copy in the archive means the file that was archived; so does
+        its old key where nothing is any more. The warehouse tells these, if `archived`.
         `doubt` is told what is wrong with a listing, of which then all is taken that it showed; else that is raised.
-        `notice` is told what is passed over below a prefix, and which source would take what is loaded without one.
+        `notice` is told what is passed over below a prefix, and what belongs to another source than the one named.
 
         Raises:
-            ConfigError: no such source or format, or not an address.
+            ConfigError: no such source or format, not an address, or an object that the program itself wrote.
             ObjectGone: nothing is there.
         """
         chosen = self.source(source) if source else Source(name=ONE_OFF, bucket="")
         if format and format not in (AUTO, *FORMATS):
             raise ConfigError(f"There is no format {format!r}. Known: {', '.join((*FORMATS, AUTO))}.")
+        bucket, _ = split_address(address)
+        files = self._there(address, chosen, notice, doubt, archived=archived)
+        known: dict[str, dict[str, Any]] = {}
+        if archived:
+            files = self.warehouse.recognise(files)
+            known = self._rows_of("file_id", [file.file_id for file in files])
+            files = self._originals(bucket, files, known, lambda text: notice(f"{address}: {text}"))
+        located, kept = [], Counter[tuple[str, str]]()
+        for file in files:
+            row = known.get(file.file_id)
+            stamped = self._stamped(file, row, chosen, format)
+            located.append(stamped)
+            is_nobodys = stamped.source == ONE_OFF
+            by_source = stamped.source != chosen.name and (source or not row)
+            if by_source or (not is_nobodys and format not in (None, AUTO, stamped.format)):
+                kept[stamped.source, stamped.format] += 1
+        for (owner, its_format), number in kept.items():
+            belong = f"{count(number, 'file')} belong{'s' * (number == 1)} to the source {owner}"
+            notice(f"{address}: {belong}, and {'are' if number > 1 else 'is'} taken by its rules, as {its_format}.")
+        return in_order(located)
+
+    def _there(
+        self,
+        address: str,
+        chosen: Source,
+        notice: Callable[[str], object],
+        doubt: Callable[[str], object] | None,
+        *,
+        archived: bool,
+    ) -> list[SourceFile]:
+        """What is at an address, or below it; where nothing is any more, what was archived from there last."""
         bucket, key = split_address(address)
-        store = self.store_for(chosen.name, bucket, key)
+        store = self.store_for(owner_of(self.settings, bucket, key) or chosen.name, bucket, key)
         if bucket == LOCAL_BUCKET and key != "-" and Path(key).is_dir():
             key += "/"
         if key == "" or key.endswith("/"):
@@ -179,60 +211,72 @@ class Pipeline:
             selection = Selection(below, own)
             listed = store.list(bucket, key)
             found = selection.sift(_heard(listed, lambda error: doubt(str(error))) if doubt else listed)
-            files = [file for file in found if not self.settings.is_check_report(bucket, file.key)]
+            files = [file for file in found if not own_object(self.settings, bucket, file.key)]
             if selection.ignored:
                 notice(f"{address}: {selection.passed_over}")
             if not files:
                 raise _nothing_below(address, is_own=key.startswith(own))
-        else:
-            try:
-                files = [store.describe(bucket, key)]
-            except ObjectGone:
-                rows = self.warehouse.files({"bucket": bucket, "key": key}, limit=1) if archived else []
-                if not rows or not rows[0]["archived_to"]:
-                    if _lies_below(store, bucket, f"{key}/"):
-                        which = f"Write {address}/ (with a slash) for all that lies below it."
-                        raise ObjectGone(f"There is no object {address}. {which}") from None
-                    if hint := meant(address):
-                        raise ObjectGone(f"There is no object {address}.{hint}") from None
-                    raise
-                files = [SourceFile.of_row(rows[0])]
-        known: dict[str, dict[str, Any]] = {}
-        if archived:
-            files = self.warehouse.recognise(files)
-        if archived and not source:
-            known = self._rows_of(files)
-            for name, number in self._owners(file for file in files if file.file_id not in known).items():
-                which = f"{number:,} new file{'s' * (number > 1)} of the source {name}, taken as {ONE_OFF}"
-                notice(f"{address}: {which} since no source was named. `--source {name}` loads by its rules.")
-        otherwise = {"source": chosen.name, "format": chosen.format}
-        stamps = [known.get(file.file_id, otherwise) for file in files]
-        named = None if format == AUTO else format
-        files = [
-            file.for_source(stamp["source"], named or stamp["format"])
-            for file, stamp in zip(files, stamps, strict=True)
-        ]
-        if format == AUTO:
-            files = [replace(file, format=self._guess(file) or file.format) for file in files]
-        return in_order(files)
+            return files
+        if what := own_object(self.settings, bucket, key):
+            raise ConfigError(f"{address} {what}. The program itself wrote it: it is no source file.")
+        try:
+            return [store.describe(bucket, key)]
+        except ObjectGone:
+            rows = self.warehouse.files({"bucket": bucket, "key": key}, limit=1) if archived else []
+            if not rows or not rows[0]["archived_to"]:
+                if _lies_below(store, bucket, f"{key}/"):
+                    which = f"Write {address}/ (with a slash) for all that lies below it."
+                    raise ObjectGone(f"There is no object {address}. {which}") from None
+                if hint := meant(address):
+                    raise ObjectGone(f"There is no object {address}.{hint}") from None
+                raise
+            return [SourceFile.of_row(rows[0])]
 
-    def _rows_of(self, files: Sequence[SourceFile]) -> dict[str, dict[str, Any]]:
-        """The ledger rows of those that have one, by file_id."""
+    def _stamped(
+        self, file: SourceFile, row: Mapping[str, Any] | None, chosen: Source, format: str | None
+    ) -> SourceFile:
+        """The file with the source that it belongs to, and its format. `row` is its own in the ledger, if it has one.
+
+        Only what is nobody's takes the source and the format that a person chose.
+        """
+        owner = str(row["source"]) if row else owner_of(self.settings, file.bucket, file.key)
+        if owner in (None, ONE_OFF):
+            name, otherwise = (ONE_OFF, str(row["format"])) if row else (chosen.name, chosen.format)
+            file = file.for_source(name, otherwise)
+            named = self._guess(file) if format == AUTO else format
+            return replace(file, format=named or otherwise)
+        # Of a file that it knows the ledger tells the format too, unless its source is named: then it is today's.
+        if row and owner != chosen.name:
+            return file.for_source(owner, row["format"])
+        return file.for_source(owner, self.source(owner).format)
+
+    def _originals(
+        self,
+        bucket: str,
+        files: Sequence[SourceFile],
+        known: dict[str, dict[str, Any]],
+        notice: Callable[[str], object],
+    ) -> list[SourceFile]:
+        """The same, where a copy in the archive stands for the file that was archived, whose row then is `known`."""
+        strange = [file.key for file in files if file.file_id not in known]
+        copies = self._rows_of("archived_to", strange).values()
+        copied = {row["archived_to"]: row for row in reversed(copies) if row["bucket"] == bucket}
+        found = []
+        for file in files:
+            row = copied.get(file.key) if file.file_id not in known else None
+            if row:
+                known[row["file_id"]] = row
+                notice(f"{file.key} is the archived copy of {row['key']}, which is taken in its place.")
+            found.append(SourceFile.of_row(row) if row else file)
+        return found
+
+    def _rows_of(self, column: str, values: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """The ledger rows in which a column has one of these values, by file_id."""
         rows: dict[str, dict[str, Any]] = {}
-        for begin in range(0, len(files), _PACK_FILES):
-            ids = [file.file_id for file in files[begin : begin + _PACK_FILES]]
-            rows |= {row["file_id"]: row for row in self.warehouse.files({"file_id": ids})}
+        for begin in range(0, len(values), _PACK_FILES):
+            found = self.warehouse.files({column: list(values[begin : begin + _PACK_FILES])})
+            rows |= {row["file_id"]: row for row in found}
         return rows
-
-    def _owners(self, files: Iterable[SourceFile]) -> Counter[str]:
-        """How many of them each source would take."""
-        sources = [(source, self.settings.own_prefixes(source.bucket)) for source in self.settings.sources.values()]
-        return Counter(
-            source.name
-            for file in files
-            for source, own in sources
-            if source.bucket == file.bucket and file.key.startswith(source.prefix) and takes(source, file.key, own)
-        )
 
     def _guess(self, file: SourceFile) -> str | None:
         """The format that the beginning of a file tells. Of one that cannot be read nothing: loading it says why."""

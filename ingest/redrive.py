@@ -29,6 +29,7 @@ from ingest.core.address import split_address
 from ingest.core.commands import Item
 from ingest.core.formats import open_format
 from ingest.core.source import ONE_OFF, SourceFile
+from ingest.discovery import MENDED
 from ingest.documents import documents
 from ingest.errors import ConfigError, IngestError, StaleRedrive, TransientError
 from ingest.judging import FAILED
@@ -40,7 +41,6 @@ from ingest.staging import stage, staging_folder
 Place = tuple[int, str]  # (line, item)
 
 MENDED_AT_MOST: Final = 8 << 20  # bytes that are sent at once from a page
-_KEPT: Final = ".mended.txt"  # what a key ends with, so that it is no source file
 _SHAPE = re.compile(rb"([0-9]{1,15})(/[^\t\r\n]*)?\t(.*)", re.DOTALL)
 _TOLD_AT_MOST = 10
 _SHOWN_AT_MOST = 1_000  # lines that are still wrong
@@ -142,7 +142,8 @@ def judge_mended(
 def keep_mended(pipeline: Pipeline, file_id: str, text: bytes, at: datetime) -> str:
     """Put mended lines into the bucket for uploads, under a key of our own making; its address.
 
-    It is what a run of `ingest_action` is told where the lines are too many for Airflow's database.
+    It is what a run of `ingest_action` is told, since its values are shown to whoever may read that DAG. The name says
+    which file the lines are for and what they are: see `read_mended`.
 
     Raises:
         ConfigError: there is no bucket for uploads.
@@ -155,27 +156,33 @@ def keep_mended(pipeline: Pipeline, file_id: str, text: bytes, at: datetime) -> 
             " send fewer at a time."
         )
     at = at.astimezone(UTC)
-    name = f"{at:%Y%m%dT%H%M%SZ}-{token_hex(6)}-{file_id[:12]}{_KEPT}"
+    name = f"{at:%Y%m%dT%H%M%SZ}-{token_hex(6)}-{file_id}-{sha256(text).hexdigest()}{MENDED}"
     key = f"{settings.uploads_prefix}{at:%Y/%m/%d}/{name}"
     pipeline.store_of(ONE_OFF).receive(settings.uploads_bucket, key, [text])
     return f"s3://{settings.uploads_bucket}/{key}"
 
 
-def read_mended(pipeline: Pipeline, address: str) -> bytes:
-    """What `keep_mended` has put there.
+def read_mended(pipeline: Pipeline, file_id: str, address: str) -> bytes:
+    """What `keep_mended` has put there for this file.
 
     Raises:
-        ConfigError: any other address.
+        ConfigError: any other address, lines that were kept for another file, or other lines than were kept.
         TransientError: the store did not answer, or refused; ObjectGone: nothing is there.
     """
     bucket, key = split_address(address)
-    if not pipeline.settings.is_upload(bucket, key) or not key.endswith(_KEPT):
+    if not pipeline.settings.is_upload(bucket, key) or not key.endswith(MENDED):
         raise ConfigError(f"{address} does not hold mended lines: they are read from the prefix of [uploads] only.")
+    of, _, digest = key.removesuffix(MENDED).rpartition("-")
+    if not of.endswith(f"-{file_id}"):
+        raise ConfigError(f"{address} does not hold fixed lines of the file {file_id}. Send them on the page of the file.")
     store = pipeline.store_of(ONE_OFF)
     file = store.describe(bucket, key)
     if file.size_bytes > MENDED_AT_MOST:
         raise ConfigError(f"{address} holds more than {MENDED_AT_MOST:,} bytes: send fewer lines at a time.")
-    return b"".join(store.read(file))
+    text = b"".join(store.read(file))
+    if sha256(text).hexdigest() != digest:
+        raise ConfigError(f"{address} was changed since the lines were sent. Send them again on the page of the file.")
+    return text
 
 
 @dataclass(slots=True)

@@ -87,7 +87,7 @@ def _redrive(pipeline: "Pipeline", request: Request, note: "Note") -> dict[str, 
 
     fixed = None if request.lines is None else request.lines.encode("utf-8", "surrogatepass")
     if request.lines_at:
-        fixed = read_mended(pipeline, request.lines_at)
+        fixed = read_mended(pipeline, pipeline.warehouse.find_file(request.files[0])["file_id"], request.lines_at)
     outcome = redrive(pipeline, request.files[0], fixed, note)
     original = pipeline.warehouse.find_file(outcome.of)
     wrong = f"{count(outcome.still_wrong, 'line')} still wrong: nothing was loaded."

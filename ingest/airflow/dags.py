@@ -120,10 +120,10 @@ def source_dag(source: Source, settings: Settings) -> DAG:
 
             from ingest.airflow import steps
             from ingest.airflow.tables import named
-            from ingest.airflow.world import open_world
+            from ingest.airflow.world import note_of, open_world
 
             with open_world() as pipeline:
-                packs, landing = steps.discover(pipeline, source.name, get_current_context()["run_id"])
+                packs, landing = steps.discover(pipeline, source.name, note_of(get_current_context()))
             get_current_context()["ti"].xcom_push("landing", landing)
             if landing["problems"] and not packs:  # with files to load the verdict says it
                 raise AirflowFailException(f"Not all can be loaded:\n{named(landing['problems'])}")
@@ -146,7 +146,7 @@ def one_off_dag(settings: Settings) -> DAG:
         tags=["landfall"],
         description="Check or load files in S3, or lines that you paste",
         doc_md=texts.ONE_OFF_DOC,
-        params=one_off_params(settings),
+        params=one_off_params(),
         **common(settings) | {"max_active_runs": 4},
     )
     def build() -> None:
@@ -216,16 +216,14 @@ def action_dag(settings: Settings) -> DAG:
             from airflow.sdk.exceptions import AirflowFailException
 
             from ingest.airflow import steps
-            from ingest.airflow.world import PROBLEM, open_world
+            from ingest.airflow.world import PROBLEM, note_of, open_world
             from ingest.errors import IngestError, TransientError
-            from ingest.ports import Note
 
             context = get_current_context()
             try:
                 with open_world() as pipeline:
                     request = action.Request.from_params(context["params"])
-                    by = getattr(context["dag_run"], "triggering_user_name", None) or "airflow"
-                    results = steps.act(pipeline, request, Note(by, request.reason, context["run_id"]))
+                    results = steps.act(pipeline, request, note_of(context, request.reason))
             except TransientError:
                 raise
             except IngestError as error:  # nothing to wait for
@@ -342,12 +340,12 @@ def _load_task(settings: Settings) -> Any:
     def load(pack: dict[str, Any]) -> Results:
         """Judge one pack of files and load it in one transaction."""
         from ingest.airflow import steps
-        from ingest.airflow.world import open_world
+        from ingest.airflow.world import note_of, open_world
 
         context = get_current_context()
         force = bool(context["params"].get("force", False))
         with open_world() as pipeline:
-            return _labelled(steps.load(pipeline, pack, context["run_id"], force=force))
+            return _labelled(steps.load(pipeline, pack, note_of(context), force=force))
 
     return load
 
@@ -423,9 +421,8 @@ def _verdict(source: str, packs: Any) -> Any:
     return verdict(packs)
 
 
-def one_off_params(settings: Settings) -> dict[str, Param]:
+def one_off_params() -> dict[str, Param]:
     """The form. Every field explains itself; the ones that most people need come first."""
-    sources = sorted(settings.sources)
     return {
         "files": Param(
             None,
@@ -456,15 +453,7 @@ def one_off_params(settings: Settings) -> dict[str, Param]:
             enum=[AUTO, *FORMATS],
             values_display={AUTO: "The source's own; told by the file where there is none"},
             title="Format",
-            description="What the lines are.",
-        ),
-        "source": Param(
-            ONE_OFF,
-            type="string",
-            enum=[ONE_OFF, *sources],
-            values_display={ONE_OFF: "No source: the default rules, no limits"},
-            title="As if found by",
-            description="The source whose rules, limits and credentials apply.",
+            description="What the lines are. A file that belongs to a source has the format of that source.",
         ),
         "force": Param(
             False,

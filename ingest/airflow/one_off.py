@@ -2,6 +2,9 @@
 
 Pasted lines become an object (or a local file) before anything else is done with them, so that from there on they are a
 source file like any other: same judging, same ledger, failed lines kept and mended in the same way.
+
+Who triggers this DAG need have no right on any source, and a task cannot know of any. So the address decides, not the
+form: what belongs to a source is taken by its rules, and pasted lines belong to none.
 """
 
 import logging
@@ -29,15 +32,15 @@ PASTED_AT_MOST: Final = 262_144  # characters: the form's values are kept in Air
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """The form, read. `source` and `format` are None where the person left the choice to us.
+    """The form, read. `source` is no part of it: what a script says of it is held against the files.
 
-    The format `auto` is told by what a file begins with; with a source it is the source's own.
+    The format `auto` is told by what a file begins with; of a file that belongs to a source it is the source's own.
     """
 
     files: tuple[str, ...] = ()
     lines: str = ""
     source: str | None = None
-    format: str | None = None
+    format: str = AUTO
     action: Literal["load", "check"] = "load"
     force: bool = False
 
@@ -50,13 +53,19 @@ class Request:
                     if not uri.startswith("s3://")]  # fmt: skip
         if not files and not lines.strip():
             problems.append("Name at least one S3 address, or paste lines.")
+        source = params.get("source")  # a script's: the form had such a field once
+        if lines.strip() and source not in (None, ONE_OFF):
+            problems.append(
+                f"Pasted lines belong to no source, so they cannot be loaded for {source}. Send them as a file on the page"
+                " Upload, which knows whether you may run that source."
+            )
         if problems:
             raise ConfigError(*problems)
         return cls(
             files=files,
             lines=lines if lines.strip() else "",
-            source=None if params["source"] == ONE_OFF else params["source"],
-            format=None if params["format"] == AUTO and params["source"] != ONE_OFF else params["format"],
+            source=None if source == ONE_OFF else source,
+            format=params["format"],
             action=params["action"],
             force=params["force"],
         )
@@ -68,7 +77,8 @@ def collect(
     """The source files that a request names, pasted lines among them, in the order in which they were named.
 
     Raises:
-        ConfigError: a bucket that may not be read from here, or an address under which there is nothing.
+        ConfigError: a bucket that may not be read from here, an address under which there is nothing, or a file of
+            another source than the one that was named.
     """
     from ingest.core.address import split_address
 
@@ -81,9 +91,15 @@ def collect(
     files = []
     for address in addresses:
         try:
-            files += pipeline.locate(address, source=request.source, format=request.format, notice=_notice)
+            found = pipeline.locate(address, format=request.format, notice=_notice)
         except ObjectGone as error:  # for a person at a form there is nothing to wait for
             raise ConfigError(str(error)) from error
+        if request.source and (other := next((one for one in found if one.source != request.source), None)):
+            raise ConfigError(
+                f"{other.uri} does not belong to the source {request.source}, so it cannot be loaded for it here. Send it"
+                " on the page Upload, which knows whether you may run that source."
+            )
+        files += found
     return list({file.file_id: file for file in files}.values())
 
 

@@ -43,13 +43,12 @@ Pack = dict[str, Any]  # {"name": what the task is called, "files": [SourceFile.
 Result = dict[str, Any]  # {"file", "state", "lines", …}: see _counted
 
 
-def discover(pipeline: "Pipeline", source: str, run_id: str | None = None) -> tuple[list[Pack], dict[str, Any]]:
+def discover(pipeline: "Pipeline", source: str, note: Note) -> tuple[list[Pack], dict[str, Any]]:
     """The manifest of a run, packed into tasks: what is in the bucket and not in the ledger; and what pages tell of it.
 
     The second is {"pending", "matching", "ignored": numbers of objects, "ignored_names": the first of those,
     "problems": a sentence for each file, listing, or archive, that keeps the run from being well}.
     """
-    note = Note("airflow", run_id=run_id)
     tidy(pipeline, source, note)  # what former runs have left
     if passed := pipeline.begin_poll(source):
         log.info("%d files there before the first poll, entered as ignored", passed)
@@ -83,11 +82,10 @@ def packed(pipeline: "Pipeline", files: Sequence[SourceFile]) -> list[Pack]:
     ]
 
 
-def load(pipeline: "Pipeline", pack: Pack, run_id: str, *, force: bool = False) -> list[Result]:
+def load(pipeline: "Pipeline", pack: Pack, note: Note, *, force: bool = False) -> list[Result]:
     """Load one pack. A file that cannot be loaded says so in its result; only a world that does not answer raises."""
     files = {file.file_id: file for file in map(SourceFile.from_dict, pack["files"])}
-    note = Note("airflow", run_id=run_id)
-    loaded = pipeline.load(list(files.values()), run_id=run_id, intent="force" if force else "new", note=note)
+    loaded = pipeline.load(list(files.values()), run_id=note.run_id, intent="force" if force else "new", note=note)
     tidy_loaded(pipeline, loaded, note)  # it logs what it could not do, and later runs go on with it
     for one in loaded:
         if one.copies:
@@ -250,6 +248,7 @@ def failed_lines_by_code(pipeline: "Pipeline", files: Sequence[Result]) -> list[
 def _counted(file: SourceFile, state: str, counts: Counts, error: str | None) -> Result:
     return {
         "file": file.uri,
+        "source": file.source,
         "state": state,
         "lines": counts.lines,
         "records": counts.records,

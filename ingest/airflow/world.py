@@ -19,11 +19,20 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
     from ingest.pipeline import Pipeline
+    from ingest.ports import Note
     from ingest.wiring import ClientFor
 
 WAREHOUSE_CONNECTION = "landfall_warehouse"
 DEFAULT_AWS_CONNECTION = "aws_default"
 PROBLEM = "problem"  # the XCom with the sentence of what ended a task, for the page of the run
+
+
+def note_of(context: Mapping[str, Any], reason: str = "") -> "Note":
+    """Who asked for the run of a task, for the history of files: `airflow` where a schedule did."""
+    from ingest.ports import Note
+
+    by = getattr(context["dag_run"], "triggering_user_name", None) or "airflow"
+    return Note(by, reason, context["run_id"])
 
 
 @contextmanager

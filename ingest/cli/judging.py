@@ -15,7 +15,7 @@ from ingest.cli.base import (
     show_failures,
     source_option,
 )
-from ingest.cli.output import progress, total, write_json, write_table
+from ingest.cli.output import progress, say, total, write_json, write_table
 from ingest.core.source import LOCAL_BUCKET
 from ingest.errors import IngestError
 from ingest.text import count, visible
@@ -38,7 +38,7 @@ def check(path: str, format: str | None, source: str | None, as_json: bool) -> i
     from ingest.report import check_report
 
     with opened_pipeline(warehouse=False) as pipeline:
-        files = pipeline.locate(path, source, format, archived=False)
+        files = pipeline.locate(path, source, format, notice=say, archived=False)
         if len(files) > 1:
             raise IngestError(f"{path} holds {count(len(files), 'file')}. Check them one at a time.")
         with (
