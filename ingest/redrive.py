@@ -174,7 +174,9 @@ def read_mended(pipeline: Pipeline, file_id: str, address: str) -> bytes:
         raise ConfigError(f"{address} does not hold mended lines: they are read from the prefix of [uploads] only.")
     of, _, digest = key.removesuffix(MENDED).rpartition("-")
     if not of.endswith(f"-{file_id}"):
-        raise ConfigError(f"{address} does not hold fixed lines of the file {file_id}. Send them on the page of the file.")
+        raise ConfigError(
+            f"{address} does not hold fixed lines of the file {file_id}. Send them on the page of the file."
+        )
     store = pipeline.store_of(ONE_OFF)
     file = store.describe(bucket, key)
     if file.size_bytes > MENDED_AT_MOST:

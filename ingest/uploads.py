@@ -24,6 +24,7 @@ import orjson
 
 from ingest.core.filetype import HEAD_BYTES, kind_of
 from ingest.core.source import LOCAL_BUCKET, ONE_OFF, SourceFile
+from ingest.discovery import UPLOADS_OF_SOURCES
 from ingest.errors import ConfigError, IngestError, ObjectGone, TooLarge, TransientError, UploadRefused
 from ingest.pipeline import Pipeline
 from ingest.reading import MAGIC_BYTES, Digest, decompressed, is_compressed, peek
@@ -53,8 +54,13 @@ class Stored:
         return f"s3://{self.bucket}/{self.key}"
 
 
-def store_upload(pipeline: Pipeline, pieces: Iterable[bytes], name: str, *, by: str, at: datetime) -> Stored:
+def store_upload(
+    pipeline: Pipeline, pieces: Iterable[bytes], name: str, *, by: str, at: datetime, source: str = ONE_OFF
+) -> Stored:
     """Stream a file into the bucket for uploads; `name` is what the person calls it, `by` who sends it.
+
+    With a `source` it goes into the folder of that source, and so belongs to it (see `ingest.discovery.owner_of`): the
+    caller has made sure that the person may run it.
 
     Whatever goes wrong, also what `pieces` raises when the client goes away, leaves nothing in the bucket.
 
@@ -67,7 +73,7 @@ def store_upload(pipeline: Pipeline, pieces: Iterable[bytes], name: str, *, by: 
     if settings.uploads_bucket is None:
         raise ConfigError("There is no bucket for uploads: let an operator set bucket of [uploads] in ingest.toml.")
     head, pieces = peek(pieces, MAGIC_BYTES)
-    key = upload_key(settings, name, at, token_hex(6), packed=is_compressed(head))
+    key = upload_key(settings, name, at, token_hex(6), packed=is_compressed(head), source=source)
     upload = _Upload(settings)
     pipeline.store_of(ONE_OFF).receive(settings.uploads_bucket, key, upload.within_limits(pieces))
     size_bytes, sha256 = upload.stored.size_bytes, upload.stored.hexdigest()
@@ -75,14 +81,17 @@ def store_upload(pipeline: Pipeline, pieces: Iterable[bytes], name: str, *, by: 
     return Stored(settings.uploads_bucket, key, size_bytes, sha256)
 
 
-def upload_key(settings: Settings, name: str, at: datetime, token: str, *, packed: bool = False) -> str:
+def upload_key(
+    settings: Settings, name: str, at: datetime, token: str, *, packed: bool = False, source: str = ONE_OFF
+) -> str:
     """A key of our own making. Of `name` it keeps what is harmless everywhere, for people to know the file again."""
     base = _EXTENSIONS.sub("", re.split(r"[/\\]", name)[-1])
     plain = unicodedata.normalize("NFKD", base).encode("ascii", "ignore").decode()  # é becomes e
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", plain)[:_NAME_LENGTH].strip(".-_") or "upload"
     at = at.astimezone(UTC)
     extension = ".json.gz" if packed else ".json"
-    return f"{settings.uploads_prefix}{at:%Y/%m/%d}/{at:%Y%m%dT%H%M%SZ}-{token}-{safe}{extension}"
+    folder = "" if source == ONE_OFF else f"{UPLOADS_OF_SOURCES}{source}/"
+    return f"{settings.uploads_prefix}{folder}{at:%Y/%m/%d}/{at:%Y%m%dT%H%M%SZ}-{token}-{safe}{extension}"
 
 
 def too_large(limit: int) -> str:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ingest.pipeline import Pipeline
 
 _log = logging.getLogger(__name__)
+_INSTEAD: Final = "Send a file on the page Upload: it knows whether you may run that source."
 PASTED_AT_MOST: Final = 262_144  # characters: the form's values are kept in Airflow's own database
 
 
@@ -55,10 +56,7 @@ class Request:
             problems.append("Name at least one S3 address, or paste lines.")
         source = params.get("source")  # a script's: the form had such a field once
         if lines.strip() and source not in (None, ONE_OFF):
-            problems.append(
-                f"Pasted lines belong to no source, so they cannot be loaded for {source}. Send them as a file on the page"
-                " Upload, which knows whether you may run that source."
-            )
+            problems.append(f"Pasted lines belong to no source, so they cannot be loaded for {source}. {_INSTEAD}")
         if problems:
             raise ConfigError(*problems)
         return cls(
@@ -96,8 +94,8 @@ def collect(
             raise ConfigError(str(error)) from error
         if request.source and (other := next((one for one in found if one.source != request.source), None)):
             raise ConfigError(
-                f"{other.uri} does not belong to the source {request.source}, so it cannot be loaded for it here. Send it"
-                " on the page Upload, which knows whether you may run that source."
+                f"{other.uri} does not belong to the source {request.source}, so it cannot be loaded for it here."
+                f" {_INSTEAD}"
             )
         files += found
     return list({file.file_id: file for file in files}.values())

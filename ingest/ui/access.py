@@ -1,10 +1,11 @@
 """Who may see and do what: the one place that decides.
 
 Airflow's login and permissions are the only ones. A source is shown to those who may read its DAG; raw lines and values
-to those who may run it; an action needs the permission to run the DAG that it starts.
+to those who may run it; an action on a file needs the permission to run its source, and to run the DAG that it starts.
+A task cannot ask for these rights: what pages refuse, whoever may trigger `ingest_action` can do there.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
@@ -14,8 +15,12 @@ from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessE
 from airflow.api_fastapi.core_api.security import get_user
 from fastapi import Depends, HTTPException, Request
 
+from ingest.discovery import owner_of
+
 if TYPE_CHECKING:
     from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
+
+    from ingest.settings import Settings
 
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 _NO_FILE = "There is no such file in the ledger."
@@ -42,8 +47,15 @@ class Visitor:
         return self.may("GET", dag_of(source), None)
 
     def runs(self, source: str) -> bool:
-        """Whether raw lines and values of a source may be shown, and mended."""
+        """Whether raw lines and values of a source may be shown, and its files acted on."""
         return self.may_run(dag_of(source))
+
+    def reads(self, settings: "Settings", file: Mapping[str, Any]) -> bool:
+        """Whether raw lines and values of a file of the ledger may be shown.
+
+        It keeps its source, but what lies below the prefix of another one now is for those who may run both.
+        """
+        return all(self.runs(source) for source in _sources_of(settings, file))
 
     def may_run(self, dag_id: str) -> bool:
         """Whether a run of this DAG may be started."""
@@ -73,10 +85,19 @@ class Visitor:
         self.demand_source(row["source"])
         return row
 
+    def demand_lines(self, settings: "Settings", file: Mapping[str, Any]) -> None:
+        """Raises 403 for a file of the ledger whose raw lines may not be shown."""
+        for source in _sources_of(settings, file):
+            self.demand_run(dag_of(source))
+
     def demand_run(self, dag_id: str) -> None:
         """Raises 403 for a DAG that may not be run."""
         if not self.may_run(dag_id):
             raise HTTPException(403, f"This needs the permission to run the DAG {dag_id}. Ask who runs this Airflow.")
+
+
+def _sources_of(settings: "Settings", file: Mapping[str, Any]) -> tuple[str, ...]:
+    return (file["source"], owner_of(settings, file["bucket"], file["key"]) or file["source"])
 
 
 def visitor(request: Request, user: Annotated[Any, Depends(get_user)]) -> Visitor:

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
-from fastapi import APIRouter, Form, HTTPException, Request, Response
+from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
 from ingest.actions import would
 from ingest.core.states import KEEPS_LINES, Action
 from ingest.text import count
 from ingest.ui import runs, shown
-from ingest.ui.access import Visitor, VisitorDep
+from ingest.ui.access import Visitor, VisitorDep, dag_of
 from ingest.ui.view import page
 from ingest.ui.world import open_world
 
@@ -58,10 +58,8 @@ def act(
 
 def _ask(request: Request, visitor: Visitor, file_id: str, action: Action) -> Response:
     with open_world() as pipeline, pipeline.warehouse.published() as published:
-        row = published.file(file_id)
-        if row is None:
-            raise HTTPException(404, "There is no such file in the ledger.")
-        visitor.demand_source(row["source"])
+        row = visitor.seen_file(published.file(file_id))
+        visitor.demand_run(dag_of(row["source"]))
         visitor.demand_run(runs.ACTION_DAG)
         related = [other for other in published.related(file_id) if visitor.sees(other["source"])]
         as_of = published.as_of

@@ -35,7 +35,7 @@ def file(
     """The page of a file. With `code`, `open` or `at` it lists failed lines, else it shows some of each group."""
     with open_world() as pipeline, pipeline.warehouse.published() as published:
         row = visitor.seen_file(published.file(file_id))
-        shows_raw = visitor.runs(row["source"])
+        shows_raw = visitor.reads(pipeline.settings, row)
         pointer = visible_pointer(pointer, shows_raw=shows_raw)
         history, formats = published.history(file_id), {file_id: row["format"]}
         counted = published.failure_groups([file_id]) if row["failed"] else []
@@ -50,7 +50,7 @@ def file(
             groups = groups_of(published, counted, formats, history, shows_raw=shows_raw)
         related = [one for one in published.related(file_id) if visitor.sees(one["source"])]
         as_of = published.as_of
-    may_act = visitor.may_run(runs.ACTION_DAG)
+    may_act = visitor.runs(row["source"]) and visitor.may_run(runs.ACTION_DAG)
     allowed = [action for action in ACTIONS if actions.would(action, [row], [])[0].error is None] if may_act else []
     wanted: dict[str, object] = {"code": code, "open": int(open)} if code or open or at else {}
     if wanted and pointer is not None:
@@ -77,7 +77,7 @@ def lines(
         with pipeline.warehouse.published() as published:
             row = visitor.seen_file(published.file(file_id))
             as_of = published.as_of
-        visitor.demand_run(dag_of(row["source"]))
+        visitor.demand_lines(pipeline.settings, row)
         found, problem = Preview(), ""
         try:
             found = preview(pipeline, row, first, LINES)

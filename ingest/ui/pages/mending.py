@@ -23,7 +23,7 @@ from ingest.errors import IngestError
 from ingest.redrive import MENDED_AT_MOST, Place, judge_mended, keep_mended, parse_fixed
 from ingest.report import line_to_mend, on_one_line
 from ingest.ui import runs
-from ingest.ui.access import Visitor, VisitorDep, dag_of
+from ingest.ui.access import Visitor, VisitorDep
 from ingest.ui.pages.failures import LINES, Failed, failed_lines
 from ingest.ui.view import page
 from ingest.ui.world import open_world
@@ -145,7 +145,7 @@ def mend(
 ) -> Response:
     """Open failed lines, each in a box."""
     with open_world() as pipeline, pipeline.warehouse.published() as published:
-        return _show(request, pipeline, published, _demanded(visitor, published, file_id), chosen)
+        return _show(request, pipeline, published, _demanded(visitor, pipeline, published, file_id), chosen)
 
 
 @router.get("/files/{file_id}/mended")
@@ -158,7 +158,7 @@ def to_mend(request: Request, file_id: str) -> Response:
 def download(visitor: VisitorDep, file_id: str) -> Response:
     """The open lines in the shape in which they are taken back, streamed."""
     with open_world() as pipeline, pipeline.warehouse.published() as published:
-        row = _demanded(visitor, published, file_id)
+        row = _demanded(visitor, pipeline, published, file_id)
     name = re.sub(r"[^0-9a-f]", "", row["file_id"])  # ours, and still: nothing else gets into a header
     headers = {"Content-Disposition": f'attachment; filename="{name}.lines.txt"'}
     return StreamingResponse(_open_lines(row["file_id"]), headers=headers, media_type="text/plain; charset=utf-8")
@@ -175,7 +175,7 @@ def mend_lines(
     """Check the edited lines, send them, or have all open ones judged again."""
     what = str(form.get("do", "check"))
     with open_world() as pipeline, pipeline.warehouse.published() as published:
-        row = _demanded(visitor, published, file_id)
+        row = _demanded(visitor, pipeline, published, file_id)
         if what == "again":
             _demand_mendable(row)
             return _sent(request, visitor, pipeline, row, None, str(form.get("reason", "")))
@@ -210,7 +210,7 @@ def upload(
     """Check a file of mended lines, or send it."""
     with open_world() as pipeline:
         with pipeline.warehouse.published() as published:
-            row = _demanded(visitor, published, file_id)
+            row = _demanded(visitor, pipeline, published, file_id)
             _demand_mendable(row)
             try:
                 mended = _uploaded(form)
@@ -232,10 +232,10 @@ def _uploaded(form: FormData) -> dict[Place, bytes]:
 # --- who, and what ---------------------------------------------------------------------------------------------------
 
 
-def _demanded(visitor: Visitor, published: "Published", file_id: str) -> dict[str, Any]:
+def _demanded(visitor: Visitor, pipeline: "Pipeline", published: "Published", file_id: str) -> dict[str, Any]:
     """The row of a file whose lines the visitor may mend. Raises HTTPException 404, 403."""
     row = visitor.seen_file(published.file(file_id))
-    visitor.demand_run(dag_of(row["source"]))
+    visitor.demand_lines(pipeline.settings, row)
     visitor.demand_run(runs.ACTION_DAG)
     return row
 

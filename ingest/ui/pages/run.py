@@ -19,6 +19,7 @@ from ingest.core.address import split_address
 from ingest.core.formats import FORMATS
 from ingest.core.schema import Meaning, codes
 from ingest.core.source import ONE_OFF
+from ingest.discovery import owner_of
 from ingest.errors import IngestError, TransientError
 from ingest.pipeline import Pipeline
 from ingest.ports import FilesWanted
@@ -123,7 +124,7 @@ def of(request: Request, visitor: VisitorDep, dag_id: str, run_id: str) -> Respo
     if run.finished:
         with open_world() as pipeline:
             outcome = _outcome(pipeline, visitor, run, is_check=is_check)
-            reports = _reports(pipeline, visitor, run, outcome.files) if is_check else []
+            reports = _reports(pipeline, visitor, outcome.files) if is_check else []
         if run.state != "success" and visitor.may_run(dag_id):  # they may name files of sources that not all may see
             problems = runs.problems(dag_id, run_id)
     again, then = "" if run.finished else own, ""
@@ -154,12 +155,8 @@ def _run(visitor: Visitor, dag_id: str, run_id: str) -> runs.Run:
 
 
 def source_of(run: runs.Run) -> str | None:
-    """The one source that a run is about; None for actions, which may be about any."""
-    if run.dag_id == runs.ACTION_DAG:
-        return None
-    if run.dag_id == runs.ONE_OFF_DAG:
-        return str(run.conf.get("source") or ONE_OFF)
-    return run.dag_id.removeprefix(dag_of(""))
+    """The one source that a run is about; None for what a person named, which may be files of any."""
+    return None if run.dag_id in (runs.ACTION_DAG, runs.ONE_OFF_DAG) else run.dag_id.removeprefix(dag_of(""))
 
 
 def _outcome(pipeline: Pipeline, visitor: Visitor, run: runs.Run, *, is_check: bool) -> Outcome:
@@ -169,24 +166,31 @@ def _outcome(pipeline: Pipeline, visitor: Visitor, run: runs.Run, *, is_check: b
     source = source_of(run)
     if source is not None and not visitor.sees(source):
         return Outcome([], hidden=len(results))
+    is_action = run.dag_id == runs.ACTION_DAG
+    found, hidden = list[Became](), len(results)
+    if not is_action:
+        of = [str(one.get("source") or source or run.conf.get("source") or ONE_OFF) for one in results]
+        seen = visitor.seen(of)
+        found = _in_order(_of_load(one) for one, name in zip(results, of, strict=True) if name in seen)
+        hidden -= len(found)
     if is_check:
-        return Outcome(_in_order(map(_of_load, results)))
+        return Outcome(found, hidden)
     try:
         with pipeline.warehouse.published() as published:
-            if source is None:
+            if is_action:
                 wanted = FilesWanted(sources=visitor.seen(known_sources(pipeline)), file_ids=_ids(results))
                 rows = {row["file_id"]: row for row in published.files(_all(wanted)).rows}
                 found = [_of_action(one, rows[one["file_id"]]) for one in results if one["file_id"] in rows]
                 return Outcome(_in_order(found), len(results) - len(found), frozenset(rows), published.as_of)
-            found = _in_order(map(_of_load, results))
             told = {one.file_id for one in found}
-            wanted = FilesWanted(sources=(source,), run_id=run.run_id, per_page=_SHOWN)
+            sources = visitor.seen(known_sources(pipeline)) if source is None else (source,)
+            wanted = FilesWanted(sources=sources, run_id=run.run_id, per_page=_SHOWN)
             found += [_of_row(row) for row in published.files(wanted).rows if row["file_id"] not in told]
-            wanted = FilesWanted(sources=(source,), file_ids=tuple(one.file_id for one in found[:_SHOWN]))
+            wanted = FilesWanted(sources=sources, file_ids=tuple(one.file_id for one in found[:_SHOWN]))
             known = frozenset(row["file_id"] for row in published.files(_all(wanted)).rows)
-            return Outcome(found, 0, known, published.as_of)
+            return Outcome(found, hidden, known, published.as_of)
     except TransientError:  # the run is finished all the same
-        return Outcome([], len(results)) if source is None else Outcome(_in_order(map(_of_load, results)))
+        return Outcome(found, hidden)
 
 
 def _ids(results: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -229,12 +233,14 @@ def _of_row(row: Mapping[str, Any]) -> Became:
 # --- the report of a check -------------------------------------------------------------------------------------------
 
 
-def _reports(pipeline: Pipeline, visitor: Visitor, run: runs.Run, files: Sequence[Became]) -> list[Report]:
-    """Of the uploads that a run checked; other files have none."""
-    source = str(run.conf.get("source") or ONE_OFF)
+def _reports(pipeline: Pipeline, visitor: Visitor, files: Sequence[Became]) -> list[Report]:
+    """Of the uploads that a run checked; other files have none. Each is for those who may see the source of its file."""
     found = []
     for one in files[:10]:
         bucket, key = split_address(one.name)
+        source = owner_of(pipeline.settings, bucket, key) or ONE_OFF
+        if not visitor.sees(source):
+            continue
         if report := read_check_report(pipeline, bucket, key):
             copy_of = None
             with suppress(TransientError):  # the report is there all the same

@@ -58,7 +58,7 @@ def failed(
             found = published.files(wanted) if seen else None
             rows = [row for row in found.rows if row["failed"] or row["open_failures"]] if found else []
             formats = {row["file_id"]: row["format"] for row in rows}
-            shows_raw = all(visitor.runs(name) for name in {row["source"] for row in rows})
+            shows_raw = all(visitor.reads(pipeline.settings, row) for row in rows)
             if rows and (code or at):
                 pointer = visible_pointer(pointer, shows_raw=shows_raw)
                 lines = published.failed_lines(

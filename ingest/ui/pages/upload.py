@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect
 from ingest.core.formats import FORMATS
 from ingest.core.formats.guess import AUTO
 from ingest.core.source import ONE_OFF
+from ingest.discovery import own_object, owner_of
 from ingest.errors import ConfigError, IngestError, TooLarge, TransientError
 from ingest.settings import Settings
 from ingest.ui import runs
@@ -32,7 +33,9 @@ router = APIRouter()
 # Each has a few parts of some MB in memory. Others wait before their first byte is read.
 _at_once: Final = CapacityLimiter(3)
 _NAME_AT_MOST: Final = 1_000  # characters that are looked at of a file's name
-_OUR_NAME: Final = re.compile(r"\d{4}/\d\d/\d\d/\d{8}T\d{6}Z-[0-9a-f]{12}-[A-Za-z0-9._-]{1,60}\.json(\.gz)?")
+_OUR_NAME: Final = re.compile(
+    r"(sources/[a-z0-9_]+/)?\d{4}/\d\d/\d\d/\d{8}T\d{6}Z-[0-9a-f]{12}-[A-Za-z0-9._-]{1,60}\.json(\.gz)?"
+)
 _SILENT_SECONDS: Final = 30  # a browser that sends nothing for so long would hold up those that wait
 _GONE: Final = 499  # nobody reads the answer
 
@@ -59,14 +62,17 @@ def upload(request: Request, visitor: VisitorDep) -> Response:
 
 
 @router.put("/upload/file")
-async def store(request: Request, visitor: VisitorDep, limits: LimitsDep, name: str = "") -> Response:
-    """Store the body of the request. Whatever goes wrong leaves nothing in the bucket."""
+async def store(
+    request: Request, visitor: VisitorDep, limits: LimitsDep, name: str = "", source: str = ONE_OFF
+) -> Response:
+    """Store the body of the request, for a source or for none. Whatever goes wrong leaves nothing in the bucket."""
+    await to_thread.run_sync(_demand_source, visitor, limits, source)
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > limits.uploads_max_bytes:  # else it is counted as it comes
         return JSONResponse({"error": too_large(limits.uploads_max_bytes)}, 413)
     try:
         told = await to_thread.run_sync(
-            _store, visitor, request.stream(), name[:_NAME_AT_MOST], limiter=_at_once, abandon_on_cancel=False
+            _store, visitor, request.stream(), name[:_NAME_AT_MOST], source, limiter=_at_once, abandon_on_cancel=False
         )
     except ClientDisconnect:
         return Response(status_code=_GONE)
@@ -89,24 +95,36 @@ def begin(
     """Start the run over an upload, and lead to the page that waits for it."""
     bucket, name = str(limits.uploads_bucket), key.removeprefix(limits.uploads_prefix)
     ours = limits.is_upload(bucket, key) and _OUR_NAME.fullmatch(name)
-    if not ours or limits.is_check_report(bucket, key):
+    if not ours or own_object(limits, bucket, key):
         raise HTTPException(400, "This is no file that was uploaded here: choose it again.")
-    if source != ONE_OFF and (source not in limits.sources or not visitor.runs(source)):
-        raise HTTPException(403, "There is no such source, or you may not run its DAG.")
+    owner = owner_of(limits, bucket, key) or ONE_OFF
+    _demand_source(visitor, limits, owner)
+    _demand_source(visitor, limits, source)
+    if source != owner:
+        raise HTTPException(400, f"This file was sent for another source than {source}: send it again.")
     if format not in (AUTO, *FORMATS):
         raise HTTPException(400, "There is no such format.")
+    if owner != ONE_OFF and format not in (AUTO, limits.sources[owner].format):
+        its = limits.sources[owner].format
+        raise HTTPException(400, f"Files of the source {owner} have the format {its}: leave the choice of the format.")
     run_id = runs.start(visitor, runs.ONE_OFF_DAG, {
         "files": [f"s3://{limits.uploads_bucket}/{key}"], "lines": None, "action": action, "format": format,
-        "source": source, "force": False,
+        "force": False,
     })  # fmt: skip
     root = request.scope.get("root_path", "")
     return RedirectResponse(f"{root}/run/{runs.ONE_OFF_DAG}/{quote(run_id, safe='')}", 303)
 
 
-def _store(visitor: Visitor, stream: AsyncIterator[bytes], name: str) -> dict[str, Any]:
+def _demand_source(visitor: Visitor, limits: Settings, source: str) -> None:
+    """Raises HTTPException 403 unless the visitor may put files into a source: one that is not there is not told."""
+    if source != ONE_OFF and (source not in limits.sources or not visitor.runs(source)):
+        raise HTTPException(403, "There is no such source, or you may not run its DAG.")
+
+
+def _store(visitor: Visitor, stream: AsyncIterator[bytes], name: str, source: str) -> dict[str, Any]:
     """In a thread of its own, which asks the browser for more only when the store has room."""
     with open_world() as pipeline:
-        stored = store_upload(pipeline, _pieces(stream), name, by=visitor.name, at=datetime.now(UTC))
+        stored = store_upload(pipeline, _pieces(stream), name, by=visitor.name, at=datetime.now(UTC), source=source)
         twin = None
         with suppress(TransientError):  # the upload is there all the same
             twin = loaded_copy(pipeline, stored.sha256, visitor.seen(known_sources(pipeline)))

@@ -41,6 +41,12 @@ function choose(chosen) {
 
 part("file").addEventListener("change", (event) => choose(event.target.files[0]));
 
+// A file is stored for the source that was chosen: for another one it has to be sent again.
+form.elements.source.addEventListener("change", () => {
+  if (stored) say("");
+  stored = null;
+});
+
 const drop = part("drop");
 for (const name of ["dragenter", "dragover"])
   drop.addEventListener(name, (event) => {
@@ -58,13 +64,13 @@ for (const name of ["dragover", "drop"]) window.addEventListener(name, (event) =
 function finished() {
   sending = null;
   part("sending").hidden = part("cancel").hidden = true;
-  part("file").disabled = false;
+  part("file").disabled = form.elements.source.disabled = false;
   enable(true);
 }
 
 function send(then) {
   sending = new XMLHttpRequest();
-  sending.open("PUT", `${form.dataset.store}?name=${encodeURIComponent(file.name.toWellFormed?.() ?? file.name)}`);
+  sending.open("PUT", `${form.dataset.store}?name=${encodeURIComponent(file.name.toWellFormed?.() ?? file.name)}&source=${form.elements.source.value}`);
   sending.setRequestHeader("Accept", "application/json");
   sending.setRequestHeader("Content-Type", "application/octet-stream");
   sending.upload.onprogress = (event) => {
@@ -95,7 +101,7 @@ function send(then) {
   };
   say("");
   enable(false);
-  part("file").disabled = true;
+  part("file").disabled = form.elements.source.disabled = true;
   part("sent").textContent = "Waits for its turn…";
   part("sending").hidden = part("cancel").hidden = false;
   part("cancel").focus();
@@ -128,7 +134,6 @@ form.addEventListener("submit", (event) => {
     } else form.requestSubmit(button);
   });
 });
-form.elements.source.addEventListener("change", () => stored?.twin && told(stored.twin));
 window.addEventListener("pageshow", (event) => {
   if (event.persisted) return location.reload(); // the key of a file that was dealt with
   choose(part("file").files[0]); // some browsers keep the choice
