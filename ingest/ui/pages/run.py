@@ -234,7 +234,7 @@ def _of_row(row: Mapping[str, Any]) -> Became:
 
 
 def _reports(pipeline: Pipeline, visitor: Visitor, files: Sequence[Became]) -> list[Report]:
-    """Of the uploads that a run checked; other files have none. Each is for those who may see the source of its file."""
+    """Of the uploads that a run checked; other files have none. Each is for those who may see its source."""
     found = []
     for one in files[:10]:
         bucket, key = split_address(one.name)
