@@ -13,7 +13,7 @@ from typing import Any, Final
 from ingest.core.address import is_s3, split_address
 from ingest.core.source import SourceFile
 from ingest.core.states import Action
-from ingest.discovery import takes
+from ingest.discovery import owner_of, takes
 from ingest.errors import ConfigError, IngestError
 from ingest.pipeline import Pipeline
 from ingest.ports import ActionResult, FileResult, Intent, Note, State
@@ -164,8 +164,7 @@ def _result(row: Mapping[str, Any], state: State, error: str | None) -> ActionRe
 def _pending(pipeline: Pipeline, uri: str) -> SourceFile:
     """An object that the ledger does not know, as the source that would take it."""
     bucket, key = split_address(uri)
-    own = pipeline.settings.own_prefixes(bucket)
-    for source in pipeline.settings.sources.values():
-        if source.bucket == bucket and key.startswith(source.prefix) and takes(source, key, own):
-            return pipeline.store_of(source.name).describe(bucket, key).for_source(source.name, source.format)
+    source = pipeline.settings.sources.get(owner_of(pipeline.settings, bucket, key) or "")
+    if source and takes(source, key, pipeline.settings.own_prefixes(bucket)):
+        return pipeline.store_of(source.name).describe(bucket, key).for_source(source.name, source.format)
     raise IngestError(f"No file {uri} is in the ledger, and no source would take it.")

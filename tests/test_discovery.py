@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from ingest.core.source import SourceFile
-from ingest.discovery import NAMES_KEPT, Selection, in_order, takes, verdict
+from ingest.discovery import NAMES_KEPT, Selection, in_order, own_object, owner_of, takes, verdict
 from ingest.settings import Settings, Source
 
 LANDING = Source(
@@ -100,6 +100,101 @@ def test_a_pattern_decides_alone_but_not_over_the_archive() -> None:
 def test_patterns(pattern: str, below: str, taken: bool) -> None:
     source = Source(name="website", bucket="acme", prefix="landing/", pattern=pattern)
     assert takes(source, f"landing/{below}") == taken
+
+
+SETTINGS = Settings(
+    warehouse_url="",
+    uploads_bucket="acme",
+    sources={
+        source.name: source
+        for source in (
+            Source(name="web", bucket="acme", prefix="landing/web/", report_prefix="told/"),
+            Source(name="shop", bucket="acme", prefix="landing/", pattern="orders*.json", archive_prefix="old/"),
+            Source(name="people", bucket="acme", prefix="landing/", pattern="people*.json"),
+            Source(name="disk", bucket="file", prefix="/data/in/", report_prefix="told/"),
+            Source(name="all", bucket="other"),
+        )
+    },
+)
+
+
+@pytest.mark.parametrize(
+    ("bucket", "key", "owner"),
+    [
+        pytest.param("acme", "landing/web/a.json", "web", id="below a prefix"),
+        pytest.param("acme", "landing/web/a.csv", "web", id="which no rule takes"),
+        pytest.param("acme", "landing/web/orders.1.json", "web", id="the longest prefix of those that take it"),
+        pytest.param("acme", "landing/web/orders.1.csv", "web", id="the longest prefix of those that do not"),
+        pytest.param("acme", "landing/orders.1.json", "shop", id="one prefix, the first pattern"),
+        pytest.param("acme", "landing/people.1.json", "people", id="one prefix, the second pattern"),
+        pytest.param("acme", "landing/a.json", "shop", id="one prefix, no pattern"),
+        pytest.param("acme", "landing/web/a.json#0123456789ab", "web", id="a redrive"),
+        pytest.param("acme", "elsewhere/a.json", None, id="below no prefix"),
+        pytest.param("third", "landing/web/a.json", None, id="another bucket"),
+        pytest.param("acme", "completed_imports/2026/11/27/landing/web/a.json", "web", id="an archive"),
+        pytest.param("acme", "old/2026/11/27/landing/orders.1.json", "shop", id="an archive of its own"),
+        pytest.param("acme", "old/2026/11/27/landing/web/a.json", "shop", id="in which another one archives nothing"),
+        pytest.param("acme", "old/2026/11/27/landing/orders.1.0a1b2c3d.json", "shop", id="a name that was taken"),
+        pytest.param("acme", "completed_imports/2026/11/27/landing/people.1.0a1b2c3d.json", "people", id="of another"),
+        pytest.param("acme", "completed_imports/2026/11/27/landing/orders.1.json", "shop", id="the default, before"),
+        pytest.param("acme", "completed_imports/landing/web/a.json", None, id="no day"),
+        pytest.param("acme", "completed_imports/2026/11/27/x/a.json", None, id="of what is nobody's"),
+        pytest.param("other", "completed_imports/2026/11/27/x/a.json", "all", id="of a whole bucket"),
+        pytest.param("acme", "uploads/2026/11/27/20261127T101112Z-0123456789ab-a.json", None, id="an upload"),
+        pytest.param("acme", "uploads/sources/web/2026/11/27/a.json", "web", id="an upload for a source"),
+        pytest.param("acme", "uploads/sources/gone/2026/11/27/a.json", "gone", id="for a source that is no more"),
+        pytest.param("acme", "uploads/sources/web", None, id="a file, no folder"),
+        pytest.param("other", "uploads/sources/web/a.json", "all", id="no bucket for uploads"),
+        pytest.param("file", "/data/in/a.json", "disk", id="a folder"),
+        pytest.param("file", "/data/in", "disk", id="the folder itself"),
+        pytest.param("file", "/data/inside/a.json", None, id="a folder beside it"),
+        pytest.param("file", "/data/in/completed_imports/2026/11/27/a.json", "disk", id="the archive in a folder"),
+        pytest.param("file", "-", None, id="standard input"),
+    ],
+)
+def test_an_object_belongs_to_one_source_or_to_nobody(bucket: str, key: str, owner: str | None) -> None:
+    assert owner_of(SETTINGS, bucket, key) == owner
+
+
+UPLOAD = "2026/11/27/20261127T101112Z-0123456789ab"
+
+
+@pytest.mark.parametrize(
+    ("bucket", "key", "what"),
+    [
+        ("acme", f"uploads/{UPLOAD}-a.json", None),
+        ("acme", f"uploads/{UPLOAD}-a.json.check.json", "is the report of a check"),
+        ("acme", f"former/{UPLOAD}-a.json.gz.check.json", "is the report of a check"),
+        (
+            "acme",
+            "uploads/2026/11/27/pasted-2026-11-27T101112-0123456789ab.json.check.json",
+            "is the report of a check",
+        ),
+        ("acme", "uploads/a.check.json", "is the report of a check"),
+        ("acme", "landing/web/a.check.json", None),
+        ("acme", f"uploads/{UPLOAD}-{'0' * 32}.mended.txt", "holds fixed lines for a redrive"),
+        ("acme", f"former/{UPLOAD}-{'0' * 32}.mended.txt", "holds fixed lines for a redrive"),
+        ("acme", "landing/web/a.mended.txt", None),
+        ("acme", "told/landing/web/a.json.0a1b2c3d.report.json", "is the report of a load"),
+        ("acme", "former/landing/web/a.json.0a1b2c3d.lines.tsv", "is the report of a load"),
+        ("acme", "landing/web/report.json", None),
+        ("file", "/data/in/told/a.json", "is the report of a load"),
+        ("acme", "completed_imports/.landfall-probe", "is a file that this program only works with"),
+        ("file", f"/data/in/.landfall-{'0' * 32}", "is a file that this program only works with"),
+        ("acme", "completed_imports/2026/11/27/landing/web/a.json", None),
+    ],
+)
+def test_what_the_program_wrote_itself_is_known(bucket: str, key: str, what: str | None) -> None:
+    assert own_object(SETTINGS, bucket, key) == what
+
+
+def test_what_the_program_wrote_is_taken_by_no_pattern_though_its_prefix_has_changed() -> None:
+    source = Source(name="all", bucket="acme", pattern="*")
+    names = ["a.json.0a1b2c3d.report.json", "a.json.0a1b2c3d.lines.tsv", f".landfall-{'0' * 32}"]
+    names += [f"{UPLOAD}-a.json.check.json", f"{UPLOAD}-{'0' * 32}.mended.txt"]
+    selection = Selection(source)
+    assert [found.key for found in selection.sift(map(file, [*names, "a.json"]))] == ["a.json"]
+    assert selection.ignored_names == names
 
 
 def test_what_nobody_takes_is_counted_and_named() -> None:
