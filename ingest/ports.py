@@ -36,6 +36,7 @@ class Note:
     by: str
     reason: str = ""
     run_id: str | None = None
+    is_named: bool = False  # somebody named these files: then also their first load is told
 
 
 # The numbers of a file, in the order in which they are told; names of `Counts` and columns of `ledger` alike.

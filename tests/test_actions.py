@@ -1,5 +1,6 @@
 """The life of a file after its first load: undo, force, release, ignore, retry and redrive (SPEC 4, decision 0002)."""
 
+import getpass
 import gzip
 import json
 import re
@@ -1501,8 +1502,9 @@ def test_undo_and_load_by_command(shell: Shell) -> None:
         [(file_id, "loaded", "undone", None)],
     )
     assert "warehouse.duckdb" in said
-    assert [row["reason"] for row in shell.world().warehouse.history(file_id)] == ["the wrong day"]
-    assert all(row["by"] for row in shell.world().warehouse.history(file_id))
+    history = shell.world().warehouse.history(file_id)
+    assert [(row["action"], row["reason"]) for row in history] == [("load", None), ("undo", "the wrong day")]
+    assert {row["by"] for row in history} == {getpass.getuser()}
     code, told, _ = shell.run("load", shell.folder)  # not by name
     assert (code, [one["state"] for one in told["files"]]) == (0, ["undone"])
     code, told, _ = shell.run("load", path)

@@ -226,8 +226,9 @@ class _Load:
                 else:
                     entry.mended = self.rows.mended_lines([row["file_no"]])
                 self.leaving.append(row["file_no"])
-            if row and (row["state"] in FINAL_STATES or self.intent != "new"):
-                self.rows.remember(_ACTIONS[self.intent], [row["file_id"]], self.note, now)
+            if self.note.is_named or (row and (row["state"] in FINAL_STATES or self.intent != "new")):
+                file_id = row["file_id"] if row else file.file.file_id
+                self.rows.remember(_ACTIONS[self.intent], [file_id], self.note, now)
             if file.redrive:
                 self._mend(entry, file.redrive, now)
             self.entries.append(entry)

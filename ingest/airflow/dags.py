@@ -188,7 +188,7 @@ def one_off_dag(settings: Settings) -> DAG:
                 return _labelled(steps.check(pipeline, pack))
 
         packs = collect()
-        loaded = _load_task(settings).expand(pack=packs)
+        loaded = _load_task(settings, is_named=True).expand(pack=packs)
         checked = check.expand(pack=packs)
         packs >> choose() >> [loaded, checked]
         _announce(ONE_OFF, loaded)
@@ -331,7 +331,7 @@ def _labelled(results: Results) -> Results:
     return results
 
 
-def _load_task(settings: Settings) -> Any:
+def _load_task(settings: Settings, *, is_named: bool = False) -> Any:
     # Judging uses every core of a host, and with an embedded warehouse all tasks are on one. Its writers wait for each
     # other in the adapter, so no pool is needed.
     at_once = 2 if settings.warehouse_url.startswith("duckdb:") else None
@@ -345,7 +345,7 @@ def _load_task(settings: Settings) -> Any:
         context = get_current_context()
         force = bool(context["params"].get("force", False))
         with open_world() as pipeline:
-            return _labelled(steps.load(pipeline, pack, note_of(context), force=force))
+            return _labelled(steps.load(pipeline, pack, note_of(context, is_named=is_named), force=force))
 
     return load
 

@@ -41,6 +41,9 @@ ONE_OFF_DOC: Final = f"""
 
 Trigger it and fill in the form: addresses in S3, or pasted lines; check or load. Only buckets of sources, the one for
 uploads and `allowed_buckets` of `ingest.toml` are read. The way is that of scheduled files, the ledger included.
+
+A file that belongs to a source (it lies below its prefix or in its archive, was uploaded for it on the page *Landfall*,
+or is in the ledger as its file) is taken by the rules of that source, whoever names it. Pasted lines belong to none.
 {
     _TASKS.replace(
         "lists the bucket and takes away what the ledger knows", "finds the files; stores pasted lines"
@@ -53,6 +56,10 @@ ACTION_DOC: Final = """
 
 What a person does to files that were dealt with: trigger it and fill in the form. Each is one transaction, kept in the
 table `history` with who triggered the run, and why.
+
+**Whoever may trigger this DAG acts on the files of every source.** A task does not know the rights of who triggered it.
+Give this right only to those who may run all sources. The pages of *Landfall* ask for more: the right to run the source
+of the file, too.
 
 | action | is for files that are | and then they are |
 | --- | --- | --- |

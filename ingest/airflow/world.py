@@ -27,12 +27,12 @@ DEFAULT_AWS_CONNECTION = "aws_default"
 PROBLEM = "problem"  # the XCom with the sentence of what ended a task, for the page of the run
 
 
-def note_of(context: Mapping[str, Any], reason: str = "") -> "Note":
+def note_of(context: Mapping[str, Any], reason: str = "", *, is_named: bool = False) -> "Note":
     """Who asked for the run of a task, for the history of files: `airflow` where a schedule did."""
     from ingest.ports import Note
 
     by = getattr(context["dag_run"], "triggering_user_name", None) or "airflow"
-    return Note(by, reason, context["run_id"])
+    return Note(by, reason, context["run_id"], is_named)
 
 
 @contextmanager

@@ -65,7 +65,7 @@ def load(
             found["force" if force else "again" if is_named else "new"] += files
         results: list[FileResult] = []
         untidy: list[str] = []
-        note = Note(user())
+        note = Note(user(), is_named=True)
         with progress("loading", sum(file.size_bytes for files in found.values() for file in files)) as moved:
             try:
                 for intent, files in found.items():

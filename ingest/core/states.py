@@ -18,7 +18,7 @@ Done = Literal[
     "repair", "notified", "not_notified",
 ]  # fmt: skip
 HISTORY: Final[Mapping[Done, str]] = {
-    "load": "loaded again: by name after it was undone, ignored or put off, or since its object came back",
+    "load": "loaded since somebody named it, by `ingest load` or `ingest_one_off`; or again since its object came back",
     "force": "loaded again in the place of its former rows, past all limits",
     "release": "loaded after it was held",
     "undo": "its rows were taken away; also of a redrive that went along",

@@ -145,8 +145,38 @@ def test_a_person_loads_files_by_address(job: Job, address: str) -> None:
 
     assert ran.state == "success"
     assert job.states() == {"1.json": "loaded"}
-    assert [event["asset"] for event in job.events()] == ["landfall/one_off"]
+    assert [event["asset"] for event in job.events()] == ["landfall/website"]
     assert job.run("ingest_website").tasks["load"] == "skipped"  # the ledger knows it, whoever loaded it
+
+
+def test_what_a_person_names_stays_in_its_source(job: Job, caplog: pytest.LogCaptureFixture) -> None:
+    source = '[[source]]\nname = "{}"\nbucket = "{}"\nprefix = "{}/"\nschedule = "@yearly"\n'
+    job.write(source.format("website", job.s3.bucket, "landing") + source.format("mine", job.s3.bucket, "mine"))
+    job.put("1.json", ANN, "secret")
+    job.s3.put("elsewhere/2.json", json.dumps(BOB).encode())
+    its, nobodys = f"s3://{job.s3.bucket}/landing/1.json", f"s3://{job.s3.bucket}/elsewhere/2.json"
+
+    for form in (
+        {"files": [its], "format": "woopra", "action": "check"}, {"files": [its], "format": "woopra"},
+        {"files": [its], "force": True}, {"files": [its], "source": "website"},
+    ):  # fmt: skip
+        ran = job.run("ingest_one_off", **form)
+        assert ran.state == "success"
+        assert "secret" not in json.dumps(ran.returned)
+    assert f"{its}: 1 file belongs to the source website, and is taken by its rules, as kissmetrics." in caplog.text
+    assert "secret" not in caplog.text
+    rows = [(row["source"], row["format"], row["state"]) for row in job.ledger()]
+    assert rows == [("website", "kissmetrics", "loaded")]
+
+    for form in (
+        {"files": [its], "source": "mine", "force": True}, {"files": [nobodys], "source": "website"},
+        {"files": [nobodys], "source": "nowhere"}, {"lines": json.dumps(ANN), "source": "website"},
+    ):  # fmt: skip
+        ran = job.run("ingest_one_off", **form)
+        assert (ran.state, ran.tasks["collect"]) == ("failed", "failed")
+    assert [(row["source"], row["format"], row["state"]) for row in job.ledger()] == rows
+    assert "elsewhere/2.json does not belong to the source website, so it cannot be loaded for it here." in caplog.text
+    assert "Pasted lines belong to no source, so they cannot be loaded for website." in caplog.text
 
 
 def test_pasted_lines_are_a_local_file_where_no_bucket_is_set_up(job: Job) -> None:

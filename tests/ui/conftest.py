@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 from httpx import Response
 
 from tests.airflow.conftest import Job, airflow_db, job  # noqa: F401 - fixtures
+from tests.ui.rights import Rights
 
 ROOT = "/landfall"
 
@@ -30,13 +31,13 @@ class Site:
         (loaded,) = self.job.ask(lambda pipeline: pipeline.load(pipeline.locate(uri, "website")))
         return loaded.file_id
 
-    def know_dags(self) -> None:
+    def know_dags(self, *, anew: bool = False) -> None:
         """Make Airflow read the DAGs. Once is enough for all tests whose settings name the same sources."""
         from airflow.models.dag import DagModel
         from airflow.utils.session import create_session
 
         with create_session() as session:
-            if session.get(DagModel, "ingest_action"):
+            if session.get(DagModel, "ingest_action") and not anew:
                 return
         from airflow.dag_processing.bundles.manager import DagBundlesManager
         from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db
@@ -48,13 +49,18 @@ class Site:
             sync_bag_to_db(bag, bundle.name, bundle.version)
 
     def carry_out(self, started: Response) -> str:
-        """Do the run that an answer leads to, as the scheduler would; the address of its page."""
+        """Do the run that an answer leads to; the address of its page."""
+        assert started.status_code == 303, started.text
+        page = str(started.headers["location"])
+        dag_id, run_id = map(unquote, page.split("/")[-2:])
+        self.do(dag_id, run_id)
+        return page
+
+    def do(self, dag_id: str, run_id: str) -> None:
+        """Do a run, as the scheduler would."""
         from airflow.models.dagrun import DagRun
         from sqlalchemy import select, update
 
-        assert started.status_code == 303, started.text
-        page = started.headers["location"]
-        dag_id, run_id = map(unquote, page.split("/")[-2:])
         where = (DagRun.dag_id == dag_id, DagRun.run_id == run_id)
 
         def the_queued_one(*, dag: Any, session: Any, **_: Any) -> DagRun:
@@ -69,7 +75,6 @@ class Site:
             patch("airflow.dag_processing.bundles.manager.DagBundlesManager.get_all_dag_bundles", list[Any]),
         ):
             self.job.dags()[dag_id].test()
-        return str(page)
 
 
 def runs_of(dag_id: str) -> list[str]:
@@ -87,13 +92,15 @@ def web(airflow_db: None) -> FastAPI:  # noqa: F811
     """Made once: it asks settings and warehouse anew for each page."""
     from airflow.api_fastapi.app import create_app
 
-    made: FastAPI = create_app()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW__CORE__AUTH_MANAGER", f"{Rights.__module__}.{Rights.__name__}")
+        made: FastAPI = create_app()
     return made
 
 
 @pytest.fixture(scope="session")
 def of(web: FastAPI) -> Callable[[str], TestClient]:
-    """The browser of one of them; its cookie is Airflow's."""
+    """The browser of one of them, or of who only `runs` the DAGs that are named; its cookie is Airflow's."""
     from airflow.api_fastapi.app import get_auth_manager
     from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 
@@ -101,6 +108,8 @@ def of(web: FastAPI) -> Callable[[str], TestClient]:
         made = TestClient(web, headers={"Sec-Fetch-Site": "same-origin"}, follow_redirects=False)
         if who != "nobody":
             user = SimpleAuthManagerUser(username=f"the {who}", role=who)
+            if who.startswith("runs "):
+                user = SimpleAuthManagerUser(username=who, role="viewer")
             made.cookies.set("_token", get_auth_manager().generate_jwt(user))
         return made
 

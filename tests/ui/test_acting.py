@@ -75,20 +75,16 @@ def test_who_may_not_does_not(site: Site, nobody: TestClient, viewer: TestClient
     assert runs_of("ingest_action") == before
 
 
-def test_a_source_that_is_not_shown_is_not_there(
-    site: Site, admin: TestClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from ingest.ui.access import Visitor
-
+def test_an_action_needs_the_right_to_run_the_source_and_the_action(site: Site) -> None:
     file_id = a_file(site)
-    may = Visitor.may
-
-    def not_the_website(self: Visitor, method: Any, dag_id: str, entity: Any) -> bool:
-        return dag_id != "ingest_website" and may(self, method, dag_id, entity)
-
-    monkeypatch.setattr(Visitor, "may", not_the_website)
-    for ask in (admin.get, admin.post):
-        assert ask(f"{ROOT}/files/{file_id}/act/undo").status_code == 404
+    before = runs_of("ingest_action")
+    for who, status in (("runs ingest_one_off, ingest_action", 404), ("runs ingest_website", 403)):
+        for ask in (site.of(who).get, site.of(who).post):
+            assert ask(f"{ROOT}/files/{file_id}/act/undo").status_code == status
+    assert runs_of("ingest_action") == before
+    both = site.of("runs ingest_website, ingest_action")
+    assert both.get(f"{ROOT}/files/{file_id}/act/undo").status_code == 200
+    assert both.post(f"{ROOT}/files/{file_id}/act/undo").status_code == 303
 
 
 def test_what_goes_along_is_named(site: Site, admin: TestClient) -> None:

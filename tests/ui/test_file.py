@@ -69,19 +69,26 @@ def test_values_are_for_those_who_may_run_the_dag(site: Site) -> None:
         assert f'href="{ROOT}/files/{file_id}/mend"' in html
 
 
-def test_what_is_hidden_is_as_if_it_were_not_there(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    from airflow.api_fastapi.app import get_auth_manager
-
-    file_id = load(site.job, "a.json", GOOD, "broken")
-    unknown = page(site, "0" * 32, "admin", 404)
-    manager = get_auth_manager()
-    allowed = manager.is_authorized_dag
-    monkeypatch.setattr(
-        manager, "is_authorized_dag",
-        lambda **asked: asked["details"].id != "ingest_website" and allowed(**asked),
-    )  # fmt: skip
+def test_what_is_hidden_is_as_if_it_were_not_there(site: Site) -> None:
+    file_id, somebody = load(site.job, "a.json", GOOD, "broken"), "runs ingest_one_off, ingest_action"
+    unknown = page(site, "0" * 32, somebody, 404)
     for path in (file_id, f"{file_id}/lines", f"{file_id}?code=not_json", f"{file_id}/mend", f"{file_id}/lines.txt"):
-        assert page(site, path, "admin", 404) == unknown
+        assert page(site, path, somebody, 404) == unknown
+
+
+def test_a_file_of_another_source_below_a_prefix_is_for_those_who_may_run_both(site: Site) -> None:
+    """It was loaded before that prefix was a source's; it keeps its source."""
+    site.job.s3.put("landing/a.json", b"a secret")
+    site.job.write("")
+    site.job.ask(lambda pipeline: pipeline.load(pipeline.locate(f"s3://{site.job.s3.bucket}/landing/a.json")))
+    site.job.configure()
+    file_id = file_id_of(site.job, "landing/a.json")
+    one, both = "runs ingest_one_off, ingest_action", "runs ingest_one_off, ingest_action, ingest_website"
+    assert "a secret" not in page(site, file_id, one)
+    assert "a secret" in page(site, file_id, both)
+    for path in (f"{file_id}/lines", f"{file_id}/mend", f"{file_id}/lines.txt"):
+        assert "a secret" not in page(site, path, one, 403)
+        assert "a secret" in page(site, path, both)
 
 
 def test_hostile_text_stays_text(site: Site) -> None:

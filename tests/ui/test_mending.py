@@ -79,12 +79,9 @@ def waiting(site: Site, conf: dict[str, Any]) -> str:
 # --- who -------------------------------------------------------------------------------------------------------------
 
 
-def test_mending_is_for_those_who_may_run_both_dags(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ingest.ui.access import Visitor
-
+def test_mending_is_for_those_who_may_run_both_dags(site: Site) -> None:
     file_id = load(site.job, "a.json", GOOD, "secret")
     before = len(runs_of(ACTION))
-    allowed = Visitor.may_run
 
     def every_way(who: str, status: int) -> None:
         told = [
@@ -97,10 +94,9 @@ def test_mending_is_for_those_who_may_run_both_dags(site: Site, monkeypatch: pyt
 
     every_way("nobody", 401)
     every_way("viewer", 403)
-    for denied in ("ingest_website", ACTION):
-        with monkeypatch.context() as patched:
-            patched.setattr(Visitor, "may_run", lambda self, dag_id, no=denied: dag_id != no and allowed(self, dag_id))
-            every_way("admin", 403)
+    every_way("runs ingest_website", 403)
+    every_way(f"runs {ACTION}, ingest_one_off", 404)
+    get(site, f"{file_id}/mend", f"runs ingest_website, {ACTION}")
     elsewhere = {"headers": {"Sec-Fetch-Site": "cross-site"}}
     post(site, f"{file_id}/mend", {"do": "again"}, "admin", 403, **elsewhere)
     post(site, f"{file_id}/mended?do=send", {}, "admin", 403, files={"file": ("a", b"2\tx")}, **elsewhere)
@@ -306,7 +302,8 @@ def test_many_mended_lines_wait_in_the_bucket_for_uploads(site: Site) -> None:
     conf, _ = conf_of(answer)
     assert "lines" not in conf
     assert re.fullmatch(
-        rf"s3://{site.job.s3.bucket}/uploads/[0-9/]+/[0-9TZ]+-[0-9a-f]+-{file_id[:12]}\.mended\.txt", conf["lines_at"]
+        rf"s3://{site.job.s3.bucket}/uploads/[0-9/]+/[0-9TZ]+-[0-9a-f]+-{file_id}-[0-9a-f]{{64}}\.mended\.txt",
+        conf["lines_at"],
     )
     site.carry_out(answer)
     assert site.job.count("commands") == 3_000
@@ -331,6 +328,13 @@ def test_mended_lines_are_read_from_the_prefix_of_uploads_only(site: Site) -> No
     ):  # fmt: skip
         with pytest.raises(ConfigError):
             run(wrong)
+    another = load(site.job, "b.json", "broken, too")
+    of_another = site.job.ask(lambda pipeline: keep_mended(pipeline, another, f"1\t{MENDED}".encode(), _now()))
+    with pytest.raises(ConfigError, match=f"does not hold fixed lines of the file {file_id}"):
+        run(of_another)
+    site.job.s3.put(of_another.partition(f"{bucket}/")[2].replace(another, file_id), b"1\tother lines")
+    with pytest.raises(ConfigError, match="was changed since the lines were sent"):
+        run(of_another.replace(another, file_id))
     assert run(address)["redrive"]
     form = {"action": "redrive", "files": [file_id], "source": None, "since": None, "reason": None}
     with pytest.raises(ConfigError, match="not both"):

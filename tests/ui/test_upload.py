@@ -16,7 +16,6 @@ from fastapi.testclient import TestClient
 from httpx import Response
 
 from ingest.airflow.dags import one_off_params
-from ingest.settings import Settings
 from tests.support import lines, record
 from tests.ui.conftest import ROOT, Site, runs_of
 
@@ -42,8 +41,9 @@ def uploads(site: Site, more: str = "") -> None:
     site.job.write(f'{source}[uploads]\nbucket = "{bucket}"\n{more}')
 
 
-def send(client: TestClient, body: Any, name: str = "events.json", **headers: str) -> Response:
-    sent: Response = client.put(f"{ROOT}/upload/file?name={quote(name)}", content=body, headers=headers)
+def send(client: TestClient, body: Any, name: str = "events.json", source: str = "one_off", **headers: str) -> Response:
+    address = f"{ROOT}/upload/file?name={quote(name)}&source={source}"
+    sent: Response = client.put(address, content=body, headers=headers)
     return sent
 
 
@@ -58,7 +58,7 @@ def begin(client: TestClient, action: str, key: str, source: str = "one_off", fo
 
 
 def test_check_load_and_the_same_bytes_again(site: Site, admin: TestClient, tmp_path: Path) -> None:
-    sent = send(admin, EVENTS, "My events.json")
+    sent = send(admin, EVENTS, "My events.json", "website")
     assert sent.status_code == 200, sent.text
     told = sent.json()
     assert (told["size_bytes"], told["twin"]) == (len(EVENTS), None)
@@ -107,11 +107,11 @@ def test_check_load_and_the_same_bytes_again(site: Site, admin: TestClient, tmp_
         "website",
     )
 
-    copy = send(admin, EVENTS).json()["key"]
+    copy = send(admin, EVENTS, source="website").json()["key"]
     shown = admin.get(site.carry_out(begin(admin, "check", copy, "website")))
     assert "A load would find it to be a duplicate and load nothing" in shown.text
     assert f'href="{ROOT}/files/{row["file_id"]}"' in shown.text
-    shown = admin.get(site.carry_out(begin(admin, "check", copy)))
+    shown = admin.get(site.carry_out(begin(admin, "check", send(admin, EVENTS).json()["key"])))
     assert "duplicate" not in shown.text, "the bytes are loaded by another source"
 
 
@@ -135,14 +135,42 @@ def test_the_form_of_the_dag_takes_what_is_started(site: Site, admin: TestClient
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
-    key = send(admin, EVENTS).json()["key"]
+    key = send(admin, EVENTS, source="website").json()["key"]
     started = begin(admin, "load", key, "website", "kissmetrics")
     with create_session() as session:
         run = session.scalars(select(DagRun).where(DagRun.run_id.in_(runs_of("ingest_one_off")))).all()[-1]
         conf, by = run.conf, run.triggering_user_name
     assert started.status_code == 303
-    assert set(conf) == set(one_off_params(Settings(warehouse_url="")))
-    assert (conf["files"], conf["source"], by) == ([f"s3://{site.job.s3.bucket}/{key}"], "website", "the admin")
+    assert set(conf) == set(one_off_params())
+    assert (conf["files"], by) == ([f"s3://{site.job.s3.bucket}/{key}"], "the admin")
+
+
+def test_history_names_who_uploaded_and_who_forced(site: Site, admin: TestClient) -> None:
+    key = send(admin, EVENTS, source="website").json()["key"]
+    site.carry_out(begin(admin, "load", key, "website"))
+    conf = {"files": [f"s3://{site.job.s3.bucket}/{key}"], "force": True, "format": "woopra"}
+    user = site.of("user")
+    begun = user.post("/api/v2/dags/ingest_one_off/dagRuns", json={"logical_date": None, "conf": conf})
+    site.do("ingest_one_off", begun.json()["dag_run_id"])
+    (row,) = site.job.ledger()
+    assert (row["source"], row["format"], row["state"]) == ("website", "kissmetrics", "loaded")
+    history = site.job.ask(lambda pipeline: pipeline.warehouse.history(row["file_id"]))
+    assert [(one["action"], one["by"]) for one in history] == [("load", "the admin"), ("force", "the user")]
+
+
+def test_an_upload_is_for_the_source_that_it_was_sent_for(site: Site, admin: TestClient) -> None:
+    nobodys, its = (send(admin, EVENTS, source=source).json()["key"] for source in ("one_off", "website"))
+    assert "/sources/website/" in its
+    before = runs_of("ingest_one_off")
+    for key, source in ((nobodys, "website"), (its, "one_off")):
+        refused = begin(admin, "load", key, source)
+        assert (refused.status_code, "was sent for another source" in refused.text) == (400, True)
+    refused = begin(admin, "load", its, "website", "woopra")
+    assert (refused.status_code, "have the format kissmetrics" in refused.text) == (400, True)
+    elsewhere = its.replace("/website/", "/nowhere/")
+    assert begin(admin, "load", elsewhere, "nowhere").status_code == 403
+    assert begin(admin, "load", f"{nobodys}.check.json").status_code == 400
+    assert runs_of("ingest_one_off") == before
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -182,26 +210,20 @@ def test_who_may_not_sends_nothing(site: Site, nobody: TestClient, viewer: TestC
     elsewhere = {"Sec-Fetch-Site": "cross-site"}
     assert send(admin, EVENTS, **elsewhere).status_code == 403
     assert admin.post(f"{ROOT}/upload/load", data={"key": key}, headers=elsewhere).status_code == 403
-    assert begin(admin, "load", key, "nowhere").status_code == 403
+    assert send(admin, EVENTS, source="nowhere").status_code == begin(admin, "load", key, "nowhere").status_code == 403
     assert begin(admin, "load", key, format="xml").status_code == 400
     assert stored(site) == [key]
     assert runs_of("ingest_one_off") == before
 
 
-def test_a_source_needs_the_permission_to_run_its_dag(
-    site: Site, admin: TestClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from ingest.ui.access import Visitor
-
-    key = send(admin, EVENTS).json()["key"]
-    site.job.ask(lambda pipeline: pipeline.load(pipeline.locate(f"s3://{site.job.s3.bucket}/{key}", "website")))
-    may = Visitor.may
-    monkeypatch.setattr(
-        Visitor, "may", lambda self, how, dag, what: dag != "ingest_website" and may(self, how, dag, what)
-    )
-    assert '<option value="website">' not in admin.get(f"{ROOT}/upload").text
-    assert begin(admin, "load", key, "website").status_code == 403
-    assert send(admin, EVENTS).json()["twin"] is None  # nor is it told that these bytes are there
+def test_a_source_needs_the_permission_to_run_its_dag(site: Site, admin: TestClient) -> None:
+    key = send(admin, EVENTS, source="website").json()["key"]
+    site.job.ask(lambda pipeline: pipeline.load(pipeline.locate(f"s3://{site.job.s3.bucket}/{key}")))
+    somebody = site.of("runs ingest_one_off")
+    assert '<option value="website">' not in somebody.get(f"{ROOT}/upload").text
+    assert begin(somebody, "load", key, "website").status_code == begin(somebody, "check", key).status_code == 403
+    assert send(somebody, EVENTS, source="website").status_code == 403
+    assert send(somebody, EVENTS).json()["twin"] is None  # nor is it told that these bytes are there
 
 
 def test_the_page(site: Site, admin: TestClient) -> None:
@@ -270,7 +292,7 @@ def test_another_store_than_that_of_the_source(site: Site, admin: TestClient, mo
         f'[[source]]\nname = "website"\nbucket = "{bucket}"\nprefix = "landing/"\naws_conn_id = "elsewhere"\n'
         f'after_load = "delete"\n[uploads]\nbucket = "{bucket}"\n'
     )
-    key = send(admin, EVENTS).json()["key"]
+    key = send(admin, EVENTS, source="website").json()["key"]
     site.carry_out(begin(admin, "load", key, "website"))
     assert [(row["state"], row["source"]) for row in site.job.ledger()] == [("loaded", "website")]
     assert stored(site) == [key]  # it lies in no landing, so nobody takes it away
