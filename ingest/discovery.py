@@ -24,6 +24,7 @@ NAMES_KEPT = 20
 _DEFAULT = re.compile(r"\.json(\.gz)?\Z", re.IGNORECASE)
 _EXTENSION = re.compile(r"(\.json)?(\.[^.]*)?\Z", re.IGNORECASE)
 MENDED: Final = ".mended.txt"  # what the key of mended lines that wait for their run ends with
+MAY_LOAD: Final = ".may-load"  # what the key of the word that an upload for a source may be loaded ends with
 UPLOADS_OF_SOURCES: Final = "sources/"  # below the prefix for uploads: in it a folder for each source
 ARCHIVED: Final = re.compile(r"(\d{4})/(\d{2})/(\d{2})/(.+)", re.DOTALL)  # below the prefix of an archive
 # What tells the copy of another version apart, where both were loaded on one day: see `ingest.tidy`.
@@ -31,6 +32,7 @@ HASHED: Final = re.compile(r"\.([0-9a-f]{8})((?:\.json)?(?:\.[^./]*)?)\Z")
 # Names that nobody else gives, wherever they are: settings may have changed since.
 _OWN_NAMES: Final = {
     re.compile(rf"[0-9]{{8}}T[0-9]{{6}}Z-[0-9a-f]{{12}}-.*{re.escape(MENDED)}"): "holds fixed lines for a redrive",
+    re.compile(rf"[0-9]{{8}}T[0-9]{{6}}Z-[0-9a-f]{{12}}-.*{re.escape(MAY_LOAD)}"): "says that an upload may be loaded",
     re.compile(
         r"([0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}-.+|pasted-[0-9T-]{17}-[0-9a-f]{12})\.json(\.gz)?" + re.escape(CHECK_REPORT)
     ): "is the report of a check",

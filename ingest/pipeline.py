@@ -3,6 +3,7 @@
 What is written is decided by the warehouse in one transaction; nothing here remembers anything between two calls.
 """
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -200,6 +201,8 @@ class Pipeline:
     ) -> list[SourceFile]:
         """What is at an address, or below it; where nothing is any more, what was archived from there last."""
         bucket, key = split_address(address)
+        if bucket == LOCAL_BUCKET and key != "-":
+            key = os.path.abspath(key)  # noqa: PTH100 - Path.resolve follows links
         store = self.store_for(owner_of(self.settings, bucket, key) or chosen.name, bucket, key)
         if bucket == LOCAL_BUCKET and key != "-" and Path(key).is_dir():
             key += "/"

@@ -24,7 +24,7 @@ import orjson
 
 from ingest.core.filetype import HEAD_BYTES, kind_of
 from ingest.core.source import LOCAL_BUCKET, ONE_OFF, SourceFile
-from ingest.discovery import UPLOADS_OF_SOURCES
+from ingest.discovery import MAY_LOAD, UPLOADS_OF_SOURCES, owner_of
 from ingest.errors import ConfigError, IngestError, ObjectGone, TooLarge, TransientError, UploadRefused
 from ingest.pipeline import Pipeline
 from ingest.reading import MAGIC_BYTES, Digest, decompressed, is_compressed, peek
@@ -168,6 +168,39 @@ class _Upload:
                 f"The file unpacks to more than {ratio:g} times its size, as events seldom do: send it unpacked, or"
                 " let an operator raise max_ratio of [uploads]."
             )
+
+
+# --- who may load it -----------------------------------------------------------------------------------------------
+
+
+def allow_load(pipeline: Pipeline, bucket: str, key: str, *, by: str) -> None:
+    """Leave word beside an upload for a source that it may be loaded: of somebody who may run that source.
+
+    A task does not know the rights of who triggered it. Without this word, whoever may run `ingest_one_off` could load
+    what somebody else has sent for a source and only checked.
+
+    Raises:
+        TransientError: the store did not answer, or refused.
+    """
+    pipeline.store_of(ONE_OFF).receive(bucket, key + MAY_LOAD, [by.encode("utf-8", "surrogatepass")])
+
+
+def demand_load(pipeline: Pipeline, file: SourceFile) -> None:
+    """Make sure that a file is no upload for a source, or may be loaded.
+
+    Raises:
+        ConfigError: nobody who may run the source has asked for it.
+        TransientError: the store did not answer, or refused.
+    """
+    settings = pipeline.settings
+    if settings.is_upload(file.bucket, file.key) and owner_of(settings, file.bucket, file.key):
+        try:
+            pipeline.store_of(ONE_OFF).describe(file.bucket, file.key + MAY_LOAD)
+        except ObjectGone:
+            raise ConfigError(
+                f"{file.uri} was sent for the source {file.source}, and not to be loaded: choose to load it on the page"
+                " that shows its check, or send it again."
+            ) from None
 
 
 # --- the report of a check ------------------------------------------------------------------------------------------

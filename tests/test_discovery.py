@@ -175,6 +175,7 @@ UPLOAD = "2026/11/27/20261127T101112Z-0123456789ab"
         ("acme", f"uploads/{UPLOAD}-{'0' * 32}.mended.txt", "holds fixed lines for a redrive"),
         ("acme", f"former/{UPLOAD}-{'0' * 32}.mended.txt", "holds fixed lines for a redrive"),
         ("acme", "landing/web/a.mended.txt", None),
+        ("acme", f"uploads/sources/web/{UPLOAD}-a.json.may-load", "says that an upload may be loaded"),
         ("acme", "told/landing/web/a.json.0a1b2c3d.report.json", "is the report of a load"),
         ("acme", "former/landing/web/a.json.0a1b2c3d.lines.tsv", "is the report of a load"),
         ("acme", "landing/web/report.json", None),

@@ -75,10 +75,11 @@ def collect(
     """The source files that a request names, pasted lines among them, in the order in which they were named.
 
     Raises:
-        ConfigError: a bucket that may not be read from here, an address under which there is nothing, or a file of
-            another source than the one that was named.
+        ConfigError: a bucket that may not be read from here, an address under which there is nothing, a file of
+            another source than the one that was named, or an upload for a source that was only checked.
     """
     from ingest.core.address import split_address
+    from ingest.uploads import demand_load
 
     asked = map(split_address, request.files)
     if refused := sorted({why for bucket, key in asked if (why := why_unreadable(settings, bucket, key))}):
@@ -97,6 +98,9 @@ def collect(
                 f"{other.uri} does not belong to the source {request.source}, so it cannot be loaded for it here."
                 f" {_INSTEAD}"
             )
+        if request.action == "load":
+            for file in found:
+                demand_load(pipeline, file)
         files += found
     return list({file.file_id: file for file in files}.values())
 

@@ -149,7 +149,11 @@ def test_a_person_loads_files_by_address(job: Job, address: str) -> None:
     assert job.run("ingest_website").tasks["load"] == "skipped"  # the ledger knows it, whoever loaded it
 
 
-def test_what_a_person_names_stays_in_its_source(job: Job, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_a_person_names_stays_in_its_source(
+    job: Job, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ingest.ui.runs import problems
+
     source = '[[source]]\nname = "{}"\nbucket = "{}"\nprefix = "{}/"\nschedule = "@yearly"\n'
     job.write(source.format("website", job.s3.bucket, "landing") + source.format("mine", job.s3.bucket, "mine"))
     job.put("1.json", ANN, "secret")
@@ -164,19 +168,28 @@ def test_what_a_person_names_stays_in_its_source(job: Job, caplog: pytest.LogCap
         assert ran.state == "success"
         assert "secret" not in json.dumps(ran.returned)
     assert f"{its}: 1 file belongs to the source website, and is taken by its rules, as kissmetrics." in caplog.text
-    assert "secret" not in caplog.text
+    logged = capsys.readouterr().out
+    assert "Returned value was" in logged
+    assert "secret" not in logged + caplog.text
     rows = [(row["source"], row["format"], row["state"]) for row in job.ledger()]
     assert rows == [("website", "kissmetrics", "loaded")]
 
+    refused = list[str]()
     for form in (
         {"files": [its], "source": "mine", "force": True}, {"files": [nobodys], "source": "website"},
         {"files": [nobodys], "source": "nowhere"}, {"lines": json.dumps(ANN), "source": "website"},
     ):  # fmt: skip
         ran = job.run("ingest_one_off", **form)
         assert (ran.state, ran.tasks["collect"]) == ("failed", "failed")
+        refused += problems("ingest_one_off", ran.run_id)
     assert [(row["source"], row["format"], row["state"]) for row in job.ledger()] == rows
-    assert "elsewhere/2.json does not belong to the source website, so it cannot be loaded for it here." in caplog.text
-    assert "Pasted lines belong to no source, so they cannot be loaded for website." in caplog.text
+    instead = "Send a file on the page Upload: it knows whether you may run that source."
+    assert refused == [
+        f"{its} does not belong to the source mine, so it cannot be loaded for it here. {instead}",
+        f"{nobodys} does not belong to the source website, so it cannot be loaded for it here. {instead}",
+        f"{nobodys} does not belong to the source nowhere, so it cannot be loaded for it here. {instead}",
+        f"Pasted lines belong to no source, so they cannot be loaded for website. {instead}",
+    ]
 
 
 def test_pasted_lines_are_a_local_file_where_no_bucket_is_set_up(job: Job) -> None:

@@ -226,6 +226,25 @@ def test_a_source_needs_the_permission_to_run_its_dag(site: Site, admin: TestCli
     assert send(somebody, EVENTS).json()["twin"] is None  # nor is it told that these bytes are there
 
 
+def test_what_was_sent_for_a_source_is_loaded_only_if_somebody_who_may_run_it_says_so(
+    site: Site, admin: TestClient
+) -> None:
+    from ingest.ui.runs import problems
+
+    key = send(admin, EVENTS, source="website").json()["key"]
+    uri = f"s3://{site.job.s3.bucket}/{key}"
+    site.carry_out(begin(admin, "check", key, "website"))
+    ran = site.job.run("ingest_one_off", files=[uri])
+    assert (ran.state, site.job.ledger()) == ("failed", [])
+    (problem,) = problems("ingest_one_off", ran.run_id)
+    assert problem.startswith(f"{uri} was sent for the source website, and not to be loaded:")
+    assert begin(site.of("runs ingest_one_off"), "load", key, "website").status_code == 403
+    assert site.job.run("ingest_one_off", files=[uri]).state == "failed"
+    begin(admin, "load", key, "website")
+    assert site.job.run("ingest_one_off", files=[uri]).state == "success"
+    assert [(row["source"], row["key"]) for row in site.job.ledger()] == [("website", key)]
+
+
 def test_the_page(site: Site, admin: TestClient) -> None:
     before = site.job.s3.client.list_objects_v2(Bucket=site.job.s3.bucket)["KeyCount"]
     page = admin.get(f"{ROOT}/upload")
@@ -295,4 +314,4 @@ def test_another_store_than_that_of_the_source(site: Site, admin: TestClient, mo
     key = send(admin, EVENTS, source="website").json()["key"]
     site.carry_out(begin(admin, "load", key, "website"))
     assert [(row["state"], row["source"]) for row in site.job.ledger()] == [("loaded", "website")]
-    assert stored(site) == [key]  # it lies in no landing, so nobody takes it away
+    assert stored(site) == [key, f"{key}.may-load"]  # it lies in no landing, so nobody takes it away

@@ -59,8 +59,8 @@ def act(
 def _ask(request: Request, visitor: Visitor, file_id: str, action: Action) -> Response:
     with open_world() as pipeline, pipeline.warehouse.published() as published:
         row = visitor.seen_file(published.file(file_id))
-        visitor.demand_run(dag_of(row["source"]))
         visitor.demand_run(runs.ACTION_DAG)
+        visitor.demand_run(dag_of(row["source"]))
         related = [other for other in published.related(file_id) if visitor.sees(other["source"])]
         as_of = published.as_of
     (result,) = would(action, [row], [])

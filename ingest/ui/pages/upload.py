@@ -26,7 +26,7 @@ from ingest.ui import runs
 from ingest.ui.access import Visitor, VisitorDep
 from ingest.ui.view import page
 from ingest.ui.world import known_sources, loaded_copy, open_world, settings
-from ingest.uploads import Stored, store_upload, too_large
+from ingest.uploads import Stored, allow_load, store_upload, too_large
 
 router = APIRouter()
 
@@ -107,6 +107,9 @@ def begin(
     if owner != ONE_OFF and format not in (AUTO, limits.sources[owner].format):
         its = limits.sources[owner].format
         raise HTTPException(400, f"Files of the source {owner} have the format {its}: leave the choice of the format.")
+    if owner != ONE_OFF and action == "load":
+        with open_world() as pipeline:
+            allow_load(pipeline, bucket, key, by=visitor.name)
     run_id = runs.start(visitor, runs.ONE_OFF_DAG, {
         "files": [f"s3://{limits.uploads_bucket}/{key}"], "lines": None, "action": action, "format": format,
         "force": False,
