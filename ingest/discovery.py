@@ -51,7 +51,12 @@ def owner_of(settings: Settings, bucket: str, key: str) -> str | None:
     if settings.is_upload(bucket, key):
         name, slash, _ = key.removeprefix(uploads).partition("/")
         return name if key.startswith(uploads) and slash else None
-    sources = [source for source in settings.sources.values() if source.bucket == bucket]
+    # What belongs to a source whose settings are wrong can be loaded by nobody.
+    return _owner_among(settings.sources.values(), bucket, key) or _owner_among(settings.unsound, bucket, key)
+
+
+def _owner_among(sources: Iterable[Source], bucket: str, key: str) -> str | None:
+    sources = [source for source in sources if source.bucket == bucket]
     # On this machine an archive lies in its source's own folder. The default may have been used before.
     archives = {COMPLETED_IMPORTS, *(source.archive_prefix for source in sources)} if bucket != LOCAL_BUCKET else ()
     for prefix in archives:

@@ -66,10 +66,13 @@ class Pipeline:
     # --- discover ----------------------------------------------------------------------------------------------------
 
     def source(self, name: str) -> Source:
-        """The source called `name`. Raises ConfigError if there is none."""
+        """The source called `name`. Raises ConfigError if there is none, or its settings are wrong."""
         try:
             return self.settings.sources[name]
         except KeyError:
+            if any(source.name == name for source in self.settings.unsound):
+                told = "so nothing is taken for it. Correct them in ingest.toml."
+                raise ConfigError(f"The settings of the source {name} are wrong, {told}") from None
             known = ", ".join(sorted(self.settings.sources)) or "none"
             raise ConfigError(f"There is no source {name!r} in ingest.toml. Known: {known}.") from None
 

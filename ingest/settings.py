@@ -104,6 +104,7 @@ class Settings:
     intake_max_ratio: float = 200.0  # of decompressed to sent bytes
     intake_vendor_limits: bool = False  # refuse what the vendor would: items a call, calls a minute
     problems: tuple[str, ...] = ()  # what was wrong, when only the sound sources were asked for
+    unsound: tuple[Source, ...] = ()  # as far as they could be read: what belongs to them is still nobody else's
 
     def own_prefixes(self, bucket: str) -> tuple[str, ...]:
         """Where the program itself writes in a bucket, for whichever source: none of it is anybody's source file."""
@@ -426,7 +427,7 @@ def load_settings(environ: Mapping[str, str], *, sound_only: bool = False) -> Se
     path = _config_path(told.get("INGEST_CONFIG"))
     found = _read(_read_toml(path, problems), TOP_SETTINGS, f"{path.name}: " if path else "", problems)
     found |= {name: told[variable] for name in TOP_SETTINGS if (variable := f"INGEST_{name.upper()}") in told}
-    sources = _sources(found.pop("source", ()), problems)
+    sources, told_sources = _sources(found.pop("source", ()), problems)
     uploads = found.pop("uploads", {})
     if uploads and "bucket" not in uploads:
         problems.append("[uploads]: bucket is missing.")
@@ -449,7 +450,8 @@ def load_settings(environ: Mapping[str, str], *, sound_only: bool = False) -> Se
     if problems and not sound_only:
         raise ConfigError(*problems)
     sound = {name: source for name, source in sources.items() if name not in blocked}
-    return replace(settings, sources=sound, problems=tuple(problems))
+    unsound = tuple(source for source in told_sources if sound.get(source.name) is not source)
+    return replace(settings, sources=sound, problems=tuple(problems), unsound=unsound)
 
 
 def warehouse_url(url: str, folder: Path, setting: str = "INGEST_WAREHOUSE") -> str:
@@ -498,8 +500,8 @@ def _read(table: Mapping[str, Any], known: Mapping[str, Allowed], where: str, pr
     return values
 
 
-def _sources(tables: Iterable[Mapping[str, Any]], problems: list[str]) -> dict[str, Source]:
-    """The sound sources, by name; of two that would take the same objects the first."""
+def _sources(tables: Iterable[Mapping[str, Any]], problems: list[str]) -> tuple[dict[str, Source], list[Source]]:
+    """The sound sources, by name; of two that would take the same objects the first. And all that have an address."""
     sources: dict[str, Source] = {}
     seen: list[Source] = []  # also those that are wrong otherwise, so that all is told at once
     for number, table in enumerate(tables, 1):
@@ -527,7 +529,7 @@ def _sources(tables: Iterable[Mapping[str, Any]], problems: list[str]) -> dict[s
             if not wrong:
                 sources[source.name] = source
         problems += wrong
-    return sources
+    return sources, seen
 
 
 def _overlap(one: Source, other: Source) -> bool:

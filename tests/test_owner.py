@@ -11,7 +11,7 @@ from ingest.core.source import SourceFile
 from ingest.errors import ConfigError
 from ingest.pipeline import Pipeline
 from ingest.ports import Mark, Note
-from ingest.settings import Source
+from ingest.settings import Source, load_settings
 from tests.support import World, record
 
 WEB = Source(name="web", bucket="bucket", prefix="web/", people_space="of web")
@@ -165,6 +165,21 @@ def test_what_the_program_wrote_is_no_source_file_and_that_is_said(
     world.put("uploads/x.json", "a person's")
     below = pipeline.locate("s3://bucket/", source, archived=archived)
     assert [file.key for file in below] == ["uploads/x.json"]
+
+
+def test_what_belongs_to_a_source_with_wrong_settings_is_nobodys_to_load(world: World, tmp_path: Path) -> None:
+    (tmp_path / "ingest.toml").write_text(
+        '[[source]]\nname = "web"\nbucket = "bucket"\nprefix = "web/"\nschedule = "now and then"\n'
+        '[[source]]\nname = "shop"\nbucket = "bucket"\nprefix = "shop/"\n'
+    )
+    settings = load_settings({"INGEST_CONFIG": str(tmp_path / "ingest.toml")}, sound_only=True)
+    assert list(settings.sources) == ["shop"]
+    pipeline = replace(world.pipeline, settings=settings)
+    for key in ("web/a.json", "completed_imports/2026/11/27/web/a.json"):
+        world.put(key, record("ann", 1, "x"))
+        for source in (None, "shop"):
+            with pytest.raises(ConfigError, match="The settings of the source web are wrong"):
+                named(pipeline, key, source=source)
 
 
 def test_an_upload_for_a_source_that_is_no_more_is_nobodys(world: World) -> None:
