@@ -601,16 +601,21 @@ def test_what_a_source_has_loaded_stays_its_own_when_it_is_loaded_by_name(ingest
     for more in (["in/a.json", "--force"], ["in/", "--force"], ["in/a.json", "--force", "--format", "auto"], ["in/"]):
         ran = ingest("load", f"s3://{s3.bucket}/{more[0]}", *more[1:], "--json")
         assert (ran.code, [file["state"] for file in ran.json["files"]]) == (0, ["loaded"])
-        assert "no source was named" not in ran.err
+        assert "belongs to the source" not in ran.err
         (row,) = ingest.json("files")["files"]
         assert {name: row[name] for name in of} == of
     s3.put("in/new.json", visit + b" ")
     s3.put("elsewhere.json", lines(*GOOD))
-    assert "no source was named" not in ingest("load", f"s3://{s3.bucket}/elsewhere.json").err
-    ran = ingest("load", f"s3://{s3.bucket}/in/")
-    assert "1 new file of the source visits, taken as one_off since no source was named. `--source visits`" in ran.err
-    ran = ingest("load", f"s3://{s3.bucket}/in/a.json", "--force", "--format", "kissmetrics", "--json")
-    assert [file["state"] for file in ran.json["files"]] == ["rejected"]  # as somebody said
+    assert "belongs to the source" not in ingest("load", f"s3://{s3.bucket}/elsewhere.json").err
+    belongs = "1 file belongs to the source visits, and is taken by its rules, as woopra."
+    for command in (
+        ("check", "in/new.json"), ("check", "in/new.json", "--format", "kissmetrics"), ("load", "in/"),
+        ("load", "in/a.json", "--force", "--format", "kissmetrics"),
+    ):  # fmt: skip
+        ran = ingest(command[0], f"s3://{s3.bucket}/{command[1]}", *command[2:], "--json")
+        assert (ran.code, f"s3://{s3.bucket}/{command[1]}: {belongs}" in ran.err) == (0, True)
+    files = {row["key"]: row["source"] for row in ingest.json("files")["files"]}
+    assert files == {"in/a.json": "visits", "in/new.json": "visits", "elsewhere.json": "one_off"}
 
 
 def test_who_forgets_the_slash_of_a_prefix_is_told(ingest: Shell, s3: S3) -> None:

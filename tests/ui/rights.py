@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 RUNS: Final = "runs "
 
 
-class Rights(SimpleAuthManager):
+class Rights(SimpleAuthManager):  # type: ignore[misc]  # Airflow is not typed for us
     """A user called `runs ingest_website, ingest_action` may read and run these two DAGs, and no other."""
 
     def is_authorized_dag(
