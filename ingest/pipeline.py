@@ -19,7 +19,7 @@ from ingest.core.formats import FORMATS
 from ingest.core.formats.guess import AUTO, guess
 from ingest.core.source import LOCAL_BUCKET, ONE_OFF, SourceFile
 from ingest.core.states import is_due
-from ingest.discovery import Selection, in_order, own_object, owner_of
+from ingest.discovery import ARCHIVED, Selection, in_order, own_object, owner_of
 from ingest.errors import ConfigError, IngestError, ListingDoubted, ObjectGone, TransientError
 from ingest.ports import Counts, FileResult, Intent, Note, ObjectStore, StagedFile, Staging, Warehouse, not_entered
 from ingest.reading import HEAD_BYTES, Digest, decompressed, peek
@@ -264,7 +264,7 @@ class Pipeline:
         notice: Callable[[str], object],
     ) -> list[SourceFile]:
         """The same, where a copy in the archive stands for the file that was archived, whose row then is `known`."""
-        strange = [file.key for file in files if file.file_id not in known]
+        strange = [file.key for file in files if file.file_id not in known and ARCHIVED.search(file.key)]
         copies = self._rows_of("archived_to", strange).values()
         copied = {row["archived_to"]: row for row in reversed(copies) if row["bucket"] == bucket}
         found = []

@@ -40,7 +40,12 @@ format_option = click.option(
     type=GIVEN,
     help="The format of the file; default: the source's, else kissmetrics. auto: what each file begins like.",
 )
-source_option = click.option("--source", "source", type=GIVEN, help="Judge by the rules of this source of ingest.toml.")
+source_option = click.option(
+    "--source",
+    "source",
+    type=GIVEN,
+    help="Judge by the rules of this source of ingest.toml; what belongs to another one stays its own.",
+)
 
 SHORT_ID = 8  # of a file's id: a beginning that is unique will do wherever one is asked for
 
