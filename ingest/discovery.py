@@ -36,7 +36,7 @@ _OWN_NAMES: Final = {
     re.compile(
         r"([0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}-.+|pasted-[0-9T-]{17}-[0-9a-f]{12})\.json(\.gz)?" + re.escape(CHECK_REPORT)
     ): "is the report of a check",
-    re.compile(r".+\.[0-9a-f]{8}\.(report\.json|lines\.tsv)"): "is the report of a load",
+    re.compile(r".+\.[0-9a-f]{8}\.(report\.json|lines\.tsv)", re.DOTALL): "is the report of a load",
     re.compile(r"\.landfall-(probe|[0-9a-f]{32})"): "is a file that this program only works with",
 }
 
@@ -58,8 +58,8 @@ def owner_of(settings: Settings, bucket: str, key: str) -> str | None:
 def _owner_among(sources: Iterable[Source], bucket: str, key: str) -> str | None:
     sources = [source for source in sources if source.bucket == bucket]
     # On this machine an archive lies in its source's own folder. The default may have been used before.
-    archives = {COMPLETED_IMPORTS, *(source.archive_prefix for source in sources)} if bucket != LOCAL_BUCKET else ()
-    for prefix in archives:
+    archives = {COMPLETED_IMPORTS, *(source.archive_prefix for source in sources)} if bucket != LOCAL_BUCKET else set()
+    for prefix in sorted(archives, key=len, reverse=True):
         if key.startswith(prefix) and (found := ARCHIVED.fullmatch(key, len(prefix))):
             archiving = [source for source in sources if prefix in (COMPLETED_IMPORTS, source.archive_prefix)]
             if owner := _owner(archiving, found[4], HASHED.sub(r"\2", found[4])):
