@@ -111,6 +111,7 @@ SETTINGS = Settings(
             Source(name="web", bucket="acme", prefix="landing/web/", report_prefix="told/"),
             Source(name="shop", bucket="acme", prefix="landing/", pattern="orders*.json", archive_prefix="old/"),
             Source(name="people", bucket="acme", prefix="landing/", pattern="people*.json"),
+            Source(name="visits", bucket="acme", prefix="landing/", pattern="*visits.json"),
             Source(name="disk", bucket="file", prefix="/data/in/", report_prefix="told/"),
             Source(name="all", bucket="other"),
         )
@@ -135,7 +136,9 @@ SETTINGS = Settings(
         pytest.param("acme", "old/2026/11/27/landing/orders.1.json", "shop", id="an archive of its own"),
         pytest.param("acme", "old/2026/11/27/landing/web/a.json", "shop", id="in which another one archives nothing"),
         pytest.param("acme", "old/2026/11/27/landing/orders.1.0a1b2c3d.json", "shop", id="a name that was taken"),
-        pytest.param("acme", "completed_imports/2026/11/27/landing/people.1.0a1b2c3d.json", "people", id="of another"),
+        pytest.param(
+            "acme", "completed_imports/2026/11/27/landing/all-visits.0a1b2c3d.json", "visits", id="whose end decides"
+        ),
         pytest.param("acme", "completed_imports/2026/11/27/landing/orders.1.json", "shop", id="the default, before"),
         pytest.param("acme", "completed_imports/landing/web/a.json", None, id="no day"),
         pytest.param("acme", "completed_imports/2026/11/27/x/a.json", None, id="of what is nobody's"),
