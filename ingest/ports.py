@@ -232,6 +232,14 @@ class QueryResult:
     reader: pa.RecordBatchReader
 
 
+@dataclass(frozen=True, slots=True)
+class QueryLimits:
+    """What one statement of somebody else's may take."""
+
+    memory_bytes: int  # of the engine, which then goes to the disk, where the statement lets it
+    seconds: float  # until its last row was taken
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilesWanted:
     """Which files a page shows: those that all of this holds for."""
@@ -545,8 +553,12 @@ class Warehouse(Protocol):
             TransientError: there is no copy yet, and loads hold the warehouse.
         """
 
-    def query(self, sql: str) -> AbstractContextManager[QueryResult]:
-        """Run one read-only statement. Raises IngestError for a wrong one."""
+    def query(self, sql: str, limits: QueryLimits | None = None) -> AbstractContextManager[QueryResult]:
+        """Run one read-only statement. Raises IngestError for a wrong one, or one that asks for more than it may."""
+
+    @property
+    def mode(self) -> int:
+        """The rights that files which are made of it may have at most, as `os.chmod` takes them."""
 
     def snapshot(self) -> AbstractContextManager["Warehouse"]:
         """The warehouse as it is now: whatever is loaded meanwhile, it answers `query` and `tables` from one moment."""

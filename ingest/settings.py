@@ -91,6 +91,8 @@ class Settings:
     max_unpacked_bytes: int = 256 << 30
     max_process_bytes: int = 4 << 30  # memory of a judging process; its libraries reserve one GB
     max_file_seconds: float = 3 * 3600.0  # to read and judge it
+    max_query_bytes: int = 2 << 30  # memory of the engine for a statement of `ingest sql`
+    max_query_seconds: float = 600.0  # for one
     staging_folder: Path | None = None  # None: the system's temporary folder
     ignored_identities: frozenset[str] = IGNORED_IDENTITIES
     allowed_buckets: tuple[str, ...] = ()
@@ -362,6 +364,10 @@ TOP_SETTINGS: Final[Mapping[str, Allowed]] = {  # at the top of ingest.toml
         "A file that makes a judging process take more memory is `retrying`.", "4 GiB"
     ),
     "max_file_time": SECONDS.tells("A file that takes longer to read and judge is `retrying`.", "3h"),
+    "max_query_bytes": Allowed(_number(int, 64 << 20), f"a whole number of bytes, {64 << 20:,} or more").tells(
+        "`ingest sql` ends a statement that needs more memory.", "2 GiB"
+    ),
+    "max_query_time": SECONDS.tells("`ingest sql` ends a statement that takes longer.", "10m"),
     "staging": Allowed(lambda value: Path(_text()(value)), "a folder").tells(
         "Where judged rows wait until they are loaded.", "the system's temporary folder"
     ),
@@ -406,6 +412,7 @@ VARIABLES: Final[Mapping[str, Allowed]] = {  # in the environment, which goes be
 FIELDS: Final = {
     "max_future": "future_seconds",
     "max_file_time": "max_file_seconds",
+    "max_query_time": "max_query_seconds",
     "lock_timeout": "lock_timeout_seconds",
     "read_timeout": "read_timeout_seconds",
     "staging": "staging_folder",

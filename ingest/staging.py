@@ -19,22 +19,20 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from fcntl import LOCK_EX, LOCK_NB, flock
 from itertools import pairwise
 from multiprocessing import current_process, get_context, parent_process
 from pathlib import Path
 from resource import RLIM_INFINITY, RLIMIT_DATA, getrlimit, setrlimit
-from shutil import rmtree
-from tempfile import TemporaryDirectory, gettempdir
+from tempfile import gettempdir
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 from ingest.core.commands import Item, Rules
 from ingest.core.formats import open_format
 from ingest.core.source import SourceFile
-from ingest.disk import FULL, free_space, has_room
+from ingest.disk import FOLDER_PREFIX, FULL, free_space, has_room, private_folder
 from ingest.documents import documents
 from ingest.errors import ConfigError, ObjectGone, TransientError
 from ingest.judging import FAILED, NO_MEMORY, NOT_OURS, Judged, Part, Tally, failed_row, fault, judge_batch, write
@@ -50,9 +48,6 @@ _BATCH_BYTES = 1 << 20
 _POOL_FROM_BYTES = 16 << 20  # below this, starting processes costs more than it saves
 _LARGE_PART_BYTES = 4 << 20  # such a document is judged where it can take no more memory than it may
 _STUCK_SECONDS = 3600.0  # no batch takes so long: the largest document of nothing but failures took eight minutes
-
-_FOLDER_PREFIX = "landfall-"
-_OWNED = "owned"  # locked for as long as the process that made the folder lives
 
 Read = Callable[[SourceFile], Iterator[bytes]]  # `ObjectStore.read`
 Progress = Callable[[int], None]  # called with the bytes of the stored files that were read since the last call
@@ -88,7 +83,7 @@ _OVERWHELMED = (OSError, MemoryError, BrokenProcessPool, _StuckError)
 
 @contextmanager
 def staging_folder(parent: Path | None) -> Iterator[Path]:
-    """A folder that is gone afterwards; and what killed processes left of theirs is removed.
+    """A folder of our own that is gone afterwards; what killed processes of this user left of theirs is removed.
 
     Raises:
         ConfigError: `parent` is not there.
@@ -97,22 +92,13 @@ def staging_folder(parent: Path | None) -> Iterator[Path]:
     if parent and not parent.is_dir():
         raise ConfigError(f"staging: there is no folder {parent}. Make it first.")
     parent = parent or Path(gettempdir())
-    for left in parent.glob(f"{_FOLDER_PREFIX}*/{_OWNED}"):
-        with suppress(OSError), left.open("rb") as file:
-            flock(file, LOCK_EX | LOCK_NB)  # its owner, if it lived, would have it
-            rmtree(left.parent, ignore_errors=True)
     with ExitStack() as stack:
         try:
-            name = stack.enter_context(
-                TemporaryDirectory(prefix=_FOLDER_PREFIX, dir=parent, ignore_cleanup_errors=True)
-            )
-            owned = stack.enter_context(Path(name, "new").open("wb"))
-            flock(owned, LOCK_EX)
-            Path(name, "new").rename(Path(name, _OWNED))  # so that only a locked one is ever seen
+            folder = stack.enter_context(private_folder(parent, FOLDER_PREFIX))
         except OSError as error:
             raise TransientError(_unwritable(parent, error)) from error
         try:
-            yield Path(name)
+            yield folder
         except OSError as error:
             if error.errno not in FULL or has_room(parent):
                 raise

@@ -1,5 +1,9 @@
 """Words for people, alike on a terminal, in a log and on a page."""
 
+import re
+
+_JSON_STRING_OR_OTHER = re.compile(r'"(?:[^"\\]|\\.)*"?|[^ -~]', re.DOTALL)
+
 
 def count(number: int, noun: str) -> str:
     """1 line, 2 lines."""
@@ -9,3 +13,19 @@ def count(number: int, noun: str) -> str:
 def visible(text: str) -> str:
     """`text` with control characters spelt out: an escape sequence in a producer's line must not reach the terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def inert(json: str) -> str:
+    """The JSON text `json` for a terminal: what that might obey is written as JSON escapes, which mean the same."""
+    return _JSON_STRING_OR_OTHER.sub(lambda found: _inert(found[0]), json)
+
+
+def _inert(part: str) -> str:
+    if part in ("\n", "\t"):
+        return part
+    return " " if part == "\r" else "".join(c if c.isprintable() else _json_escape(c) for c in part)
+
+
+def _json_escape(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))

@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ingest.disk import flush
+from ingest.disk import flush, no_more_open_than
 from ingest.errors import IngestError, NotEmpty, TransientError
 from ingest.ports import Table, Warehouse
 
@@ -55,7 +55,7 @@ def copy(source: Warehouse, target: Warehouse, progress: Progress) -> dict[str, 
             progress(name, batch.num_rows)
 
     try:
-        with source.tables() as tables:
+        with no_more_open_than(source.mode), source.tables() as tables:
             target.fill(counted(tables))
     except NotEmpty as error:
         raise IngestError(_what_is_there(source, target)) from error
@@ -102,7 +102,7 @@ def export(warehouse: Warehouse, folder: Path, progress: Progress, notice: Notic
         IngestError: the folder holds something else, another export is writing there, or it cannot be written.
     """
     try:
-        with _aside(folder, notice) as unfinished, warehouse.snapshot() as still:
+        with no_more_open_than(warehouse.mode), _aside(folder, notice) as unfinished, warehouse.snapshot() as still:
             rows = {name: _write(still, name, unfinished / name, progress) for name in EXPORTED}
             _swap(unfinished, folder)
     except (pa.ArrowException, OSError) as error:

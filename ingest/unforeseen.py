@@ -96,7 +96,7 @@ def _folders() -> Iterator[Path]:
 
 def _clear(folder: Path) -> None:
     """Remove the oldest of our logs; those of other users stay."""
-    ours = sorted(path for path in folder.glob(f"{_BEGINS}*.log") if path.stat().st_uid == os.geteuid())
+    ours = sorted(path for path in folder.glob(f"{_BEGINS}*.log") if path.lstat().st_uid == os.geteuid())
     for path in ours[:-LOGS_KEPT]:
         with suppress(OSError):
             path.unlink()

@@ -13,13 +13,14 @@ import stat
 import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import gettempdir
+from threading import Event, Thread
 from typing import Any, Literal, cast
 
 import duckdb
@@ -30,6 +31,7 @@ from ingest.core.address import meant, split_address
 from ingest.core.schema import schemas_folder
 from ingest.core.source import SourceFile
 from ingest.core.states import LONGEST_DELAY
+from ingest.disk import FOLDER_PREFIX, no_more_open_than, opened, private_folder
 from ingest.errors import ConfigError, IngestError, TransientError
 from ingest.ports import (
     COUNTED,
@@ -43,6 +45,7 @@ from ingest.ports import (
     Mark,
     Note,
     Published,
+    QueryLimits,
     QueryResult,
     Staging,
     State,
@@ -290,18 +293,18 @@ class DuckDBWarehouse:
         return published(self)
 
     @contextmanager
-    def query(self, sql: str) -> Iterator[QueryResult]:
+    def query(self, sql: str, limits: QueryLimits | None = None) -> Iterator[QueryResult]:
         with _refused():
             if not _only_reads(sql):
                 raise IngestError(
                     "Only one statement that reads (SELECT, WITH, PIVOT, DESCRIBE, EXPLAIN) can be run here."
                 )
-        with self.reading() as connection, _refused():
+        with self.reading() as connection, _limited(connection, limits), _refused():
             # A statement may name no file, not even the warehouse, which the engine would open in any case. Tried
             # in a session of its own: where no file can be opened, none can be spilled to, either.
             _enclose(connection, "SET disabled_filesystems = 'LocalFileSystem'")
             connection.sql(sql)
-        with self.reading(prepared=False) as connection, _refused():
+        with self.reading(prepared=False) as connection, _limited(connection, limits), _refused():
             _enclose(connection)
             relation = connection.sql(sql)
             if len(set(relation.columns)) < len(relation.columns):
@@ -363,10 +366,20 @@ class DuckDBWarehouse:
             yield connection
             connection.execute("COMMIT")
 
+    @property
+    def mode(self) -> int:
+        try:
+            return self.path.stat().st_mode & 0o666
+        except OSError:
+            return 0o666  # it is not there yet
+
     @contextmanager
-    def locked(self, how: int) -> Iterator[None]:
-        """The lock of the side file, as `flock` takes it. Raises TransientError when others keep it for too long."""
-        side = self._side_file(how)
+    def locked(self, how: int, of: Path | None = None) -> Iterator[None]:
+        """The lock of the side file of the warehouse (or `of` a file beside it), as `flock` takes it.
+
+        Raises TransientError when others keep it for too long.
+        """
+        side = self._side_file(how, of or self.path)
         if side is None:
             yield
             return
@@ -386,19 +399,26 @@ class DuckDBWarehouse:
         finally:
             os.close(side)
 
-    def _side_file(self, how: int) -> int | None:
+    def _side_file(self, how: int, of: Path) -> int | None:
         """The opened file that is locked. None: who may not even make it reads without.
 
         Then the engine's own lock keeps writers away for as long as the file is read, and they wait.
         """
-        side = self.path.with_name(self.path.name + ".lock")
+        side = of.with_name(of.name + ".lock")
         try:
-            return os.open(side, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            number = opened(side, os.O_RDWR | os.O_CREAT, self.mode)
         except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO):
+                raise ConfigError(f"{side} cannot be the lock: {error.strerror}. Remove it, then run again.") from error
             if error.errno not in _NO_RIGHT:
                 raise TransientError(f"{side} cannot be opened ({error.strerror}).") from error
+        else:
+            if self.path.exists():  # who may not read it could keep its lock for ever
+                with suppress(OSError):  # it is another user's
+                    os.fchmod(number, self.mode)
+            return number
         try:
-            return os.open(side, os.O_RDONLY | os.O_CLOEXEC)  # a lock needs no more
+            return opened(side)  # a lock needs no more
         except OSError as error:
             if how == fcntl.LOCK_SH and error.errno in _NO_RIGHT and self._size():
                 return None
@@ -424,12 +444,15 @@ class DuckDBWarehouse:
         self._refuse_damaged_log()
         connection = connect()
         with ExitStack() as stack:
+            if not read_only:
+                stack.enter_context(no_more_open_than(self.mode))  # the log, say
+            folder = self._spilled(stack)
             stack.callback(connection.close)
             try:
+                connection.execute("SET temp_directory = $folder", {"folder": folder})
                 self._attach(connection, read_only)
                 connection.execute("USE warehouse")
                 connection.execute("SET TimeZone = 'UTC'")
-                connection.execute("SET temp_directory = $folder", {"folder": self._spilled(stack)})
                 yield connection
             except RuntimeError as error:
                 # Ctrl-C while the engine works: it says "Query interrupted", and what we were asked is behind that.
@@ -439,10 +462,10 @@ class DuckDBWarehouse:
 
     def _spilled(self, stack: ExitStack) -> str:
         """The folder for what does not fit in memory: beside the warehouse, where that may be written."""
-        if os.access(self.path.parent, os.W_OK):
-            return f"{self.path}.tmp"
+        is_beside = os.access(self.path.parent, os.W_OK)
+        at = (self.path.parent, f"{self.path.name}.tmp-") if is_beside else (Path(gettempdir()), FOLDER_PREFIX)
         try:
-            return stack.enter_context(TemporaryDirectory(prefix="landfall-", ignore_cleanup_errors=True))
+            return str(stack.enter_context(private_folder(*at)))
         except OSError:
             return ""  # nowhere: all of it has to fit
 
@@ -502,7 +525,7 @@ class DuckDBWarehouse:
     def _refuse_damaged_log(self) -> None:
         """The engine takes a log that does not begin like one for none, and what was committed to it for lost."""
         try:
-            with log_of(self.path).open("rb") as file:
+            with os.fdopen(opened(log_of(self.path)), "rb") as file:
                 begins = file.read(len(_LOG_BEGINS))
         except FileNotFoundError:
             return
@@ -713,6 +736,45 @@ def _refused() -> Iterator[None]:
         if isinstance(error, OSError) and error.errno:  # of whoever uses it: a full disk, say
             raise
         raise IngestError(f"The warehouse refused the statement: {error}") from error
+
+
+@contextmanager
+def _limited(connection: duckdb.DuckDBPyConnection, limits: QueryLimits | None) -> Iterator[None]:
+    """Raises IngestError, in place of what the engine says, once a statement asks for more than it may."""
+    if limits is None:
+        yield
+        return
+    connection.execute(f"SET memory_limit = '{limits.memory_bytes}B'")
+    done, late = Event(), Event()
+
+    def stop_in_time() -> None:
+        if not done.wait(limits.seconds):
+            late.set()
+            while not done.wait(0.05):  # one that comes while the engine rests is lost
+                with suppress(duckdb.Error):
+                    connection.interrupt()
+
+    clock = Thread(target=stop_in_time, name="landfall-query", daemon=True)
+    clock.start()
+    try:
+        yield
+    except (IngestError, duckdb.Error, OSError, MemoryError) as error:
+        if late.is_set():
+            raise IngestError(
+                f"The statement was stopped after {limits.seconds:g} s. Ask for less, or raise max_query_time."
+            ) from error
+        cause = error.__cause__ or error
+        # The reader of an answer has no classes of its own, only the engine's words.
+        in_words = isinstance(cause, OSError) and str(cause).startswith("Out of Memory Error")
+        if isinstance(cause, (duckdb.OutOfMemoryException, MemoryError)) or in_words:
+            raise IngestError(
+                f"The statement needs more than {limits.memory_bytes:,} bytes of memory. Ask for less, or raise"
+                " max_query_bytes."
+            ) from error
+        raise
+    finally:
+        done.set()
+        clock.join()
 
 
 def _enclose(connection: duckdb.DuckDBPyConnection, *more: str) -> None:

@@ -271,7 +271,7 @@ def _newest(warehouse: "DuckDBWarehouse") -> _Copy | None:
 def _open(warehouse: "DuckDBWarehouse") -> _Copy | None:
     """The finished copy; None if there is none, or one of another version."""
     place = _place(warehouse)
-    if not place.exists():
+    if not place.is_file() or place.is_symlink():  # the engine would wait for what a pipe holds
         return None
     connection = connect()
     try:
@@ -296,25 +296,22 @@ def _make(warehouse: "DuckDBWarehouse", wait_for_others: float, wait_for_loads: 
         TransientError: for longer than these seconds others make one, or loads hold the warehouse; or the disk is full.
     """
     place = _place(warehouse)
-    new = place.with_name(place.name + ".new")
-    spilled = place.with_name(place.name + ".tmp")
+    own = place.with_name(place.name + ".new")  # a folder that nobody else may look into
     patient = replace(warehouse, lock_timeout_seconds=wait_for_loads)
     try:
-        with replace(warehouse, path=place, lock_timeout_seconds=wait_for_others).locked(fcntl.LOCK_EX):
+        with replace(warehouse, lock_timeout_seconds=wait_for_others).locked(fcntl.LOCK_EX, place):
             copy = _open(warehouse)
             if copy is not None:
                 copy.connection.close()
                 if copy.stamp == _stamp(warehouse.path):
                     return True
             try:
-                _clear(new, spilled)  # of one that was killed
                 try:
-                    return _make_alone(patient, place, new, spilled, _MAKING_MB)
+                    return _make_alone(patient, place, own, _MAKING_MB)
                 except duckdb.OutOfMemoryException:
-                    _clear(new, spilled)
-                    return _make_alone(patient, place, new, spilled, _MAKING_LONG_LINES_MB)
+                    return _make_alone(patient, place, own, _MAKING_LONG_LINES_MB)
             finally:
-                _clear(new, spilled)
+                _clear(own)
     except TransientError as error:
         if isinstance(error.__cause__, duckdb.Error):
             raise TransientError(f"{place} could not be written (is the disk full?): {error.__cause__}") from error
@@ -325,7 +322,10 @@ def _make(warehouse: "DuckDBWarehouse", wait_for_others: float, wait_for_loads: 
         raise TransientError(f"{place} could not be written (is the disk full?): {error}") from error
 
 
-def _make_alone(warehouse: "DuckDBWarehouse", place: Path, new: Path, spilled: Path, memory_mb: int) -> bool:
+def _make_alone(warehouse: "DuckDBWarehouse", place: Path, own: Path, memory_mb: int) -> bool:
+    _clear(own)  # of one that was killed
+    own.mkdir(mode=0o700)
+    new, spilled = own / "copy", own / "spilled"
     begun, settings = time.time(), f"{_MAKING}; SET memory_limit = '{memory_mb}MB'"
     # Not `prepared`: a page does not wait until persons are found anew, nor does it change anything.
     with warehouse.reading(prepared=False) as connection, _interrupted_at_exit(connection):
@@ -352,7 +352,7 @@ def _make_alone(warehouse: "DuckDBWarehouse", place: Path, new: Path, spilled: P
             {"layout": _layout(), "stamp": stamp, "took": took, "made_at": as_of},
         )
         connection.execute("DETACH published")
-    new.chmod(warehouse.path.stat().st_mode & 0o777)  # nobody reads here who may not read there
+    new.chmod(warehouse.mode)  # nobody reads here who may not read there
     os.utime(new, (as_of, as_of))
     new.replace(place)
     log.info("published path=%s seconds=%.2f waited=%.2f", place, took, as_of - begun)
@@ -450,7 +450,8 @@ def _place(warehouse: "DuckDBWarehouse") -> Path:
     return warehouse.path.with_name(warehouse.path.name + ".published")
 
 
-def _clear(new: Path, spilled: Path) -> None:
-    for file in (new, log_of(new)):
-        file.unlink(missing_ok=True)
-    shutil.rmtree(spilled, ignore_errors=True)
+def _clear(own: Path) -> None:
+    if own.is_dir() and not own.is_symlink():
+        shutil.rmtree(own, ignore_errors=True)
+    else:
+        own.unlink(missing_ok=True)

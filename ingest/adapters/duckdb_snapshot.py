@@ -32,17 +32,19 @@ _NOT_KNOWN_HERE = "SELECT count(*) FROM former.ledger ANTI JOIN warehouse.ledger
 def save(warehouse: "DuckDBWarehouse", file: Path) -> tuple[int, int]:
     """See `ingest.ports.Warehouse.save`."""
     file = file.resolve()
-    unfinished = file.with_name(file.name + ".unfinished")
+    folder = file.with_name(file.name + ".unfinished")  # nobody else may look into it
+    unfinished = folder / "copy"
     try:
         with _alone(warehouse):
             _refuse(warehouse, file)
             try:
-                _clear(unfinished)
+                _clear(folder)
+                folder.mkdir(mode=0o700)
                 _copy(warehouse, unfinished)
                 files = _take_up_log(unfinished)
-                size = _put_in_place(unfinished, file, warehouse.path.stat().st_mode & 0o777)
+                size = _put_in_place(unfinished, file, warehouse.mode)
             finally:
-                _clear(unfinished)
+                _clear(folder)
     except (duckdb.Error, OSError) as error:
         raise TransientError(f"{file} could not be written, and is as it was before: {error}") from error
     return size, files
@@ -138,7 +140,8 @@ def _spilled(file: Path) -> Path:
     return file.with_name(file.name + ".tmp")
 
 
-def _clear(unfinished: Path) -> None:
-    unfinished.unlink(missing_ok=True)
-    log_of(unfinished).unlink(missing_ok=True)
-    shutil.rmtree(_spilled(unfinished), ignore_errors=True)
+def _clear(folder: Path) -> None:
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        folder.unlink(missing_ok=True)

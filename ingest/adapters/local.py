@@ -19,11 +19,12 @@ from typing import IO, BinaryIO
 from uuid import uuid4
 
 from ingest.core.source import LOCAL_BUCKET, SourceFile
-from ingest.disk import flush
+from ingest.disk import flush, opened
 from ingest.errors import ConfigError, IngestError, ListingDoubted, ObjectGone, TransientError
 
 STANDARD_INPUT = "-"
 PIECE_BYTES = 256 * 1024
+_HANDED_IN = ("/dev/fd", "/proc/self/fd")  # what was opened for us, such as <(zcat …)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -83,10 +84,15 @@ class LocalStore:
             status = path.stat()
             if S_ISDIR(status.st_mode):
                 raise IngestError(f"{path}: this is a folder: name a file in it")
-            with path.open("rb") as content:
-                if S_ISREG(status.st_mode):
+            if S_ISREG(status.st_mode):
+                with _content(path) as content:
                     # The status is from before: whoever changes the file from now on makes it another one.
                     return _source_file(_text(path), hashlib.file_digest(content, "sha256").hexdigest(), status)
+            if str(path.parent) not in _HANDED_IN and str(path) != "/dev/stdin":
+                raise IngestError(
+                    f"{path}: this is a pipe, a socket or a device, and no file: send what it gives to `ingest load -`"
+                )
+            with path.open("rb") as content:
                 return self._copy(_text(path), content)
 
     def read(self, file: SourceFile) -> Iterator[bytes]:
@@ -98,7 +104,7 @@ class LocalStore:
                 at += len(piece)
             return
         path = Path(file.key)
-        with _explained(path), path.open("rb") as content:
+        with _explained(path), _content(path) as content:
             _check_unchanged(file, os.fstat(content.fileno()))
             while piece := content.read(PIECE_BYTES):
                 yield piece
@@ -108,8 +114,8 @@ class LocalStore:
         for key in to_keys:
             path = Path(key)
             with _written(path):
-                if path.exists():
-                    if _digest(path) == sha256:
+                if os.path.lexists(path):
+                    if path.is_file() and _digest(path) == sha256:
                         self._keep(path.parent)
                         return key  # of a former try
                     continue
@@ -136,7 +142,7 @@ class LocalStore:
     def write(self, bucket: str, key: str, content: Path) -> None:  # noqa: ARG002 - as above
         path = Path(key)
         with _written(path):
-            if not path.exists() or _digest(path) != _digest(content):
+            if not path.is_file() or _digest(path) != _digest(content):
                 with content.open("rb") as body, _beside(path, iter(lambda: body.read(PIECE_BYTES), b"")) as copy:
                     copy.replace(path)
                     self._keep(path.parent)
@@ -199,8 +205,12 @@ def _text(path: Path) -> str:
     return str(path)
 
 
+def _content(path: Path) -> BinaryIO:
+    return os.fdopen(opened(path, follow=True), "rb")
+
+
 def _digest(path: Path) -> str:
-    with path.open("rb") as content:
+    with _content(path) as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 

@@ -17,6 +17,7 @@ from ingest.cli.base import Broken, cli
 from ingest.cli.output import say, write_json
 from ingest.cli.streams import OutputFailed, standard_streams
 from ingest.errors import ConfigError, IngestError
+from ingest.text import visible
 
 # Each module adds its commands.
 __all__ = ["asking", "cli", "demo", "judging", "keeping", "loading", "main", "mending", "moving", "serving", "starting"]
@@ -47,23 +48,25 @@ def _run() -> int:
         signal.signal(signal.SIGTERM, _terminate)
         code = cli.main(standalone_mode=False)
     except IngestError as error:
-        say(f"ingest: {error}")
-        return _ended(2, *(error.problems if isinstance(error, ConfigError) else [str(error)]))
+        for line in f"ingest: {error}".split("\n"):
+            say(line)
+        return ended(2, *(error.problems if isinstance(error, ConfigError) else [str(error)]))
     except click.ClickException as error:
+        error.message = visible(error.message)  # it may repeat what was written
         error.show()
-        return _ended(2, error.format_message())
+        return ended(2, error.format_message())
     except (click.Abort, KeyboardInterrupt):
         say(f"ingest: {_STOPPED}")
-        return _ended(130, _STOPPED)
+        return ended(130, _STOPPED)
     except _Terminated:
         say(f"ingest: {_STOPPED}")
-        return _ended(143, _STOPPED)
+        return ended(143, _STOPPED)
     except Exception as error:  # noqa: BLE001 - whatever it is, people get a sentence
         from ingest.unforeseen import said
 
         sentence = said(error.error if isinstance(error, Broken) else error)
         say(f"ingest: {sentence}")
-        return _ended(2, sentence)
+        return ended(2, sentence)
     return code if isinstance(code, int) else 0
 
 
@@ -71,7 +74,8 @@ def _terminate(*_: object) -> None:
     raise _Terminated
 
 
-def _ended(code: int, *problems: str) -> int:
+def ended(code: int, *problems: str) -> int:
+    """The exit code, after the document of `--json` that says why there is no other."""
     if "--json" in sys.argv:
         told: dict[str, Any] = {"error": "\n".join(problems)}
         write_json(told | ({"errors": problems} if len(problems) > 1 else {}))

@@ -1,18 +1,30 @@
 """Commands that ask the warehouse: `files`, `failures`, `sql`."""
 
-import sys
-from typing import TYPE_CHECKING
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from resource import RLIM_INFINITY, RLIMIT_DATA, getrlimit, setrlimit
+from threading import Timer
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ingest.cli.base import GIVEN, SHORT_ID, cli, json_option, opened_pipeline, show_failures
-from ingest.cli.output import places, say, value, write_json, write_table
+from ingest.cli.output import places, say, value, write_bytes, write_json, write_json_rows, write_table
 from ingest.core.source import ONE_OFF
 from ingest.core.states import STATES
 from ingest.text import count, visible
 
 if TYPE_CHECKING:
+    from ingest.ports import QueryLimits, QueryResult
     from ingest.report import Elsewhere
+
+_GRACE_SECONDS = 10.0  # for a statement that was asked to stop
+_BYTES_AT_ONCE = 4 << 20
+_SHOWN_ROWS = 1_000
+_SHOWN_CHARACTERS = 4 << 20
 
 
 @cli.command()
@@ -80,7 +92,7 @@ def failures(file_id: str, lines: bool, as_json: bool) -> None:
                         continue
                     is_empty = False
                     if row["mendable"]:
-                        sys.stdout.buffer.write(line_to_mend(row))
+                        write_bytes(line_to_mend(row))
                     else:
                         cut += row["codes"]
                 if too_long := [code for code in cut if code in ("line_too_long", "document_too_large")]:
@@ -129,15 +141,66 @@ def sql(statement: str, as_json: bool) -> None:
 
     Over events, people, identities, kissmetrics_events, ledger, failed_lines, commands.
     """
+    from ingest.ports import QueryLimits
+
+    with opened_pipeline() as pipeline:
+        settings = pipeline.settings
+        limits = QueryLimits(settings.max_query_bytes, settings.max_query_seconds)
+        with _held_to(limits), pipeline.warehouse.query(statement, limits) as answer:
+            if as_json:
+                write_json_rows(_rows(answer))
+                return
+            names, rows, more = answer.reader.schema.names, *_first(_rows(answer))
+    title = count(len(rows) + more, "row")
+    write_table(f"{title}, of which these are the first (--json has all)" if more else title, names, rows, folded=False)
+
+
+@contextmanager
+def _held_to(limits: "QueryLimits") -> Iterator[None]:
+    """The limits of a statement where the engine does not know them: in the middle of making one huge value."""
+    soft, hard = getrlimit(RLIMIT_DATA)
+    ours = re.search(r"VmData:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    most = (int(ours[1]) << 10 if ours else 0) + 2 * limits.memory_bytes
+    setrlimit(RLIMIT_DATA, (most if hard == RLIM_INFINITY else min(most, hard), hard))
+    watch = Timer(limits.seconds + _GRACE_SECONDS, _end)
+    watch.daemon = True
+    watch.start()
+    try:
+        yield
+    finally:
+        watch.cancel()
+        setrlimit(RLIMIT_DATA, (soft, hard))
+
+
+def _end() -> None:
+    """The process, since what it is at cannot be stopped. Nothing of the answer was written."""
+    from ingest.cli import ended
+
+    sentence = "The statement could not be stopped, so this process ends. Ask for less, or raise max_query_time."
+    say(f"ingest: {sentence}")
+    os._exit(ended(2, sentence))
+
+
+def _rows(answer: "QueryResult") -> Iterator[dict[str, Any]]:
+    """Some at a time: a thousand rows may hold a thousand large texts."""
     from ingest.report import answered
 
-    with opened_pipeline() as pipeline, pipeline.warehouse.query(statement) as answer:
-        names = answer.reader.schema.names
-        rows = [row for batch in answer.reader for row in answered(batch, answer.json_columns)]
-    if as_json:
-        write_json(rows)
-    else:
-        import orjson
+    for batch in answer.reader:
+        step = max(1, batch.num_rows * _BYTES_AT_ONCE // max(batch.nbytes, _BYTES_AT_ONCE))
+        for start in range(0, batch.num_rows, step):
+            yield from answered(batch.slice(start, step), answer.json_columns)
 
-        cells = ([c if isinstance(c, (str, int)) else orjson.dumps(c).decode() for c in row.values()] for row in rows)
-        write_table(count(len(rows), "row"), names, cells, folded=False)
+
+def _first(rows: Iterator[dict[str, Any]]) -> tuple[list[list[str | int]], int]:
+    """The cells of the first rows, as many as people read; and how many rows are left out."""
+    import orjson
+
+    shown: list[list[str | int]] = []
+    room, more = _SHOWN_CHARACTERS, 0
+    for row in rows:
+        if more or room < 0 or len(shown) == _SHOWN_ROWS:
+            more += 1
+            continue
+        shown.append([c if isinstance(c, (str, int)) else orjson.dumps(c).decode() for c in row.values()])
+        room -= sum(len(str(cell)) for cell in shown[-1])
+    return shown, more

@@ -61,7 +61,7 @@ def _show_check(path: str, report: dict[str, Any]) -> None:
     if report["first_time"]:
         click.echo(f"{count(report['persons'], 'person')}, {report['first_time']} to {report['last_time']}")
     if report["rejected"]:
-        click.echo(f"A load would reject the file: {report['rejected']}")
+        click.echo(visible(f"A load would reject the file: {report['rejected']}"))
     click.echo()
     if report["events"]:
         more = len(report["events"]) - 20

@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import get_terminal_size
+from tempfile import SpooledTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import click
 import orjson
 
 from ingest.core.source import LOCAL_BUCKET
-from ingest.text import count, visible
+from ingest.text import count, inert, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,22 +20,45 @@ if TYPE_CHECKING:
     from ingest.core.schema import Meaning
 
 Row = Sequence[object]
+_HELD_BYTES = 1 << 20
 
 
 def say(sentence: str) -> None:
     """One sentence to whoever watches; never part of the output."""
-    click.echo(sentence, err=True)
+    click.echo(visible(sentence), err=True)
 
 
 def write_json(document: object) -> None:
     """The one JSON document of `--json`."""
-    option = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
-    try:
-        text = orjson.dumps(document, option=option)
-    except TypeError:
-        text = orjson.dumps(_as_text(document), option=option)
-    sys.stdout.buffer.write(text)
+    write_bytes(_json(document) + b"\n")
     sys.stdout.buffer.flush()
+
+
+def write_json_rows(rows: Iterable[object]) -> None:
+    """The same of an array, whose rows wait on disk until all are there: what fails leaves no half a document."""
+    with SpooledTemporaryFile(_HELD_BYTES) as waiting:
+        ends = b"[]\n"
+        for row in rows:
+            waiting.write((b"[\n  " if ends == b"[]\n" else b",\n  ") + _json(row).replace(b"\n", b"\n  "))
+            ends = b"\n]\n"
+        waiting.seek(0)
+        for line in waiting:
+            write_bytes(line)
+        write_bytes(ends)
+    sys.stdout.buffer.flush()
+
+
+def write_bytes(json: bytes) -> None:
+    """A line of JSON text, or what was sent for it: exactly, but to a terminal, which must obey nothing in it."""
+    text = inert(json.decode(errors="backslashreplace")).encode() if sys.stdout.isatty() else json
+    sys.stdout.buffer.write(text)
+
+
+def _json(document: object) -> bytes:
+    try:
+        return orjson.dumps(document, option=orjson.OPT_INDENT_2)
+    except TypeError:
+        return orjson.dumps(_as_text(document), option=orjson.OPT_INDENT_2)
 
 
 def _as_text(value: Any) -> Any:
@@ -81,7 +105,7 @@ def _print(console: "Console", columns: Sequence[str], rows: Sequence[Row]) -> N
         cells = [row[place] for row in rows]
         numbers = all(isinstance(cell, (int, float)) and not isinstance(cell, bool) for cell in cells)
         whole = sum(width + 2 for width in widths if width <= widths[place]) <= room  # with all that are narrower
-        table.add_column(name, justify="right" if numbers else "left", overflow="fold", no_wrap=whole)
+        table.add_column(Text(visible(name)), justify="right" if numbers else "left", overflow="fold", no_wrap=whole)
     for row in rows:
         table.add_row(*(Text(_shown(cell)) for cell in row))
     with console.capture() as captured:
@@ -93,7 +117,7 @@ def _print(console: "Console", columns: Sequence[str], rows: Sequence[Row]) -> N
 def write_failed_lines(lines: Sequence[Mapping[str, Any]], meanings: Mapping[str, "Meaning"], shown: int = 20) -> None:
     """Failed lines as they were sent, each with the rules that it breaks and what only this line can tell of them."""
     for line in lines[:shown]:
-        click.echo(shortened(f"line {line['line']}{line['item']}  {visible(line['raw'])}", get_terminal_size().columns))
+        click.echo(shortened(visible(f"line {line['line']}{line['item']}  {line['raw']}"), get_terminal_size().columns))
         for failure in line["failures"]:
             where = f" at {visible(failure['pointer'])}" if failure["pointer"] else ""
             detail = failure["message"]
