@@ -12,7 +12,7 @@ BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 LOCKS := requirements-setup.txt requirements-dev.txt
 
-.PHONY: help setup demo test test-all chromium pictures lint docs wheel bench lock clean
+.PHONY: help setup demo test test-all chromium pictures lint docs wheel audit secrets bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,18 @@ docs: setup ## the documentation as a site, in build/site; a link that leads now
 
 wheel: setup ## the wheel, in dist/
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist
+
+audit: setup ## locked packages with a known vulnerability; says so where the database cannot be reached
+	$(BIN)/python .ci/audit.py
+
+# Each only if it is missing, so that nothing that runs already loses its keys.
+secrets: ## .env for docker-compose.yml: a random secret for each that has none
+	@touch .env && chmod 600 .env
+	@for name in AIRFLOW_JWT_SECRET AIRFLOW_SECRET_KEY POSTGRES_PASSWORD S3_SECRET_KEY UI_PASSWORD; do \
+		grep -q "^$$name=" .env || $(PYTHON) -c "import secrets; print('$$name=' + secrets.token_hex(24))" >> .env; done
+	@grep -q '^AIRFLOW_FERNET_KEY=' .env || $(PYTHON) -c \
+		"import base64, secrets; print('AIRFLOW_FERNET_KEY=' + base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())" >> .env
+	@echo 'The secrets are in .env, which only you may read. The login is admin, its password is UI_PASSWORD.'
 
 bench: setup ## how fast, and beside what
 	$(BIN)/python bench/run.py
