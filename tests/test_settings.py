@@ -212,6 +212,8 @@ def test_names_like_the_reserved_ones(name: str) -> None:
         pytest.param(
             "max_process_bytes = 1000", {}, "max_process_bytes has to be", id="no process begins with so little"
         ),
+        pytest.param("max_query_bytes = 1000", {}, "max_query_bytes has to be", id="no statement runs with so little"),
+        pytest.param("max_query_time = 'soon'", {}, "max_query_time has to be a duration", id="no time for one"),
         pytest.param("max_file_time = 'soon'", {}, "max_file_time has to be a duration", id="no duration"),
         pytest.param("max_line_bytes = 0", {}, "max_line_bytes has to be", id="wrong at the top"),
         pytest.param("uploads = 'x'", {}, "uploads has to be a table", id="uploads is no table"),

@@ -2,7 +2,6 @@
 
 import io
 import os
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -13,6 +12,7 @@ import pytest
 from ingest.adapters.local import LocalStore
 from ingest.adapters.stores import Stores
 from ingest.core.source import SourceFile
+from ingest.disk import opened
 from ingest.errors import ConfigError, IngestError, ListingDoubted, ObjectGone, TransientError
 
 BODY = b'{"_p":"ann","_t":1393344604,"plan":"pro"}\n'
@@ -118,14 +118,13 @@ def test_a_missing_folder(tmp_path: Path) -> None:
 def test_an_unreadable_file_does_not_hide_its_neighbours(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = file.parent / "secret.json"
     secret.write_bytes(BODY)
-    opened = Path.open
 
-    def refuse(self: Path, mode: str = "r") -> object:  # root may read everything, so the mode bits prove nothing
-        if self == secret:
-            raise PermissionError(13, "Permission denied", str(self))
-        return opened(self, mode)
+    def refuse(path: Path, **how: bool) -> int:  # root may read everything, so the mode bits prove nothing
+        if path == secret:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, **how)
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr("ingest.adapters.local.opened", refuse)
     store = LocalStore()
     with pytest.raises(TransientError, match="change its permissions"):
         store.describe("file", str(secret))
@@ -162,13 +161,15 @@ def test_standard_input_can_be_read_again() -> None:
     assert content(store, found) == content(store, found) == BODY * 10_000
 
 
-def test_a_pipe_is_kept_like_standard_input(tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    threading.Thread(target=lambda: pipe.write_bytes(BODY)).start()
+def test_a_pipe_is_kept_like_standard_input() -> None:
+    """As a shell hands it in for <(…)."""
+    end, begin = os.pipe()
+    os.write(begin, BODY)
+    os.close(begin)
     store = LocalStore()
-    found = store.describe("file", str(pipe))
-    assert store.describe("file", str(pipe)) is found
+    found = store.describe("file", f"/dev/fd/{end}")
+    assert store.describe("file", f"/dev/fd/{end}") is found
+    os.close(end)
     assert content(store, found) == content(store, found) == BODY
 
 

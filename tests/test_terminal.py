@@ -1,0 +1,178 @@
+"""A terminal obeys nothing that a producer wrote; a file or a pipe gets every byte. And `sql` ends, whatever it is asked."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from resource import RLIMIT_DATA, RUSAGE_CHILDREN, getrlimit, getrusage
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.text import inert
+from tests.support import ROOT, lines, record
+
+# An escape sequence, one of the 8-bit kind, what turns writing around, and a character that two units of UTF-16 make.
+HOSTILE = "\x1b]0;owned\x07 \x9b31m \u202eevil \x7f \U000e0041"
+OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\U000e0041]")
+SENT = lines(
+    record("ann", 0, HOSTILE), json.dumps({"_p": f"bad {HOSTILE}"}, ensure_ascii=False), f"no json {HOSTILE}",
+    b"no \x9b31m utf-8",
+)  # fmt: skip
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "ingest", *arguments]
+
+
+def environ(**more: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "TERM": "dumb", **more}
+
+
+def on_a_terminal(folder: Path, *arguments: str, **more: str) -> str:
+    """What a terminal gets of both outputs."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        command(*arguments), cwd=folder, env=environ(**more), stdin=theirs, stdout=theirs, stderr=theirs
+    ):
+        os.close(theirs)
+        written = b""
+        try:
+            while piece := os.read(ours, 1 << 16):
+                written += piece
+        except OSError:  # so a terminal tells that nobody holds it any more
+            pass
+    os.close(ours)
+    return written.decode().replace("\r\n", "\n")
+
+
+def in_a_pipe(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(command(*arguments), cwd=folder, env=environ(**more), capture_output=True, check=False)
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    (tmp_path / f"a{HOSTILE.replace('/', '')}.json").write_bytes(SENT)
+    assert in_a_pipe(tmp_path, "load", ".").returncode == 1
+    return tmp_path
+
+
+def file_id(here: Path) -> str:
+    (file,) = json.loads(in_a_pipe(here, "files", "--json").stdout)["files"]
+    return str(file["file_id"])
+
+
+@pytest.mark.parametrize("arguments", [
+    ("check", "{file}"), ("check", "{file}", "--json"), ("load", "."), ("load", "{file}", "--force"), ("files",),
+    ("files", "--json"), ("failures", "{id}"), ("failures", "{id}", "--lines"), ("failures", "{id}", "--json"),
+    ("redrive", "{id}"), ("undo", "{id}", "--dry-run"), ("load", "{file}.gone"), ("load", "{file}", "{file}"),
+    ("sql", "select event, properties from events"), ("sql", "select * from commands", "--json"), ("reconcile",),
+    ("sql", "pivot (select person, event from events) on event using count(*)"),
+    ("sql", "select raw from failed_lines", "--json"), ("snapshot", "{file}.copy"), ("failures", "{file}"),
+    ("undo", "{file}", "--{file}"), ("sources",), ("poll", "{file}"), ("export", "--to", "{file}"),
+])  # fmt: skip
+def test_a_terminal_obeys_nothing_that_a_producer_wrote(here: Path, arguments: tuple[str, ...]) -> None:
+    (file,) = here.glob("*.json")
+    told = {"file": file.name, "id": file_id(here)}
+    written = on_a_terminal(here, *(argument.format(**told) for argument in arguments))
+    assert written
+    assert OBEYED.findall(written) == []
+
+
+def test_lines_on_a_terminal_mean_the_same_and_in_a_pipe_are_the_same(here: Path) -> None:
+    wanted = file_id(here)
+    piped = in_a_pipe(here, "failures", wanted, "--lines").stdout
+    assert piped == b"".join(b"%d\t%b\n" % (n, line) for n, line in enumerate(SENT.split(b"\n")[1:4], 2))
+    shown = on_a_terminal(here, "failures", wanted, "--lines").splitlines()
+    (line,) = [line for line in shown if line.startswith("2\t")]
+    assert r"\u001b]0;owned\u0007 \u009b31m \u202eevil \u007f \udb40\udc41" in line
+    assert json.loads(line.partition("\t")[2]) == json.loads(SENT.split(b"\n")[1])
+    (line,) = [line for line in shown if line.startswith("4\t")]
+    assert line == r"4" + "\t" + r"no \x9b31m utf-8"
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+
+
+@given(anything, st.sampled_from([(", ", ": "), (",\r", ":\t"), ("\n,", " : ")]))
+def test_json_that_is_inert_means_the_same(value: Any, separators: tuple[str, str]) -> None:
+    text = json.dumps(value, ensure_ascii=False, separators=separators)
+    assert json.loads(inert(text)) == value
+    assert OBEYED.findall(inert(text)) == []
+
+
+def test_what_is_inert_costs_no_more_than_it_is_long() -> None:
+    begun = time.perf_counter()
+    for text in ('"' + '\\"' * 500_000, '"' * 1_000_001, '"a' * 500_000 + "\\"):
+        assert inert(text) == text
+    assert time.perf_counter() - begun < 5
+
+
+# --- sql -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("statement", "said"), [
+    ("select sum(range) from range(1_000_000_000_000)", "stopped after 1 s"),
+    ("select * from range(1_000_000_000_000)", "stopped after 1 s"),
+    ("select list(range) from range(1_000_000_000)", "more than 67,108,864 bytes of memory"),
+    ("select repeat('x', 1_000_000_000) as one_value", "more than 67,108,864 bytes of memory"),
+    ("select range(300_000_000) as one_value", "more than 67,108,864 bytes of memory"),
+])  # fmt: skip
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_statement_that_asks_for_too_much_is_ended(tmp_path: Path, statement: str, said: str, as_json: bool) -> None:
+    limits = {"INGEST_MAX_QUERY_TIME": "1s", "INGEST_MAX_QUERY_BYTES": str(64 << 20)}
+    done = in_a_pipe(tmp_path, "sql", statement, *["--json"] * as_json, **limits)
+    assert done.returncode == 2
+    assert said in done.stderr.decode().splitlines()[-1]
+    assert done.stdout == b"" or said in json.loads(done.stdout)["error"]
+    assert as_json == bool(done.stdout)
+
+
+def test_a_statement_that_cannot_be_stopped_ends_the_process(tmp_path: Path) -> None:
+    script = """
+import time
+from ingest.cli import asking, main
+from ingest.adapters.duckdb import DuckDBWarehouse
+asking._GRACE_SECONDS = 0.5
+DuckDBWarehouse.query = lambda *_: time.sleep(60)
+main()
+"""
+    arguments = [sys.executable, "-c", script, "sql", "select 1", "--json"]
+    more = {"INGEST_MAX_QUERY_TIME": "1s"}
+    done = subprocess.run(arguments, cwd=tmp_path, env=environ(**more), capture_output=True, check=False, timeout=40)
+    assert (done.returncode, [*json.loads(done.stdout)]) == (2, ["error"])
+    assert "could not be stopped" in done.stderr.decode().splitlines()[-1]
+
+
+def test_a_million_rows_are_not_held(tmp_path: Path) -> None:
+    """In JSON all of them, on a terminal those that people read."""
+    before = getrusage(RUSAGE_CHILDREN).ru_maxrss
+    with (tmp_path / "rows.json").open("wb") as out:
+        statement = "select range as n, 'a text of some length' as t from range(1_000_000)"
+        subprocess.run(command("sql", statement, "--json"), cwd=tmp_path, env=environ(), stdout=out, check=True)
+        table = in_a_pipe(tmp_path, "sql", statement)
+    assert getrusage(RUSAGE_CHILDREN).ru_maxrss < max(before, 300 << 10)  # KiB; held they took 1 GB
+    with (tmp_path / "rows.json").open("rb") as written:
+        assert sum(line == b"  },\n" for line in written) == 999_999
+    assert table.stdout.startswith(b"1,000,000 rows, of which these are the first (--json has all)\n")
+    assert table.stdout.count(b"a text of some length") == 1_000
+
+
+def test_limits_are_those_of_the_statement_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ingest.cli.asking import _held_to
+    from ingest.ports import QueryLimits
+
+    before = getrlimit(RLIMIT_DATA)
+    with _held_to(QueryLimits(1 << 30, 60)):
+        assert getrlimit(RLIMIT_DATA) != before
+    assert getrlimit(RLIMIT_DATA) == before
