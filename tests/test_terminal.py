@@ -1,4 +1,4 @@
-"""A terminal obeys nothing that a producer wrote; a file or a pipe gets every byte. And `sql` ends, whatever it is asked."""
+"""A terminal obeys nothing that producers wrote, files and pipes get every byte, and `sql` ends whatever it is."""
 
 import json
 import os
@@ -36,11 +36,13 @@ def environ(**more: str) -> dict[str, str]:
 
 
 def on_a_terminal(folder: Path, *arguments: str, **more: str) -> str:
-    """What a terminal gets of both outputs."""
+    """What a terminal gets of both outputs of the command."""
+    return terminal(folder, command(*arguments), **more)
+
+
+def terminal(folder: Path, command: list[str], **more: str) -> str:
     ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        command(*arguments), cwd=folder, env=environ(**more), stdin=theirs, stdout=theirs, stderr=theirs
-    ):
+    with subprocess.Popen(command, cwd=folder, env=environ(**more), stdin=theirs, stdout=theirs, stderr=theirs):
         os.close(theirs)
         written = b""
         try:
@@ -82,6 +84,18 @@ def test_a_terminal_obeys_nothing_that_a_producer_wrote(here: Path, arguments: t
     told = {"file": file.name, "id": file_id(here)}
     written = on_a_terminal(here, *(argument.format(**told) for argument in arguments))
     assert written
+    assert OBEYED.findall(written) == []
+
+
+def test_a_warning_is_as_harmless(tmp_path: Path) -> None:
+    script = f"""
+import logging
+from ingest.cli import cli, main
+cli.commands["files"].callback = lambda **_: logging.getLogger("ingest").warning("key=%s", {HOSTILE!r})
+main()
+"""
+    written = terminal(tmp_path, [sys.executable, "-c", script, "files"])
+    assert written.startswith("key=\\x1b]0;owned")
     assert OBEYED.findall(written) == []
 
 

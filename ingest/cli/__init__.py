@@ -6,6 +6,7 @@ Imports stay inside the commands, so that `ingest check your.json` starts quickl
 """
 
 import errno
+import logging
 import signal
 import sys
 from typing import Any
@@ -14,7 +15,7 @@ import click
 
 from ingest.cli import asking, demo, judging, keeping, loading, mending, moving, serving, starting
 from ingest.cli.base import Broken, cli
-from ingest.cli.output import say, write_json
+from ingest.cli.output import InertFormatter, say, write_json
 from ingest.cli.streams import OutputFailed, standard_streams
 from ingest.errors import ConfigError, IngestError
 from ingest.text import visible
@@ -31,6 +32,8 @@ class _Terminated(BaseException):
 
 def main() -> None:
     """Entry point: every failure is one sentence on stderr and exit code 2; with --json also on stdout."""
+    if logging.lastResort:  # it writes warnings, wherever nothing else is told to
+        logging.lastResort.setFormatter(InertFormatter())
     with standard_streams():
         try:
             code = _run()

@@ -1,5 +1,6 @@
 """What a terminal shows: JSON on stdout, tables for people, progress and sentences on stderr."""
 
+import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,13 @@ _HELD_BYTES = 1 << 20
 def say(sentence: str) -> None:
     """One sentence to whoever watches; never part of the output."""
     click.echo(visible(sentence), err=True)
+
+
+class InertFormatter(logging.Formatter):
+    """Lines of a log, which may hold what a producer wrote or a client asked for."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(visible, super().format(record).split("\n")))
 
 
 def write_json(document: object) -> None:

@@ -8,7 +8,7 @@ import click
 import orjson
 
 from ingest.cli.base import cli, json_option
-from ingest.cli.output import say, write_json
+from ingest.cli.output import InertFormatter, say, write_json
 from ingest.errors import ConfigError
 
 
@@ -45,7 +45,9 @@ def serve(host: str, port: int, new_key: bool, as_json: bool) -> int:
             say("For the client; it is shown only now. Below it, what intake_keys in ingest.toml gets:")
             click.echo(f"{told['key']}\n{told['intake_key']}")
         return 0
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    log = logging.StreamHandler(sys.stderr)
+    log.setFormatter(InertFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[log])
     logging.getLogger("botocore").setLevel(logging.WARNING)
     settings = load_settings(os.environ)
     app = make_app(settings, stores_of(settings, somebody_waits=True))
