@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from io import BufferedReader
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import IO, BinaryIO
@@ -205,7 +206,7 @@ def _text(path: Path) -> str:
     return str(path)
 
 
-def _content(path: Path) -> BinaryIO:
+def _content(path: Path) -> BufferedReader:
     return os.fdopen(opened(path, follow=True), "rb")
 
 

@@ -9,6 +9,7 @@ import errno
 import logging
 import signal
 import sys
+from io import StringIO
 from typing import Any
 
 import click
@@ -18,7 +19,6 @@ from ingest.cli.base import Broken, cli
 from ingest.cli.output import InertFormatter, say, write_json
 from ingest.cli.streams import OutputFailed, standard_streams
 from ingest.errors import ConfigError, IngestError
-from ingest.text import visible
 
 # Each module adds its commands.
 __all__ = ["asking", "cli", "demo", "judging", "keeping", "loading", "main", "mending", "moving", "serving", "starting"]
@@ -55,8 +55,10 @@ def _run() -> int:
             say(line)
         return ended(2, *(error.problems if isinstance(error, ConfigError) else [str(error)]))
     except click.ClickException as error:
-        error.message = visible(error.message)  # it may repeat what was written
-        error.show()
+        shown = StringIO()
+        error.show(shown)  # it may repeat what was written
+        for line in shown.getvalue().rstrip("\n").split("\n"):
+            say(line)
         return ended(2, error.format_message())
     except (click.Abort, KeyboardInterrupt):
         say(f"ingest: {_STOPPED}")
