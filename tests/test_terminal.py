@@ -83,7 +83,7 @@ def file_id(here: Path) -> str:
     ("sql", "select event, properties from events"), ("sql", "select * from commands", "--json"), ("reconcile",),
     ("sql", "pivot (select person, event from events) on event using count(*)"),
     ("sql", "select raw from failed_lines", "--json"), ("snapshot", "{file}.copy"), ("failures", "{file}"),
-    ("undo", "{file}", "--{file}"), ("sources",), ("poll", "{file}"), ("export", "--to", "{file}"),
+    ("undo", "{file}", "--{file}"), ("poll", "{file}"), ("export", "--to", "{file}"), ("files", "{file}"),
 ])  # fmt: skip
 def test_a_terminal_obeys_nothing_that_a_producer_wrote(here: Path, file_id: str, arguments: tuple[str, ...]) -> None:
     written = on_a_terminal(here, *(argument.format(file=FILE, id=file_id) for argument in arguments))
