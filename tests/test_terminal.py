@@ -7,9 +7,10 @@ import re
 import subprocess
 import sys
 import time
+from fcntl import LOCK_EX
 from pathlib import Path
 from resource import RLIMIT_DATA, getrlimit
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from hypothesis import given
@@ -189,6 +190,23 @@ def test_a_million_rows_are_not_held(tmp_path: Path, as_json: bool) -> None:
         shown = sum(b"a text of some length" in line for line in written)
     assert shown == (1_000_000 if as_json else 1_000)
     assert as_json or first == b"1,000,000 rows, of which these are the first (--json has all)\n"
+
+
+def test_who_is_slow_to_read_an_answer_holds_up_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither is the warehouse still locked, nor does the clock of the statement run."""
+    from ingest.cli import asking, cli
+    from tests.test_exactly_once import warehouse_at
+
+    monkeypatch.setenv("INGEST_WAREHOUSE", f"duckdb:///{tmp_path / 'w.duckdb'}")
+    before, seen = getrlimit(RLIMIT_DATA), []
+
+    def taken(waiting: IO[bytes]) -> None:
+        with warehouse_at(tmp_path / "w.duckdb").locked(LOCK_EX):
+            seen.append((json.loads(waiting.read()), getrlimit(RLIMIT_DATA)))
+
+    monkeypatch.setattr(asking, "write_waiting", taken)
+    cli.main(["sql", "select 1 as n", "--json"], standalone_mode=False)
+    assert seen == [([{"n": 1}], before)]
 
 
 def test_limits_are_those_of_the_statement_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

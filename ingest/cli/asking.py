@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ingest.cli.base import GIVEN, SHORT_ID, cli, json_option, opened_pipeline, show_failures
-from ingest.cli.output import places, say, value, write_bytes, write_json, write_json_rows, write_table
+from ingest.cli.output import json_rows, places, say, value, write_bytes, write_json, write_table, write_waiting
 from ingest.core.source import ONE_OFF
 from ingest.core.states import STATES
 from ingest.text import count, visible
@@ -148,9 +148,12 @@ def sql(statement: str, as_json: bool) -> None:
         limits = QueryLimits(settings.max_query_bytes, settings.max_query_seconds)
         with _held_to(limits), pipeline.warehouse.query(statement, limits) as answer:
             if as_json:
-                write_json_rows(_rows(answer))
-                return
-            names, rows, more = answer.reader.schema.names, *_first(_rows(answer))
+                waiting = json_rows(_rows(answer))
+            else:
+                names, rows, more = answer.reader.schema.names, *_first(_rows(answer))
+    if as_json:
+        write_waiting(waiting)  # whoever is slow to read it holds up no load
+        return
     title = count(len(rows) + more, "row")
     write_table(f"{title}, of which these are the first (--json has all)" if more else title, names, rows, folded=False)
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from shutil import get_terminal_size
 from tempfile import SpooledTemporaryFile
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 import orjson
@@ -42,17 +42,23 @@ def write_json(document: object) -> None:
     sys.stdout.buffer.flush()
 
 
-def write_json_rows(rows: Iterable[object]) -> None:
-    """The same of an array, whose rows wait on disk until all are there: what fails leaves no half a document."""
-    with SpooledTemporaryFile(_HELD_BYTES) as waiting:
-        ends = b"[]\n"
-        for row in rows:
-            waiting.write((b"[\n  " if ends == b"[]\n" else b",\n  ") + _json(row).replace(b"\n", b"\n  "))
-            ends = b"\n]\n"
-        waiting.seek(0)
+def json_rows(rows: Iterable[object]) -> IO[bytes]:
+    """The same of an array, for `write_waiting`: on disk until all is there, so that nobody gets half a document."""
+    waiting = SpooledTemporaryFile(_HELD_BYTES)  # noqa: SIM115 - for whoever writes it
+    ends = b"[]\n"
+    for row in rows:
+        waiting.write((b"[\n  " if ends == b"[]\n" else b",\n  ") + _json(row).replace(b"\n", b"\n  "))
+        ends = b"\n]\n"
+    waiting.write(ends)
+    waiting.seek(0)
+    return waiting
+
+
+def write_waiting(waiting: IO[bytes]) -> None:
+    """What `json_rows` gave, however slowly it is taken."""
+    with waiting:
         for line in waiting:
             write_bytes(line)
-        write_bytes(ends)
     sys.stdout.buffer.flush()
 
 
