@@ -30,7 +30,7 @@ def main() -> int:
         print(f"audit: nothing was audited, since {DATABASE} cannot be reached from here ({why}).")
         return 0
     command = [sys.executable, "-m", "pip_audit", "--requirement", str(LOCK), "--require-hashes", "--disable-pip"]
-    options = ["--vulnerability-service", "osv", "--format", "json", "--progress-spinner", "off"]
+    options = ["--vulnerability-service", "osv", "--format", "json", "--aliases", "on", "--progress-spinner", "off"]
     ran = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
     try:
         found = json.loads(ran.stdout)["dependencies"]
