@@ -221,6 +221,24 @@ def test_a_broken_document_is_read_a_few_times_at_most(monkeypatch: pytest.Monke
     assert 0 < sum(read) <= (module._READ_AT_MOST + 1) * len(data)
 
 
+@pytest.mark.parametrize("line", ["[{},\n{", '},\n{"a":[\n', '"\n{', "[[1,\n["])
+def test_openings_that_never_close_take_time_as_they_are_long(monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    """The decoder goes through all that it was given when it says where the mistake is."""
+    given: list[int] = []
+
+    class Counting:
+        def raw_decode(self, text: str, start: int = 0) -> tuple[object, int]:
+            given.append(len(text))
+            return decoder.raw_decode(text, start)
+
+    decoder = jsontext._DECODER
+    monkeypatch.setattr(jsontext, "_DECODER", Counting())
+    data = (line * 10_000).encode()
+    found = b"".join(block.data for block in documents([data], 1 << 20))
+    assert b"".join(found.split()) == b"".join(data.split())
+    assert sum(given) <= len(given) * 4096 + 16 * 2 * len(data)
+
+
 def test_a_broken_document_of_too_many_values_is_not_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     text = b"[\n[1],\n[" + b"2," * 50
     monkeypatch.setattr(jsontext, "_VALUES_ALLOWED", 60)
@@ -239,8 +257,16 @@ def test_a_broken_document_of_too_many_values_is_not_taken_apart(monkeypatch: py
         ('["aaa', None, 5),
         ("[" * 5000, None, 5000),
         ("[9", None, 2),
+        *(  # over the end of what is read at once
+            (f"[{' ' * white}{word}{rest}", end and white + end, white + read_to)
+            for white in range(4078, 4100)
+            for word, rest, end, read_to in (
+                ('"\\ud83d\\ude00"', "]", 16, 16), ("-1.5e300", "]", 10, 10), ("null", "]", 6, 6), ("[{}]", "]", 6, 6),
+                ('"\\ud83d\\ude00"', "x", None, 15), ("false", "x", None, 6), ("[]", ",", None, 4),
+            )
+        ),
     ],
-)
+)  # fmt: skip
 def test_it_is_known_how_far_a_value_was_read(text: str, end: int | None, read_to: int) -> None:
     assert jsontext.end_of(text, 0) == (end, read_to)
 

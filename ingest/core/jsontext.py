@@ -33,6 +33,8 @@ _SURROGATE: Final = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
 )
 _WHITE: Final = re.compile(r"[ \t\n\r]*")
+_WINDOW: Final = 4096
+_LONGEST_WORD: Final = 16  # that the decoder reads as one, but for strings and numbers: a pair of surrogates has 12
 _OCTAL: Final = re.compile(r"((?:\\[23][0-7]{2})+)|\\.", re.DOTALL)
 
 
@@ -190,15 +192,27 @@ def place(text: str, at: str) -> tuple[int, int] | None:
 
 
 def end_of(text: str, start: int) -> tuple[int | None, int]:
-    """Where the JSON value ends that begins at `start`, None if none does; and how far it was read to know that."""
-    try:
-        end = _DECODER.raw_decode(text, start)[1]
-    except json.JSONDecodeError as error:
-        is_end_known = not error.msg.startswith("Unterminated string")  # which is told where the string begins
-        return None, error.pos if is_end_known else len(text)
-    except (ValueError, RecursionError):
-        return None, len(text)
-    return end, end
+    """Where the object or array ends that begins at `start`, None if none does; and how far it was read to know that.
+
+    It is read in a window that grows: the decoder counts the lines up to a mistake, of all that it was given.
+    """
+    size, left = _WINDOW, len(text) - start
+    while True:
+        window = text[start : start + size]
+        try:
+            end = start + _DECODER.raw_decode(window)[1]
+        except json.JSONDecodeError as error:
+            # Of a string that does not end it is told where it begins; other words that are cut are short.
+            is_known = not error.msg.startswith("Unterminated string")
+            if size >= left:
+                return None, start + error.pos if is_known else len(text)
+            if is_known and error.pos <= len(window) - _LONGEST_WORD:
+                return None, start + error.pos
+            size *= 4
+        except (ValueError, RecursionError):
+            return None, len(text)
+        else:
+            return end, end
 
 
 def members(text: str, start: int) -> Iterator[tuple[str, int, int]]:
