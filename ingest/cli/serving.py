@@ -20,9 +20,16 @@ from ingest.errors import ConfigError
     help="Where to listen. Others than this machine need TLS in front.",
 )
 @click.option("--port", type=click.IntRange(0, 65_535), default=8480, show_default=True, help="0: any that is free.")
+@click.option(
+    "--stop-seconds",
+    type=click.IntRange(1, 3600),
+    default=30,
+    show_default=True,
+    help="How long what is under way may take when it is told to stop; then it gets 503.",
+)
 @click.option("--new-key", is_flag=True, help="Make a key and what ingest.toml has of it; serve nothing.")
 @json_option
-def serve(host: str, port: int, new_key: bool, as_json: bool) -> int:
+def serve(host: str, port: int, stop_seconds: int, new_key: bool, as_json: bool) -> int:
     """Take the vendors' own import calls over HTTP, and put their bodies where files are dropped.
 
     Serves every source with intake_keys until it is told to stop. With --json a line on stdout says when it is ready.
@@ -60,5 +67,5 @@ def serve(host: str, port: int, new_key: bool, as_json: bool) -> int:
             if as_json:
                 click.echo(orjson.dumps({"host": address, "port": port, "sources": sources}))
 
-        run(app, at, ready)
+        run(app, at, ready, stop_seconds)
     return 0

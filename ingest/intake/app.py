@@ -3,10 +3,12 @@
 Nothing of a request is logged but its call, its status and the address it came from: keys stand in headers and queries.
 """
 
+import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from itertools import product
 from typing import Any, Final
 
 import orjson
@@ -21,6 +23,7 @@ from ingest.errors import IngestError
 from ingest.intake import bodies
 from ingest.intake.bodies import BUSY_SECONDS, Refused
 from ingest.intake.keys import keys_of
+from ingest.intake.notices import Notices, shown
 from ingest.intake.rates import Rates
 from ingest.intake.spool import Spool
 from ingest.intake.vendors import CALLS, SCHEMES, Call, error_at, error_schema_at
@@ -60,14 +63,15 @@ def make_app(settings: Settings, store_of: Callable[[str], ObjectStore]) -> Fast
 
     app = FastAPI(
         lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False,
-        exception_handlers={HTTPException: _no_such_call},
+        exception_handlers={HTTPException: intake.no_such_call},
     )  # fmt: skip
     for call in CALLS:
-        for method in call.methods:
+        for method, path in product(call.methods, (call.path, f"{call.path}/")):  # as some clients end it
             app.add_api_route(
-                call.path,
+                path,
                 intake.endpoint(call),
                 methods=[method],
+                include_in_schema=path == call.path,
                 operation_id="_".join([method.lower(), *re.findall(r"[\w.-]+", call.path)]),
                 summary=call.title,
                 description=call.tells,
@@ -92,20 +96,42 @@ class _Intake:
         self.keys = keys_of(settings)
         self.room = bodies.room_of(settings)
         self.rates = Rates()
+        self.notices = Notices()
 
     def endpoint(self, call: Call) -> Any:
         async def answer(request: Request) -> Response:
             try:
                 await self._take(call, request)
             except Refused as refused:
-                _log.info("refused call=%s status=%d from=%s", call.path, refused.status, _address(request))
+                self._log_refusal(request, call, refused)
                 return _refusal(call, refused)
+            except asyncio.CancelledError:  # which only the end of the process does
+                return _refusal(call, Refused(503, "It is stopping: send it again.", BUSY_SECONDS))
             except Exception:  # noqa: BLE001 - whatever it is, the client gets the words that it knows
                 _log.exception("unforeseen call=%s from=%s", call.path, _address(request))
                 return _refusal(call, Refused(503, "Something went wrong here: send it again.", BUSY_SECONDS))
             return Response() if call.success is None else _json(call.success)
 
         return answer
+
+    async def no_such_call(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        path, status = request.scope["path"], error.status_code
+        headers = dict(error.headers or {})
+        if status == 405:  # of which the first route that has the path tells its own methods only
+            routes = [one for one in request.app.routes if one.matches(request.scope)[0] is not Match.NONE]
+            headers["Allow"] = ", ".join(sorted({method for one in routes for method in one.methods}))
+        place = shown(path)
+        if times := self.notices.tell(f"{status} {place}"):
+            _log.info("no_such_call status=%d path=%s from=%s times=%d", status, place, _address(request), times)
+        return _json(error_at(path)(f"There is no such call ({error.detail})."), status, headers)
+
+    def _log_refusal(self, request: Request, call: Call, refused: Refused) -> None:
+        address = _address(request)
+        if refused.status != 401:
+            _log.info("refused call=%s status=%d from=%s", call.path, refused.status, address)
+        elif times := self.notices.tell(f"{call.path} {address}"):
+            _log.info("refused call=%s status=401 from=%s times=%d", call.path, address, times)
 
     async def _take(self, call: Call, request: Request) -> None:
         """Returns when the body is stored. Raises Refused."""
@@ -137,23 +163,12 @@ async def _health() -> dict[str, str]:
     return {"status": "ok"}
 
 
-async def _no_such_call(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    headers = dict(error.headers or {})
-    if error.status_code == 405:  # of which the first route that has the path tells its own methods only
-        routes = [one for one in request.app.routes if one.matches(request.scope)[0] is not Match.NONE]
-        headers["Allow"] = ", ".join(sorted({method for one in routes for method in one.methods}))
-    return _json(error_at(request.url.path)(f"There is no such call ({error.detail})."), error.status_code, headers)
-
-
 def _refusal(call: Call, refused: Refused) -> Response:
     headers = {}
     if refused.retry_after is not None:
         headers["Retry-After"] = str(refused.retry_after)
     if refused.status == 401 and call.scheme != "apiKey":
         headers["WWW-Authenticate"] = 'Bearer realm="ingest"' if call.scheme == "bearer" else 'Basic realm="ingest"'
-    if refused.status in (408, 413):
-        headers["Connection"] = "close"  # the rest of the body is not waited for
     return _json(call.error(str(refused)), refused.status, headers)
 
 

@@ -1,5 +1,6 @@
 """The process: a socket, uvicorn, and an end without loss: what is under way is still stored and answered."""
 
+import asyncio
 import signal
 import socket
 from collections.abc import Callable
@@ -8,10 +9,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from ingest.errors import ConfigError
+from ingest.intake.connection import CONNECTIONS, Connection, ending
 
-STOP_SECONDS = 30  # after which clients that do not finish their bodies are given up
-# What comes beyond them gets 503 at once, where else the open files of the process would run out (1,024, mostly).
-_CONNECTIONS = 900
+STOP_SECONDS = 30  # after which those that still wait are answered that they have to come again
+_END_SECONDS = 2  # for these answers
 _KEEP_ALIVE_SECONDS = 75  # longer than proxies keep a connection, so that the proxy is the one to close it
 
 
@@ -28,8 +29,11 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigError(f"Nothing can listen on {host}, port {port} ({error.strerror}): choose another.") from error
 
 
-def run(app: FastAPI, at: socket.socket, ready: Callable[[], None]) -> None:
-    """Serve until SIGTERM or SIGINT; then answer what is under way, and return. `ready` is called when it listens."""
+def run(app: FastAPI, at: socket.socket, ready: Callable[[], None], stop_seconds: int = STOP_SECONDS) -> None:
+    """Serve until SIGTERM or SIGINT; then answer what is under way, and return. `ready` is called when it listens.
+
+    What is not done `stop_seconds` after the signal is cancelled, and says so to its client.
+    """
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -37,16 +41,25 @@ def run(app: FastAPI, at: socket.socket, ready: Callable[[], None]) -> None:
             if self.started:
                 ready()
 
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            asyncio.get_running_loop().call_later(stop_seconds, self._give_up)
+            await super().shutdown(sockets)
+
+        def _give_up(self) -> None:
+            for task in self.server_state.tasks:
+                task.cancel()
+
     config = uvicorn.Config(
-        app,
+        ending(app),
+        http=Connection,
         access_log=False,  # it would write queries, and with them keys
         log_config=None,
         server_header=False,
         proxy_headers=False,
         ws="none",
-        limit_concurrency=_CONNECTIONS,
+        limit_concurrency=CONNECTIONS,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=STOP_SECONDS,
+        timeout_graceful_shutdown=stop_seconds + _END_SECONDS,
     )
     for told in (signal.SIGTERM, signal.SIGINT):
         signal.signal(told, lambda *_: None)  # uvicorn raises them once more at its end, which is a good one

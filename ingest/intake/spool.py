@@ -9,10 +9,11 @@ Order:   an object holds bodies in the order in which they were received, and is
 import asyncio
 import logging
 import secrets
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -71,7 +72,6 @@ class Spool:
         self._lanes: dict[str, _Lane] = {}
         self._last_receipt = 0
         self._number = 0
-        self._threads = ThreadPoolExecutor(32, thread_name_prefix="put")
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def store(self, source: Source, body: Body) -> None:
@@ -89,10 +89,9 @@ class Spool:
         await waiting.stored
 
     async def close(self) -> None:
-        """Wait for what is under way."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
-        self._threads.shutdown()
+        """Give up what is under way. Nobody waits for it any more: who did has got an answer."""
+        for task in self._tasks:
+            task.cancel()
 
     def _start(self, lane: _Lane) -> None:
         loop = asyncio.get_running_loop()
@@ -112,7 +111,7 @@ class Spool:
         contents = [waiting.body.content for waiting in group]
         told: Exception | None = None
         try:
-            await asyncio.get_running_loop().run_in_executor(self._threads, self._receive, lane.source, key, contents)
+            await _beside(lambda: self._store_of(lane.source.name).receive(lane.source.bucket, key, contents))
         except IngestError as error:
             told = error
             _log.error("not_stored source=%s bodies=%d: %s", lane.source.name, len(group), error)
@@ -133,5 +132,24 @@ class Spool:
             else:
                 waiting.stored.set_exception(IngestError("The store did not take it."))
 
-    def _receive(self, source: Source, key: str, contents: list[bytes]) -> None:
-        self._store_of(source.name).receive(source.bucket, key, contents)
+
+def _beside(work: Callable[[], None]) -> "asyncio.Future[None]":
+    """Do it in a thread for which the end of the process does not wait: a store may hang for long."""
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+
+    def tell(error: BaseException | None) -> None:
+        if not done.done():
+            done.set_result(None) if error is None else done.set_exception(error)
+
+    def run() -> None:
+        error = None
+        try:
+            work()
+        except BaseException as raised:  # noqa: BLE001 - it is for who waits
+            error = raised
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(tell, error)
+
+    threading.Thread(target=run, name="put", daemon=True).start()
+    return done
