@@ -59,7 +59,7 @@ def make_app(settings: Settings, store_of: Callable[[str], ObjectStore]) -> Fast
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         intake.spool = Spool(store_of)
         yield
-        await intake.spool.close()
+        intake.spool.close()
 
     app = FastAPI(
         lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False,

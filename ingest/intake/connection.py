@@ -8,6 +8,7 @@ Answer:  a client that sends while it is refused would be reset when the connect
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, ClassVar, Final, cast
@@ -48,7 +49,8 @@ class Connection(HttpToolsProtocol):
     """One connection, as uvicorn has it, within limits."""
 
     _notices: ClassVar = Notices()
-    _heads: ClassVar[dict["Connection", float]] = {}  # those in the middle of a head, since when: the oldest first
+    # Those in the middle of a head, or refused and still sending, and since when: the oldest first.
+    _idlers: ClassVar[dict["Connection", float]] = {}
 
     _open: asyncio.Transport  # the connection itself; `transport` is what uvicorn writes to and closes
     _timer: asyncio.TimerHandle | None = None
@@ -63,8 +65,8 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self._open = transport
         self.transport = cast("asyncio.Transport", _Ending(self))
-        if len(self.connections) > _CROWDED and self._heads:
-            oldest, since = next(iter(self._heads.items()))
+        if len(self.connections) > _CROWDED and self._idlers:
+            oldest, since = next(iter(self._idlers.items()))
             if self.loop.time() - since > _SLOW_SECONDS:
                 oldest.leave()
         if len(self.connections) > _MOST:
@@ -73,7 +75,7 @@ class Connection(HttpToolsProtocol):
             self._begin_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end_head()
+        self._wait_no_more()
         self.transport = self._open
         super().connection_lost(exc)
 
@@ -85,7 +87,7 @@ class Connection(HttpToolsProtocol):
 
     def leave(self) -> None:
         """End it without a word."""
-        self._end_head()
+        self._wait_no_more()
         self._open.abort()
 
     def end(self) -> None:
@@ -94,14 +96,14 @@ class Connection(HttpToolsProtocol):
             self._open.close()
             return
         self._is_deaf = True
-        self._end_head()
+        self._wait_no_more()
         try:
             self._open.write_eof()
         except OSError:
             self._open.abort()
             return
         self.flow.resume_reading()
-        self._timer = self.loop.call_later(_DRAIN_SECONDS, self._open.abort)
+        self._wait(_DRAIN_SECONDS, self._open.abort)
 
     # --- what comes ---------------------------------------------------------------------------------------------------
 
@@ -152,7 +154,7 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if len(self.pipeline) >= _PIPELINED:
             raise TooMuch(429, "Wait for the answers to the requests before this one.")
-        self._end_head()
+        self._wait_no_more()
         self._in_head, self._in_body, self._held = False, True, 0
         super().on_headers_complete()
 
@@ -169,22 +171,25 @@ class Connection(HttpToolsProtocol):
 
     def _begin_head(self) -> None:
         if self._timer is None and not self._open.is_closing():
-            self._heads[self] = self.loop.time()
-            self._timer = self.loop.call_later(_HEAD_SECONDS, self._head_is_late)
+            self._wait(_HEAD_SECONDS, self._head_is_late)
 
-    def _end_head(self) -> None:
-        self._heads.pop(self, None)
+    def _wait(self, seconds: float, late: Callable[[], object]) -> None:
+        self._idlers[self] = self.loop.time()
+        self._timer = self.loop.call_later(seconds, late)
+
+    def _wait_no_more(self) -> None:
+        self._idlers.pop(self, None)
         if self._timer:
             self._timer.cancel()
             self._timer = None
 
     def _head_is_late(self) -> None:
+        self._wait_no_more()
+        is_answering = self.cycle is not None and not self.cycle.response_complete
         if self._in_head:
             self._refuse(408, f"The head of the request was not whole after {_HEAD_SECONDS} seconds.")
-        elif self.cycle is None or self.cycle.response_complete:
-            self._open.close()
-        else:
-            self._end_head()
+        if not is_answering:
+            self._open.close()  # what did not come needs not be thrown away
 
     def _refuse(self, status: int, message: str) -> None:
         """Answer what is no request, or too much of one, and end the connection."""

@@ -88,8 +88,10 @@ class Spool:
         self._start(lane)
         await waiting.stored
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Give up what is under way. Nobody waits for it any more: who did has got an answer."""
+        for lane in self._lanes.values():
+            lane.waiting.clear()
         for task in self._tasks:
             task.cancel()
 
