@@ -160,7 +160,7 @@ def test_what_a_message_asks_for(sent: Any, expected: Command) -> None:
             [user(timestamp=None, messageId="")], [("/0", "message_id_or_timestamp_missing", "")], id="a blank one"
         ),
         pytest.param([user(timestamp=1526387472)], [("/0", "date_not_iso", "/timestamp")], id="time a number"),
-        pytest.param([user(timestamp="", messageId="m")], [("/0", "date_not_iso", "/timestamp")], id="time blank"),
+        pytest.param([user(timestamp=" ")], [("/0", "message_id_or_timestamp_missing", "")], id="time blank"),
         pytest.param([user(timestamp="2018-13-15T12:31:12Z")], [("/0", "date_not_iso", "/timestamp")], id="no month"),
         pytest.param([user(traits={"a": "\0"})], [("/0", "nul_character", "/traits/a")], id="U+0000"),
         pytest.param(
@@ -187,6 +187,7 @@ def test_what_a_body_breaks(sent: Any, told: list[tuple[str, str, str]]) -> None
     ("sent", "warnings"),
     [
         (user(timestamp=None, messageId="m"), ("no_time",)),
+        (user(timestamp="", messageId="m"), ("no_time",)),
         (user(timestamp=TIME[:-1]), ("time_zone_assumed",)),
         (user(userId="undefined"), ("ignored_identity",)),
         (message("account", accountId="0"), ()),
@@ -300,6 +301,7 @@ def test_the_example_of_the_page_gives_a_fact_for_each_message_though_all_have_o
     {}, [], 7, [7], [{}], [user()], [user(userId=7)], [user(userId=7.5)], [user(userId="")], [user(userId="😀" * 255)],
     [user(userId="😀" * 256)], [user(traits=None)], [user(traits=7)], [user(properties=7)], [user(timestamp=None)],
     [user(timestamp=None, messageId=7)], [user(timestamp=None, messageId=" ")], [user(timestamp="x")],
+    [user(timestamp="")], [user(timestamp=" ", messageId="m")], [user(timestamp="\u3000", messageId="m")],
     [user(messageId=[])], [user(messageId=1.5)], [track()], [track(event="")], [track(event=7)], [track(traits=7)],
     [track(properties=7)], [track(userId=None, accountId="7")], [track(userId=None)], [message("unlink", userId="3")],
     [message("unlink", userId="3", accountId="7")], [message("account", accountId="7")], [message("account")],

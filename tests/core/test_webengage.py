@@ -99,6 +99,12 @@ def record(person: str = "ann", at: int = AT, source: Any = "event", /, **proper
         ),
         pytest.param(events({"userId": "ann", "eventName": "bought"}), [record("ann", NOW, "received")], id="no time"),
         pytest.param(events(event(eventTime=None)), [record("ann", NOW, "received")], id="time null"),
+        pytest.param(events(event(eventTime=" \n")), [record("ann", NOW, "received")], id="time blank"),
+        pytest.param(
+            events(event(eventData='\n{"Price": 39.80, "a": {"b": [1, 2]}, "Price": 1.10}')),
+            [record(Price=Decimal("1.10"), **{"a.b": "1,2"})],
+            id="data that is the text of an object",
+        ),
         pytest.param(
             {"events": [event()], "users": [user()]}, [record(), put()], id="both in one body, as they stand"
         ),
@@ -162,9 +168,16 @@ def test_times_as_they_are_met(time: str, at: int) -> None:
         pytest.param(events(event(eventName=None)), [("/events/0", "name_missing", "/eventName")], id="name null"),
         pytest.param(events(event(eventName=7)), [("/events/0", "shape_wrong", "/eventName")], id="name a number"),
         pytest.param(events(event(eventName="we_x")), [("/events/0", "reserved_event", "/eventName")], id="we_"),
-        pytest.param(events(event(eventData="{}")), [("/events/0", "shape_wrong", "/eventData")], id="data a text"),
+        *(
+            pytest.param(events(event(eventData=text)), [("/events/0", "shape_wrong", "/eventData")], id=f"data {text}")
+            for text in ("", "x", "[1]", '"{}"', "{a}", '{"a":1} {"a":1}', '{"a":' * 200 + "1" + "}" * 200)
+        ),
+        pytest.param(
+            events(event(eventData='{"a":"\\u0000","b":1e999}')),
+            [("/events/0", "nul_character", "/eventData/a"), ("/events/0", "number_out_of_range", "/eventData/b")],
+            id="oddities in the text of data",
+        ),
         pytest.param(events(event(eventTime=5)), [("/events/0", "date_not_iso", "/eventTime")], id="time a number"),
-        pytest.param(events(event(eventTime="")), [("/events/0", "date_not_iso", "/eventTime")], id="time blank"),
         pytest.param(events(event(eventTime="2018-09-15")), [("/events/0", "date_not_iso", "/eventTime")], id="a day"),
         pytest.param(
             events(event(eventTime="2018-02-30T00:00:00Z")), [("/events/0", "date_not_iso", "/eventTime")],
@@ -191,6 +204,7 @@ def test_what_a_body_breaks(sent: Any, told: list[tuple[str, str, str]]) -> None
     [
         pytest.param(users(user()), ("no_time",), id="users have no time"),
         pytest.param(events(event(eventTime=None)), ("no_time",), id="nor has this event"),
+        pytest.param(events(event(eventTime="")), ("no_time",), id="nor this"),
         pytest.param(events(event(eventTime=TIME[:-5])), ("time_zone_assumed",), id="time_zone_assumed"),
         pytest.param(events(event(userId="null")), ("ignored_identity",), id="ignored_identity"),
         pytest.param(events(event(a=1, eventData={"a": 2})), ("name_collision",), id="name_collision"),
@@ -290,6 +304,8 @@ def test_the_examples_of_the_page() -> None:
     users() | {"a": 1}, events(event()), events(event(eventName=" ")), events(event(eventName="we_")),
     events(event(eventName=" we_")), events(event(eventTime="2018-09-15T18:29")), events(event(eventTime="2018")),
     events(event(eventTime=" 2018-09-15T18:29:00Z ")), events(event(eventData=[])),
+    events(event(eventTime="")), events(event(eventTime=" ")), events(event(eventData="{}")), events(event(eventData="")),
+    events(event(eventData=" { } ")), events(event(eventData="[]")),
 ], ids=lambda sent: json.dumps(sent)[:60])  # fmt: skip
 def test_any_validator_comes_to_the_same_verdict(sent: Any) -> None:
     is_sound = not any(item.failures for item in judge(sent).values())

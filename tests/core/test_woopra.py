@@ -105,6 +105,11 @@ def alias(person: str, other: str, at: int = AT, source: Any = "event") -> Comma
             id="else the time of the first action that has one",
         ),
         pytest.param(
+            visit({"id": "ann", "plan": "pro"}, action(time=""), action(), time=" "),
+            [put("ann", plan="pro"), record("ann", NOW, "received"), record()],
+            id="a blank time is none",
+        ),
+        pytest.param(
             {"visitor": {"id": "ann", "plan": "pro"}, "actions": None}, [put("ann", NOW, "received", plan="pro")],
             id="else of the file",
         ),
@@ -221,6 +226,7 @@ def test_what_a_visit_breaks(sent: Any, told: list[tuple[str, str, str]]) -> Non
     ("sent", "warnings"),
     [
         pytest.param(visit(None, action(time=None)), {"/actions/0": ("no_time",)}, id="no_time"),
+        pytest.param(visit(None, action(time=" "), time=""), {"/actions/0": ("no_time",)}, id="blank times"),
         pytest.param({"visitor": {"id": "a", "b": 1}}, {"/visitor": ("no_time",)}, id="no_time of a visitor"),
         pytest.param(visit(None, action(time=str(MS))), {"/actions/0": ("time_coerced",)}, id="time_coerced"),
         pytest.param(
@@ -375,6 +381,7 @@ def test_the_example_of_the_page() -> None:
     [], 7, {"visitor": {"id": "a"}, "actions": None}, visit(None, {}), visit(None, action(time=5)),
     visit(None, action(time="0999999999999")), visit(None, action(name="")),
     visit({"id": "x" * 256}), visit({"email": "😀" * 255, "a": 1}), visit(None, action(), time="5"),
+    visit(None, action(time="")), visit(None, action(time=" "), time="\t"), visit({"id": "a"}, time=" "),
 ], ids=lambda sent: json.dumps(sent)[:60])  # fmt: skip
 def test_any_validator_comes_to_the_same_verdict(sent: Any) -> None:
     is_sound = not any(item.failures for item in judge(sent).values())

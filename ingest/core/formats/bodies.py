@@ -321,3 +321,10 @@ def normal(sent: Any, ids: Collection[str]) -> Any:
         return sent
     named = {name: identity_text(value) if name in ids else value for name, value in sent.items()}
     return {name: value for name, value in named.items() if value is not None}
+
+
+def without_blank(sent: Any, name: str) -> Any:
+    """An object as it is without a text of that name that is blank, which is the same as none."""
+    if isinstance(sent, dict) and isinstance(text := sent.get(name), str) and not text.strip():
+        return {other: value for other, value in sent.items() if other != name}
+    return sent

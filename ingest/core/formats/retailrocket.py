@@ -25,7 +25,7 @@ from typing import Any, Final, cast
 import orjson
 
 from ingest.core.commands import Command, Item, Rules, TimeSource
-from ingest.core.formats.bodies import Body, Documents, Judged, identity_text, normal
+from ingest.core.formats.bodies import Body, Documents, Judged, identity_text, normal, without_blank
 from ingest.core.rows import row
 
 NAME: Final = "retailrocket"
@@ -183,7 +183,8 @@ def _normal(event: Any, kind: str) -> Any:
     """An event as it is held against the schema: ids as text, and only what is there."""
     if isinstance(event, dict) and "link" in event:
         event = event | {"link": _normal_link(event["link"])}
-    return normal(event, (*_IDENTIFIERS, *(["email"] if kind in _BY_EMAIL else [])))
+    event = normal(event, (*_IDENTIFIERS, *(["email"] if kind in _BY_EMAIL else [])))
+    return without_blank(event, "timestamp")
 
 
 def _normal_link(link: Any) -> Any:

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from ingest.core import schema
 from ingest.core.commands import Command, Item, Rules, TimeSource
-from ingest.core.formats.bodies import Body, Documents, Judged, normal
+from ingest.core.formats.bodies import Body, Documents, Judged, normal, without_blank
 
 NAME: Final = "vitally"
 
@@ -64,7 +64,7 @@ class Vitally(Documents):
 
 
 def _judge(judged: Judged, sent: Any) -> None:
-    message = normal(sent, (*_IDENTIFIERS, "messageId"))
+    message = without_blank(normal(sent, (*_IDENTIFIERS, "messageId")), "timestamp")
     if not _is_plain(message) and not judged.hold_against(message, "message"):
         return
     kind: str = message["type"]

@@ -4,6 +4,7 @@ In:     {"users": […]}, {"events": […]}, or both in one.
 Out:    the items "/users/0" …: a set; and "/events/0" …: a record. The person is userId, else anonymousId, which is
         ignored where both are there.
 Whole:  another shape than these two arrays refuses the body as one item, "". Empty arrays hold nothing, which is sound.
+Data:   eventData may be the JSON of an object as a text: the vendor's page types it "String", and shows an object.
 Times:  users have none, so a set has the time of its arrival.
 Rules:  schemas/webengage.schema.json.
 Source: "Bulk User/ Event API", "Tracking Users", "Tracking Events", WebEngage documentation.
@@ -15,8 +16,8 @@ from typing import Any, Final
 
 from ingest.core import schema
 from ingest.core.commands import Command, Item, Rules
-from ingest.core.formats.bodies import Body, Documents, Judged, iso_microseconds, normal
-from ingest.core.jsontext import pointer
+from ingest.core.formats.bodies import Body, Documents, Judged, iso_microseconds, normal, without_blank
+from ingest.core.jsontext import Undecodable, holds_more, oddities, parse, pointer, values_allowed
 
 NAME: Final = "webengage"
 
@@ -65,10 +66,15 @@ def _items(body: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _judge(judged: Judged, item: Any, path: str) -> None:
     part = _PARTS[path.split("/")[1]]
     item = normal(item, _IDENTIFIERS)
+    if part == "event":
+        item = _with_data(judged, without_blank(item, "eventTime"))
     if isinstance(item, dict) and "userId" in item and "anonymousId" in item:  # ignored, whatever it is
         del item["anonymousId"]
         judged.failures = [one for one in judged.failures if one.pointer.split("/")[1:2] != ["anonymousId"]]
     if not _is_plain_item(item, part) and not judged.hold_against(item, part):
+        return
+    if isinstance(data := item.get("eventData"), str):
+        judged.fail("shape_wrong", "/eventData", data, "The text is not the JSON of an object.")
         return
     who = next(name for name in _IDENTIFIERS if name in item)
     person = judged.identity(item[who], f"/{who}")
@@ -76,6 +82,25 @@ def _judge(judged: Judged, item: Any, path: str) -> None:
         _judge_user(judged, item, person)
     else:
         _judge_event(judged, item, person)
+
+
+def _with_data(judged: Judged, event: Any) -> Any:
+    """An event whose eventData is the text of an object, with that object in its place; any other as it is."""
+    if not isinstance(event, dict) or not isinstance(text := event.get("eventData"), str):
+        return event
+    unit = text.encode()
+    if holds_more(unit, values_allowed(judged.rules.max_document_bytes)):
+        return event
+    try:
+        data, _ = parse(unit)
+        odd = list(oddities({"eventData": data}))
+    except Undecodable:
+        return event
+    if not isinstance(data, dict):
+        return event
+    for one in odd:
+        judged.fail(one.code, one.pointer, one.got)
+    return event | {"eventData": data}
 
 
 def _judge_user(judged: Judged, user: Mapping[str, Any], person: str) -> None:

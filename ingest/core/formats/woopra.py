@@ -25,7 +25,7 @@ from typing import Any, Final
 from ingest.core import schema
 from ingest.core.commands import Command, Item, Rules, TimeSource
 from ingest.core.flatten import flatten
-from ingest.core.formats.bodies import Body, Documents, Judged, normal
+from ingest.core.formats.bodies import Body, Documents, Judged, normal, without_blank
 from ingest.core.jsontext import decode, dumped, dumps, pointer
 
 NAME: Final = "woopra"
@@ -162,6 +162,7 @@ def _judge_visitor(judged: Judged, visitor: Mapping[str, Any], visit: _Visit) ->
 
 
 def _judge_action(judged: Judged, action: Any, visit: _Visit) -> None:
+    action = without_blank(action, "time")
     if not _is_plain_action(action) and not _hold_against(judged, action, "action"):
         return
     at = _moment(judged, action.get("time"))
@@ -177,7 +178,8 @@ def _judge_action(judged: Judged, action: Any, visit: _Visit) -> None:
 
 
 def _normal(body: Any) -> Any:
-    """A visit as it is held against the schema: of the visitor, identifiers as text, and only those that are there."""
+    """A visit as it is held against the schema: no blank time; of the visitor, identifiers as text, if they are there."""
+    body = without_blank(body, "time")
     if not isinstance(body, dict) or "visitor" not in body:
         return body
     if body["visitor"] is None:
@@ -249,6 +251,7 @@ def _moment(judged: Judged, time: Any) -> int | None:
 def _first_time(actions: Iterable[Any], rules: Rules) -> int | None:
     """When the first action happened that tells a sound time."""
     for action in actions:
+        action = without_blank(action, "time")
         time = action.get("time") if isinstance(action, dict) else None
         if time is not None and (_is_plain_time(time) or not schema.explain(time, NAME, "time")):
             found = _moment(Judged(NAME, rules), time)
