@@ -7,6 +7,7 @@ Stored:  bodies that are a JSON document on one line each, so that documents of 
 """
 
 import asyncio
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from ingest.core.filetype import kind_of
 from ingest.core.formats import open_format
-from ingest.core.jsontext import Undecodable, decode, holds_more, parse, values_allowed, values_at_most
+from ingest.core.jsontext import Undecodable, decode, end_of, holds_more, parse, values_allowed, values_at_most
 from ingest.documents import documents
 from ingest.errors import TransientError
 from ingest.reading import BOM, HEAD_BYTES, MAGIC_BYTES, gunzipped, is_compressed
@@ -31,6 +32,10 @@ _REQUEST_BYTES: Final = 16 << 10  # what a request takes beside its body
 _VALUE_BYTES: Final = 128  # what a value of JSON takes when it is decoded, about
 _LINE_BYTES: Final = 64  # and a line, when lines are told from each other
 _WHITE: Final = b" \t\r\n"
+_SPACE: Final = re.compile(r"[ \t\r\n]*")
+_JOINT: Final = re.compile(rb"\}[ \t\r\n]*\{")
+_JOINT_IN_LINE: Final = re.compile(rb"\}[ \t\r]*\{")
+_READ_AT_MOST: Final = 16  # times its length a broken body is read, at most, to find whole objects in it
 T = TypeVar("T")
 BUSY_SECONDS: Final = 5  # after which a client may come back
 
@@ -185,24 +190,60 @@ def object_with(name: str) -> Shape:
 
 
 def visits(body: bytes) -> Body:
-    """JSON objects, each on a line or spread over some. One at least has to be whole."""
+    """JSON objects, each on a line or spread over some, or one behind the other. One at least has to be whole."""
     lines = [line for line in body.split(b"\n") if line.strip()]
     if all(map(_is_object, lines)) and lines:
         return Body(b"".join(line + b"\n" for line in lines), len(lines))
-    parts = [block.data for block in documents([body], len(body))]
-    sound = sum(map(_is_object, parts))
+    blocks = [block.data for block in documents([body], len(body))]
+    parts = [(part, _is_object(part)) for block in blocks for part in apart(block)]
+    sound = sum(is_sound for _, is_sound in parts)
     if not sound:
         raise _unread(body, "The body has to be JSON objects, one a line.")
-    if sound < len(parts):
+    if sound < len(parts) == len(blocks):
         return Body(body.strip(_WHITE) + b"\n", len(parts), alone=True)
-    return Body(b"".join(map(_one_line, parts)), len(parts))
+    content = b"".join(_one_line(part) if is_sound else part + b"\n" for part, is_sound in parts)
+    return Body(content, len(parts), alone=sound < len(parts))
 
 
 def lines(body: bytes) -> Body:
     """JSON objects, one a line, as Kissmetrics takes and exports them. One at least has to be there."""
+    if _JOINT_IN_LINE.search(body):
+        body = b"\n".join(map(_sorted_out, body.split(b"\n")))
     if not any(_is_object(line) or _is_repaired_object(line) for line in body.split(b"\n") if line.strip()):
         raise _unread(body, "The body has to be JSON objects, one a line.")
     return Body(body if body.endswith(b"\n") else body + b"\n", body.count(b"\n"))
+
+
+def _sorted_out(line: bytes) -> bytes:
+    """A line as it is; or, where it is nothing but objects one behind the other, each of them on a line."""
+    parts = apart(line)
+    return b"\n".join(parts) if len(parts) > 1 and all(map(_is_object, parts)) else line
+
+
+def apart(text: bytes) -> list[bytes]:
+    """What stands one behind the other in a text: `curl -d @FILE` leaves out the ends of lines. Mostly it is one thing.
+
+    A broken part goes up to where one that is whole begins behind a closing brace: nothing else begins there.
+    """
+    if not _JOINT.search(text) or _is_object(text):
+        return [text]
+    chars = text.decode("latin-1")  # a character a byte, and no other braces or quotes than in UTF-8
+    parts = []
+    begin = 0  # of what is not in parts yet
+    at: int | None = 0  # where the next object may begin
+    left = _READ_AT_MOST * len(text)
+    while at is not None and left > 0:
+        start = _SPACE.match(chars, at).end()  # type: ignore[union-attr]  # it always matches
+        end, read_to = end_of(chars, start) if chars.startswith("{", start) else (None, start)
+        left -= read_to - start
+        if end is None:
+            joint = _JOINT.search(text, start)
+            at = joint.end() - 1 if joint else None
+        else:
+            parts += [text[begin:start], text[start:end]]
+            begin = at = end
+    parts.append(text[begin:])
+    return [stripped for part in parts if (stripped := part.strip(_WHITE))]
 
 
 def check(body: bytes, shape: Shape, format: str) -> Body:
@@ -268,7 +309,15 @@ def _decoded(text: bytes) -> object:
     return value
 
 
+def _is_closed(text: bytes) -> bool:
+    """Whether it may be an object. Of many broken lines most are known by that, for a hundredth of the time."""
+    text = text.strip(_WHITE)
+    return text.startswith(b"{") and text.endswith(b"}")
+
+
 def _is_object(text: bytes) -> bool:
+    if not _is_closed(text):
+        return False
     try:
         return isinstance(_decoded(text), dict)
     except orjson.JSONDecodeError:
@@ -276,6 +325,8 @@ def _is_object(text: bytes) -> bool:
 
 
 def _is_repaired_object(line: bytes) -> bool:
+    if not _is_closed(line):
+        return False
     try:
         return isinstance(decode(line.removesuffix(b"\r"), repair=True).value, dict)
     except Undecodable:

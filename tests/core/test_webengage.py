@@ -304,8 +304,8 @@ def test_the_examples_of_the_page() -> None:
     users() | {"a": 1}, events(event()), events(event(eventName=" ")), events(event(eventName="we_")),
     events(event(eventName=" we_")), events(event(eventTime="2018-09-15T18:29")), events(event(eventTime="2018")),
     events(event(eventTime=" 2018-09-15T18:29:00Z ")), events(event(eventData=[])),
-    events(event(eventTime="")), events(event(eventTime=" ")), events(event(eventData="{}")), events(event(eventData="")),
-    events(event(eventData=" { } ")), events(event(eventData="[]")),
+    events(event(eventTime="")), events(event(eventTime=" ")), events(event(eventData="{}")),
+    events(event(eventData="")), events(event(eventData=" { } ")), events(event(eventData="[]")),
 ], ids=lambda sent: json.dumps(sent)[:60])  # fmt: skip
 def test_any_validator_comes_to_the_same_verdict(sent: Any) -> None:
     is_sound = not any(item.failures for item in judge(sent).values())

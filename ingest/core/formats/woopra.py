@@ -178,7 +178,7 @@ def _judge_action(judged: Judged, action: Any, visit: _Visit) -> None:
 
 
 def _normal(body: Any) -> Any:
-    """A visit as it is held against the schema: no blank time; of the visitor, identifiers as text, if they are there."""
+    """A visit as it is held against the schema: no blank time; the visitor with identifiers as text, if there."""
     body = without_blank(body, "time")
     if not isinstance(body, dict) or "visitor" not in body:
         return body
@@ -250,8 +250,7 @@ def _moment(judged: Judged, time: Any) -> int | None:
 
 def _first_time(actions: Iterable[Any], rules: Rules) -> int | None:
     """When the first action happened that tells a sound time."""
-    for action in actions:
-        action = without_blank(action, "time")
+    for action in (without_blank(sent, "time") for sent in actions):
         time = action.get("time") if isinstance(action, dict) else None
         if time is not None and (_is_plain_time(time) or not schema.explain(time, NAME, "time")):
             found = _moment(Judged(NAME, rules), time)
