@@ -64,11 +64,16 @@ class World:
         }
 
     @contextmanager
-    def serve(self, *, expect: int = 0) -> Iterator["Served"]:
-        """A running instance; at the end it is told to stop, unless the test has done so, and ends as `expect` says."""
+    def serve(self, *options: str, expect: int = 0, limits: str = "") -> Iterator["Served"]:
+        """A running instance; at the end it is told to stop, unless the test has done so, and ends as `expect` says.
+
+        `limits`: statements that change those of `connection`.
+        """
         number = len(list(self.folder.glob("log*")))
         log = self.folder / f"log{number}"
-        command = [sys.executable, "-m", "ingest", "serve", "--port", "0", "--json"]
+        start = f"from ingest.intake import connection; {limits}; from ingest.__main__ import main; main()"
+        command = [sys.executable, *(["-c", start] if limits else ["-m", "ingest"])]
+        command += ["serve", "--port", "0", "--json", *options]
         with log.open("wb") as err, subprocess.Popen(
             command, env=self.environment, cwd=self.folder, stdout=subprocess.PIPE, stderr=err
         ) as process:  # fmt: skip
