@@ -12,7 +12,7 @@ BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 LOCKS := requirements-setup.txt requirements-dev.txt
 
-.PHONY: help setup demo test test-all chromium pictures lint docs wheel audit secrets bench lock clean
+.PHONY: help setup demo test test-all chromium curl pictures lint docs wheel audit secrets bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,15 +35,18 @@ demo: setup ## Airflow, a store and a warehouse on this machine, with sample fil
 # A worker for each core: half of the longest tests is waiting for other processes.
 PYTEST = $(BIN)/pytest --numprocesses logical --dist loadgroup
 
-test: setup ## every test that takes seconds
+test: setup curl ## every test that takes seconds
 	$(PYTEST) -m "not slow"
 
-test-all: setup chromium ## the slow ones too, in a browser as well
+test-all: setup chromium curl ## the slow ones too, in a browser as well
 	$(PYTEST)
 
 # The machine's own: nothing may fetch one.
 chromium:
 	@command -v chromium >/dev/null || { apt-get update -q && apt-get install -yq --no-install-recommends chromium; }
+
+curl: # the vendors' printed commands are run with it
+	@command -v curl >/dev/null || { apt-get update -q && apt-get install -yq --no-install-recommends curl; }
 
 pictures: setup chromium ## docs/pictures made anew by the tests in the browser
 	@mkdir -p docs/pictures

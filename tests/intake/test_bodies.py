@@ -108,6 +108,67 @@ def test_what_is_json_to_the_judge_is_json_here(sent: bytes) -> None:
     assert visits(line) == Body(line + b"\n", 1)
 
 
+VISIT = b'{"visitor":{"id":"a } {"},"actions":[{"name":"x"}]}'
+SHORT = VISIT.replace(b"}]", b"]")  # a bracket short
+
+
+@pytest.mark.parametrize(
+    ("sent", "stored"),
+    [
+        (VISIT + VISIT, [VISIT, VISIT]),
+        (b" " + VISIT + b" \r\n" + VISIT + b"\t" + VISIT + b"\n", [VISIT] * 3),
+        (VISIT.replace(b",", b",\n") + VISIT, [VISIT.replace(b",", b", "), VISIT]),
+        (SHORT + VISIT, [SHORT, VISIT]),
+        (VISIT + SHORT + VISIT, [VISIT, SHORT, VISIT]),
+        (VISIT + VISIT + SHORT, [VISIT, VISIT, SHORT]),
+    ],
+)
+def test_objects_one_behind_the_other_are_told_apart(sent: bytes, stored: list[bytes]) -> None:
+    found = visits(sent)
+    assert found == Body(b"".join(one + b"\n" for one in stored), len(stored), alone=SHORT in stored)
+    assert [block.data for block in documents([found.content], len(sent) + 9)] == stored
+
+
+def test_lines_one_behind_the_other_are_told_apart() -> None:
+    line = b'{"_p":"a } {","_t":1393344604,"_n":"x"}'
+    assert lines(line + line).content == b"%b\n%b\n" % (line, line)
+    assert lines(line + b" " + line + b"\r\n" + line).content.split() == (line + b"\n").split() * 3
+    broken = line + b"x" + line + b"\n"
+    assert lines(broken + line).content == broken + line + b"\n"  # as it was sent
+    with pytest.raises(Refused):
+        lines(broken)
+
+
+@pytest.mark.parametrize(
+    "broken", [b"{", b"[", b'{"', b'{"a":', b"{\n", b'"\n{', b'{}{"', b"{} {", b"[{},\n{", b'{"a":1}{', b"}\n{", b"{}x"]
+)
+@pytest.mark.parametrize("shape", [visits, lines, array])
+def test_broken_bodies_take_time_as_they_are_long(monkeypatch: pytest.MonkeyPatch, shape: Shape, broken: bytes) -> None:
+    read = [0]
+    end_of, decoded, repaired = bodies.end_of, bodies._decoded, bodies.decode
+
+    def reading(text: str, start: int) -> tuple[int | None, int]:
+        found = end_of(text, start)
+        read[0] += found[1] - start
+        return found
+
+    def decoding(text: bytes) -> object:
+        read[0] += len(text)
+        return decoded(text)
+
+    def repairing(text: bytes, repair: bool) -> jsontext.Decoded:
+        read[0] += len(text)
+        return repaired(text, repair)
+
+    monkeypatch.setattr(bodies, "end_of", reading)
+    monkeypatch.setattr(bodies, "_decoded", decoding)
+    monkeypatch.setattr(bodies, "decode", repairing)
+    sent = broken * (100_000 // len(broken))
+    with suppress(Refused):
+        shape(sent)
+    assert read[0] <= 25 * len(sent)
+
+
 def test_lines_stay_as_they_are() -> None:
     sent = b'\r\n{"_p":"a\\302\\251","_t":1,"x":1}\r\nnot json'  # the first as Kissmetrics exports it
     assert lines(sent).content == sent + b"\n"

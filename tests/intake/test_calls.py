@@ -258,13 +258,16 @@ def test_a_body_that_ends_early_leaves_nothing(served: Served) -> None:
 
 def test_other_paths_and_methods(served: Served) -> None:
     for method, path, status in (
-        ("GET", "/", 404), ("POST", "/analytics/v1/batch/", 404), ("GET", "/analytics/v1/batch", 405),
+        ("GET", "/", 404), ("POST", "/analytics/v1/batch//", 404), ("GET", "/analytics/v1/batch", 405),
+        ("POST", "/analytics/v1/batch/", 401), ("GET", "/analytics/v1/batch/", 405), ("POST", "//", 404),
         ("GET", "/docs", 404), ("POST", "/kissmetrics/a/b", 404), ("GET", "/health", 200),
     ):  # fmt: skip
         answer = served.http.request(method, path)
         assert answer.status_code == status, path
         assert answer.json()
         assert (answer.headers.get("allow") is not None) == (status == 405)
+    for host in ("[", "a b", "\xff", ""):  # whatever it says
+        assert served.http.get("/nothing", headers={b"Host": host.encode("latin-1")}).status_code == 404
     assert served.http.head("/health").status_code == 200
     assert served.http.get("/rest/2.4/import").headers["allow"] == "POST, PUT"
     for method, path, status in (("GET", "/v1/accounts/x/bulk-users", 405), ("POST", "/v1/accounts/x/bulk", 404)):
