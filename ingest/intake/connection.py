@@ -138,7 +138,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head, self._head = True, 0
-        self.scope["state"]["is_whole"] = False  # type: ignore[typeddict-item]  # it is there: a copy for each request
+        self.scope["state"]["is_whole"] = False  # it is there: a copy for each request
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -164,7 +164,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._in_body, self._held = False, 0
-        self.scope["state"]["is_whole"] = True  # type: ignore[typeddict-item]
+        self.scope["state"]["is_whole"] = True
         super().on_message_complete()
 
     # --- heads --------------------------------------------------------------------------------------------------------
@@ -248,7 +248,7 @@ def ending(app: Any) -> ASGI3Application:
 
     async def answering(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         async def say(message: ASGISendEvent) -> None:
-            if message["type"] == "http.response.start" and not scope["state"]["is_whole"]:  # type: ignore[typeddict-item]
+            if message["type"] == "http.response.start" and not scope["state"]["is_whole"]:
                 message["headers"] = [*message.get("headers", []), (b"connection", b"close")]
             await send(message)
 

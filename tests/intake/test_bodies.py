@@ -145,7 +145,7 @@ def test_lines_one_behind_the_other_are_told_apart() -> None:
 @pytest.mark.parametrize("shape", [visits, lines, array])
 def test_broken_bodies_take_time_as_they_are_long(monkeypatch: pytest.MonkeyPatch, shape: Shape, broken: bytes) -> None:
     read = [0]
-    end_of, decoded, repaired = bodies.end_of, bodies._decoded, bodies.decode
+    end_of, decoded, repaired = jsontext.end_of, bodies._decoded, jsontext.decode
 
     def reading(text: str, start: int) -> tuple[int | None, int]:
         found = end_of(text, start)
