@@ -9,7 +9,6 @@ Answer:  a client that sends while it is refused would be reset when the connect
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, ClassVar, Final, cast
 
@@ -120,8 +119,10 @@ class Connection(HttpToolsProtocol):
             part = data[start : start + HEAD_BYTES]
             self._held += len(part)
             try:
-                with suppress(httptools.HttpParserUpgrade):  # to nothing that is spoken here
+                try:
                     self.parser.feed_data(part)
+                except httptools.HttpParserUpgrade as upgrade:
+                    self._stay(part[upgrade.args[0] :])
                 if self._held > HEAD_BYTES:
                     raise _too_long()
             except TooMuch as error:
@@ -134,6 +135,16 @@ class Connection(HttpToolsProtocol):
                     self._refuse(400, "This is no HTTP request.")
         if not (self._is_deaf or self._in_body) and (self._in_head or self._held):
             self._begin_head()
+
+    def _stay(self, rest: bytes) -> None:
+        """Read a request that offers another protocol (Java does) as if it did not: else its body is lost."""
+        if self.parser.get_method() == b"CONNECT":
+            raise httptools.HttpParserError
+        fields = [field for field in self.headers if field[0] not in (b"connection", b"upgrade", b"http2-settings")]
+        lines = [b"%b %b HTTP/1.1" % (self.parser.get_method(), self.url), *map(b": ".join, fields), b"", b""]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.parser.feed_data(b"\r\n".join(lines) + rest)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -152,6 +163,8 @@ class Connection(HttpToolsProtocol):
             raise _too_long()
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         if len(self.pipeline) >= _PIPELINED:
             raise TooMuch(429, "Wait for the answers to the requests before this one.")
         self._wait_no_more()
@@ -163,6 +176,8 @@ class Connection(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         self._in_body, self._held = False, 0
         self.scope["state"]["is_whole"] = True
         super().on_message_complete()
