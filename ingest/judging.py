@@ -295,7 +295,7 @@ def failed_row(staged_no: int, line: FailedLine) -> tuple[object, ...]:
     codes = list(dict.fromkeys(failure.code for failure in line.failures))
     return (
         staged_no, line.line, line.item, line.byte_offset, line.byte_length, line.raw, line.raw_sha256, line.mendable,
-        codes, orjson.dumps(line.failures).decode(), line.context,
+        codes, orjson.dumps([failure.told() for failure in line.failures]).decode(), line.context,
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ Memory:  some blocks of lines, whatever the file holds; it is read from its begi
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, Final
@@ -148,7 +148,7 @@ def _is_large(document: bytes, whole_length: int | None, rules: Rules) -> bool:
 def _line(number: int, offset: int, unit: bytes, whole_length: int | None, format: Format, rules: Rules) -> Line:
     if whole_length is not None:
         failures = (format.too_long(whole_length, unit, rules),)
-        return Line(number, offset, whole_length, unit, (Seen("", failures=tuple(map(asdict, failures))),))
+        return Line(number, offset, whole_length, unit, (Seen("", failures=tuple(one.told() for one in failures)),))
     items = iter(format.judge(unit, rules) if unit.strip() else ())
     seen = tuple(_seen(item, item_no, number, rules) for item_no, item in enumerate(islice(items, _ITEMS_AT_MOST)))
     return Line(number, offset, len(unit), unit, seen, sum(1 for _ in items))
@@ -156,7 +156,7 @@ def _line(number: int, offset: int, unit: bytes, whole_length: int | None, forma
 
 def _seen(item: Item, item_no: int, line: int, rules: Rules) -> Seen:
     rows = tuple(_row(command, line, item_no, item.path, rules) for command in item.commands)
-    return Seen(item.path, rows, tuple(map(asdict, item.failures)), item.warnings)
+    return Seen(item.path, rows, tuple(one.told() for one in item.failures), item.warnings)
 
 
 def _row(command: Command, line: int, item_no: int, path: str, rules: Rules) -> dict[str, Any]:

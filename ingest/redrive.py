@@ -242,7 +242,9 @@ class _Attempt:
         for place, items in judge_mended(self.pipeline, self.original, texts, contexts):
             if failures := [failure for item in items for failure in item.failures]:
                 codes = list(dict.fromkeys(failure.code for failure in failures))
-                wrong.add(lines[place] | {"codes": codes, "failures": orjson.dumps(failures).decode()})
+                wrong.add(
+                    lines[place] | {"codes": codes, "failures": orjson.dumps([one.told() for one in failures]).decode()}
+                )
             elif items:
                 right[place] = lines[place]
             else:

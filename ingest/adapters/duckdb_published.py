@@ -3,7 +3,8 @@
 The copy is made whole under another name and put in its place at once, so a page reads a finished one whoever makes the
 next. It holds ledger, failed lines and history, and the stamp of the warehouse it was made of: while the warehouse's
 files still bear it, nothing was committed since. A stale copy that takes long is made anew in the background, at most
-one in a process and one on the host; a page shows what is there and says how old it is.
+one in a process and one on the host; a page shows what is there and says how old it is. Of one file it holds the texts
+of the first failed lines only, and tells the others without: no file makes it large, or takes much to be copied.
 """
 
 import atexit
@@ -37,7 +38,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # While the warehouse is held, with what each is told; then, of the copy itself.
-_MADE = {"publish_ledger": ("as_of",), "publish_failed_lines": (), "publish_history": ()}
+_MADE = {"publish_ledger": ("as_of",), "publish_history": ()}
+_MADE_OF_FAILED = ("publish_failed_table", "publish_candidates", "publish_parts", "publish_lengths", "publish_chosen",
+                   "publish_failed_lines")  # fmt: skip
 _MADE_OF_THESE = ("publish_key_order", "publish_failure_places", "publish_failure_codes")
 _QUICK_SECONDS = 0.2  # a copy that took no longer is made anew before a page is answered
 _FIRST_SECONDS = 5.0  # what a page waits for where there is no copy at all
@@ -50,7 +53,8 @@ _QUIET = "SET threads = 1; SET enable_progress_bar = false; SET TimeZone = 'UTC'
 _READING = f"{_QUIET}; SET memory_limit = '256MB'; SET temp_directory = ''"
 _MAKING = f"{_QUIET}; SET preserve_insertion_order = false"
 _MAKING_MB = 128
-_MAKING_LONG_LINES_MB = 4096  # a row group of very long failed lines must be held
+_TEXTS_BYTES = 8 << 20  # of the failed lines of one file: `raw`, `failures` and `context` together
+_AT_ONCE_BYTES = 4 << 20  # of them are read at once
 
 _CONDITIONS = {
     "sources": "source IN (SELECT unnest($sources::VARCHAR[]))",
@@ -133,7 +137,7 @@ class DuckDBPublished:
         self._want("file_id", pa.array(file_ids, pa.string()))
         found = self._fetch(statement("published_failure_groups"), {"places": places})
         return [
-            FailureGroup(code, lines, open, first_line, tuple(FailurePlace(*place) for place in shown), more)
+            FailureGroup(code, lines, open, first_line, tuple(FailurePlace(*place) for place in shown or ()), more)
             for code, lines, open, first_line, shown, more in found
         ]
 
@@ -306,10 +310,7 @@ def _make(warehouse: "DuckDBWarehouse", wait_for_others: float, wait_for_loads: 
                 if copy.stamp == _stamp(warehouse.path):
                     return True
             try:
-                try:
-                    return _make_alone(patient, place, own, _MAKING_MB)
-                except duckdb.OutOfMemoryException:
-                    return _make_alone(patient, place, own, _MAKING_LONG_LINES_MB)
+                return _make_alone(patient, place, own)
             finally:
                 _clear(own)
     except TransientError as error:
@@ -322,11 +323,11 @@ def _make(warehouse: "DuckDBWarehouse", wait_for_others: float, wait_for_loads: 
         raise TransientError(f"{place} could not be written (is the disk full?): {error}") from error
 
 
-def _make_alone(warehouse: "DuckDBWarehouse", place: Path, own: Path, memory_mb: int) -> bool:
+def _make_alone(warehouse: "DuckDBWarehouse", place: Path, own: Path) -> bool:
     _clear(own)  # of one that was killed
     own.mkdir(mode=0o700)
     new, spilled = own / "copy", own / "spilled"
-    begun, settings = time.time(), f"{_MAKING}; SET memory_limit = '{memory_mb}MB'"
+    begun, settings = time.time(), f"{_MAKING}; SET memory_limit = '{_MAKING_MB}MB'"
     # Not `prepared`: a page does not wait until persons are found anew, nor does it change anything.
     with warehouse.reading(prepared=False) as connection, _interrupted_at_exit(connection):
         as_of, stamp = time.time(), _stamp(warehouse.path)
@@ -360,9 +361,47 @@ def _make_alone(warehouse: "DuckDBWarehouse", place: Path, own: Path, memory_mb:
 
 
 def _copy_tables(connection: duckdb.DuckDBPyConnection, as_of: float) -> None:
+    _copy_failed_lines(connection)
     told = {"as_of": datetime.fromtimestamp(as_of, UTC)}
     for name, parameters in _MADE.items():
         connection.execute(statement(name), {name: told[name] for name in parameters})
+
+
+def _copy_failed_lines(connection: duckdb.DuckDBPyConnection) -> None:
+    """All of them, the first of each file with their texts. These are read some MB at a time, whatever stands there."""
+    most = {"most": _TEXTS_BYTES}
+    connection.execute(statement("publish_failed_table"))
+    connection.execute(statement("publish_candidates"), most)
+    connection.execute("CREATE TEMP TABLE lengths (row BIGINT, bytes BIGINT)")
+    for first, last, is_candidate in _parts(connection, "candidates"):
+        if is_candidate:
+            _over(connection, statement("publish_lengths"), first, last)
+    connection.execute(statement("publish_chosen"), most)
+    sql = statement("publish_failed_lines")
+    with_texts, without = sql.replace("{texts}", "TRUE"), sql.replace("{texts}", "FALSE")
+    for first, last, is_chosen in _parts(connection, "chosen"):
+        for row in _over(connection, with_texts if is_chosen else without, first, last):
+            _over(connection, without, row, row)
+    connection.execute("DROP TABLE candidates; DROP TABLE lengths; DROP TABLE chosen")
+
+
+def _parts(connection: duckdb.DuckDBPyConnection, among: str) -> list[tuple[int, int, bool]]:
+    """Rows of failed lines, first and last, which are all among those of a table, or all not."""
+    sql = statement("publish_parts").replace("{among}", among)
+    return connection.execute(sql, {"at_once": _AT_ONCE_BYTES}).fetchall()
+
+
+def _over(connection: duckdb.DuckDBPyConnection, sql: str, first: int, last: int) -> list[int]:
+    """Run a statement on these rows; those that are too large for it, which are left out."""
+    try:
+        # Plain numbers: then the engine reads these rows only.
+        connection.execute(f"{sql} WHERE f.rowid BETWEEN {first} AND {last}")
+    except duckdb.OutOfMemoryException:
+        if first == last:
+            return [first]
+        middle = (first + last) // 2
+        return [*_over(connection, sql, first, middle), *_over(connection, sql, middle + 1, last)]
+    return []
 
 
 def _make_of_these(connection: duckdb.DuckDBPyConnection) -> None:
@@ -443,7 +482,11 @@ def _changed_at(path: Path) -> float:
 @cache
 def _layout() -> str:
     """Of what kind a copy is: one made in another way (hashes are the engine's own) is made anew."""
-    return sha256("\n".join((duckdb.__version__, *map(statement, (*_MADE, *_MADE_OF_THESE)))).encode()).hexdigest()
+    return sha256(
+        "\n".join(
+            (duckdb.__version__, str(_TEXTS_BYTES), *map(statement, (*_MADE, *_MADE_OF_FAILED, *_MADE_OF_THESE)))
+        ).encode()
+    ).hexdigest()
 
 
 def _place(warehouse: "DuckDBWarehouse") -> Path:

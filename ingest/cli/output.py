@@ -138,6 +138,8 @@ def write_failed_lines(lines: Sequence[Mapping[str, Any]], meanings: Mapping[str
             for known in meanings.get(failure["code"], ()):
                 detail = detail.replace(known, "")
             click.echo(f"  {failure['code']}{where}{': ' * bool(detail.strip())}{' '.join(visible(detail).split())}")
+            if failure.get("more"):
+                click.echo(f"  {failure['code']} at {count(failure['more'], 'more place')}")
     if len(lines) > shown:
         click.echo(f"… and {count(len(lines) - shown, 'more line')} (--json has all of them)")
     click.echo()

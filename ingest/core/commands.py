@@ -38,6 +38,12 @@ class Failure:
     message: str  # what is wrong and what to do
     pointer: str = ""  # JSON Pointer (RFC 6901) into the item; "" is the item itself
     got: object = None  # the offending value, shortened
+    more: int = 0  # on the last one that is kept of its code: how many more places of the item break this rule
+
+    def told(self) -> dict[str, object]:
+        """As JSON has it: `more` only where there are any."""
+        told = {"code": self.code, "message": self.message, "pointer": self.pointer, "got": self.got}
+        return told | {"more": self.more} if self.more else told
 
 
 @dataclass(frozen=True, slots=True)

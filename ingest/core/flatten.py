@@ -2,6 +2,9 @@
 
 Objects flatten with `.`, arrays of scalars join with `,`, other arrays stay JSON text; null is absent. Where two names
 flatten to one, the top-level one stays and the other gets its parent's name in front.
+
+Names of parents stand before each of their parts, and a name in its fourth place is longer again: from a kilobyte can
+come gigabytes. So what is repeated is limited.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,10 +13,22 @@ from typing import Final
 from ingest.core.jsontext import dumps
 
 _MAX_PARENT: Final = 255  # an object under a longer name stays JSON text: its name is repeated before each of its parts
+REPEATED_AT_MOST: Final = 16 << 20  # characters (or bytes) that what was sent once may come to in the rows of one item
+REPEATED_OF_SENT: Final = 16  # or, of a document, so many times what was sent, where that is more
+
+
+class RepeatedTooMuch(ValueError):
+    """What was sent once would stand in the rows of an item so often that it comes to more than is allowed."""
+
+    code = "repeated_too_much"
 
 
 def flatten(properties: Mapping[str, object]) -> tuple[dict[str, object], list[str]]:
-    """The flat properties, and the names that were made longer because theirs was taken."""
+    """The flat properties, and the names that were made longer because theirs was taken.
+
+    Raises:
+        RepeatedTooMuch: names of parents come to more than REPEATED_AT_MOST.
+    """
     flat: dict[str, object] = {}
     nested: list[tuple[str, Mapping[str, object]]] = []
     for name, value in properties.items():
@@ -21,14 +36,18 @@ def flatten(properties: Mapping[str, object]) -> tuple[dict[str, object], list[s
             nested.append((name, value))
         elif value is not None:
             flat[name] = _scalar(value)
-    collisions = []
+    collisions, left = [], REPEATED_AT_MOST
     for top, members in nested:
         for parent, leaf, value in _leaves(top, members):
             name = f"{parent}.{leaf}"
+            left -= len(parent)
             if name in flat:
-                while name in flat:
+                while name in flat and left >= 0:
                     name = f"{parent}.{name}"
+                    left -= len(name)
                 collisions.append(name)
+            if left < 0:
+                raise RepeatedTooMuch
             flat[name] = value
     return flat, collisions
 

@@ -24,6 +24,7 @@ _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 
 JQ_DIGITS: Final = "jq 1.7 or later, which keeps every digit"  # to be said with every command that calls jq
 MAX_DEPTH: Final = 100  # of objects and arrays in each other; far from where Python's own stack would end
+_POINTER_LENGTH: Final = 500  # characters of a place that is told; a name may have a million
 _MAX_INT_DIGITS: Final = 400  # longer ones are no double anyway, and slow as int
 _TINY: Final = Decimal("1e-308")
 
@@ -66,18 +67,19 @@ class Decoded:
     """A JSON text, read."""
 
     value: object
-    oddities: tuple[Oddity, ...] = ()
     repaired: bool = False
 
 
 def decode(data: bytes, repair: bool = False) -> Decoded:
-    """Read one JSON text; with `repair`, octal escapes too.
+    """Read one JSON text; with `repair`, octal escapes too. `oddities` tells what of it no warehouse can keep.
 
     Raises:
         Undecodable: it is not UTF-8, or not JSON.
     """
     value, repaired = parse(data, repair)
-    return Decoded(value, tuple(oddities(value)), repaired)
+    for _ in oddities(value):
+        pass  # to the end: it tells of what is too deep, too
+    return Decoded(value, repaired)
 
 
 def parse(data: bytes, repair: bool = False) -> tuple[object, bool]:
@@ -152,6 +154,11 @@ def dumped(value: object) -> Iterator[str]:
             yield f"{dumps(one)}:"
         yield from dumped(value[one] if isinstance(value, dict) else one)
     yield "}" if isinstance(value, dict) else "]"
+
+
+def short(text: str, length: int = _POINTER_LENGTH) -> str:
+    """A pointer, or a name in one, no longer than anybody reads."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def pointer(*names: str) -> str:
@@ -323,22 +330,43 @@ _DECODER: Final = json.JSONDecoder(parse_int=_integer, parse_float=_number, pars
 _TOO_DEEP: Final = f"Objects and arrays are nested in each other more than {MAX_DEPTH} deep."
 
 
-def oddities(value: object, at: str = "", depth: int = 0) -> Iterator[Oddity]:
-    """What JSON allows and a warehouse cannot keep, in a decoded value that stands at `at`.
+def oddities(value: object) -> Iterator[Oddity]:
+    """What JSON allows and a warehouse cannot keep, in a decoded value, each place once a code.
 
     Raises:
         Undecodable: it is too deep.
     """
-    if isinstance(value, str):
-        if "\0" in value:
-            yield Oddity("nul_character", at, value)
-    elif isinstance(value, (int, Decimal)):
+    if isinstance(value, str) and "\0" in value:
+        yield Oddity("nul_character", "", value)
+    yield from _odd(value, None, 0)
+
+
+_Place = tuple["_Place | None", str | int]  # where something stands: the place of what holds it, and its own name
+
+
+def _odd(value: object, at: _Place | None, depth: int) -> Iterator[Oddity]:
+    """Likewise, of a value at a place; but for U+0000 in a text, which whoever holds it tells together with its name.
+
+    Places are written out where they are told only: a name may be long, and much may stand below it.
+    """
+    if isinstance(value, (int, Decimal)):
         if not in_range(value):
-            yield Oddity("number_out_of_range", at, value)
+            yield Oddity("number_out_of_range", _written(at), value)
     elif isinstance(value, (dict, list)):
         if depth == MAX_DEPTH:
             raise Undecodable("not_json", _TOO_DEEP)
         for name, item in value.items() if isinstance(value, dict) else enumerate(value):
-            if isinstance(name, str) and "\0" in name:
-                yield Oddity("nul_character", at, name)
-            yield from oddities(item, at + pointer(str(name)), depth + 1)
+            if (isinstance(name, str) and "\0" in name) or (isinstance(item, str) and "\0" in item):
+                odd = name if isinstance(name, str) and "\0" in name else item
+                yield Oddity("nul_character", _written((at, name)), odd)
+            if not isinstance(item, str):
+                yield from _odd(item, (at, name), depth + 1)
+
+
+def _written(at: _Place | None) -> str:
+    """A place as a JSON Pointer."""
+    names: list[str] = []
+    while at is not None:
+        at, name = at
+        names.append(short(str(name)))
+    return short(pointer(*reversed(names)))

@@ -7,19 +7,22 @@ setting}.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ingest.core.commands import Failure
-from ingest.core.jsontext import Undecodable, parse, pointer, shortened
+from ingest.core.jsontext import Undecodable, oddities, parse, pointer, short, shortened
 
 if TYPE_CHECKING:  # jsonschema takes a tenth of a second to import: only files with a line in doubt pay for it
     from jsonschema.exceptions import ValidationError
     from jsonschema.protocols import Validator
 
+PLACES: Final = 10  # of one item where the same rule is broken, that are kept; of the others it is kept how many
 _OF_EVERY_SHAPE = ("shape_wrong",)  # codes that do not say by themselves what was expected
 _TYPES = {
     "array": "an array", "object": "an object", "string": "text", "integer": "an integer", "number": "a number",
@@ -79,6 +82,15 @@ def failure(
     return Failure(code, message, at, shortened(got))
 
 
+def odd(name: str, value: object) -> list[Failure]:
+    """What of a decoded value JSON allows and a warehouse cannot keep, as `first_places` keeps it.
+
+    Raises:
+        Undecodable: it is too deep.
+    """
+    return first_places(failure(name, one.code, one.pointer, one.got) for one in oddities(value))
+
+
 def undecodable(name: str, error: Undecodable) -> Failure:
     """The failure of bytes that are not JSON."""
     return failure(name, error.code, detail=error.reason, remedy=error.remedy)
@@ -100,17 +112,45 @@ def too_long(
     return failure(name, code, detail=detail, remedy=remedy)
 
 
+def first_places(failures: Iterable[Failure], more: Mapping[str, int] | None = None) -> list[Failure]:
+    """Of each code the first places, each once, in their order; the last of them tells how many more there are.
+
+    `more`: how many are known beside these, by code. One item may break a rule at a hundred thousand places, so what is
+    given may be a stream, and what is kept is small, names of a megabyte included. Places whose names differ only
+    beyond what is told of a name may count as one.
+    """
+    kept: list[Failure] = []
+    seen, last, told = set[int](), dict[str, int](), Counter[str]()
+    left = Counter(more or {})
+    for one in failures:
+        place = hash((one.code, one.pointer))
+        if place in seen:
+            continue
+        seen.add(place)
+        left[one.code] += one.more
+        told[one.code] += 1
+        if told[one.code] > PLACES:
+            left[one.code] += 1
+        else:
+            last[one.code] = len(kept)
+            kept.append(replace(one, pointer=short(one.pointer), more=0))
+    for code, at in last.items():
+        if left[code]:
+            kept[at] = replace(kept[at], more=left[code])
+    return kept
+
+
 def explain(instance: Any, name: str, part: str = "", **settings: int) -> list[Failure]:
-    """Every rule of the schema called `name` that `instance` breaks, in no particular order; none if it is sound.
+    """The rules of the schema called `name` that `instance` breaks, as `first_places` keeps them; none if it is sound.
 
     Numbers may be int, float or Decimal. `part` names one of the schema's `$defs` that `instance` is held against; the
     pointers of failures begin in `instance`. `settings` take the place of the limits marked with `x-setting`.
     """
-    return list(broken(instance, name, part, **settings))
+    return first_places(_broken(instance, name, part, **settings))
 
 
-def broken(instance: Any, name: str, part: str = "", **settings: int) -> Iterator[Failure]:
-    """As `explain`, one after the other: of a body that is refused as a whole there may be millions."""
+def _broken(instance: Any, name: str, part: str, **settings: int) -> Iterator[Failure]:
+    """One after the other: of a body that is refused as a whole there may be millions."""
     validator = _validator(name, part, tuple(sorted(settings.items())))
     for error in validator.iter_errors(instance):
         yield from _failures(error, name)

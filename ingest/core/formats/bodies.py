@@ -8,7 +8,7 @@ turn into failures under `strict`.
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ingest.core import schema
 from ingest.core.commands import Command, Failure, Item, Rules
-from ingest.core.flatten import flatten
+from ingest.core.flatten import RepeatedTooMuch, flatten
 from ingest.core.formats import guess
 from ingest.core.identity import Match, is_ignored
 from ingest.core.jsontext import (
@@ -29,7 +29,6 @@ from ingest.core.jsontext import (
     oddities,
     parse,
     pointer,
-    shortened,
     values_allowed,
 )
 
@@ -43,7 +42,6 @@ _ISO: Final = re.compile(
     r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}(?P<seconds>:\d{2}([.,]\d{1,18})?)?(?P<zone>[Zz]|[+-]\d{2}:?\d{2}|[+-]\d{2})?"
 )
 _OUT_OF_RANGE_LENGTH: Final = 100  # no format allows shorter identifiers only
-_TOLD_AT_MOST: Final = 1000  # places of one item where the same rule is broken
 _E164: Final = re.compile(r"\+[1-9][0-9]{1,14}")  # a telephone number
 
 
@@ -167,16 +165,7 @@ class Body:
 
     def odd(self, name: str, value: object) -> list[Failure]:
         """The failures that these are."""
-        return list(_some(schema.failure(name, odd.code, odd.pointer, odd.got) for odd in self.oddities(value)))
-
-
-def _some(failures: Iterable[Failure]) -> Iterator[Failure]:
-    """As many failures of each code as a person reads, or a page shows."""
-    told: Counter[str] = Counter()
-    for failure in failures:
-        told[failure.code] += 1
-        if told[failure.code] <= _TOLD_AT_MOST:
-            yield failure
+        return schema.odd(name, value) if self.is_odd else []
 
 
 def read(name: str, unit: bytes) -> Body | Item:
@@ -199,17 +188,20 @@ class Judged:
     failures: list[Failure] = field(default_factory=list)
     warnings: list[Failure] = field(default_factory=list)
     commands: list[Command] = field(default_factory=list)
+    warned: Counter[str] = field(default_factory=Counter)  # how often, by code: only the first are in `warnings`
 
     def fail(self, code: str, at: str = "", got: object = None, detail: str = "") -> None:
         self.failures.append(schema.failure(self.name, code, at, got, detail))
 
     def warn(self, code: str, at: str = "", got: object = None, detail: str = "") -> None:
-        self.warnings.append(schema.failure(self.name, code, at, got, detail))
+        self.warned[code] += 1
+        if self.warned[code] <= schema.PLACES:  # there may be one for each of a hundred thousand names
+            self.warnings.append(schema.failure(self.name, code, at, got, detail))
 
     def hold_against(self, value: object, part: str) -> bool:
         """Add every rule of a part of the schema that `value` breaks; whether it keeps them all."""
-        broken = list(_some(schema.broken(value, self.name, part)))
-        self.failures += [replace(failure, got=shortened(failure.got)) for failure in broken]
+        broken = schema.explain(value, self.name, part)
+        self.failures += broken
         return not broken
 
     def identity(self, who: str, at: str) -> str:
@@ -230,7 +222,11 @@ class Judged:
 
     def properties(self, sent: Mapping[str, object], at: str = "") -> dict[str, object]:
         """What was sent, made flat: null is absent."""
-        flat, lengthened = flatten(sent)
+        try:
+            flat, lengthened = flatten(sent)
+        except RepeatedTooMuch as error:
+            self.fail(error.code, at)
+            return {}
         for longer in lengthened:
             self.warn("name_collision", at + pointer(longer))
         for name, value in flat.items():
@@ -277,9 +273,10 @@ class Judged:
         codes = tuple(dict.fromkeys(warning.code for warning in self.warnings))
         if not failures:
             return Item(tuple(self.commands), warnings=codes, path=path, number=number)
-        once = tuple({(failure.code, failure.pointer): failure for failure in failures}.values())
+        more = {code: number - schema.PLACES for code, number in self.warned.items() if number > schema.PLACES}
+        told = tuple(schema.first_places(failures, more if self.rules.strict else None))
         raw, start = body.raw(path) if body and path else (None, 0)
-        return Item(failures=once, path=path, number=number, raw=raw, start=start, context=context)
+        return Item(failures=told, path=path, number=number, raw=raw, start=start, context=context)
 
 
 def iso_microseconds(text: str) -> tuple[int, bool] | None:

@@ -8,19 +8,20 @@ Source: "JSON Files as an External Data Source", Kissmetrics support.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_DOWN, Decimal
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from ingest.core import schema
 from ingest.core.commands import Command, Failure, Item, Rules
 from ingest.core.filetype import HEAD_BYTES
-from ingest.core.flatten import flatten
+from ingest.core.flatten import RepeatedTooMuch, flatten
 from ingest.core.formats import guess
 from ingest.core.identity import Match, is_ignored
-from ingest.core.jsontext import JQ_DIGITS, Undecodable, decode, in_range, pointer, shortened
+from ingest.core.jsontext import JQ_DIGITS, Undecodable, decode, in_range, parse, pointer, short, shortened
 from ingest.core.rows import TRANSPORT_NAMES
 
 if TYPE_CHECKING:
@@ -54,19 +55,22 @@ class Kissmetrics:
         if len(line) > rules.max_line_bytes:
             return [Item(failures=(self.too_long(len(line), line[:HEAD_BYTES], rules),))]
         try:
-            decoded = decode(line, repair=True)
+            sent, repaired = parse(line, repair=True)
+            odd = schema.odd(NAME, sent)
         except Undecodable as error:
             return [Item(failures=(schema.undecodable(NAME, error),))]
-        oddities = [schema.failure(NAME, odd.code, odd.pointer, odd.got) for odd in decoded.oddities]
-        sent = decoded.value
         if not isinstance(sent, dict):
-            return [Item(failures=(*schema.explain(sent, NAME), *oddities))]
-
-        judged, warnings = _normalised(sent, rules)
-        if decoded.repaired:
+            return [Item(failures=(*schema.explain(sent, NAME), *odd))]
+        try:
+            judged, warnings = _normalised(sent, rules)
+        except RepeatedTooMuch as error:
+            odd.append(schema.failure(NAME, error.code))
+            judged, warnings = _normalised(_without_nested(sent), rules)
+        if repaired:
             warnings.insert(0, schema.failure(NAME, "repaired"))
-        broken = schema.explain(judged, NAME, time_from=rules.time_from)
-        failures = [_as_sent(failure, sent) for failure in broken] + oddities
+        asked, more = _few_nested(judged)
+        broken = schema.first_places(schema.explain(asked, NAME, time_from=rules.time_from), more)
+        failures = [_as_sent(failure, sent) for failure in broken] + odd
         if not any(failure.pointer == "/_t" for failure in failures) and _is_late(judged["_t"], rules):
             failures.append(schema.failure(NAME, "time_in_future", "/_t", sent["_t"]))
         if rules.strict:
@@ -109,12 +113,11 @@ def _normalised(sent: Mapping[str, object], rules: Rules) -> tuple[dict[str, obj
     An integer identity is no warning: `time_coerced` speaks of times, and the identity is what it says.
     """
     judged = {name: value for name, value in sent.items() if value is not None}
-    warnings = []
+    warnings, lengthened = [], list[str]()
     if rules.nested == "flatten":
         columns = {name: judged.pop(name) for name in COLUMNS if name in judged}
         flat, lengthened = flatten(judged)
         judged = columns | flat
-        warnings += [schema.failure(NAME, "name_collision", pointer(name)) for name in lengthened]
     for name in ("_p", "_p2"):
         if isinstance(identity := _identity(judged.get(name)), str):
             judged[name] = identity
@@ -127,13 +130,35 @@ def _normalised(sent: Mapping[str, object], rules: Rules) -> tuple[dict[str, obj
     for name, code in (("_n", "event_blank"), ("_p2", "alias_blank")):
         if isinstance(text := judged.get(name), str) and not text.strip():
             warnings.append(schema.failure(NAME, code, pointer(name), text))
+    return judged, schema.first_places(chain(warnings, _of_properties(judged, lengthened)))
+
+
+def _of_properties(judged: Mapping[str, object], lengthened: Iterable[str]) -> Iterator[Failure]:
+    """The warnings of properties, of which there may be many; `lengthened` are names that were taken."""
+    for name in lengthened:
+        yield schema.failure(NAME, "name_collision", pointer(name))
     for name, value in judged.items():
         if name not in COLUMNS:
             if len(name) > schema.limit(NAME, "name_too_long"):
-                warnings.append(schema.failure(NAME, "name_too_long", pointer(name), name))
+                yield schema.failure(NAME, "name_too_long", pointer(name), name)
             if isinstance(value, str) and len(value) > schema.limit(NAME, "value_too_long"):
-                warnings.append(schema.failure(NAME, "value_too_long", pointer(name), value))
-    return judged, warnings
+                yield schema.failure(NAME, "value_too_long", pointer(name), value)
+
+
+def _without_nested(sent: Mapping[str, object]) -> dict[str, object]:
+    """The line with nothing in what is nested, to be held against the other rules."""
+    return {
+        name: "" if isinstance(value, (dict, list)) and name not in COLUMNS else value for name, value in sent.items()
+    }
+
+
+def _few_nested(judged: Mapping[str, object]) -> tuple[Mapping[str, object], dict[str, int]]:
+    """The line with as many nested properties as are told, and how many more there are: each takes the schema long."""
+    nested = [name for name, value in judged.items() if isinstance(value, (dict, list)) and name not in COLUMNS]
+    left = frozenset(nested[schema.PLACES :])
+    if not left:
+        return judged, {}
+    return {name: value for name, value in judged.items() if name not in left}, {"nested_value": len(left)}
 
 
 def _identity(value: object) -> object:
@@ -183,9 +208,9 @@ def _in_order(failures: Sequence[Failure], names: Sequence[str]) -> tuple[Failur
     """Each failure once, by the names in their order; what concerns the whole line last."""
     if len(failures) == 1:
         return tuple(failures)
-    places = {pointer(name): place for place, name in reversed([*enumerate(names)])}
-    once = {(failure.code, failure.pointer): failure for failure in failures}
-    return tuple(sorted(once.values(), key=lambda one: places.get(f"/{one.pointer[1:].split('/')[0]}", len(names))))
+    places = {short(pointer(name)): place for place, name in reversed([*enumerate(names)])}
+    once = schema.first_places(failures)
+    return tuple(sorted(once, key=lambda one: places.get(f"/{one.pointer[1:].split('/')[0]}", len(names))))
 
 
 def _as_sent(failure: Failure, sent: Mapping[str, object]) -> Failure:

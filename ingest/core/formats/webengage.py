@@ -17,7 +17,7 @@ from typing import Any, Final
 from ingest.core import schema
 from ingest.core.commands import Command, Item, Rules
 from ingest.core.formats.bodies import Body, Documents, Judged, iso_microseconds, normal, without_blank
-from ingest.core.jsontext import Undecodable, holds_more, oddities, parse, pointer, values_allowed
+from ingest.core.jsontext import Undecodable, holds_more, parse, pointer, values_allowed
 
 NAME: Final = "webengage"
 
@@ -63,14 +63,15 @@ def _items(body: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield f"/{part}/{number}", item
 
 
-def _judge(judged: Judged, item: Any, path: str) -> None:
+def _judge(judged: Judged, sent: Any, path: str) -> None:
     part = _PARTS[path.split("/")[1]]
-    item = normal(item, _IDENTIFIERS)
-    if part == "event":
-        item = _with_data(judged, without_blank(item, "eventTime"))
+    item = normal(sent, _IDENTIFIERS)
     if isinstance(item, dict) and "userId" in item and "anonymousId" in item:  # ignored, whatever it is
         del item["anonymousId"]
-        judged.failures = [one for one in judged.failures if one.pointer.split("/")[1:2] != ["anonymousId"]]
+        if judged.failures:
+            judged.failures = schema.odd(NAME, {name: value for name, value in sent.items() if name in item})
+    if part == "event":
+        item = _with_data(judged, without_blank(item, "eventTime"))
     if not _is_plain_item(item, part) and not judged.hold_against(item, part):
         return
     if isinstance(data := item.get("eventData"), str):
@@ -93,13 +94,12 @@ def _with_data(judged: Judged, event: Any) -> Any:
         return event
     try:
         data, _ = parse(unit)
-        odd = list(oddities({"eventData": data}))
+        odd = schema.odd(NAME, {"eventData": data})
     except Undecodable:
         return event
     if not isinstance(data, dict):
         return event
-    for one in odd:
-        judged.fail(one.code, one.pointer, one.got)
+    judged.failures += odd
     return event | {"eventData": data}
 
 

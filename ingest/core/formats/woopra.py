@@ -15,6 +15,7 @@ Source: "The Import API" and "The Export API", Woopra documentation.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -24,7 +25,7 @@ from typing import Any, Final
 
 from ingest.core import schema
 from ingest.core.commands import Command, Item, Rules, TimeSource
-from ingest.core.flatten import flatten
+from ingest.core.flatten import REPEATED_AT_MOST, REPEATED_OF_SENT, RepeatedTooMuch, flatten
 from ingest.core.formats.bodies import Body, Documents, Judged, normal, without_blank
 from ingest.core.jsontext import decode, dumped, dumps, pointer
 
@@ -74,7 +75,8 @@ class Woopra(Documents):
         context = None
         for path, number, one in _judged(body, rules, visitor, actions, visit):
             one.warnings[:0] = whole.warnings
-            whole.warnings = []  # the first item told them
+            one.warned += whole.warned
+            whole.warnings, whole.warned = [], Counter()  # the first item told them
             if one.refusing and context is None:
                 context = visit.context
             yield one.item(path, number, body, context)
@@ -131,7 +133,13 @@ def _visit(body: Body, whole: Judged) -> _Visit | None:
     at = time if time is not None else _first_time(actions, whole.rules)
     who = next(name for name in _IDENTIFIERS if name in sent["visitor"])
     person = whole.identity(sent["visitor"][who], f"/visitor/{who}")
-    flat, longer = flatten({name: value for name, value in sent.items() if name not in ("visitor", "actions")})
+    try:
+        flat, longer = flatten({name: value for name, value in sent.items() if name not in ("visitor", "actions")})
+        _demand_few(flat, len(actions), body)
+    except RepeatedTooMuch as error:
+        whole.fail(error.code)
+        _hold_against(whole, sent)
+        return None
     fields = {f"visit.{name}": value for name, value in flat.items()}
     for name in longer:
         whole.warn("name_collision", pointer(name))
@@ -141,6 +149,13 @@ def _visit(body: Body, whole: Judged) -> _Visit | None:
             made.update(part.encode())
         fields["visit.id"] = fields.get("visit.pid", made.hexdigest())
     return _Visit(person, at, fields, bool(actions))
+
+
+def _demand_few(fields: Mapping[str, object], actions: int, body: Body) -> None:
+    """Fields of a visit stand in every action, and beside every one that fails. Raises RepeatedTooMuch."""
+    length = sum(len(f'"visit.{name}":,{value}') for name, value in fields.items())
+    if length * actions > max(REPEATED_AT_MOST, REPEATED_OF_SENT * len(body.unit)):
+        raise RepeatedTooMuch
 
 
 def _judge_visitor(judged: Judged, visitor: Mapping[str, Any], visit: _Visit) -> None:

@@ -73,6 +73,12 @@ def visible_pointer(pointer: str | None, *, shows_raw: bool) -> str | None:
     return pointer if shows_raw or pointer in _COLUMNS else None
 
 
+def first_failures(failures: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+    """As many failures of a line as a page shows, and how many more places there are of rules that it does not show."""
+    more = sum(1 + failure.get("more", 0) for failure in failures[_FAILURES:])
+    return [dict(failure) for failure in failures[:_FAILURES]], more
+
+
 def failed_lines(
     found: Sequence[Mapping[str, Any]], formats: Mapping[str, str], history: Sequence[Mapping[str, Any]], *,
     shows_raw: bool,
@@ -87,7 +93,7 @@ def failed_lines(
             failures = json.loads(one["failures"])
         failed = Failed(
             one["file_id"], one["line"], one["item"] if shows_raw else "", one["byte_offset"], one["byte_length"],
-            one["mendable"], failures[:_FAILURES], max(0, len(failures) - _FAILURES),
+            one["mendable"], *first_failures(failures),
             one["raw"] if shows_raw else None, one["raw_sha256"], one["redriven_at"], one["redriven_by"],
             whom.get(one["redriven_at"]),
         )  # fmt: skip

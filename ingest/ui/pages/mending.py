@@ -6,10 +6,9 @@ no line is loaded twice, whatever an old page still sends, is for the redrive to
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
-from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from urllib.parse import quote
 
@@ -24,7 +23,7 @@ from ingest.redrive import MENDED_AT_MOST, Place, judge_mended, keep_mended, par
 from ingest.report import line_to_mend, on_one_line
 from ingest.ui import runs
 from ingest.ui.access import Visitor, VisitorDep
-from ingest.ui.pages.failures import LINES, Failed, failed_lines
+from ingest.ui.pages.failures import LINES, Failed, failed_lines, first_failures
 from ingest.ui.view import page
 from ingest.ui.world import open_world
 
@@ -45,7 +44,6 @@ _CHUNK_BYTES: Final = 64 << 10
 _PLACE: Final = re.compile(r"line:([0-9]{1,15})((?:/[^\t\r\n]*)?)")
 _FORMULA: Final = re.compile(rb"(\A|\t)([=+\-@])")
 _TERMINAL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\xc2[\x80-\x9f]")  # C1 controls in UTF-8
-_FAILURES: Final = 10  # of one line
 _NOT_ONE_LINE: Final = "A mended line has to stay one line: there is a line break in it."
 
 
@@ -325,8 +323,8 @@ def _verdicts(
     for place, items in judged:
         failures = [failure for item in items for failure in item.failures]
         becomes = () if failures else tuple(command.kind for item in items for command in item.commands)
-        told = [asdict(failure) for failure in islice(failures, _FAILURES)]
-        yield place, Verdict(mended[place], becomes, told, max(0, len(failures) - _FAILURES))
+        told = [failure.told() for failure in failures]
+        yield place, Verdict(mended[place], becomes, *first_failures(told))
 
 
 def _checked(

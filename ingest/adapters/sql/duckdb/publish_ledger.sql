@@ -8,11 +8,15 @@ SELECT
     coalesce(
         l.loaded_at, CASE WHEN l.next_try_at IS NOT NULL THEN least(l.next_try_at, $as_of) END, l.last_modified
     ) AS dealt_at,
-    coalesce(f.open_failures, 0) AS open_failures
+    coalesce(f.open_failures, 0) AS open_failures,
+    coalesce(f.without_text, 0) AS without_text, -- failed lines that are told here without their texts
+    coalesce(f.open_without_text, 0) AS open_without_text
 FROM warehouse.ledger AS l
 LEFT JOIN (
-    SELECT file_no, count(*) AS open_failures
-    FROM warehouse.failed_line_rows
-    WHERE redriven_by IS NULL
+    SELECT
+        file_no, count(*) FILTER (redriven_by IS NULL) AS open_failures,
+        count(*) FILTER (text_bytes IS NULL) AS without_text,
+        count(*) FILTER (text_bytes IS NULL AND redriven_by IS NULL) AS open_without_text
+    FROM published.failed_lines
     GROUP BY file_no
 ) AS f USING (file_no)

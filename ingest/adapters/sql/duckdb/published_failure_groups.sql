@@ -20,9 +20,10 @@ shown AS (
 )
 SELECT
     code.code, code.lines, code.open, code.first_line,
-    list((shown.pointer, shown.message, shown.lines, shown.open) ORDER BY shown.lines DESC, shown.pointer) AS places,
-    any_value(shown.places) - count(*) AS more_places
+    list((shown.pointer, shown.message, shown.lines, shown.open) ORDER BY shown.lines DESC, shown.pointer)
+        FILTER (shown.code IS NOT NULL) AS places, -- NULL: of lines without their texts no place is told
+    coalesce(any_value(shown.places) - count(*), 0) AS more_places
 FROM code
-JOIN shown ON shown.code = code.code
+LEFT JOIN shown ON shown.code = code.code
 GROUP BY ALL
 ORDER BY code.lines DESC, code.code
