@@ -48,7 +48,9 @@ FAILED = pa.schema(
     ]
 )  # fmt: skip
 
-_REPEATING = ["item", "kind", "people_space", "person", "person_key", "event", "event_key", "time_source"]
+_REPEATING = [
+    "item", "kind", "people_space", "person", "person_key", "event", "event_key", "time_source", "failures",
+]  # fmt: skip
 _KIND = COMMANDS.get_field_index("kind") - 1  # among the columns of a row
 _PROPERTIES = COMMANDS.get_field_index("properties") - 1
 _LINES_AT_ONCE = 512  # what they become fits the caches

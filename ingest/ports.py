@@ -1,7 +1,7 @@
 """What the steps ask of the world. Adapters answer; the steps know nothing else of S3 or of a warehouse."""
 
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
@@ -414,7 +414,10 @@ class Published(Protocol):
         """What was done to a file, in order."""
 
     def failure_groups(self, file_ids: Sequence[str], places: int = 20) -> list[FailureGroup]:
-        """Failed items by code, most first; exact. One that breaks three rules is in three groups."""
+        """Failed items by code, most first; exact. One that breaks three rules is in three groups.
+
+        Places are those of items with their texts, and of each item the first ones of a code.
+        """
 
     def failed_lines(
         self,
@@ -427,10 +430,17 @@ class Published(Protocol):
         offset: int = 0,
         limit: int = 20,
     ) -> list[dict[str, Any]]:
-        """Rows of `failed_lines` from a line on, `raw` whole, in order of file, line, item."""
+        """Rows of `failed_lines` from a line on, `raw` whole, in order of file, line, item.
+
+        Of a file with much text in failed lines only the first ones have it: in the others `raw`, `raw_sha256`,
+        `failures` and `context` are None. A `pointer` finds lines with their texts only.
+        """
 
     def open_lines(self, file_id: str) -> Iterator[dict[str, Any]]:
-        """Rows of `failed_lines` that are open and can be mended, in order of line, item, streamed."""
+        """Rows of `failed_lines` that are open, can be mended and have texts, in order of line, item, streamed."""
+
+    def open_among(self, file_id: str, places: Collection[tuple[int, str]]) -> dict[tuple[int, str], bool]:
+        """Those of these (line, item) that are open, and whether their texts are here."""
 
 
 class Warehouse(Protocol):

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -134,7 +134,7 @@ class DuckDBPublished:
         return self._rows(statement("published_history"), {"file_id": file_id})
 
     def failure_groups(self, file_ids: Sequence[str], places: int = 20) -> list[FailureGroup]:
-        self._want("file_id", pa.array(file_ids, pa.string()))
+        self._want(file_id=pa.array(file_ids, pa.string()))
         found = self._fetch(statement("published_failure_groups"), {"places": places})
         return [
             FailureGroup(code, lines, open, first_line, tuple(FailurePlace(*place) for place in shown or ()), more)
@@ -152,7 +152,7 @@ class DuckDBPublished:
         offset: int = 0,
         limit: int = 20,
     ) -> list[dict[str, Any]]:
-        self._want("file_id", pa.array(file_ids, pa.string()))
+        self._want(file_id=pa.array(file_ids, pa.string()))
         wanted = {
             "code": code, "pointer": pointer, "open_only": open_only, "first_line": first_line, "offset": offset,
             "limit": limit,
@@ -163,6 +163,12 @@ class DuckDBPublished:
     def open_lines(self, file_id: str) -> Iterator[dict[str, Any]]:
         for (rows,) in self._fetch(statement("published_open_lines"), {"file_id": file_id}):
             yield from self._lines(rows)
+
+    def open_among(self, file_id: str, places: Collection[tuple[int, str]]) -> dict[tuple[int, str], bool]:
+        lines, items = zip(*places, strict=True) if places else ((), ())
+        self._want(line=pa.array(lines, pa.int64()), item=pa.array(items, pa.string()))
+        found = self._fetch(statement("published_open_among"), {"file_id": file_id})
+        return {(line, item): has_text for line, item, has_text in found}
 
     def _matching(self, wanted: FilesWanted) -> tuple[str, dict[str, Any]]:
         """The rows of these files as a part of a statement, with its values."""
@@ -181,7 +187,7 @@ class DuckDBPublished:
                 may_be_id = name == "text" and re.fullmatch("[0-9a-fA-F]{1,64}", wanted.text)
                 conditions.append(_CONDITIONS["id_begins" if may_be_id else name])
         if wanted.file_ids is not None:
-            self._want("file_id", pa.array(wanted.file_ids, pa.string()))
+            self._want(file_id=pa.array(wanted.file_ids, pa.string()))
             conditions.append(_CONDITIONS["file_ids"])
         if wanted.with_failures:
             conditions.append(_CONDITIONS["with_failures"])
@@ -189,7 +195,7 @@ class DuckDBPublished:
 
     def _files(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """These rows of the ledger, in this order: only now are they read whole."""
-        self._want("row", pa.array(numbers, pa.int64()))
+        self._want(row=pa.array(numbers, pa.int64()))
         found = {row.pop("row"): row for row in self._rows(statement("published_rows"), {})}
         return [found[number] for number in numbers]
 
@@ -210,9 +216,9 @@ class DuckDBPublished:
         found = dict(zip(sorted(numbers), rows, strict=True))
         return [found[number] for number in numbers]
 
-    def _want(self, column: str, values: pa.Array) -> None:
+    def _want(self, **columns: pa.Array) -> None:
         """As a table: a thousand values as a parameter take the engine longer than the answer does."""
-        self.connection.register("wanted", pa.table({column: values}))
+        self.connection.register("wanted", pa.table(columns))
 
     def _rows(self, sql: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = self.connection.execute(sql, parameters).to_arrow_table().to_pylist()

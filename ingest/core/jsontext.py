@@ -330,37 +330,30 @@ _DECODER: Final = json.JSONDecoder(parse_int=_integer, parse_float=_number, pars
 _TOO_DEEP: Final = f"Objects and arrays are nested in each other more than {MAX_DEPTH} deep."
 
 
-def oddities(value: object) -> Iterator[Oddity]:
-    """What JSON allows and a warehouse cannot keep, in a decoded value, each place once a code.
+_Place = tuple["_Place | None", str | int]  # where something stands: the place of what holds it, and its own name
+
+
+def oddities(value: object, at: _Place | None = None, depth: int = 0) -> Iterator[Oddity]:
+    """What JSON allows and a warehouse cannot keep, in a decoded value that stands at `at`.
+
+    Places are written out only where they are told: a name may be long, and much may stand below it.
 
     Raises:
         Undecodable: it is too deep.
     """
-    if isinstance(value, str) and "\0" in value:
-        yield Oddity("nul_character", "", value)
-    yield from _odd(value, None, 0)
-
-
-_Place = tuple["_Place | None", str | int]  # where something stands: the place of what holds it, and its own name
-
-
-def _odd(value: object, at: _Place | None, depth: int) -> Iterator[Oddity]:
-    """Likewise, of a value at a place; but for U+0000 in a text, which whoever holds it tells together with its name.
-
-    Places are written out where they are told only: a name may be long, and much may stand below it.
-    """
-    if isinstance(value, (int, Decimal)):
+    if isinstance(value, str):
+        if "\0" in value:
+            yield Oddity("nul_character", _written(at), value)
+    elif isinstance(value, (int, Decimal)):
         if not in_range(value):
             yield Oddity("number_out_of_range", _written(at), value)
     elif isinstance(value, (dict, list)):
         if depth == MAX_DEPTH:
             raise Undecodable("not_json", _TOO_DEEP)
         for name, item in value.items() if isinstance(value, dict) else enumerate(value):
-            if (isinstance(name, str) and "\0" in name) or (isinstance(item, str) and "\0" in item):
-                odd = name if isinstance(name, str) and "\0" in name else item
-                yield Oddity("nul_character", _written((at, name)), odd)
-            if not isinstance(item, str):
-                yield from _odd(item, (at, name), depth + 1)
+            if isinstance(name, str) and "\0" in name:
+                yield Oddity("nul_character", _written(at), name)
+            yield from oddities(item, (at, name), depth + 1)
 
 
 def _written(at: _Place | None) -> str:

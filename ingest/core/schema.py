@@ -119,25 +119,24 @@ def first_places(failures: Iterable[Failure], more: Mapping[str, int] | None = N
     given may be a stream, and what is kept is small, names of a megabyte included. Places whose names differ only
     beyond what is told of a name may count as one.
     """
-    kept: list[Failure] = []
-    seen, last, told = set[int](), dict[str, int](), Counter[str]()
+    kept: dict[tuple[str, str], Failure] = {}  # of a place that is told twice the last
+    seen, last, told = set[int](), dict[str, tuple[str, str]](), Counter[str]()
     left = Counter(more or {})
     for one in failures:
-        place = hash((one.code, one.pointer))
-        if place in seen:
-            continue
-        seen.add(place)
+        place = one.code, one.pointer
+        is_new = hash(place) not in seen
+        seen.add(hash(place))
+        told[one.code] += is_new
         left[one.code] += one.more
-        told[one.code] += 1
-        if told[one.code] > PLACES:
-            left[one.code] += 1
+        if place in kept or told[one.code] <= PLACES:
+            kept[place] = replace(one, pointer=short(one.pointer), more=0)
+            last[one.code] = place if is_new else last[one.code]
         else:
-            last[one.code] = len(kept)
-            kept.append(replace(one, pointer=short(one.pointer), more=0))
-    for code, at in last.items():
+            left[one.code] += is_new
+    for code, place in last.items():
         if left[code]:
-            kept[at] = replace(kept[at], more=left[code])
-    return kept
+            kept[place] = replace(kept[place], more=left[code])
+    return list(kept.values())
 
 
 def explain(instance: Any, name: str, part: str = "", **settings: int) -> list[Failure]:
@@ -154,6 +153,7 @@ def _broken(instance: Any, name: str, part: str, **settings: int) -> Iterator[Fa
     validator = _validator(name, part, tuple(sorted(settings.items())))
     for error in validator.iter_errors(instance):
         yield from _failures(error, name)
+        _let_go(error)
 
 
 def _failures(error: "ValidationError", name: str) -> Iterator[Failure]:
@@ -174,6 +174,13 @@ def _failures(error: "ValidationError", name: str) -> Iterator[Failure]:
         if code in _OF_EVERY_SHAPE and keyword == "type":
             detail = " ".join(filter(None, (_expected(error.validator_value), detail)))
         yield failure(name, code, pointer(*path), error.instance, detail)
+
+
+def _let_go(error: "ValidationError") -> None:
+    """Errors of branches hold their parent and are held by it: while no collector runs, they would all stay."""
+    for branch in error.context or ():
+        _let_go(branch)
+        branch.parent = None
 
 
 def _expected(types: Any) -> str:

@@ -210,11 +210,18 @@ def test_a_document_of_too_many_values_is_refused_before_it_is_decoded(
 
 
 @each_format
-def test_where_a_body_breaks_a_rule_everywhere_some_places_are_told(format: str) -> None:
+def test_where_a_body_breaks_a_rule_everywhere_the_first_places_are_told_and_how_many_there_are(format: str) -> None:
     whole = {"woopra": b'{"visitor":{},"actions":[%s]}', "webengage": b'{"x":1,"users":[%s]}'}
     unit = whole.get(format, b'[{"a":[%s]}]') % b",".join([b"1e999"] * 1500)
-    told = Counter(failure.code for item in open_format(format).judge(unit, Rules()) for failure in item.failures)
-    assert max(told.values()) == told["number_out_of_range"] == 1000
+    told, places = Counter[str](), Counter[str]()
+    for item in open_format(format).judge(unit, Rules()):
+        told.update(failure.code for failure in item.failures)
+        places.update({failure.code: 1 + failure.more for failure in item.failures if failure.more})
+        assert [failure.more > 0 for failure in item.failures if failure.code == "number_out_of_range"] == [
+            *[False] * 9, True,
+        ]  # fmt: skip
+    assert max(told.values()) == told["number_out_of_range"] == 10
+    assert told["number_out_of_range"] - 1 + places["number_out_of_range"] == 1500
 
 
 def test_of_a_name_that_comes_twice_the_last_is_the_item() -> None:

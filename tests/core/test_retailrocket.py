@@ -22,6 +22,7 @@ AT = 1_767_607_200_000_000
 
 ALL_CODES = [
     "not_utf8", "not_json", "shape_wrong", "document_too_large", "nul_character", "number_out_of_range",
+    "repeated_too_much",
     "identifier_missing", "identifier_too_long", "date_not_iso", "unknown_envelope", "wrong_format",
 ]  # fmt: skip
 ALL_WARNINGS = [

@@ -25,6 +25,7 @@ FAILURES = [
     "not_json",
     "not_object",
     "line_too_long",
+    "repeated_too_much",
     "nul_character",
     "number_out_of_range",
     "person_missing",

@@ -21,6 +21,7 @@ AT = 1_526_387_472_123_000
 
 ALL_CODES = [
     "not_utf8", "not_json", "shape_wrong", "document_too_large", "nul_character", "number_out_of_range",
+    "repeated_too_much",
     "identifier_missing", "identifier_too_long", "name_missing", "date_not_iso", "unknown_type",
     "message_id_or_timestamp_missing", "wrong_format",
 ]  # fmt: skip

@@ -22,6 +22,7 @@ AT = 1_537_064_940_000_000  # 2018-09-16 02:29 UTC
 
 ALL_CODES = [
     "not_utf8", "not_json", "shape_wrong", "document_too_large", "nul_character", "number_out_of_range",
+    "repeated_too_much",
     "identifier_missing", "identifier_too_long", "name_missing", "date_not_iso", "reserved_event", "wrong_format",
 ]  # fmt: skip
 ALL_WARNINGS = [

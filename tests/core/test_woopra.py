@@ -22,6 +22,7 @@ AT = MS * 1000
 
 ALL_CODES = [
     "not_utf8", "not_json", "shape_wrong", "document_too_large", "nul_character", "number_out_of_range",
+    "repeated_too_much",
     "identifier_missing", "identifier_too_long", "name_missing", "time_in_seconds", "time_in_future", "no_command",
     "unsupported_delete", "wrong_format",
 ]  # fmt: skip

@@ -36,6 +36,7 @@ _EXCEL_EPOCH: Final = 25_569  # 1970-01-01 as an Excel date, which counts days
 _EXCEL_LAST: Final = 80_000  # in 2119
 _MILLISECONDS_FROM: Final = 10**11  # as in the schema
 _NANOSECONDS_UNTIL: Final = 10**20
+_PLAIN_NAME: Final = 255  # is told whole
 _LONGEST_TIME: Final = 64  # of a text that may be one
 _MICROSECOND: Final = Decimal("0.000001")
 _ARRAY_IN_OBJECT: Final = re.compile(rb'\{\s*"([A-Za-z_][A-Za-z0-9_]*)"\s*:\s*\[')
@@ -208,9 +209,18 @@ def _in_order(failures: Sequence[Failure], names: Sequence[str]) -> tuple[Failur
     """Each failure once, by the names in their order; what concerns the whole line last."""
     if len(failures) == 1:
         return tuple(failures)
-    places = {short(pointer(name)): place for place, name in reversed([*enumerate(names)])}
     once = schema.first_places(failures)
-    return tuple(sorted(once, key=lambda one: places.get(f"/{one.pointer[1:].split('/')[0]}", len(names))))
+    told = {f"/{one.pointer[1:].split('/')[0]}": len(names) for one in once}
+    for place, name in enumerate(names):
+        if (at := _pointer(name)) in told:
+            told[at] = min(told[at], place)
+    return tuple(sorted(once, key=lambda one: told[f"/{one.pointer[1:].split('/')[0]}"]))
+
+
+def _pointer(name: str) -> str:
+    """As it is told, and quickly: there may be many names."""
+    plain = len(name) < _PLAIN_NAME and not any(odd in name for odd in "~/\0")
+    return f"/{name}" if plain else short(pointer(name))
 
 
 def _as_sent(failure: Failure, sent: Mapping[str, object]) -> Failure:

@@ -34,7 +34,7 @@ class Failed:
     failures: list[dict[str, Any]]
     more_failures: int
     raw: bytes | None
-    raw_sha256: str
+    without_text: bool  # it is not copied for pages: its file has too much of it
     redriven_at: datetime | None
     redriven_by: str | None
     redriven_by_whom: str | None
@@ -89,12 +89,13 @@ def failed_lines(
     for one in found:
         known = meanings(formats[one["file_id"]])
         failures = [{"code": code, "message": " ".join(known.get(code, ())), "pointer": ""} for code in one["codes"]]
-        if shows_raw:
+        has_text = one["failures"] is not None
+        if shows_raw and has_text:
             failures = json.loads(one["failures"])
         failed = Failed(
             one["file_id"], one["line"], one["item"] if shows_raw else "", one["byte_offset"], one["byte_length"],
             one["mendable"], *first_failures(failures),
-            one["raw"] if shows_raw else None, one["raw_sha256"], one["redriven_at"], one["redriven_by"],
+            one["raw"] if shows_raw else None, shows_raw and not has_text, one["redriven_at"], one["redriven_by"],
             whom.get(one["redriven_at"]),
         )  # fmt: skip
         shown.append(failed)
@@ -109,7 +110,7 @@ def groups_of(
     known = {code: meaning for format in set(formats.values()) for code, meaning in meanings(format).items()}
     shown = []
     for number, group in enumerate(groups):
-        meaning = known.get(group.code) or Meaning(group.places[0].message if shows_raw else "", "")
+        meaning = known.get(group.code) or Meaning(group.places[0].message if shows_raw and group.places else "", "")
         samples: list[Failed] = []
         if number < _SAMPLED:
             found = published.failed_lines(list(formats), code=group.code, limit=_SAMPLES)
@@ -139,4 +140,4 @@ def _places(group: FailureGroup, *, shows_raw: bool) -> list[Place]:
         pointer = visible_pointer(place.pointer, shows_raw=shows_raw)
         if pointer is not None:
             places.append(Place(pointer, place.lines, place.open))
-    return places or [Place(None, group.lines, group.open)]
+    return places or [Place(None, group.lines, group.open)] * bool(group.places)

@@ -101,6 +101,7 @@ class Checked:
     blank_lines: int
     not_open: list[Place]  # the first ones
     not_open_lines: int
+    unjudged_lines: int  # what they were judged with is not on pages
 
 
 async def _form(request: Request, limit: int) -> FormData:
@@ -158,6 +159,7 @@ def download(visitor: VisitorDep, file_id: str) -> Response:
     with open_world() as pipeline, pipeline.warehouse.published() as published:
         row = _demanded(visitor, pipeline, published, file_id)
     name = re.sub(r"[^0-9a-f]", "", row["file_id"])  # ours, and still: nothing else gets into a header
+    name += ".first" * bool(row["open_without_text"])  # pages do not hold all of them
     headers = {"Content-Disposition": f'attachment; filename="{name}.lines.txt"'}
     return StreamingResponse(_open_lines(row["file_id"]), headers=headers, media_type="text/plain; charset=utf-8")
 
@@ -215,7 +217,7 @@ def upload(
             except IngestError as error:
                 return _show(request, pipeline, published, row, Chosen(), notice=str(error), status=400)
             if do == "check":
-                open_places = _open_places(published, row["file_id"], mended.keys())
+                open_places = published.open_among(row["file_id"], mended.keys())
                 checked, as_of = _checked(pipeline, published, row, mended, open_places), published.as_of
                 return page(request, "mended.html", row=row, checked=checked, lines=len(mended), as_of=as_of)
         return _sent(request, visitor, pipeline, row, mended, str(form.get("reason", "")))
@@ -260,6 +262,8 @@ def _bytes(text: str) -> bytes:
 def _editable(failed: Failed) -> tuple[str | None, str]:
     """A line as the text of a box, if a browser gives back exactly that; else why it has none."""
     raw = on_one_line(failed.raw or b"")
+    if failed.without_text:
+        return None, f"To mend it: ingest failures {failed.file_id[:8]} --lines."
     if not failed.mendable:
         return None, "It is not kept whole, so it cannot be mended: have its producer send it again."
     if len(raw) > _EDITED_AT_MOST:
@@ -329,12 +333,13 @@ def _verdicts(
 
 def _checked(
     pipeline: "Pipeline", published: "Published", row: Mapping[str, Any], mended: Mapping[Place, bytes],
-    open_places: set[Place],
+    open_places: Mapping[Place, bool],
 ) -> Checked:  # fmt: skip
     right: dict[str, int] = {}
     wrong: list[tuple[Place, Verdict]] = []
     wrong_lines = blank_lines = 0
-    to_judge = {place: raw for place, raw in mended.items() if place in open_places}
+    unjudged = {place for place, has_text in open_places.items() if place[1] and not has_text}
+    to_judge = {place: raw for place, raw in mended.items() if place in open_places and place not in unjudged}
     contexts = _contexts(published, row, to_judge)
     for place, verdict in _verdicts(judge_mended(pipeline, row, to_judge, contexts), to_judge):
         if verdict.failures:
@@ -346,7 +351,7 @@ def _checked(
             name = " and ".join(verdict.becomes[:5]) + " …" * (len(verdict.becomes) > 5)
             right[name] = right.get(name, 0) + 1
     not_open = sorted(mended.keys() - open_places)
-    return Checked(right, wrong, wrong_lines, blank_lines, not_open[:_WRONG_SHOWN], len(not_open))
+    return Checked(right, wrong, wrong_lines, blank_lines, not_open[:_WRONG_SHOWN], len(not_open), len(unjudged))
 
 
 def _contexts(published: "Published", row: Mapping[str, Any], places: Iterable[Place]) -> dict[Place, bytes | None]:
@@ -356,24 +361,6 @@ def _contexts(published: "Published", row: Mapping[str, Any], places: Iterable[P
         return {}
     lines = published.open_lines(row["file_id"])
     return {place: line["context"] for line in lines if (place := (line["line"], line["item"])) in wanted}
-
-
-def _open_places(published: "Published", file_id: str, among: Iterable[Place]) -> set[Place]:
-    """Those of these places whose lines are open. What is kept only in part is open, too, and can be replaced."""
-    left, found = set(among), set[Place]()
-    for line in published.open_lines(file_id):
-        place = (line["line"], line["item"])
-        if place in left:
-            found.add(place)
-    left -= found
-    offset = 0
-    while left:
-        rows = published.failed_lines([file_id], code="line_too_long", open_only=True, offset=offset, limit=100)
-        found |= {place for line in rows if (place := (line["line"], line["item"])) in left}
-        if len(rows) < 100:
-            break
-        offset += 100
-    return found
 
 
 # --- send ------------------------------------------------------------------------------------------------------------
