@@ -6,10 +6,11 @@ Counts of loaded files come from the ledger, those of a check from the same judg
 import base64
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,9 +35,10 @@ class Most:
     """How much a report may hold, however much its file does. Counts stay whole."""
 
     failures: int = 1_000
-    raw_bytes: int = 4 << 20  # of all failures together
+    bytes: int = 4 << 20  # of all failures together, of the preview, and of the names of events
     events: int = 1_000  # the most frequent
     names: int = 100_000  # events that are counted by name: those that come first
+    names_bytes: int = 16 << 20
 
 
 def check_report(staging: Staging, most: Most | None = None) -> dict[str, Any]:
@@ -47,11 +49,17 @@ def check_report(staging: Staging, most: Most | None = None) -> dict[str, Any]:
     persons = _Distinct(staging.folder)
     times: list[datetime] = []
     preview: list[dict[str, Any]] = []
+    names_bytes = 0
     for batch in _batches(staging.commands):
         for entry in pc.value_counts(batch["event"]).to_pylist():
             name = entry["values"]
-            if name is not None and (most is None or len(events) < most.names or name in events):
-                events[name] += entry["counts"]
+            if name is None:
+                continue
+            if most and name not in events:
+                names_bytes += len(name)
+                if len(events) >= most.names or names_bytes > most.names_bytes:
+                    continue
+            events[name] += entry["counts"]
         persons.add(pc.unique(pc.coalesce(batch["person_key"], batch["person"])).to_pylist())
         low, high = pc.min_max(batch["occurred_at"]).as_py().values()
         times = [min([low, *times]), max([high, *times])]
@@ -61,12 +69,13 @@ def check_report(staging: Staging, most: Most | None = None) -> dict[str, Any]:
             preview += [plain(row | ({} if row["people_space"] else own), {"properties"}) for row in rows]
     broken: Counter[str] = Counter()
     failures: list[dict[str, Any]] = []
-    raw_bytes = 0
+    failures_bytes = 0
     for row in (row for batch in _batches(staging.failed) for row in batch.to_pylist()):
         broken.update(row["codes"])
-        raw_bytes += len(row["raw"])
-        if most is None or (len(failures) < most.failures and raw_bytes <= most.raw_bytes):
-            failures.append(failed_line(row))
+        if most is None or (len(failures) < most.failures and failures_bytes <= most.bytes):
+            line = failed_line(row)
+            failures_bytes += _size(line) if most else 0
+            failures += [line] * (most is None or failures_bytes <= most.bytes)
     return {
         "file": staged.file.uri,
         "format": staged.file.format,
@@ -79,15 +88,25 @@ def check_report(staging: Staging, most: Most | None = None) -> dict[str, Any]:
         "failed": counts.failed,
         "repaired": counts.repaired,
         "warnings": dict(sorted(counts.warnings.items())),
-        "events": dict(events.most_common(most.events if most else None)),
+        "events": dict(_first(events.most_common(most.events), most.bytes) if most else events.most_common()),
         "persons": persons.count(),
         "first_time": _time(times[0]) if times else None,
         "last_time": _time(times[1]) if times else None,
         "rejected": staged.error if staged.outcome == "rejected" else None,
-        "preview": preview,
+        "preview": _first(preview, most.bytes) if most else preview,
         "codes": dict(broken.most_common()),
         "failures": failures,
     }
+
+
+def _size(entry: object) -> int:
+    return len(orjson.dumps(entry))
+
+
+def _first(entries: Sequence[Any], most_bytes: int) -> list[Any]:
+    """As many of them, from the first on, as together are no longer than that in JSON."""
+    ends = accumulate(map(_size, entries))
+    return [entry for entry, end in zip(entries, ends, strict=True) if end <= most_bytes]
 
 
 class _Distinct:

@@ -121,8 +121,9 @@ def load(
     try:
         try:
             return attempt()
-        except duckdb.OutOfMemoryException:
-            # Thousands of lines of hundreds of KB: rather more memory than not at all.
+        except (duckdb.OutOfMemoryException, duckdb.TransactionException):
+            # Thousands of lines of hundreds of KB: rather more memory than not at all. Where such lines are in the
+            # table already, it is the commit that holds them.
             return attempt(MUCH_MEMORY_MB)
     except _RowsLostError as lost:
         return again(staging.checked(lost.staged_nos))

@@ -53,8 +53,10 @@ _QUIET = "SET threads = 1; SET enable_progress_bar = false; SET TimeZone = 'UTC'
 _READING = f"{_QUIET}; SET memory_limit = '256MB'; SET temp_directory = ''"
 _MAKING = f"{_QUIET}; SET preserve_insertion_order = false"
 _MAKING_MB = 128
+_MAKING_LONG_MB = 512  # for long lines only: the engine unpacks those of two thousand rows together
 _TEXTS_BYTES = 8 << 20  # of the failed lines of one file: `raw`, `failures` and `context` together
-_AT_ONCE_BYTES = 4 << 20  # of them are read at once
+_MEASURED_BYTES = 8 << 20  # of them are read at once, as far as is known before
+_COPIED_BYTES = 32 << 20  # of them are copied at once
 
 _CONDITIONS = {
     "sources": "source IN (SELECT unnest($sources::VARCHAR[]))",
@@ -379,35 +381,56 @@ def _copy_failed_lines(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(statement("publish_failed_table"))
     connection.execute(statement("publish_candidates"), most)
     connection.execute("CREATE TEMP TABLE lengths (row BIGINT, bytes BIGINT)")
-    for first, last, is_candidate in _parts(connection, "candidates"):
+    for first, last, is_candidate in _parts(connection, "candidates", _MEASURED_BYTES):
         if is_candidate:
             _over(connection, statement("publish_lengths"), first, last)
     connection.execute(statement("publish_chosen"), most)
-    sql = statement("publish_failed_lines")
+    sql, parts = statement("publish_failed_lines"), _parts(connection, "chosen", _COPIED_BYTES)
     with_texts, without = sql.replace("{texts}", "TRUE"), sql.replace("{texts}", "FALSE")
-    for first, last, is_chosen in _parts(connection, "chosen"):
-        for row in _over(connection, with_texts if is_chosen else without, first, last):
-            _over(connection, without, row, row)
+    try:
+        connection.execute("BEGIN")  # else each part is written twice: into the log, too
+        for first, last, is_chosen in parts:
+            connection.execute(_of_rows(with_texts if is_chosen else without, first, last))
+        connection.execute("COMMIT")
+    except duckdb.OutOfMemoryException:
+        connection.execute("ROLLBACK")
+        for first, last, is_chosen in parts:
+            for row in _over(connection, with_texts if is_chosen else without, first, last):
+                _over(connection, without, row, row)
     connection.execute("DROP TABLE candidates; DROP TABLE lengths; DROP TABLE chosen")
 
 
-def _parts(connection: duckdb.DuckDBPyConnection, among: str) -> list[tuple[int, int, bool]]:
+def _parts(connection: duckdb.DuckDBPyConnection, among: str, at_once: int) -> list[tuple[int, int, bool]]:
     """Rows of failed lines, first and last, which are all among those of a table, or all not."""
     sql = statement("publish_parts").replace("{among}", among)
-    return connection.execute(sql, {"at_once": _AT_ONCE_BYTES}).fetchall()
+    return connection.execute(sql, {"at_once": at_once}).fetchall()
+
+
+def _of_rows(sql: str, first: int, last: int) -> str:
+    return f"{sql} WHERE f.rowid BETWEEN {first} AND {last}"  # plain numbers: then the engine reads these rows only
 
 
 def _over(connection: duckdb.DuckDBPyConnection, sql: str, first: int, last: int) -> list[int]:
     """Run a statement on these rows; those that are too large for it, which are left out."""
+    sizes = (_MAKING_MB, _MAKING_LONG_MB)
+    fits = any(_fits(connection, _of_rows(sql, first, last), memory_mb) for memory_mb in sizes)
+    connection.execute(f"SET memory_limit = '{_MAKING_MB}MB'")
+    if fits:
+        return []
+    if first == last:
+        return [first]
+    middle = (first + last) // 2
+    return [*_over(connection, sql, first, middle), *_over(connection, sql, middle + 1, last)]
+
+
+def _fits(connection: duckdb.DuckDBPyConnection, sql: str, memory_mb: int) -> bool:
+    """Run a statement, if it does with so much memory."""
+    connection.execute(f"SET memory_limit = '{memory_mb}MB'")
     try:
-        # Plain numbers: then the engine reads these rows only.
-        connection.execute(f"{sql} WHERE f.rowid BETWEEN {first} AND {last}")
+        connection.execute(sql)
     except duckdb.OutOfMemoryException:
-        if first == last:
-            return [first]
-        middle = (first + last) // 2
-        return [*_over(connection, sql, first, middle), *_over(connection, sql, middle + 1, last)]
-    return []
+        return False
+    return True
 
 
 def _make_of_these(connection: duckdb.DuckDBPyConnection) -> None:

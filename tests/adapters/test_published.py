@@ -524,3 +524,87 @@ with warehouse.published(): at_work.wait()
         assert process.wait() == 0
     assert states(world) == [("one_off", "loaded", 1)]
     assert left(world) == COMPLETE
+
+
+# --- files with more failed lines than pages hold --------------------------------------------------------------------
+
+
+def test_of_a_file_with_much_text_pages_hold_the_first_open_lines(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duckdb_published, "_TEXTS_BYTES", 2_500)
+    bad = [f'{{"_p":"ann","_t":"soon","x":"{"y" * 500}{number}"}}' for number in range(6)]
+    large = world.bring("large.json", *bad, NO_PERSON, source="web").file_id
+    small = world.bring("small.json", BAD_TIME, source="web").file_id
+    texts = [line.encode() for line in bad]
+    with world.warehouse.published() as published:
+        row, other = published.file(large), published.file(small)
+        assert row
+        assert other
+        assert (row["open_failures"], row["without_text"], row["open_without_text"]) == (7, 5, 5)
+        assert (other["open_failures"], other["without_text"], other["open_without_text"]) == (1, 0, 0)
+        listed = published.failed_lines([large])
+        assert [line["raw"] for line in listed] == [*texts[:2], *[None] * 5]
+        assert [line["line"] for line in listed] == [1, 2, 3, 4, 5, 6, 7]
+        assert [line["codes"] for line in listed] == [["time_not_epoch_seconds"]] * 6 + [["person_missing"]]
+        with world.warehouse.failed_lines(large) as kept:
+            assert listed[:2] == list(kept)[:2]
+        groups = published.failure_groups([large])
+        assert [(group.code, group.lines, group.open) for group in groups] == [
+            ("time_not_epoch_seconds", 6, 6), ("person_missing", 1, 1),
+        ]  # fmt: skip
+        assert [[(place.pointer, place.lines) for place in group.places] for group in groups] == [[("/_t", 2)], []]
+        assert [line["raw"] for line in published.open_lines(large)] == texts[:2]
+        assert published.open_among(large, [(2, ""), (5, ""), (8, ""), (1, "/x")]) == {(2, ""): True, (5, ""): False}
+        assert published.open_among(large, []) == {}
+        assert [line["raw"] for line in published.failed_lines([small])] == [BAD_TIME.encode()]
+    redrive(world.pipeline, large, b'1\t{"_p":"ann","_t":1393344603,"_n":"x"}\n', NOTE)
+    with world.warehouse.published() as published:
+        assert [line["raw"] for line in published.failed_lines([large])] == [None, *texts[1:3], *[None] * 4]
+
+
+OLD = """
+with warehouse.writing() as connection:
+    for file_no, line in ((1, 3), (1, 4), (2, 3), (2, 4)):
+        connection.execute(
+            "INSERT INTO failed_line_rows SELECT $file_no, $line, '', 0, 5, 'a line', '', TRUE, ['nested_value'],"
+            " '[' || repeat('{\\"code\\":\\"nested_value\\",\\"pointer\\":\\"/x\\",\\"message\\":\\"x\\"},', 400000)"
+            " || '{\\"code\\":\\"nested_value\\",\\"pointer\\":\\"/x\\",\\"message\\":\\"x\\"}]', NULL, NULL, NULL",
+            {"file_no": file_no, "line": line},
+        )
+"""
+
+
+def test_what_a_former_version_kept_does_not_stop_the_pages_of_all(world: World) -> None:
+    """It kept 20 MB of failures for a line of 1 MB."""
+    for number in range(2):
+        world.bring(f"{number}.json", record("ann", number, "x"), BAD_TIME, source="web")
+    with another(world, OLD) as filling:
+        assert filling.wait() == 0
+    script = """
+with warehouse.published() as published:
+    for row in published.files(FilesWanted(sources=["web"])).rows:
+        texts = [line["raw"] is not None for line in published.failed_lines([row["file_id"]])]
+        print(row["open_failures"], texts, len(published.failure_groups([row["file_id"]])))
+print(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) >> 10)
+"""
+    with another(world, script) as reader:
+        assert [heard(reader), heard(reader)] == ["3 [True, False, False] 2"] * 2
+        assert int(heard(reader)) < 400  # MB
+
+
+@pytest.mark.slow
+def test_long_lines_of_many_files_stop_neither_loads_nor_pages(world: World) -> None:
+    """Packed, each has 33 KB. The engine holds thousands of rows together: from the fifth on no load was committed."""
+    long = '{"_p":"ann","_t":"soon","a":"%s"}' % ("x" * 1_000_000)
+    for number in range(5):
+        world.bring(f"{number}.json", f"no json {number}", *[long] * 40, source="web")
+    script = """
+with warehouse.published() as published:
+    rows = published.files(FilesWanted(sources=["web"])).rows
+    print([(row["without_text"], len(list(published.open_lines(row["file_id"])))) for row in rows])
+print(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) >> 10)
+"""
+    with another(world, script) as reader:
+        assert heard(reader) == str([(32, 9)] * 5)
+        assert int(heard(reader)) < 600  # MB

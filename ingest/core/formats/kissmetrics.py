@@ -209,12 +209,12 @@ def _in_order(failures: Sequence[Failure], names: Sequence[str]) -> tuple[Failur
     """Each failure once, by the names in their order; what concerns the whole line last."""
     if len(failures) == 1:
         return tuple(failures)
-    once = schema.first_places(failures)
-    told = {f"/{one.pointer[1:].split('/')[0]}": len(names) for one in once}
+    told = {f"/{one.pointer[1:].split('/')[0]}": len(names) for one in failures}
     for place, name in enumerate(names):
         if (at := _pointer(name)) in told:
             told[at] = min(told[at], place)
-    return tuple(sorted(once, key=lambda one: told[f"/{one.pointer[1:].split('/')[0]}"]))
+    ordered = sorted(failures, key=lambda one: told[f"/{one.pointer[1:].split('/')[0]}"])
+    return tuple(schema.first_places(ordered))
 
 
 def _pointer(name: str) -> str:

@@ -6,4 +6,4 @@ SELECT row, lengths.bytes FROM candidates JOIN lengths USING (row) ANTI JOIN lar
 UNION ALL
 SELECT row, lengths.bytes
 FROM candidates JOIN lengths USING (row) SEMI JOIN large USING (file_no)
-QUALIFY sum(lengths.bytes) OVER (PARTITION BY file_no ORDER BY line, item ROWS UNBOUNDED PRECEDING) <= $most
+QUALIFY sum(lengths.bytes) OVER (PARTITION BY file_no ORDER BY is_mended, line, item ROWS UNBOUNDED PRECEDING) <= $most
