@@ -133,6 +133,13 @@ def test_check_shows_ten_commands(ingest: Shell) -> None:
     assert ingest("check", "a.json").code == 0
 
 
+def test_a_rule_that_is_broken_everywhere_is_told_by_its_first_places(ingest: Shell) -> None:
+    name = ingest.file("a.json", record("ann", 0, "x", **{f"x{n}": [] for n in range(2_000)}))
+    (line,) = ingest("check", name, "--json").json["failures"]
+    assert [failure.get("more") for failure in line["failures"]] == [*[None] * 9, 1_990]
+    assert b"nested_value at 1,990 more places" in ingest("check", name).out
+
+
 def test_check_shows_bytes_that_are_no_text(ingest: Shell) -> None:
     ingest.file("a.json", body=b'{"_p":"\xff"}\n')
     (failed,) = ingest("check", "a.json", "--json").json["failures"]

@@ -84,8 +84,8 @@ def test_warnings_that_became_failures_are_counted_too() -> None:
     long = ",".join(f'"{"n" * 256}{n}":1' for n in range(50))
     (line,) = judged(f"{{{KM},{long}}}", strict=True)
     assert told(line) == {"name_too_long": (10, 40)}
-    user = f'{{"userId":"a","attributes":{{{long}}}}}'
-    (user,) = judged(f'{{"users":[{user}]}}', "webengage", strict=True)
+    sent = f'{{"userId":"a","attributes":{{{long}}}}}'
+    (user,) = judged(f'{{"users":[{sent}]}}', "webengage", strict=True)
     assert told(user)["name_too_long"] == (10, 40)
     taken = ",".join(f'"{n}.a":1,"{n}":{{"a":1}}' for n in range(30))
     (whole,) = judged(f'{{"visitor":{{"id":"a","x":1}},{taken}}}', "woopra", strict=True)
