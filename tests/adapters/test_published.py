@@ -532,8 +532,8 @@ with warehouse.published(): at_work.wait()
 def test_of_a_file_with_much_text_pages_hold_the_first_open_lines(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(duckdb_published, "_TEXTS_BYTES", 2_500)
-    bad = [f'{{"_p":"ann","_t":"soon","x":"{"y" * 500}{number}"}}' for number in range(6)]
+    monkeypatch.setattr(duckdb_published, "_TEXTS_BYTES", 3_500)  # by their own lengths three, with their failures two
+    bad = [f'{{"_p":"ann","_t":"soon","x":"{"y" * 500}{number}","a":[],"b":[],"c":[]}}' for number in range(6)]
     large = world.bring("large.json", *bad, NO_PERSON, source="web").file_id
     small = world.bring("small.json", BAD_TIME, source="web").file_id
     texts = [line.encode() for line in bad]
@@ -546,14 +546,18 @@ def test_of_a_file_with_much_text_pages_hold_the_first_open_lines(
         listed = published.failed_lines([large])
         assert [line["raw"] for line in listed] == [*texts[:2], *[None] * 5]
         assert [line["line"] for line in listed] == [1, 2, 3, 4, 5, 6, 7]
-        assert [line["codes"] for line in listed] == [["time_not_epoch_seconds"]] * 6 + [["person_missing"]]
+        assert [line["codes"] for line in listed] == [["time_not_epoch_seconds", "nested_value"]] * 6 + [
+            ["person_missing"]
+        ]
         with world.warehouse.failed_lines(large) as kept:
             assert listed[:2] == list(kept)[:2]
         groups = published.failure_groups([large])
         assert [(group.code, group.lines, group.open) for group in groups] == [
-            ("time_not_epoch_seconds", 6, 6), ("person_missing", 1, 1),
+            ("nested_value", 6, 6), ("time_not_epoch_seconds", 6, 6), ("person_missing", 1, 1),
         ]  # fmt: skip
-        assert [[(place.pointer, place.lines) for place in group.places] for group in groups] == [[("/_t", 2)], []]
+        assert [[(place.pointer, place.lines) for place in group.places] for group in groups] == [
+            [("/a", 2), ("/b", 2), ("/c", 2)], [("/_t", 2)], [],
+        ]  # fmt: skip
         assert [line["raw"] for line in published.open_lines(large)] == texts[:2]
         assert published.open_among(large, [(2, ""), (5, ""), (8, ""), (1, "/x")]) == {(2, ""): True, (5, ""): False}
         assert published.open_among(large, []) == {}
