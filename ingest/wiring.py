@@ -38,7 +38,8 @@ def stores_of(
     """
 
     @cache
-    def client_of(profile: str | None, endpoint_url: str | None) -> "S3Client":
+    def client_of(profile: str | None, endpoint_url: str | None, _pays: bool) -> "S3Client":
+        # Who pays says so in every request of a client: neighbours get another.
         from ingest.adapters.s3 import make_client
 
         return make_client(
@@ -51,10 +52,11 @@ def stores_of(
     def open_s3(source: Source | None) -> ObjectStore:
         from ingest.adapters.s3 import S3Store
 
-        made = (
-            client_for(source) if client_for else client_of(source and source.profile, source and source.endpoint_url)
+        profile, endpoint_url, pays = (
+            (source.profile, source.endpoint_url, source.requester_pays) if source else (None, None, False)
         )
-        return S3Store(made, requester_pays=bool(source and source.requester_pays))
+        made = client_for(source) if client_for else client_of(profile, endpoint_url, pays)
+        return S3Store(made, requester_pays=pays)
 
     @cache
     def store_of(name: str) -> ObjectStore:

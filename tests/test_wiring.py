@@ -42,6 +42,21 @@ def test_two_stores_in_one_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         assert all("Credential=OTHER/" in headers["Authorization"] for *_, headers in two.requests)
 
 
+def test_only_the_source_that_says_so_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    with odd_store({"1.json": b"{}"}) as store:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", store.endpoint)
+        pays = Source(name="pays", bucket="b", requester_pays=True)
+        store_of = stores_of(
+            Settings(warehouse_url="", sources={"pays": pays, "free": Source(name="free", bucket="b")})
+        )
+        said = []
+        for name in ("pays", "free", "one_off"):
+            store.requests.clear()
+            list(store_of(name).list("b", ""))
+            said.append({headers.get("x-amz-request-payer") for *_, headers in store.requests})
+        assert said == [{"requester"}, {None}, {None}]
+
+
 def test_an_address_is_read_where_its_source_is(monkeypatch: pytest.MonkeyPatch) -> None:
     with odd_store({"l/1.json": b"{}"}) as one, odd_store({"l/1.json": b"{}", "l/2.json": b"{}"}) as two:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", one.endpoint)
