@@ -141,7 +141,7 @@ def _retry(pipeline: Pipeline, rows: Sequence[Mapping[str, Any]], note: Note) ->
 
 def _objection(action: Action, row: Mapping[str, Any]) -> str | None:
     if row["redrive_of"] and action == "force":
-        return "It holds mended lines: send them again with `ingest redrive`."
+        return "It holds fixed lines: send them again with `ingest redrive`."
     if row["state"] in TAKES[action]:
         return None
     return f"It is {row['state']}; {action} is for files that are {', '.join(TAKES[action])}."

@@ -150,7 +150,7 @@ class Selection:
         if not self.unmarked:
             return ()
         files = f"{self.unmarked:,} object{'s' * (self.unmarked > 1)}"
-        return (f"The store gives {files} no ETag: they are told apart by size, time and bytes, and never deleted",)
+        return (f"The store gives {files} no ETag: size, time and bytes tell them apart, and they are never deleted",)
 
     def sift(self, listed: Iterable[SourceFile]) -> Iterator[SourceFile]:
         """The source's files of a listing, in its order."""

@@ -74,8 +74,8 @@ def preview(pipeline: Pipeline, row: Mapping[str, Any], first: int, most: int = 
     """
     if row["redrive_of"]:
         raise IngestError(
-            "This file is made of mended lines. They have no object of their own: their rows are in the warehouse, the"
-            " lines as they came are with the file that they mend, and the text that was sent is not kept."
+            "This file is made of fixed lines. They have no object of their own: their rows are in the warehouse, the"
+            " lines as they came are with the file that they fix, and the text that was sent is not kept."
         )
     file = SourceFile.of_row(row)
     if why := why_unreadable(pipeline.settings, file.bucket, file.key):

@@ -51,7 +51,7 @@ _TABLES: Final[Mapping[str, str]] = {
     "leftover_rows": "{found} of its rows are still there, though it is not loaded. `ingest reconcile --repair`.",
     "rows_without_file": "{found} rows belong to no file of the ledger, and no view shows them. Somebody changed the"
     " ledger by hand: restore a backup, or delete the rows.",
-    "redriven_by": "{found} of its failed lines count as mended by a file that is not loaded. `ingest reconcile"
+    "redriven_by": "{found} of its failed lines count as fixed by a file that is not loaded. `ingest reconcile"
     " --repair` opens them again.",
     "first_rows": "{found} facts have no first row, several, or the wrong one, so `events` miscounts them. `ingest"
     " reconcile --repair`.",
@@ -271,7 +271,7 @@ class _Comparison:
             why = "Waits for a person: `ingest release`, or `ingest ignore`."
             self._differs(name, state, row["key"], why + _lost(gone), row["file_id"])
         elif state == "rejected" and (row["open_failures"] or not row["failed"]):
-            why = f"{row['error']} Mend its lines (`ingest redrive`), load it with --force, or `ingest ignore` it."
+            why = f"{row['error']} Fix its lines (`ingest redrive`), load it with --force, or `ingest ignore` it."
             self._differs(name, state, row["key"], why + _lost(gone), row["file_id"])
         elif state in ("loaded", "duplicate"):
             self._tidied(row, gone=gone)

@@ -75,14 +75,14 @@ def redrive(pipeline: Pipeline, reference: str, fixed: bytes | None, note: Note)
     for _ in range(_ATTEMPTS):
         if original["state"] not in ("loaded", "rejected"):
             raise IngestError(
-                f"{original['key']} is {original['state']}: only lines of loaded and rejected files can be mended."
+                f"{original['key']} is {original['state']}: only lines of loaded and rejected files can be fixed."
             )
         attempt = _Attempt(pipeline, original, note)
         try:
             return attempt.run(sent)
         except StaleRedrive:
             original = pipeline.warehouse.find_file(original["file_id"])
-    raise TransientError(f"The failed lines of {original['key']} keep changing: others mend them too. Run again.")
+    raise TransientError(f"The failed lines of {original['key']} keep changing: others fix them too. Run again.")
 
 
 def parse_fixed(fixed: bytes) -> dict[Place, bytes]:
@@ -107,7 +107,7 @@ def parse_fixed(fixed: bytes) -> dict[Place, bytes]:
     if wrong:
         shown = ", ".join(map(str, wrong[:_TOLD_AT_MOST])) + " …" * (len(wrong) > _TOLD_AT_MOST)
         raise IngestError(
-            f"Mended lines begin with their number and a tab, as `ingest failures FILE_ID --lines` writes them:"
+            f"Fixed lines begin with their number and a tab, as `ingest failures FILE_ID --lines` writes them:"
             f" see line {shown} of what was sent."
         )
     if not mended:
@@ -152,7 +152,7 @@ def keep_mended(pipeline: Pipeline, file_id: str, text: bytes, at: datetime) -> 
     settings = pipeline.settings
     if settings.uploads_bucket is None:
         raise ConfigError(
-            "So many mended lines need a bucket to wait in: let an operator set bucket of [uploads] in ingest.toml, or"
+            "So many fixed lines need a bucket to wait in: let an operator set bucket of [uploads] in ingest.toml, or"
             " send fewer at a time."
         )
     at = at.astimezone(UTC)
@@ -171,7 +171,7 @@ def read_mended(pipeline: Pipeline, file_id: str, address: str) -> bytes:
     """
     bucket, key = split_address(address)
     if not pipeline.settings.is_upload(bucket, key) or not key.endswith(MENDED):
-        raise ConfigError(f"{address} does not hold mended lines: they are read from the prefix of [uploads] only.")
+        raise ConfigError(f"{address} does not hold fixed lines: they are read from the prefix of [uploads] only.")
     of, _, digest = key.removesuffix(MENDED).rpartition("-")
     if not of.endswith(f"-{file_id}"):
         raise ConfigError(
@@ -216,7 +216,7 @@ class _Attempt:
                 cut += sent is None and not whole and not row["mendable"]
         if sent and (unknown := sorted(sent.keys() - open_places - mended_before)):
             shown = ", ".join(f"{line}{item}" for line, item in unknown[:_TOLD_AT_MOST])
-            raise IngestError(f"Of {self.original['key']} these lines did not fail, so they cannot be mended: {shown}.")
+            raise IngestError(f"Of {self.original['key']} these lines did not fail, so they cannot be fixed: {shown}.")
         wrong = _Wrong()
         right = self._right(lines, wrong)
         loaded = self._whole(right, wrong, open_places) if whole else self._lines(right)
@@ -224,7 +224,7 @@ class _Attempt:
         if cut:
             error = (
                 f"{cut:,} open {'line was' if cut == 1 else 'lines were'} not judged again, since only the beginning is"
-                " kept: send the whole text, or load the file anew with --force."
+                " kept: send the whole text, or load the file again with --force."
             )
         already, fixed = len(mended_before & (sent or {}).keys()), loaded.closed
         if loaded.result and loaded.result.already:  # somebody sent the same lines at the same time

@@ -141,7 +141,7 @@ class _Upload:
                 if self.stored.size_bytes > limit:
                     raise TooLarge(too_large(limit))
                 if self._waiting_bytes > _NOTHING_AT_MOST:
-                    raise UploadRefused("The packed file holds long stretches of nothing: pack it anew and send that.")
+                    raise UploadRefused("The packed file holds long stretches of nothing: pack it again and send that.")
                 self._waiting.append(piece)
                 self._waiting_bytes += len(piece)
                 for start in range(0, len(piece), _STEP_BYTES):

@@ -283,7 +283,7 @@ class _Load:
 
     def _mend(self, entry: _Entry, redrive: Redrive, now: datetime) -> None:
         """Mark the lines that a redrive mends. Raises StaleRedrive if they, or their file, are not as they were."""
-        stale = "Somebody mended, undid or loaded these lines anew in the meantime."
+        stale = "Somebody fixed, undid or loaded these lines again in the meantime."
         original = self.rows.fetch(statement("redriven_file"), {"file_id": redrive.of})
         if not original or (original[0]["open_lines"] if original[0]["is_unloaded"] else None) != redrive.whole_of:
             raise StaleRedrive(stale)
@@ -331,7 +331,7 @@ class _Load:
             elif newest and not is_same and entry.staged.changed_file == "hold" and self.intent in ("new", "again"):
                 if not redrive:
                     entry.state = "held"
-                    entry.staged.error = "The object has changed since it was dealt with, and changed_file is hold."
+                    entry.staged.error = "The object has changed since it was loaded, and changed_file is hold."
             elif entry.staged.changed_file == "replace" and entry.state == "loaded":
                 entry.replaces = self._replace(versions, entry, now)
                 entry.copies = self._copies(entry)

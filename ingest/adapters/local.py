@@ -236,7 +236,7 @@ def _written(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise TransientError(f"{path}: it cannot be written ({error.strerror}): mend that, then it is done") from error
+        raise TransientError(f"{path}: it cannot be written ({error.strerror}): fix that, then it is done") from error
 
 
 @contextmanager

@@ -53,11 +53,11 @@ class Request:
             if value is not None and not value.strip()
         ]
         if request.action == REDRIVE and len(files) != 1:
-            problems.append("Mended lines belong to one file: name it.")
+            problems.append("Fixed lines belong to one file: name it.")
         if (request.lines or request.lines_at) and request.action != REDRIVE:
-            problems.append("Mended lines are for redrive only.")
+            problems.append("Fixed lines are for redrive only.")
         if request.lines and request.lines_at:
-            problems.append("Mended lines come as text or as an object: not both.")
+            problems.append("Fixed lines come as text or as an object: not both.")
         if problems:
             raise ConfigError(*problems)
         return request
@@ -106,7 +106,7 @@ def params(sources: Sequence[str]) -> dict[str, Param]:
         "action": Param(
             "undo", type="string", enum=[*ACTIONS, REDRIVE], title="What to do",
             values_display={
-                "undo": "Undo: take a file's rows away", "force": "Force: load anew, in the place of its rows",
+                "undo": "Undo: take a file's rows away", "force": "Force: load again, in the place of its rows",
                 "release": "Release: load what is held", "ignore": "Ignore: never load it",
                 "retry": "Retry: try again now", REDRIVE: "Redrive: load failed lines that are right now",
             },
@@ -121,15 +121,15 @@ def params(sources: Sequence[str]) -> dict[str, Param]:
         ),
         "since": Param(
             None, type=["null", "string"], title="Since",
-            description="With a source: dealt with since then: 2026-11-01, or 7d.",
+            description="With a source: handled since then: 2026-11-01, or 7d.",
         ),
         "lines": Param(
-            None, type=["null", "string"], format="multiline", maxLength=PASTED_AT_MOST, title="Mended lines",
+            None, type=["null", "string"], format="multiline", maxLength=PASTED_AT_MOST, title="Fixed lines",
             description="For redrive: LINE, a tab, the text, as `ingest failures FILE_ID --lines` gives them."
             " Empty: the kept lines are judged again.",
         ),
         "lines_at": Param(
-            None, type=["null", "string"], title="Or the object with mended lines",
+            None, type=["null", "string"], title="Or the object with fixed lines",
             description="Where the page Landfall has put them: s3://, below the prefix of [uploads].",
         ),
         "reason": Param(None, type=["null", "string"], title="Why", description="Kept in the history of the file."),

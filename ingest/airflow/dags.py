@@ -451,14 +451,14 @@ def one_off_params() -> dict[str, Param]:
             AUTO,
             type="string",
             enum=[AUTO, *FORMATS],
-            values_display={AUTO: "The source's own; told by the file where there is none"},
+            values_display={AUTO: "The source's own; guessed from the file where there is none"},
             title="Format",
             description="What the lines are. A file that belongs to a source has the format of that source.",
         ),
         "force": Param(
             False,
             type="boolean",
-            title="Load anew",
+            title="Load again",
             description="Put the file in the place of its former rows, and past its limits if it was rejected.",
         ),
     }

@@ -73,7 +73,7 @@ def tell_of_run(pipeline: "Pipeline", run_id: str, source: str | None, lost: Seq
         ]
         _tell(pipeline, items, run_id, lambda told: _run_notice(pipeline, told, by_file))
     except Exception:  # data that was loaded stays loaded, whatever happens here
-        log.warning("People could not be told of this run.", exc_info=True)
+        log.warning("A notice of this run could not be sent.", exc_info=True)
 
 
 def tell_of_differences(pipeline: "Pipeline", differences: "Iterable[Difference]", run_id: str) -> None:
@@ -82,7 +82,7 @@ def tell_of_differences(pipeline: "Pipeline", differences: "Iterable[Difference]
         items = [_difference(one, run_id) for one in differences]
         _tell(pipeline, items, run_id, lambda told: (f"{count(len(told), 'thing')} to look at", []))
     except Exception:  # the run itself is red, and says it all
-        log.warning("People could not be told of the differences.", exc_info=True)
+        log.warning("A notice of the differences could not be sent.", exc_info=True)
 
 
 def _to_fix(pipeline: "Pipeline", row: Mapping[str, Any]) -> int:
@@ -127,7 +127,7 @@ def _run_notice(
     named = [{"file_id": r["file_id"], "file": SourceFile.of_row(r).uri, "format": r["format"]} for r in failed]
     why = [f"{row['code']}: {count(row['lines'], 'line')}. {row['remedy'] or ''}" for row in
            failed_lines_by_code(pipeline, named)]  # fmt: skip
-    mend = f"To see and mend them: ingest failures {failed[0]['file_id'][:8]} --lines"
+    mend = f"To see and fix them: ingest failures {failed[0]['file_id'][:8]} --lines"
     return subject, ["", *why, mend]
 
 

@@ -195,7 +195,7 @@ def verdict(
             level=logging.WARNING,
         )
         tables.log_table(log, "Why", by_code, level=logging.WARNING)
-        log.warning("To mend them: ingest failures FILE_ID --lines")
+        log.warning("To fix them: ingest failures FILE_ID --lines")
     for sentence in not_loaded[: tables.NAMED_AT_MOST]:
         log.error("not loaded: %s", visible(sentence))
     return {

@@ -24,13 +24,13 @@ HISTORY: Final[Mapping[Done, str]] = {
     "undo": "its rows were taken away; also of a redrive that went along",
     "replace": "another version took its place; also of a redrive that went along",
     "redrive": "lines of it were fixed: on the file that they failed in",
-    "ignore": "dealt with by not loading it",
+    "ignore": "set aside: it is not loaded",
     "retry": "tried again now, and not when it was due",
     "gone": "it waited, and a poll found that its object is gone",
     "archived": "its object was copied into the archive",
     "deleted": "its object was taken out of the landing, or is no longer there",
     "repair": "`ingest reconcile --repair` put its rows right",
-    "notified": "somebody was told of it: `reason` says who",
+    "notified": "a notice of it was sent: `reason` says to whom",
     "not_notified": "that notice could not be sent, so it will be sent again",
 }
 

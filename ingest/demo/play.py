@@ -100,7 +100,7 @@ def _tables(pipeline: Pipeline) -> dict[str, Table]:
             ("file", *columns),
             [(row["key"].removeprefix(samples.PREFIX), *(row[name] for name in columns)) for row in ledger],
         ),
-        "Failed lines by code, kept to be mended": (
+        "Failed lines by code, kept until they are fixed": (
             ("code", "lines", "problem", "remedy"),
             [(code, count, meaning.problem, meaning.remedy) for code, count, meaning in codes],
         ),

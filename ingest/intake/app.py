@@ -43,7 +43,7 @@ _REFUSALS: Final = {
 _AGAIN: Final = (429, 503)  # with Retry-After
 _ABOUT: Final = (
     "The import calls of Woopra, WebEngage, Retail Rocket and Vitally, and Kissmetrics lines. Success means that the"
-    " body is durably stored; single bad items are stored too, and told in the report of the load."
+    " body is durably stored; single bad items are stored too, and come up in the report of the load."
 )
 
 
