@@ -275,7 +275,9 @@ def _source(source: Source, settings: Settings, clocks: _Clocks) -> Checks:
     tidied = source.after_load != "keep"
     archive, report = source.within(source.archive_prefix), source.within(source.report_prefix)
     # Before a first object is taken out, one of our own is made and deleted in the archive: can the store compare?
-    yield from _written(source.name, source.bucket, "write", [archive] * tidied + [report] * bool(report))
+    received = f"{source.prefix}intake/"
+    written = [archive] * tidied + [report] * bool(report) + [received] * bool(source.intake_keys)
+    yield from _written(source.name, source.bucket, "write", written)
     yield from _written(source.name, source.bucket, "delete", [source.prefix, archive] * tidied)
 
 

@@ -271,7 +271,10 @@ class _Comparison:
             why = "Waits for a person: `ingest release`, or `ingest ignore`."
             self._differs(name, state, row["key"], why + _lost(gone), row["file_id"])
         elif state == "rejected" and (row["open_failures"] or not row["failed"]):
-            why = f"{row['error']} Fix its lines (`ingest redrive`), load it with --force, or `ingest ignore` it."
+            why = (
+                f"{row['error']} Fix its lines (`ingest redrive`), or load it with --force; or send it again,"
+                " corrected, and `ingest ignore` this one."
+            )
             self._differs(name, state, row["key"], why + _lost(gone), row["file_id"])
         elif state in ("loaded", "duplicate"):
             self._tidied(row, gone=gone)

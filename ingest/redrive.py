@@ -43,6 +43,7 @@ Place = tuple[int, str]  # (line, item)
 MENDED_AT_MOST: Final = 8 << 20  # bytes that are sent at once from a page
 _SHAPE = re.compile(rb"([0-9]{1,15})(/[^\t\r\n]*)?\t(.*)", re.DOTALL)
 _TOLD_AT_MOST = 10
+_OF_THE_FILE: Final = frozenset({"wrong_format", "document_not_lines"})  # codes of the one failure of a whole file
 _SHOWN_AT_MOST = 1_000  # lines that are still wrong
 _SHOWN_BYTES = 4 << 20  # of them all
 _ATTEMPTS = 5
@@ -209,6 +210,11 @@ class _Attempt:
                     mended_before.add(place)
                     continue
                 open_places.add(place)
+                if sent is not None and not row["mendable"] and not _OF_THE_FILE.isdisjoint(row["codes"]):
+                    raise IngestError(
+                        f"{self.original['key']} was refused as a whole, so it has no single lines to fix. Correct the"
+                        " file, send it again, and ignore this one (`ingest ignore`)."
+                    )
                 if sent is not None and place in sent:
                     lines[place] = row | {"raw": sent[place]}
                 elif sent is None and not whole and row["mendable"]:

@@ -293,7 +293,7 @@ SOURCE_SETTINGS: Final[Mapping[str, Allowed]] = {
     ),
     "existing_files": _choice("load", "skip").tells("`skip`: what is there at the first poll is entered as `ignored`."),
     "same_bytes": _choice("skip", "load").tells(
-        "`skip`: a file with the bytes of one that is loaded is entered as `duplicate`."
+        "`skip`: a file with the bytes of one that is loaded is entered as `duplicate`, unless it came over HTTP."
     ),
     "max_failed_share": SHARE.tells("A file with a greater share of failed lines is `rejected`.", "off"),
     "max_failed_lines": COUNT.tells("A file with more failed lines is `rejected`.", "off"),

@@ -375,6 +375,10 @@ def test_why_a_failed_line_cannot_be_mended(ingest: Shell) -> None:
     ran = ingest("failures", document["file_id"], "--lines")
     assert (ran.code, ran.out) == (0, b"")
     assert "The file was refused as a whole (document_not_lines)" in ran.err
+    ingest.file("fixed.txt", body=b'1\t{"_p":"ann","_t":1393344604,"_n":"x"}\n')
+    fixed = ingest("redrive", document["file_id"], "fixed.txt", "--json")
+    assert (fixed.code, "refused as a whole" in fixed.json["error"]) == (2, True)
+    assert ingest("sql", "select count(*) as n from commands", "--json").json == [{"n": 3}], "of the other file only"
     assert "too long" not in ran.err
     ran = ingest("failures", long["file_id"], "--lines")
     assert ran.out == b"1\tno json\n"

@@ -200,10 +200,10 @@ def test_a_file_of_another_format_is_named(ingest: Shell, s3: S3) -> None:
 def test_what_would_be_written_is_named_and_not_tried(ingest: Shell, s3: S3) -> None:
     s3.put("web/1.json", lines(*GOOD))
     source = {"name": "web", "bucket": s3.bucket, "prefix": "web/", "after_load": "archive", "report_prefix": "reports"}
-    ingest.config(source)
+    ingest.config(source | {"intake_keys": [f"sha256:{'0' * 64}"]})
     found = checks_of(ingest)
     assert (found["web: write"].state, found["web: delete"].state) == ("skipped", "skipped")
-    for place in ("completed_imports/", "reports/"):
+    for place in ("completed_imports/", "reports/", "web/intake/"):
         assert f"s3://{s3.bucket}/{place}" in found["web: write"].message
     assert f"s3:DeleteObject below s3://{s3.bucket}/web/" in found["web: delete"].message
     assert s3.client.list_objects_v2(Bucket=s3.bucket)["KeyCount"] == 1

@@ -219,6 +219,15 @@ def test_copies_and_exports_are_no_more_open(closed: World, tmp_path: Path) -> N
     assert (len(found), found["parquet"]) == (12, 0o700)
 
 
+def test_who_may_read_the_warehouse_may_read_an_export(closed: World, tmp_path: Path) -> None:
+    beside(closed).chmod(0o644)
+    (tmp_path / "to").mkdir()
+    export(closed.warehouse, tmp_path / "to" / "parquet", lambda _name, _rows: None)
+    found = modes(tmp_path / "to")
+    assert found.pop("parquet") == 0o755
+    assert {mode for name, mode in found.items() if name.endswith(".parquet")} == {0o644}
+
+
 def test_a_lock_follows_the_mode_of_its_warehouse(world: World, tmp_path: Path) -> None:
     for mode in (0o600, 0o640, 0o660):
         beside(world).chmod(mode)

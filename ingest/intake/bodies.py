@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from ingest.core.filetype import kind_of
 from ingest.core.formats import open_format
+from ingest.core.formats.guess import another
 from ingest.core.jsontext import Undecodable, decode, end_of, holds_more, parse, values_allowed, values_at_most
 from ingest.documents import documents
 from ingest.errors import TransientError
@@ -254,6 +255,8 @@ def check(body: bytes, shape: Shape, format: str) -> Body:
         raise Refused(400, f"The body is {kind.name}: {kind.remedy}.")
     found = shape(body)
     # A file that begins with it would be refused as a whole, and with it what others sent.
+    if other := another(format, found.content[:HEAD_BYTES]):
+        raise Refused(400, f"The body seems to be {other}, and this address takes {format}.")
     if refusal := open_format(format).refusal(found.content[:HEAD_BYTES]):
         raise Refused(400, " ".join(failure.message for failure in refusal.failures))
     return found
