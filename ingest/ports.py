@@ -306,6 +306,26 @@ class FailureGroup:
     more_places: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailuresWanted:
+    """Which open failed lines are asked for, over all files: those that all of this holds for."""
+
+    source: str | None = None
+    since: datetime | None = None  # when their file was entered in the ledger, or later
+    code: str | None = None
+    limit: int = 50  # lines of `code`
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFailures:
+    """Open failed lines over all files, from one moment."""
+
+    # code, open (lines), files; of the newest of these file_id, bucket, key, format. Most lines first.
+    by_code: list[dict[str, Any]]
+    # If a code is asked for: rows of `failed_lines` with source, bucket, key and format; newest file first, streamed.
+    lines: Iterator[dict[str, Any]]
+
+
 # A table of a warehouse as it goes to another engine: its name and rows. UUIDs and enumerations are text, JSON is its
 # text as stored, times are in microseconds, UTC.
 Table = tuple[str, pa.RecordBatchReader]
@@ -555,6 +575,9 @@ class Warehouse(Protocol):
 
     def failed_lines(self, file_id: str) -> AbstractContextManager[Iterator[dict[str, Any]]]:
         """The failed lines of one file in order, streamed, each with its `context`."""
+
+    def open_failures(self, wanted: FailuresWanted) -> AbstractContextManager[OpenFailures]:
+        """Open failed lines over all files, by code; of one code also the lines."""
 
     def published(self) -> AbstractContextManager[Published]:
         """What pages show; on an engine that lets only one in, a copy that may be some seconds old.

@@ -40,10 +40,12 @@ from ingest.ports import (
     ActionResult,
     ArchivedCopy,
     Counts,
+    FailuresWanted,
     FileResult,
     Intent,
     Mark,
     Note,
+    OpenFailures,
     Published,
     QueryLimits,
     QueryResult,
@@ -286,6 +288,11 @@ class DuckDBWarehouse:
     def failed_lines(self, file_id: str) -> Iterator[Iterator[dict[str, Any]]]:
         with self.reading() as connection:
             yield _streamed(connection, "failed_lines_of_file", file_id=file_id)
+
+    def open_failures(self, wanted: FailuresWanted) -> AbstractContextManager[OpenFailures]:
+        from ingest.adapters.duckdb_failures import open_failures
+
+        return open_failures(self, wanted)
 
     def published(self) -> AbstractContextManager[Published]:
         from ingest.adapters.duckdb_published import published

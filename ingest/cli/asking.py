@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from resource import RLIM_INFINITY, RLIMIT_DATA, getrlimit, setrlimit
@@ -12,18 +12,31 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ingest.cli.base import GIVEN, SHORT_ID, cli, json_option, opened_pipeline, show_failures
-from ingest.cli.output import json_rows, places, say, value, write_bytes, write_json, write_table, write_waiting
+from ingest.cli.output import (
+    json_rows,
+    places,
+    say,
+    shown_line,
+    value,
+    write_bytes,
+    write_json,
+    write_table,
+    write_waiting,
+)
 from ingest.core.source import ONE_OFF
 from ingest.core.states import STATES
+from ingest.errors import IngestError
 from ingest.text import count, visible
 
 if TYPE_CHECKING:
+    from ingest.pipeline import Pipeline
     from ingest.ports import QueryLimits, QueryResult
     from ingest.report import Elsewhere
 
 _GRACE_SECONDS = 10.0  # for a statement that was asked to stop
 _BYTES_AT_ONCE = 4 << 20
 _SHOWN_ROWS = 1_000
+_FAILURES_SHOWN = 50
 _SHOWN_CHARACTERS = 4 << 20
 
 
@@ -33,15 +46,13 @@ _SHOWN_CHARACTERS = 4 << 20
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="The newest so many.")
 @json_option
 def files(source: str | None, state: str | None, limit: int, as_json: bool) -> None:
-    """List the files that were dealt with, the newest first."""
+    """List the files of the ledger, the newest first."""
     from ingest.report import plain
 
     where = {name: given for name, given in (("source", source), ("state", state)) if given}
     with opened_pipeline() as pipeline:
         rows = pipeline.warehouse.files(where, limit)
-        known = source in (None, ONE_OFF, *pipeline.settings.sources) or pipeline.warehouse.files({"source": source}, 1)
-    if not known:
-        say(f"There is no source {source} in ingest.toml, and no file of it in the ledger.")
+        _say_if_unknown(pipeline, source)
     if as_json:
         write_json({"files": [plain(row, {"warnings"}) for row in rows]})
         return
@@ -64,17 +75,106 @@ def files(source: str | None, state: str | None, limit: int, as_json: bool) -> N
             click.echo(visible(f"{name}: {row['error'] or 'the same bytes as ' + row['duplicate_of'][:SHORT_ID]}"))
 
 
+def _say_if_unknown(pipeline: "Pipeline", source: str | None) -> None:
+    if source in (None, ONE_OFF, *pipeline.settings.sources) or pipeline.warehouse.files({"source": source}, 1):
+        return
+    say(f"There is no source {source} in ingest.toml, and no file of it in the ledger.")
+
+
 @cli.command()
-@click.argument("file_id", type=GIVEN)
+@click.argument("file_id", type=GIVEN, required=False)
 @click.option(
     "--lines", is_flag=True, help="Only LINE[/ITEM]<TAB>text of each that is open, ready to edit and redrive."
 )
+@click.option("--source", type=GIVEN, help="Over all files of this source.")
+@click.option("--code", type=GIVEN, help="Over all files: the lines with this code, the newest file first.")
+@click.option("--since", type=GIVEN, help="Over files that were loaded since then: 2026-11-01, or 7d.")
+@click.option("--limit", type=click.IntRange(min=1), help="So many codes, or lines of one code.  [default: 50]")
 @json_option
-def failures(file_id: str, lines: bool, as_json: bool) -> None:
-    """Show the failed lines of a file, and what to do.
+def failures(
+    file_id: str | None,
+    lines: bool,
+    source: str | None,
+    code: str | None,
+    since: str | None,
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    """Show the failed lines of a file, and what to do. Without FILE_ID: those that are open, of all files, by code.
 
     FILE_ID: an id, the beginning of one, or an s3:// URI.
     """
+    if file_id is None:
+        if lines:
+            raise click.UsageError("--lines needs a FILE_ID: its numbers are those of one file.")
+        _across(source, code, since, limit or _FAILURES_SHOWN, as_json)
+    elif source or code or since or limit:
+        raise click.UsageError("--source, --code, --since and --limit are for all files; FILE_ID names one: not both.")
+    else:
+        _of_file(file_id, lines, as_json)
+
+
+def _across(source: str | None, code: str | None, since: str | None, limit: int, as_json: bool) -> None:
+    """Open failed lines of all files: by code, or those of one code."""
+    from ingest.actions import when
+    from ingest.core.formats import FORMATS
+    from ingest.core.schema import Meaning, codes
+    from ingest.ports import FailuresWanted
+    from ingest.report import failed_line
+
+    if code and not any(code in codes(format) for format in FORMATS):
+        raise IngestError(f"There is no code {code!r}. `ingest failures` shows those of open lines.")
+    wanted = FailuresWanted(source=source, code=code, since=when(since) if since else None, limit=limit)
+    with opened_pipeline() as pipeline:
+        _say_if_unknown(pipeline, source)
+        with pipeline.warehouse.open_failures(wanted) as found:
+            groups = [
+                group | codes(group["format"]).get(group["code"], Meaning("", ""))._asdict() for group in found.by_code
+            ]
+            open_lines = (row | {"line": failed_line(row)} for row in found.lines)
+            if as_json:
+                whose = ("file_id", "source", "bucket", "key")
+                rows = ({name: row[name] for name in whose} | row["line"] for row in open_lines)
+                waiting = json_rows(rows, {"codes": groups[:limit], "more_codes": len(groups[limit:])}, "failures")
+            else:
+                written = list(_shown_by_file(open_lines))
+    if as_json:
+        write_waiting(waiting)
+        return
+    for text in written:
+        click.echo(text)
+    if not groups:
+        click.echo("No such failed line is open." if source or code or since else "No failed line is open.")
+        return
+    folder, names = places(groups[:limit])
+    cells = [
+        (group["code"], group["open"], group["files"], group["file_id"][:SHORT_ID], name,
+         f"{group['problem']} {group['remedy']}")
+        for group, name in zip(groups, names, strict=False)
+    ]  # fmt: skip
+    columns = ("code", "lines open", "files", "newest", "file", "what it means and what to do")
+    write_table(f"{count(len(groups), 'code')}{f', files in {folder}' * bool(folder)}", columns, cells)
+    if code and (left := groups[0]["open"] - limit) > 0:
+        say(f"{count(left, 'more line')} with this code: --limit shows more.")
+    elif not code and len(groups) > limit:
+        say(f"{count(len(groups) - limit, 'more code')}: --limit shows more.")
+    if not code:
+        say(f"The lines of a code: ingest failures --code {groups[0]['code']}")
+
+
+def _shown_by_file(rows: "Iterable[dict[str, Any]]") -> Iterator[str]:
+    """Lines for people, each file named once."""
+    from ingest.core.schema import codes
+
+    file_id = ""
+    for row in rows:
+        if row["file_id"] != file_id:
+            file_id = row["file_id"]
+            yield visible(f"{file_id[:SHORT_ID]}  {row['key']}")
+        yield from shown_line(row["line"], codes(row["format"]))
+
+
+def _of_file(file_id: str, lines: bool, as_json: bool) -> None:
     from ingest.report import failed_line, line_to_mend, no_open_lines
 
     if lines and as_json:
@@ -96,11 +196,11 @@ def failures(file_id: str, lines: bool, as_json: bool) -> None:
                     else:
                         cut += row["codes"]
                 if too_long := [code for code in cut if code in ("line_too_long", "document_too_large")]:
-                    say(f"{count(len(too_long), 'more failed line')}, too long to keep whole: mend the file itself.")
+                    say(f"{count(len(too_long), 'more failed line')}, too long to keep whole: fix the file itself.")
                 elif cut:
                     say(
-                        f"The file was refused as a whole ({', '.join(cut)}): mend the file itself, there are no single"
-                        " lines to mend."
+                        f"The file was refused as a whole ({', '.join(cut)}): fix the file itself, there are no single"
+                        " lines to fix."
                     )
                 if is_empty:
                     say(_empty(no_open_lines(file)))
@@ -116,8 +216,8 @@ def failures(file_id: str, lines: bool, as_json: bool) -> None:
         )
         return
     mended = sum(bool(line["redriven_by"]) for line in failed)
-    told = f"{visible(file['key'])} ({file['state']}): {file['failed']:,} of {count(file['lines'], 'line')} failed"
-    click.echo(told + (f", {mended:,} mended since" if mended else ""))
+    heading = f"{visible(file['key'])} ({file['state']}): {file['failed']:,} of {count(file['lines'], 'line')} failed"
+    click.echo(heading + (f", {mended:,} fixed since" if mended else ""))
     if file["error"]:
         click.echo(visible(file["error"]))
     if elsewhere:

@@ -42,14 +42,19 @@ def write_json(document: object) -> None:
     sys.stdout.buffer.flush()
 
 
-def json_rows(rows: Iterable[object]) -> IO[bytes]:
-    """The same of an array, for `write_waiting`: on disk until all is there, so that nobody gets half a document."""
+def json_rows(rows: Iterable[object], head: Mapping[str, object] | None = None, name: str = "") -> IO[bytes]:
+    """The same of an array, for `write_waiting`: on disk until all is there, so that nobody gets half a document.
+
+    With a `head` the array is its last member, called `name`.
+    """
     waiting = SpooledTemporaryFile(_HELD_BYTES)  # noqa: SIM115 - for whoever writes it
-    ends = b"[]\n"
+    if head is not None:
+        waiting.write(_json(dict(head)).removesuffix(b"\n}") + b',\n  "%b": ' % name.encode())
+    ends = b"[]"
     for row in rows:
-        waiting.write((b"[\n  " if ends == b"[]\n" else b",\n  ") + _json(row).replace(b"\n", b"\n  "))
-        ends = b"\n]\n"
-    waiting.write(ends)
+        waiting.write((b"[\n  " if ends == b"[]" else b",\n  ") + _json(row).replace(b"\n", b"\n  "))
+        ends = b"\n]"
+    waiting.write(ends + b"\n}" * (head is not None) + b"\n")
     waiting.seek(0)
     return waiting
 
@@ -129,20 +134,26 @@ def _print(console: "Console", columns: Sequence[str], rows: Sequence[Row]) -> N
 
 
 def write_failed_lines(lines: Sequence[Mapping[str, Any]], meanings: Mapping[str, "Meaning"], shown: int = 20) -> None:
-    """Failed lines as they were sent, each with the rules that it breaks and what only this line can tell of them."""
+    """Failed lines as they were sent, each with the rules that it breaks."""
     for line in lines[:shown]:
-        click.echo(shortened(visible(f"line {line['line']}{line['item']}  {line['raw']}"), get_terminal_size().columns))
-        for failure in line["failures"]:
-            where = f" at {visible(failure['pointer'])}" if failure["pointer"] else ""
-            detail = failure["message"]
-            for known in meanings.get(failure["code"], ()):
-                detail = detail.replace(known, "")
-            click.echo(f"  {failure['code']}{where}{': ' * bool(detail.strip())}{' '.join(visible(detail).split())}")
-            if failure.get("more"):
-                click.echo(f"  {failure['code']} at {count(failure['more'], 'more place')}")
+        for text in shown_line(line, meanings):
+            click.echo(text)
     if len(lines) > shown:
         click.echo(f"… and {count(len(lines) - shown, 'more line')} (--json has all of them)")
     click.echo()
+
+
+def shown_line(line: Mapping[str, Any], meanings: Mapping[str, "Meaning"]) -> Iterator[str]:
+    """A failed line, and below it the rules that it breaks, with what only this line can say of them."""
+    yield shortened(visible(f"line {line['line']}{line['item']}  {line['raw']}"), get_terminal_size().columns)
+    for failure in line["failures"]:
+        where = f" at {visible(failure['pointer'])}" if failure["pointer"] else ""
+        detail = failure["message"]
+        for known in meanings.get(failure["code"], ()):
+            detail = detail.replace(known, "")
+        yield f"  {failure['code']}{where}{': ' * bool(detail.strip())}{' '.join(visible(detail).split())}"
+        if failure.get("more"):
+            yield f"  {failure['code']} at {count(failure['more'], 'more place')}"
 
 
 def _shown(cell: object) -> str:
