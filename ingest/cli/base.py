@@ -47,6 +47,14 @@ source_option = click.option(
     help="Judge by the rules of this source of ingest.toml; what belongs to another one stays its own.",
 )
 
+fail_on_option = click.option(
+    "--fail-on",
+    type=click.Choice(("failed", "rejected", "error")),
+    default="failed",
+    show_default=True,
+    help="What is exit 1: failed lines and rejected or held files; only such files; nothing. Errors stay exit 2.",
+)
+
 SHORT_ID = 8  # of a file's id: a beginning that is unique will do wherever one is asked for
 
 
@@ -90,6 +98,11 @@ def opened_pipeline(*, warehouse: bool = True) -> Iterator["Pipeline"]:
         if warehouse:
             say(f"Warehouse: {pipeline.warehouse.name}")
         yield pipeline
+
+
+def exit_code(fail_on: str, *, failed: bool, rejected: bool) -> int:
+    """What a command ends with that could do all it was asked for: see `fail_on_option`."""
+    return int((failed and fail_on == "failed") or (rejected and fail_on != "error"))
 
 
 def no_sources(settings: "Settings") -> IngestError:

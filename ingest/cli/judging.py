@@ -7,6 +7,8 @@ import click
 from ingest.cli.base import (
     GIVEN,
     cli,
+    exit_code,
+    fail_on_option,
     format_option,
     json_option,
     no_sources,
@@ -29,8 +31,9 @@ if TYPE_CHECKING:
 @click.argument("path", type=GIVEN)
 @format_option
 @source_option
+@fail_on_option
 @json_option
-def check(path: str, format: str | None, source: str | None, as_json: bool) -> int:
+def check(path: str, format: str | None, source: str | None, fail_on: str, as_json: bool) -> int:
     """Judge a file and load nothing.
 
     PATH: a file, s3://bucket/key, or - for standard input. Needs no warehouse.
@@ -52,7 +55,7 @@ def check(path: str, format: str | None, source: str | None, as_json: bool) -> i
         write_json(report)
     else:
         _show_check(path, report)
-    return 1 if report["failed"] else 0
+    return exit_code(fail_on, failed=bool(report["failed"]), rejected=bool(report["rejected"]))
 
 
 def _show_check(path: str, report: dict[str, Any]) -> None:

@@ -10,6 +10,8 @@ from ingest.cli.base import (
     GIVEN,
     SHORT_ID,
     cli,
+    exit_code,
+    fail_on_option,
     format_option,
     json_option,
     no_sources,
@@ -38,9 +40,16 @@ _NUMBERS = {  # of a file, as a table shows them: those that are 0 everywhere ar
 @source_option
 @click.option("--force", is_flag=True, help="Put files that were dealt with anew in the place of their former rows.")
 @click.option("--dry-run", is_flag=True, help="Say what would be loaded, and load nothing.")
+@fail_on_option
 @json_option
 def load(
-    paths: tuple[str, ...], format: str | None, source: str | None, force: bool, dry_run: bool, as_json: bool
+    paths: tuple[str, ...],
+    format: str | None,
+    source: str | None,
+    force: bool,
+    dry_run: bool,
+    fail_on: str,
+    as_json: bool,
 ) -> int:
     """Load files now, each once.
 
@@ -82,15 +91,16 @@ def load(
     results.sort(key=lambda result: place_of.get(result.file_id, 0))  # another load may have named it otherwise
     for sentence in untidy:
         say(sentence)
-    code = tell_files(results, as_json, "would be loaded" if dry_run else "loaded", errors)
+    code = tell_files(results, as_json, "would be loaded" if dry_run else "loaded", errors, fail_on)
     # Somebody named it, so it is missed; an object that vanished under a poll left nothing to load.
     return 2 if any(result.state == "gone" for result in results) else code
 
 
 @cli.command()
 @click.argument("sources", nargs=-1, type=GIVEN, metavar="[SOURCE…]")
+@fail_on_option
 @json_option
-def poll(sources: tuple[str, ...], as_json: bool) -> int:
+def poll(sources: tuple[str, ...], fail_on: str, as_json: bool) -> int:
     """Find what is pending and load it: what the DAG does.
 
     In the landing of each SOURCE, or of all.
@@ -134,10 +144,12 @@ def poll(sources: tuple[str, ...], as_json: bool) -> int:
                 unreachable.append(f"{name}: {said(error)}")
     for sentence in dict.fromkeys(untidy):
         say(sentence)
-    return tell_files(results, as_json, "loaded", unreachable)
+    return tell_files(results, as_json, "loaded", unreachable, fail_on)
 
 
-def tell_files(results: "list[FileResult]", as_json: bool, done: str, errors: Sequence[str]) -> int:
+def tell_files(
+    results: "list[FileResult]", as_json: bool, done: str, errors: Sequence[str], fail_on: str = "failed"
+) -> int:
     """Say what became of the files, and what could not be loaded at all; the exit code."""
     from ingest.report import file_summary
 
@@ -175,4 +187,5 @@ def tell_files(results: "list[FileResult]", as_json: bool, done: str, errors: Se
         say(f"ingest: {sentence}")
     if errors or any(result.state == "retrying" for result in results):
         return 2
-    return int(any(result.state in ("rejected", "held") for result in results) or bool(failed))
+    rejected = any(result.state in ("rejected", "held") for result in results)
+    return exit_code(fail_on, failed=bool(failed), rejected=rejected)

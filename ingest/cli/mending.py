@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ingest.cli.base import GIVEN, SHORT_ID, cli, json_option, opened_pipeline, show_failures, user
+from ingest.cli.base import (
+    GIVEN,
+    SHORT_ID,
+    cli,
+    exit_code,
+    fail_on_option,
+    json_option,
+    opened_pipeline,
+    show_failures,
+    user,
+)
 from ingest.cli.output import say, write_json, write_table
 from ingest.errors import IngestError
 from ingest.text import count, visible
@@ -23,8 +33,9 @@ reason_option = click.option("--reason", default="", help="Why; kept in the hist
 @click.argument("file_id", type=GIVEN)
 @click.argument("fixed", required=False, type=GIVEN)
 @reason_option
+@fail_on_option
 @json_option
-def redrive(file_id: str, fixed: str | None, reason: str, as_json: bool) -> int:
+def redrive(file_id: str, fixed: str | None, reason: str, fail_on: str, as_json: bool) -> int:
     """Load failed lines that are right now.
 
     FIXED: a file (or -) of mended lines, as `ingest failures FILE_ID --lines` writes them; lines that are left out stay
@@ -65,7 +76,8 @@ def redrive(file_id: str, fixed: str | None, reason: str, as_json: bool) -> int:
         show_failures(original["format"], refused)
     if outcome.error:
         say(f"{original['key']}: {outcome.error}")
-    return int(bool(outcome.still_wrong or outcome.error))
+    rejected = bool(outcome.error) and original["state"] == "rejected" and not outcome.result
+    return exit_code(fail_on, failed=bool(outcome.still_wrong or outcome.error), rejected=rejected)
 
 
 def _action(action: "Action", does: str) -> Callable[..., Any]:
