@@ -470,6 +470,10 @@ class Warehouse(Protocol):
     def name(self) -> str:
         """The URL, password hidden."""
 
+    @property
+    def is_there(self) -> bool:
+        """Whether anything made it yet. If not, whoever reads finds its tables empty, and only what writes makes it."""
+
     def unseen(self, listed: Iterable[SourceFile], now: datetime) -> list[SourceFile]:
         """Those of a listing that the ledger has not dealt with, nor has put off until after `now`; recognised."""
 

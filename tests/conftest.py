@@ -76,5 +76,6 @@ def empty_warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.test_exactly_once import warehouse_at
 
     path = tmp_path_factory.mktemp("empty") / "warehouse.duckdb"
-    warehouse_at(path).known([])
+    with warehouse_at(path).writing():
+        pass
     return path

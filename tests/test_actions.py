@@ -64,7 +64,8 @@ def new_warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.undo()
         made = warehouse_at(path)
-        made.known([])
+        with made.writing():
+            pass
     return path
 
 

@@ -433,7 +433,7 @@ def test_without_a_config_the_warehouse_is_here_and_with_one_beside_it(
     assert ingest("load", "a.json").code == 0
     assert (ingest.folder / "etc/warehouse.duckdb").exists()
     monkeypatch.setenv("INGEST_WAREHOUSE", "duckdb:///other.duckdb")
-    ingest("files")
+    ingest("load", "a.json")
     assert (ingest.folder / "etc/other.duckdb").exists()
     monkeypatch.setenv("INGEST_CONFIG", "missing.toml")
     assert ingest("files").code == 2
@@ -503,7 +503,7 @@ def test_sql_takes_any_text_and_pivots(ingest: Shell) -> None:
 
 
 def test_sql_cannot_read_the_file_of_the_warehouse(ingest: Shell) -> None:
-    ingest("files")
+    ingest("load", ingest.file("a.json", *GOOD))
     path = ingest.folder / "warehouse.duckdb"
     for statement in (f"from read_blob('{path}')", f"from '{path}'", f"explain from read_text('{path}')"):
         ran = ingest("sql", statement, "--json")

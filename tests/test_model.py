@@ -983,7 +983,8 @@ def run(folder: Path, examples: int, steps: int, *, same_each_time: bool) -> Non
     Life.folder, Life.begun, Life.steps, Life.made = folder / "begin", None, 0, {}
     Life.folder.mkdir()
     begun = Life()
-    begun.world.warehouse.known([])
+    with begun.world.warehouse.writing():  # type: ignore[attr-defined]
+        pass
     with pytest.MonkeyPatch.context() as patch:
         # Each session looks first whether the tables are there, which is half of its time, and here they are.
         patch.setattr("ingest.adapters.duckdb.DuckDBWarehouse._prepare", lambda self: None)

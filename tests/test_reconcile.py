@@ -31,7 +31,8 @@ RIGHT = b'4\t{"_p": "ann", "_t": 1393344700, "_n": "Paid"}\n'
 def new_warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Copying its tables is quicker than making them for each test."""
     path = tmp_path_factory.mktemp("new") / "warehouse.duckdb"
-    DuckDBWarehouse(path).known([])
+    with DuckDBWarehouse(path).writing():
+        pass
     return path
 
 

@@ -36,7 +36,8 @@ FACTORIES: dict[str, Callable[[Path], Warehouse]] = {"duckdb": duckdb_warehouse}
 def new_duckdb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A DuckDB warehouse that has its tables: copying it is quicker than making one for each test."""
     folder = tmp_path_factory.mktemp("new")
-    duckdb_warehouse(folder).known([])
+    with duckdb_warehouse(folder).writing():  # type: ignore[attr-defined]
+        pass
     return folder / "warehouse.duckdb"
 
 

@@ -80,6 +80,16 @@ def statement(name: str) -> str:
     return (_SQL_FOLDER / f"{name}.sql").read_text(encoding="utf-8")
 
 
+def _steps() -> list[str]:
+    """What makes the tables, in order."""
+    steps = sorted((schemas_folder() / "warehouse" / "duckdb").glob("[0-9]*.sql"))
+    return [step.read_text(encoding="utf-8") for step in steps]
+
+
+def _views() -> str:
+    return (schemas_folder() / "warehouse" / "duckdb" / "views.sql").read_text(encoding="utf-8")
+
+
 def connect() -> duckdb.DuckDBPyConnection:
     """An engine without a database yet. It fetches nothing: what it has not got it does without."""
     return duckdb.connect(
@@ -347,10 +357,16 @@ class DuckDBWarehouse:
     def reading(self, *, prepared: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
         """A session that sees the last committed state; with the tables in place, unless not to be `prepared`.
 
+        Where there is no warehouse yet it sees the tables, empty: who only reads makes no file.
+
         Raises:
-            ConfigError: there is no warehouse that can be read.
+            ConfigError: it cannot be read.
             TransientError: others hold the file, it is damaged, or there is no room for what does not fit in memory.
         """
+        if not self.is_there:
+            with self._open(read_only=True, in_memory=True) as connection:
+                yield connection
+            return
         if prepared:
             self._prepare()
         with self._read(), self.locked(fcntl.LOCK_SH), self._open(read_only=True) as connection:
@@ -372,6 +388,10 @@ class DuckDBWarehouse:
             connection.execute("BEGIN")
             yield connection
             connection.execute("COMMIT")
+
+    @property
+    def is_there(self) -> bool:
+        return bool(self._size())
 
     @property
     def mode(self) -> int:
@@ -444,7 +464,7 @@ class DuckDBWarehouse:
             raise TransientError(f"{self.path} could not be read: {first_line(error)}") from error
 
     @contextmanager
-    def _open(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _open(self, *, read_only: bool, in_memory: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         if not self._size() and not read_only:
             # Whoever made it was stopped before the first byte, and DuckDB would not take it.
             self.path.unlink(missing_ok=True)
@@ -457,8 +477,14 @@ class DuckDBWarehouse:
             stack.callback(connection.close)
             try:
                 connection.execute("SET temp_directory = $folder", {"folder": folder})
-                self._attach(connection, read_only)
+                if in_memory:
+                    connection.execute("ATTACH ':memory:' AS warehouse")
+                else:
+                    self._attach(connection, read_only)
                 connection.execute("USE warehouse")
+                if in_memory:
+                    for text in (*_steps(), _views()):
+                        connection.execute(text)
                 connection.execute("SET TimeZone = 'UTC'")
                 yield connection
             except RuntimeError as error:
@@ -576,9 +602,7 @@ class DuckDBWarehouse:
         Settings that say who is one person hold backwards: where they have changed, persons are found anew. Who may
         only read sees them as they were found last.
         """
-        folder = schemas_folder() / "warehouse" / "duckdb"
-        steps = sorted(folder.glob("[0-9]*.sql"))
-        views = (folder / "views.sql").read_text(encoding="utf-8")
+        steps, views = _steps(), _views()
         naming = [f"{name}\t{source.people_space or ''}\t{source.match or ''}" for name, source in self.sources.items()]
         now = (len(steps), views, "\n".join(sorted(self.ignored_identities)), "\n".join(sorted(naming)))
         is_there = bool(self._size())
@@ -601,7 +625,7 @@ class DuckDBWarehouse:
                 f"{self.path} could not be written (is the disk full?): {first_line(error)}"
             ) from error
 
-    def _make(self, now: tuple[int, str, str, str], steps: Sequence[Path], views: str) -> None:
+    def _make(self, now: tuple[int, str, str, str], steps: Sequence[str], views: str) -> None:
         with self.locked(fcntl.LOCK_EX):
             is_new = not self._size()
             try:
@@ -612,12 +636,12 @@ class DuckDBWarehouse:
                     log_of(self.path).unlink(missing_ok=True)
                 raise
 
-    def _make_alone(self, now: tuple[int, str, str, str], steps: Sequence[Path], views: str) -> None:
+    def _make_alone(self, now: tuple[int, str, str, str], steps: Sequence[str], views: str) -> None:
         with self._open(read_only=False) as connection:
             done, _, identities, named = (*self._found(connection, steps, views), None, None, None)[:4]
             connection.execute("BEGIN")
             for step in steps[done:]:
-                connection.execute(step.read_text(encoding="utf-8"))
+                connection.execute(step)
             connection.execute(views)
             connection.execute(
                 "CREATE OR REPLACE TABLE schema_version AS"
@@ -634,14 +658,13 @@ class DuckDBWarehouse:
                 name_anew(rows, self.sources)
             connection.execute("COMMIT")
 
-    def _found(self, connection: duckdb.DuckDBPyConnection, steps: Sequence[Path], views: str) -> tuple[Any, ...]:
+    def _found(self, connection: duckdb.DuckDBPyConnection, steps: Sequence[str], views: str) -> tuple[Any, ...]:
         """What the tables were last made by. Raises ConfigError if that was no Landfall, or a newer one."""
         found = version_of(connection)
         if found[0] > len(steps):
             raise ConfigError(f"{self.path} was written by a newer version of Landfall. Upgrade this one.")
         if not found[0]:
-            texts = [step.read_text(encoding="utf-8") for step in steps]
-            if foreign := _foreign(connection, [*texts, views]):
+            if foreign := _foreign(connection, [*steps, views]):
                 raise ConfigError(
                     f"{self.path} is a database of another program, with {', '.join(foreign)} in it. Name another file"
                     " in INGEST_WAREHOUSE."

@@ -83,7 +83,7 @@ def _refuse(warehouse: "DuckDBWarehouse", file: Path) -> None:
 @contextmanager
 def _alone(warehouse: "DuckDBWarehouse") -> Iterator[None]:
     """No other snapshot of this warehouse is made. Its folder is locked, since the other place may be on a network."""
-    if not warehouse.path.exists():
+    if not warehouse.is_there:
         raise ConfigError(f"There is no warehouse at {warehouse.path} yet.")
     folder = os.open(warehouse.path.parent, os.O_RDONLY | os.O_CLOEXEC)
     try:

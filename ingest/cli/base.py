@@ -96,13 +96,23 @@ def opened_pipeline(*, warehouse: bool = True) -> Iterator["Pipeline"]:
 
     with open_pipeline(load_settings(os.environ)) as pipeline:
         if warehouse:
-            say(f"Warehouse: {pipeline.warehouse.name}")
+            say(f"Warehouse: {pipeline.warehouse.name}{'' if pipeline.warehouse.is_there else ' (not made yet)'}")
         yield pipeline
 
 
 def exit_code(fail_on: str, *, failed: bool, rejected: bool) -> int:
     """What a command ends with that could do all it was asked for: see `fail_on_option`."""
     return int((failed and fail_on == "failed") or (rejected and fail_on != "error"))
+
+
+def nothing_there(pipeline: "Pipeline", to_do: str) -> IngestError:
+    """What is said where there is no warehouse: the wrong folder, say."""
+    found = pipeline.settings.config_path
+    where = f"ingest.toml is {found}." if found else f"There is no ingest.toml in {Path.cwd()}, either."
+    return IngestError(
+        f"There is no warehouse at {pipeline.warehouse.name} yet, so there is nothing to {to_do}. {where} INGEST_CONFIG"
+        " and INGEST_WAREHOUSE name others."
+    )
 
 
 def no_sources(settings: "Settings") -> IngestError:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ingest.cli.base import GIVEN, cli, json_option, opened_pipeline, user
+from ingest.cli.base import GIVEN, cli, json_option, nothing_there, opened_pipeline, user
 from ingest.cli.output import write_json, write_table
 from ingest.text import count, visible
 
@@ -33,6 +33,8 @@ def reconcile(repair: bool, as_json: bool) -> int:
     from ingest.reconcile import reconcile as compare
 
     with opened_pipeline() as pipeline:
+        if not (pipeline.settings.sources or pipeline.warehouse.is_there):
+            raise nothing_there(pipeline, "compare")
         outcome = compare(pipeline, repair=Note(user(), "ingest reconcile --repair") if repair else None)
     if as_json:
         write_json(asdict(outcome))
@@ -55,6 +57,8 @@ def snapshot(file: str, as_json: bool) -> None:
     Loads wait while the file is copied.
     """
     with opened_pipeline() as pipeline:
+        if not pipeline.warehouse.is_there:
+            raise nothing_there(pipeline, "copy")
         size, files = pipeline.warehouse.save(Path(file))
     if as_json:
         write_json({"to": file, "size_bytes": size, "files": files})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ingest.cli.base import GIVEN, cli, json_option, opened_pipeline
+from ingest.cli.base import GIVEN, cli, json_option, nothing_there, opened_pipeline
 from ingest.cli.output import say, write_json, write_table
 from ingest.text import count
 
@@ -30,6 +30,8 @@ def copy(url: str, as_json: bool) -> None:
     from ingest.wiring import warehouse_at
 
     with opened_pipeline() as pipeline, _progress() as progress:
+        if not pipeline.warehouse.is_there:
+            raise nothing_there(pipeline, "copy")
         target = warehouse_at(url, pipeline.settings)
         rows = copy(pipeline.warehouse, target, progress)
     _tell(target.name, rows, as_json)
@@ -47,6 +49,8 @@ def export(folder: str, as_json: bool) -> None:
     from ingest.transfer import export
 
     with opened_pipeline() as pipeline, _progress() as progress:
+        if not pipeline.warehouse.is_there:
+            raise nothing_there(pipeline, "export")
         rows = export(pipeline.warehouse, Path(folder), progress, notice=say)
     _tell(str(Path(folder)), rows, as_json)
 
