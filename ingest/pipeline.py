@@ -136,10 +136,14 @@ class Pipeline:
 
     def begin_poll(self, name: str) -> int:
         """Call before a poll discovers: what is there before the first one may be passed over; how many files are."""
-        source = self.source(name)
-        if source.existing_files == "load":
+        if self.takes_what_is_there(name):
             return 0
+        source = self.source(name)
         return self.warehouse.first_poll(name, _heard(self._landing(source)[1], _demand_whole), datetime.now(UTC))
+
+    def takes_what_is_there(self, name: str) -> bool:
+        """Whether the next poll loads what is there: not the first one of a source that passes that over."""
+        return self.source(name).existing_files == "load" or self.warehouse.was_polled(name)
 
     def _landing(self, source: Source) -> tuple[Selection, Iterator[SourceFile]]:
         """What lies in the landing of a source, and what came of sifting it once all of that was read."""

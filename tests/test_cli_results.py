@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import record
+from tests.support import lines, record
 from tests.test_cli import BAD, GOOD, Shell, ingest
+from tests.test_terminal import command, terminal
 
 __all__ = ["ingest"]  # a fixture
 
@@ -43,3 +44,93 @@ def test_what_could_not_be_done_is_exit_2_whatever_was_chosen(ingest: Shell) -> 
     assert ingest("load", "nope.json", "--fail-on", "error").code == 2
     assert ingest("check", "nope.json", "--fail-on", "error").code == 2
     assert ingest("redrive", "abc", "--fail-on", "error").code == 2
+
+
+# --- --dry-run -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def landing(ingest: Shell) -> Shell:
+    ingest.config({"name": "web", "bucket": "file", "prefix": str(ingest.folder / "web"), "max_failed_lines": 1})
+    ingest.file("web/1.json", *GOOD)
+    ingest.file("web/2.json", *BAD)
+    return ingest
+
+
+@pytest.mark.parametrize("command", [("load", "web"), ("poll",)])
+def test_a_dry_run_says_what_would_become_of_files(landing: Shell, command: tuple[str, ...]) -> None:
+    told = landing(*command, "--dry-run", "--json")
+    assert (told.code, told.json["dry_run"]) == (1, True)
+    assert [(one["state"], one["outcome"], one["records"]) for one in told.json["files"]] == [
+        ("loaded", "would be loaded", 1), ("rejected", "would be rejected", 1),
+    ]  # fmt: skip
+    shown = landing(*command, "--dry-run")
+    assert shown.out.startswith(b"2 files in web/: 1 would be loaded, 1 would be rejected\n")
+    assert shown.out.count(b"would be loaded") == 2
+    assert "ingest failures" not in shown.err
+    assert landing.json("files") == {"files": []}
+    assert [*landing("poll", "--json").json] == ["files"]
+    again = landing("load", "web", "--dry-run", "--json").json["files"]
+    assert [one["outcome"] for one in again] == ["already loaded", "already rejected"]
+
+
+def test_a_dry_run_of_a_first_poll_that_passes_files_over(ingest: Shell) -> None:
+    ingest.config({"name": "web", "bucket": "file", "prefix": str(ingest.folder / "web"), "existing_files": "skip"})
+    ingest.file("web/1.json", *GOOD)
+    ran = ingest("poll", "--dry-run", "--json")
+    assert (ran.code, ran.json) == (0, {"dry_run": True, "files": []})
+    assert "web: the first poll would enter 1 file as ignored" in ran.err
+    assert ingest.json("sources")["sources"][0]["skipped_by_first_poll"] == 1  # it was no poll
+    assert ingest.json("poll") == {"files": []}
+    ingest.file("web/2.json", record("bob", 0, "x"))
+    assert len(ingest.json("poll", "--dry-run")["files"]) == 1
+
+
+def test_a_dry_run_of_a_poll_moves_nothing(ingest: Shell) -> None:
+    ingest.config({"name": "web", "bucket": "file", "prefix": str(ingest.folder / "web"), "after_load": "archive"})
+    path = ingest.folder / ingest.file("web/1.json", *GOOD)
+    assert ingest("poll", "--dry-run").code == 0
+    assert path.exists()
+
+
+# --- many files ------------------------------------------------------------------------------------------------------
+
+
+def test_of_many_files_a_summary_is_shown_and_what_needs_a_look(ingest: Shell) -> None:
+    for number in range(60):
+        ingest.file(f"in/{number}.json", record("ann", number, "x"), *["no json"] * (number % 20 == 7))
+    ran = ingest("load", "in")
+    assert ran.code == 1
+    shown = ran.out.decode()
+    assert shown.startswith("60 files in in/: 60 loaded\n")
+    assert "3 files to look at\n" in shown
+    assert [name for name in ("7.json", "27.json", "47.json", "8.json") if f" {name}\n" in shown] == [
+        "7.json", "27.json", "47.json",
+    ]  # fmt: skip
+    assert len(shown.splitlines()) < 20
+    assert "; of all files: ingest failures" in ran.err
+    assert len(ingest.json("load", "in")["files"]) == 60
+    assert b"60 already loaded" in ingest("load", "in").out
+    few = ingest("load", *(f"in/{number}.json" for number in range(50))).out
+    assert few.count(b".json\n") == 50
+
+
+def test_of_many_errors_the_first_are_said(ingest: Shell) -> None:
+    ingest.config({"name": "web", "bucket": "file", "prefix": str(ingest.folder / "in"), "max_failed_lines": 0})
+    for number in range(60):
+        ingest.file(f"in/{number}.json", record("ann", number, "x"), "no json")
+    ran = ingest("poll")
+    assert (ran.code, ran.err.count("1 of 2 lines failed"), "40 more files with an error" in ran.err) == (1, 20, True)
+    assert ran.out.decode().splitlines()[0].endswith("60 rejected")
+    assert b"60 files to look at, the first 10\n" in ran.out
+
+
+def test_somebody_who_watches_sees_files_and_listings_go_by(tmp_path: Path) -> None:
+    """On a terminal that can show it; nothing of it is left behind."""
+    for number in range(1_200):
+        (tmp_path / f"in{number % 7}").mkdir(exist_ok=True)
+        (tmp_path / f"in{number % 7}" / f"{number}.json").write_bytes(lines(record("ann", number, "x")))
+    seen = terminal(tmp_path, command("load", f"{tmp_path}/", "--dry-run"), TERM="xterm")
+    assert "listing " in seen
+    assert " of 1,200 files" in seen
+    assert "1,200 would be loaded" in seen

@@ -663,12 +663,11 @@ class DuckDBWarehouse:
         found = version_of(connection)
         if found[0] > len(steps):
             raise ConfigError(f"{self.path} was written by a newer version of Landfall. Upgrade this one.")
-        if not found[0]:
-            if foreign := _foreign(connection, [*steps, views]):
-                raise ConfigError(
-                    f"{self.path} is a database of another program, with {', '.join(foreign)} in it. Name another file"
-                    " in INGEST_WAREHOUSE."
-                )
+        if not found[0] and (foreign := _foreign(connection, [*steps, views])):
+            raise ConfigError(
+                f"{self.path} is a database of another program, with {', '.join(foreign)} in it. Name another file"
+                " in INGEST_WAREHOUSE."
+            )
         return found
 
 

@@ -2,18 +2,22 @@
 
 import getpass
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ingest import __version__
-from ingest.cli.output import say, write_failed_lines, write_table
+from ingest.cli.output import counted, say, write_failed_lines, write_table
+from ingest.core.source import LOCAL_BUCKET
 from ingest.errors import IngestError
 
 if TYPE_CHECKING:
+    from ingest.core.source import SourceFile
     from ingest.pipeline import Pipeline
     from ingest.settings import Settings
 
@@ -88,6 +92,20 @@ def user() -> str:
         return "unknown"
 
 
+class _Watched:
+    """A store whose listings are counted while somebody watches."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def list(self, bucket: str, prefix: str) -> "Iterator[SourceFile]":
+        where = prefix if bucket == LOCAL_BUCKET else f"s3://{bucket}/{prefix}"
+        return counted(f"listing {where}", self._store.list(bucket, prefix))
+
+
 @contextmanager
 def opened_pipeline(*, warehouse: bool = True) -> Iterator["Pipeline"]:
     """The pipeline that the environment asks for; says on which warehouse it works, unless none is needed."""
@@ -95,6 +113,9 @@ def opened_pipeline(*, warehouse: bool = True) -> Iterator["Pipeline"]:
     from ingest.wiring import open_pipeline
 
     with open_pipeline(load_settings(os.environ)) as pipeline:
+        if sys.stderr.isatty():
+            open_store = pipeline.store_of
+            pipeline = replace(pipeline, store_of=lambda name: _Watched(open_store(name)))  # noqa: PLW2901
         if warehouse:
             say(f"Warehouse: {pipeline.warehouse.name}{'' if pipeline.warehouse.is_there else ' (not made yet)'}")
         yield pipeline

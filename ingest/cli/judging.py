@@ -95,7 +95,7 @@ def sources(name: str | None, as_json: bool) -> int:
             found.append(entry)
             try:
                 discovery = pipeline.discover(source.name)
-                is_skipped = source.existing_files == "skip" and not pipeline.warehouse.was_polled(source.name)
+                is_skipped = not pipeline.takes_what_is_there(source.name)
                 entry |= {
                     "reachable": True, "matching": discovery.matching, "pending": len(discovery.pending),
                     "skipped_by_first_poll": len(discovery.pending) if is_skipped else 0,

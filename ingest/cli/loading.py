@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,26 +20,54 @@ from ingest.cli.base import (
     source_option,
     user,
 )
-from ingest.cli.output import places, progress, say, write_json, write_table
+from ingest.cli.output import Moved, places, progress, say, write_json, write_table
 from ingest.core.states import KEEPS_LINES
 from ingest.text import count
 from ingest.unforeseen import said
 
 if TYPE_CHECKING:
     from ingest.core.source import SourceFile
-    from ingest.ports import FileResult, Intent
+    from ingest.pipeline import Pipeline
+    from ingest.ports import FileResult, Intent, Note
 
 _NUMBERS = {  # of a file, as a table shows them: those that are 0 everywhere are left out
     "lines": "lines", "records": "records", "sets": "sets", "aliases": "aliases", "failed": "failed",
     "duplicates": "dupl.",
 }  # fmt: skip
+_ROWS_SHOWN = 50
+_NAMED = 10  # of more files those that need a look
+_SAID = 20
+_WELL = ("loaded", "duplicate", "ignored")
+
+
+@dataclass(slots=True)
+class _Taking:
+    """Files that are loaded, or in a dry run only judged, and what came of them so far."""
+
+    pipeline: "Pipeline"
+    note: "Note"
+    dry_run: bool
+    results: "list[FileResult]" = field(default_factory=list)
+    untidy: list[str] = field(default_factory=list)
+
+    def take(self, files: "Sequence[SourceFile]", moved: Moved, intent: "Intent" = "new") -> None:
+        from ingest.tidy import tidy_loaded
+
+        for pack in self.pipeline.pack(files):
+            if self.dry_run:
+                self.results += self.pipeline.would_load(pack, intent=intent, progress=moved)
+            else:
+                loaded = self.pipeline.load(pack, intent=intent, note=self.note, progress=moved)
+                self.results += loaded
+                self.untidy += tidy_loaded(self.pipeline, loaded, self.note)
+            moved(0, len(pack))
 
 
 @cli.command()
 @click.argument("paths", nargs=-1, required=True, type=GIVEN, metavar="PATH…")
 @format_option
 @source_option
-@click.option("--force", is_flag=True, help="Put files that were dealt with anew in the place of their former rows.")
+@click.option("--force", is_flag=True, help="Load files again that the ledger has, in the place of their former rows.")
 @click.option("--dry-run", is_flag=True, help="Say what would be loaded, and load nothing.")
 @fail_on_option
 @json_option
@@ -57,7 +86,6 @@ def load(
     """
     from ingest.core.address import split_address
     from ingest.ports import Note
-    from ingest.tidy import tidy_loaded
 
     with opened_pipeline() as pipeline:
         found: dict[Intent, list[SourceFile]] = {"force": [], "again": [], "new": []}
@@ -72,59 +100,52 @@ def load(
             order += (file.file_id for file in files)
             is_named = [file.key for file in files] == [split_address(path)[1]]  # and not all that lies below
             found["force" if force else "again" if is_named else "new"] += files
-        results: list[FileResult] = []
-        untidy: list[str] = []
-        note = Note(user(), is_named=True)
-        with progress("loading", sum(file.size_bytes for files in found.values() for file in files)) as moved:
+        taking = _Taking(pipeline, Note(user(), is_named=True), dry_run)
+        sizes = [file.size_bytes for files in found.values() for file in files]
+        with progress("judging" if dry_run else "loading", sum(sizes), len(sizes)) as moved:
             try:
                 for intent, files in found.items():
-                    for pack in pipeline.pack(files):
-                        if dry_run:
-                            results += pipeline.would_load(pack, intent=intent, progress=moved)
-                        else:
-                            loaded = pipeline.load(pack, intent=intent, note=note, progress=moved)
-                            results += loaded
-                            untidy += tidy_loaded(pipeline, loaded, note)
-            except Exception as error:  # noqa: BLE001 - what was loaded before is told nevertheless
+                    taking.take(files, moved, intent)
+            except Exception as error:  # noqa: BLE001 - what was loaded before is said all the same
                 errors.append(said(error))
     place_of = {file_id: place for place, file_id in enumerate(order)}
-    results.sort(key=lambda result: place_of.get(result.file_id, 0))  # another load may have named it otherwise
-    for sentence in untidy:
+    results = sorted(taking.results, key=lambda one: place_of.get(one.file_id, 0))  # another load may have named it
+    for sentence in taking.untidy:
         say(sentence)
-    code = tell_files(results, as_json, "would be loaded" if dry_run else "loaded", errors, fail_on)
+    code = _show_files(results, as_json, errors, fail_on, dry_run=dry_run)
     # Somebody named it, so it is missed; an object that vanished under a poll left nothing to load.
     return 2 if any(result.state == "gone" for result in results) else code
 
 
 @cli.command()
 @click.argument("sources", nargs=-1, type=GIVEN, metavar="[SOURCE…]")
+@click.option("--dry-run", is_flag=True, help="Say what a poll would load, and load nothing.")
 @fail_on_option
 @json_option
-def poll(sources: tuple[str, ...], fail_on: str, as_json: bool) -> int:
+def poll(sources: tuple[str, ...], dry_run: bool, fail_on: str, as_json: bool) -> int:
     """Find what is pending and load it: what the DAG does.
 
     In the landing of each SOURCE, or of all.
     """
     from ingest.archive import look_at_poll
     from ingest.ports import Note
-    from ingest.tidy import tidy, tidy_loaded
+    from ingest.tidy import tidy
 
-    results: list[FileResult] = []
     unreachable: list[str] = []
-    untidy: list[str] = []
     note = Note(user())
     with opened_pipeline() as pipeline:
+        taking = _Taking(pipeline, note, dry_run)
         if not pipeline.settings.sources:
             raise no_sources(pipeline.settings)
         for name in sources or tuple(pipeline.settings.sources):
             pipeline.source(name)
         for name in sources or tuple(pipeline.settings.sources):
             try:
-                if passed := pipeline.begin_poll(name):
+                if not dry_run and (passed := pipeline.begin_poll(name)):
                     say(f"{name}: {count(passed, 'file')} there before the first poll, entered as ignored")
                 if lost := look_at_poll(pipeline, name):
                     unreachable.append(f"{name}: {lost}")
-                found = pipeline.discover(name, note)
+                found = pipeline.discover(name, None if dry_run else note)
                 if found.gone:
                     say(f"{name}: {count(len(found.gone), 'file')} waited, but gone by now: {', '.join(found.gone)}")
                 for notice in found.notices:
@@ -134,45 +155,40 @@ def poll(sources: tuple[str, ...], fail_on: str, as_json: bool) -> int:
                     say(
                         f"{name}: {count(found.ignored, 'object')} that no rule takes: {', '.join(found.ignored_names)}"
                     )
-                with progress(name, sum(file.size_bytes for file in found.pending)) as moved:
-                    for pack in pipeline.pack(found.pending):
-                        loaded = pipeline.load(pack, note=note, progress=moved)
-                        results += loaded
-                        untidy += tidy_loaded(pipeline, loaded, note)
-                untidy += tidy(pipeline, name, note)  # what former polls have left
+                pending = found.pending
+                if dry_run and not pipeline.takes_what_is_there(name):
+                    say(f"{name}: the first poll would enter {count(len(pending), 'file')} as ignored")
+                    pending = []
+                with progress(name, sum(file.size_bytes for file in pending), len(pending)) as moved:
+                    taking.take(pending, moved)
+                if not dry_run:
+                    taking.untidy += tidy(pipeline, name, note)  # what former polls have left
             except Exception as error:  # noqa: BLE001 - one source that is out of order does not hold up the others
                 unreachable.append(f"{name}: {said(error)}")
-    for sentence in dict.fromkeys(untidy):
+    for sentence in dict.fromkeys(taking.untidy):
         say(sentence)
-    return tell_files(results, as_json, "loaded", unreachable, fail_on)
+    return _show_files(taking.results, as_json, unreachable, fail_on, dry_run=dry_run)
 
 
-def tell_files(
-    results: "list[FileResult]", as_json: bool, done: str, errors: Sequence[str], fail_on: str = "failed"
+def _show_files(
+    results: "list[FileResult]", as_json: bool, errors: Sequence[str], fail_on: str, *, dry_run: bool
 ) -> int:
-    """Say what became of the files, and what could not be loaded at all; the exit code."""
+    """Say what became of the files, or would, and what could not be loaded at all; the exit code."""
     from ingest.report import file_summary
 
     summaries = [file_summary(result) for result in results]
+    outcomes = [_outcome(result, dry_run=dry_run) for result in results]
     if as_json:
-        write_json({"files": summaries} | ({"errors": errors} if errors else {}))
+        if dry_run:
+            summaries = [one | {"outcome": outcome} for one, outcome in zip(summaries, outcomes, strict=True)]
+        said_too = {"dry_run": True} if dry_run else {}
+        write_json(said_too | {"files": summaries} | ({"errors": errors} if errors else {}))
     elif not results and not errors:
         click.echo("Nothing new.")
     elif results:
-        folder, names = places(summaries)
-        states = [f"{'already ' * one['already']}{one['state']}" for one in summaries]
-        told = Counter(done if state == "loaded" else state for state in states)
-        numbers = [n for n in _NUMBERS if n in ("lines", "failed") or any(one[n] for one in summaries)]
-        rows = [
-            (one["file_id"][:SHORT_ID], state, *(one[n] for n in numbers), name)
-            for one, state, name in zip(summaries, states, names, strict=True)
-        ]
-        title = f"{count(len(results), 'file')}{f' in {folder}' * bool(folder)}: "
-        title += ", ".join(f"{number:,} {state}" for state, number in told.items())
-        write_table(title, ("file_id", "state", *(_NUMBERS[n] for n in numbers), "file"), rows)
+        _show_table(summaries, outcomes)
+    _say_some([f"{result.key}: {result.error}" for result in results if result.error])
     for result in results:
-        if result.error:
-            say(f"{result.key}: {result.error}")
         if result.copies:
             ids = " ".join(one[:SHORT_ID] for one in result.copies)
             say(f"{result.key}: copies of what it replaced stay unloaded until they are forced: {ids}")
@@ -181,11 +197,54 @@ def tell_files(
     listed = dict.fromkeys(
         one.duplicate_of or one.file_id for one in failed if one.duplicate_of or one.state in KEEPS_LINES
     )
-    if listed and not as_json and done == "loaded":
-        say(f"The failed lines: ingest failures {next(iter(listed))[:SHORT_ID]}{' …' * (len(listed) > 1)}")
+    if listed and not as_json and not dry_run:
+        one = f"ingest failures {next(iter(listed))[:SHORT_ID]}"
+        say(f"The failed lines: {one}" + "; of all files: ingest failures" * (len(listed) > 1))
     for sentence in dict.fromkeys(errors):
         say(f"ingest: {sentence}")
     if errors or any(result.state == "retrying" for result in results):
         return 2
     rejected = any(result.state in ("rejected", "held") for result in results)
     return exit_code(fail_on, failed=bool(failed), rejected=rejected)
+
+
+def _outcome(result: "FileResult", *, dry_run: bool) -> str:
+    """What became of a file, in words."""
+    if result.already:
+        return f"already {result.state}"
+    if not dry_run or result.state == "gone":
+        return result.state
+    return "could not be read" if result.state == "retrying" else f"would be {result.state}"
+
+
+def _show_table(summaries: Sequence[dict[str, Any]], outcomes: Sequence[str]) -> None:
+    """A row a file; of many files a row an outcome, and the first files that need a look."""
+    folder, names = places(summaries)
+    numbers = [n for n in _NUMBERS if n in ("lines", "failed") or any(one[n] for one in summaries)]
+    told = Counter(outcomes)
+    title = f"{count(len(summaries), 'file')}{f' in {folder}' * bool(folder)}: "
+    title += ", ".join(f"{number:,} {outcome}" for outcome, number in told.items())
+    files = list(zip(summaries, outcomes, names, strict=True))
+    if len(files) > _ROWS_SHOWN:
+        sums = [
+            (outcome, number, *(sum(one[n] for one, its, _ in files if its == outcome) for n in numbers))
+            for outcome, number in told.most_common()
+        ]
+        write_table(title, ("state", "files", *(_NUMBERS[n] for n in numbers)), sums)
+        bad = [
+            file for file in files if not file[0]["already"] and (file[0]["failed"] or file[0]["state"] not in _WELL)
+        ]
+        if not bad:
+            return
+        bad.sort(key=lambda file: file[0]["state"] in _WELL)  # whole files before lines
+        title = f"{count(len(bad), 'file')} to look at" + f", the first {_NAMED}" * (len(bad) > _NAMED)
+        files = bad[:_NAMED]
+    rows = [(one["file_id"][:SHORT_ID], outcome, *(one[n] for n in numbers), name) for one, outcome, name in files]
+    write_table(title, ("file_id", "state", *(_NUMBERS[n] for n in numbers), "file"), rows)
+
+
+def _say_some(sentences: Sequence[str]) -> None:
+    for sentence in sentences[:_SAID]:
+        say(sentence)
+    if more := len(sentences[_SAID:]):
+        say(f"{count(more, 'more file')} with an error: ingest files, or --json, has each.")

@@ -2,12 +2,13 @@
 
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from shutil import get_terminal_size
 from tempfile import SpooledTemporaryFile
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 import orjson
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
     from ingest.core.schema import Meaning
 
 Row = Sequence[object]
+T = TypeVar("T")
 _HELD_BYTES = 1 << 20
+_MANY_FILES = 50  # they take long to load, however small
+_COUNTED_FROM = 1_000  # objects: as many as one request lists
 
 
 def say(sentence: str) -> None:
@@ -164,19 +168,52 @@ def _shown(cell: object) -> str:
     return visible(str(cell))
 
 
+class Moved(Protocol):
+    """To be called with the bytes that were read since, and the files that are done."""
+
+    def __call__(self, size_bytes: int, files: int = 0) -> None: ...
+
+
 @contextmanager
-def progress(label: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, nothing elsewhere. Gives a function to be called with the bytes that were read."""
-    if not sys.stderr.isatty() or total_bytes < 1 << 20:
-        yield lambda _: None
+def progress(label: str, total_bytes: int, files: int = 1) -> Iterator[Moved]:
+    """A bar on a terminal, where it is worth one; nothing elsewhere."""
+    if not sys.stderr.isatty() or (total_bytes < 1 << 20 and files < _MANY_FILES):
+        yield lambda size_bytes, files=0: None  # noqa: ARG005 - nobody watches
         return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=total_bytes)
-        yield lambda size: bar.update(task, advance=size)
+    columns = [TextColumn("{task.description}"), BarColumn(), DownloadColumn()]
+    if files > 1:
+        columns.append(TextColumn(f"{{task.fields[done]:,}} of {files:,} files"))
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=total_bytes, done=0)
+        done = 0
+
+        def moved(size_bytes: int, files: int = 0) -> None:
+            nonlocal done
+            done += files
+            bar.update(task, advance=size_bytes, done=done)
+
+        yield moved
+
+
+def counted(label: str, listed: Iterator[T]) -> Iterator[T]:
+    """The same, counted on a terminal as they come, where there are many."""
+    if not sys.stderr.isatty():
+        yield from listed
+        return
+    yield from islice(listed, _COUNTED_FROM)
+    for first in listed:
+        from rich.console import Console
+        from rich.progress import Progress, SpinnerColumn, TextColumn
+
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TextColumn("{task.completed:,}"))
+        with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+            task = shown.add_task(visible(label), total=None, completed=_COUNTED_FROM)
+            for one in chain([first], listed):
+                shown.update(task, advance=1)
+                yield one
 
 
 def shortened(text: str, length: int = 100) -> str:

@@ -343,7 +343,12 @@ def test_a_warehouse_that_could_not_be_made_leaves_nothing_behind(tmp_path: Path
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "INGEST_WAREHOUSE": f"duckdb:///{path}"}
     (tmp_path / "a.json").write_bytes(lines(record("ann", 0, "x")))
     done = subprocess.run(
-        [sys.executable, "-c", script, "load", "a.json"], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False
+        [sys.executable, "-c", script, "load", "a.json"],
+        cwd=tmp_path,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 2, done.stderr
     assert not path.exists()
