@@ -1,12 +1,16 @@
 """What a command says of what it did, or would do: exit codes that a person chose, dry runs, summaries, questions."""
 
+import os
+import pty
+import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.support import lines, record
 from tests.test_cli import BAD, GOOD, Shell, ingest
-from tests.test_terminal import command, terminal
+from tests.test_terminal import command, environ, terminal
 
 __all__ = ["ingest"]  # a fixture
 
@@ -120,7 +124,11 @@ def test_of_many_errors_the_first_are_said(ingest: Shell) -> None:
     for number in range(60):
         ingest.file(f"in/{number}.json", record("ann", number, "x"), "no json")
     ran = ingest("poll")
-    assert (ran.code, ran.err.count("1 of 2 lines failed"), "40 more files with an error" in ran.err) == (1, 20, True)
+    assert (ran.code, ran.err.count("1 of 2 lines failed"), "… and 40 more (--json has all of them)" in ran.err) == (
+        1,
+        20,
+        True,
+    )
     assert ran.out.decode().splitlines()[0].endswith("60 rejected")
     assert b"60 files to look at, the first 10\n" in ran.out
 
@@ -134,3 +142,86 @@ def test_somebody_who_watches_sees_files_and_listings_go_by(tmp_path: Path) -> N
     assert "listing " in seen
     assert " of 1,200 files" in seen
     assert "1,200 would be loaded" in seen
+
+
+# --- undo of a whole source ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def loaded(ingest: Shell) -> Shell:
+    """A source with two files, of which one has a redrive."""
+    ingest.config({"name": "web", "bucket": "file", "prefix": str(ingest.folder / "web")})
+    ingest.file("web/1.json", *GOOD)
+    ingest.file("web/2.json", record("bob", 0, "x"), "no json", "nor this")
+    ingest("poll")
+    (file,) = (one for one in ingest.json("files")["files"] if one["failed"])
+    ingest.file("fixed.txt", b"2\t" + lines(record("cy", 9, "y"), "3\tstill no json"))
+    ran = ingest("redrive", file["file_id"], "fixed.txt")
+    assert b"1 line still open\n" in ran.out
+    return ingest
+
+
+def answered(folder: Path, answer: bytes, *arguments: str) -> tuple[int, str]:
+    """The exit code, and what a terminal showed on which somebody answers."""
+    ours, theirs = pty.openpty()
+    os.write(ours, answer)
+    held = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+    with subprocess.Popen(command(*arguments), cwd=folder, env=environ(), **held) as ran:
+        os.close(theirs)
+        shown = b""
+        with suppress(OSError):  # so a terminal says that nobody holds it any more
+            while piece := os.read(ours, 1 << 16):
+                shown += piece
+    os.close(ours)
+    return ran.returncode, shown.decode()
+
+
+def test_a_terminal_is_asked_before_a_whole_source_is_undone(loaded: Shell) -> None:
+    code, shown = answered(loaded.folder, b"n\n", "undo", "--source", "web")
+    takes = "undo takes 2 files, 5 rows, 2 failed lines, 1 redrive of the source web, all of it. Go on? [y/N]"
+    assert (code, takes in shown, "You said no, so nothing was done." in shown) == (2, True, True)
+    assert {file["state"] for file in loaded.json("files")["files"]} == {"loaded"}
+    code, shown = answered(loaded.folder, b"y\n", "undo", "--source", "web", "--since", "1h")
+    assert (code, "of the source web since 1h. Go on? [y/N]" in shown) == (0, True)
+    assert {file["state"] for file in loaded.json("files")["files"]} == {"undone"}
+
+
+@pytest.mark.parametrize("arguments", [("--yes",), ("--dry-run",)])
+def test_who_said_it_already_is_not_asked(loaded: Shell, arguments: tuple[str, ...]) -> None:
+    code, shown = answered(loaded.folder, b"", "undo", "--source", "web", *arguments)
+    assert (code, "Go on?" in shown) == (0, False)
+
+
+def test_without_a_terminal_nobody_is_asked_and_a_dry_run_says_how_much(loaded: Shell) -> None:
+    told = loaded.json("undo", "--source", "web", "--dry-run")
+    assert told["takes"] == {"files": 2, "rows": 5, "failed_lines": 2, "redrives": 1}
+    shown = loaded("undo", "--source", "web", "--dry-run").out
+    assert b"2 files, 5 rows, 2 failed lines, 1 redrive would be taken by undo\n" in shown
+    assert loaded("undo", "--source", "web", "--since", "1h").code == 0
+    assert {file["state"] for file in loaded.json("files")["files"]} == {"undone"}
+
+
+def test_of_many_files_an_action_shows_a_summary(ingest: Shell) -> None:
+    for number in range(60):
+        ingest.file(f"in/{number}.json", record("ann", number, "x"))
+    ingest("load", "in")
+    assert ingest("undo", "--source", "one_off").out.decode().split("\n")[0] == "60 files after undo"
+    ids = [file["file_id"] for file in ingest.json("files", "--limit", "60")["files"]]
+    again = ingest("undo", *ids)
+    assert (again.code, len(again.out.splitlines()), "… and 40 more" in again.err) == (0, 5, True)
+
+
+# --- what is left to fix ---------------------------------------------------------------------------------------------
+
+
+def test_a_redrive_says_what_is_left(ingest: Shell) -> None:
+    ingest.file("a.json", *GOOD, "no json")
+    (file,) = ingest("load", "a.json", "--json").json["files"]
+    for empty in (b"", b"\n\r\n", b"\xef\xbb\xbf"):
+        ran = ingest("redrive", file["file_id"], "-", "--json", stdin=empty)
+        assert (ran.code, "There is no line in what was sent" in ran.json["error"]) == (2, True)
+    assert b": 1 line still wrong; 1 line still open\n" in ingest("redrive", file["file_id"]).out
+    fixed = b"4\t" + lines(record("bob", 0, "x"))
+    ran = ingest("redrive", file["file_id"], "-", stdin=fixed)
+    assert (ran.code, ran.out.endswith(b"; no failed line is open\n")) == (0, True)
+    assert ingest("redrive", file["file_id"], "-", "--json", stdin=fixed).json["open"] == 0

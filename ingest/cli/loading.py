@@ -20,7 +20,7 @@ from ingest.cli.base import (
     source_option,
     user,
 )
-from ingest.cli.output import Moved, places, progress, say, write_json, write_table
+from ingest.cli.output import MOST_ROWS, Moved, places, progress, say, say_some, write_json, write_table
 from ingest.core.states import KEEPS_LINES
 from ingest.text import count
 from ingest.unforeseen import said
@@ -34,9 +34,7 @@ _NUMBERS = {  # of a file, as a table shows them: those that are 0 everywhere ar
     "lines": "lines", "records": "records", "sets": "sets", "aliases": "aliases", "failed": "failed",
     "duplicates": "dupl.",
 }  # fmt: skip
-_ROWS_SHOWN = 50
 _NAMED = 10  # of more files those that need a look
-_SAID = 20
 _WELL = ("loaded", "duplicate", "ignored")
 
 
@@ -187,7 +185,7 @@ def _show_files(
         click.echo("Nothing new.")
     elif results:
         _show_table(summaries, outcomes)
-    _say_some([f"{result.key}: {result.error}" for result in results if result.error])
+    say_some([f"{result.key}: {result.error}" for result in results if result.error])
     for result in results:
         if result.copies:
             ids = " ".join(one[:SHORT_ID] for one in result.copies)
@@ -225,7 +223,7 @@ def _show_table(summaries: Sequence[dict[str, Any]], outcomes: Sequence[str]) ->
     title = f"{count(len(summaries), 'file')}{f' in {folder}' * bool(folder)}: "
     title += ", ".join(f"{number:,} {outcome}" for outcome, number in told.items())
     files = list(zip(summaries, outcomes, names, strict=True))
-    if len(files) > _ROWS_SHOWN:
+    if len(files) > MOST_ROWS:
         sums = [
             (outcome, number, *(sum(one[n] for one, its, _ in files if its == outcome) for n in numbers))
             for outcome, number in told.most_common()
@@ -241,10 +239,3 @@ def _show_table(summaries: Sequence[dict[str, Any]], outcomes: Sequence[str]) ->
         files = bad[:_NAMED]
     rows = [(one["file_id"][:SHORT_ID], outcome, *(one[n] for n in numbers), name) for one, outcome, name in files]
     write_table(title, ("file_id", "state", *(_NUMBERS[n] for n in numbers), "file"), rows)
-
-
-def _say_some(sentences: Sequence[str]) -> None:
-    for sentence in sentences[:_SAID]:
-        say(sentence)
-    if more := len(sentences[_SAID:]):
-        say(f"{count(more, 'more file')} with an error: ingest files, or --json, has each.")

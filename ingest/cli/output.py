@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Row = Sequence[object]
 T = TypeVar("T")
+MOST_ROWS = 50  # a row each; of more files a summary is shown
+_SAID = 20
 _HELD_BYTES = 1 << 20
 _MANY_FILES = 50  # they take long to load, however small
 _COUNTED_FROM = 1_000  # objects: as many as one request lists
@@ -31,6 +33,14 @@ _COUNTED_FROM = 1_000  # objects: as many as one request lists
 def say(sentence: str) -> None:
     """One sentence to whoever watches; never part of the output."""
     click.echo(visible(sentence), err=True)
+
+
+def say_some(sentences: Sequence[str]) -> None:
+    """The first ones, each of a file, and how many more there are."""
+    for sentence in sentences[:_SAID]:
+        say(sentence)
+    if more := len(sentences[_SAID:]):
+        say(f"… and {more:,} more (--json has all of them)")
 
 
 class InertFormatter(logging.Formatter):
