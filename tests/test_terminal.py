@@ -189,7 +189,7 @@ def test_a_million_rows_are_not_held(tmp_path: Path, as_json: bool) -> None:
         first = next(written)
         shown = sum(b"a text of some length" in line for line in written)
     assert shown == (1_000_000 if as_json else 1_000)
-    assert as_json or first == b"1,000,000 rows, of which these are the first (--json has all)\n"
+    assert as_json or first == b"1,000,000 rows, of which these are the first (--json and --csv have all)\n"
 
 
 def test_who_is_slow_to_read_an_answer_holds_up_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import click
 
 from ingest.cli.base import GIVEN, SHORT_ID, cli, json_option, opened_pipeline, show_failures
 from ingest.cli.output import (
+    csv_rows,
     json_rows,
     places,
     say,
@@ -234,28 +236,54 @@ def _empty(elsewhere: "Elsewhere") -> str:
 
 # A statement may begin with a comment, which looks like an option.
 @cli.command(context_settings={"ignore_unknown_options": True})
-@click.argument("statement")
+@click.argument("statement", required=False)
+@click.option("-f", "--file", "file", type=GIVEN, help="The statement is in this file; -: standard input.")
+@click.option("--csv", "as_csv", is_flag=True, help="CSV as RFC 4180 has it, all rows.")
 @json_option
-def sql(statement: str, as_json: bool) -> None:
+def sql(statement: str | None, file: str | None, as_csv: bool, as_json: bool) -> None:
     """Ask the warehouse: one SELECT.
 
-    Over events, people, identities, kissmetrics_events, ledger, failed_lines, commands.
+    STATEMENT: the text of it; - for standard input. Over events, people, identities, kissmetrics_events, ledger,
+    failed_lines, commands.
+
+    In CSV NULL is nothing and an empty text is "". Times are as in JSON, bytes base64, lists and structures JSON.
     """
     from ingest.ports import QueryLimits
 
+    if as_csv and as_json:
+        raise click.UsageError("--csv and --json are two ways to write one answer: not both.")
+    if (statement is None) == (file is None):
+        raise click.UsageError("Give one statement: as an argument, - for standard input, or -f FILE.")
+    if statement is None or statement == "-":
+        statement = _read_statement(file or "-")
     with opened_pipeline() as pipeline:
         settings = pipeline.settings
         limits = QueryLimits(settings.max_query_bytes, settings.max_query_seconds)
         with _held_to(limits), pipeline.warehouse.query(statement, limits) as answer:
+            names = answer.reader.schema.names
             if as_json:
                 waiting = json_rows(_rows(answer))
+            elif as_csv:
+                waiting = csv_rows(names, _rows(answer))
             else:
-                names, rows, more = answer.reader.schema.names, *_first(_rows(answer))
-    if as_json:
+                rows, more = _first(_rows(answer))
+    if as_json or as_csv:
         write_waiting(waiting)  # whoever is slow to read it holds up no load
         return
     title = count(len(rows) + more, "row")
-    write_table(f"{title}, of which these are the first (--json has all)" if more else title, names, rows, folded=False)
+    first = f"{title}, of which these are the first (--json and --csv have all)"
+    write_table(first if more else title, names, rows, folded=False)
+
+
+def _read_statement(file: str) -> str:
+    try:
+        text = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        return text.decode("utf-8-sig")
+    except OSError as error:
+        raise IngestError(f"{file} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        name = "Standard input" if file == "-" else file
+        raise IngestError(f"{name} is not UTF-8 (byte {error.start}). Write the statement in UTF-8.") from error
 
 
 @contextmanager
