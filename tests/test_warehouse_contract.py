@@ -238,7 +238,7 @@ def test_files_lists_the_newest_first(world: World) -> None:
     assert keys == ["3.json", "2.json", "1.json"]
     assert [row["key"] for row in world.warehouse.files({}, limit=1)] == ["3.json"]
     assert [row["key"] for row in world.warehouse.files({"source": "other"})] == ["2.json"]
-    assert world.warehouse.files({"source": "other", "state": "rejected"}) == []
+    assert world.warehouse.files({"source": "other", "state": "held"}) == []
 
 
 # --- a fact counts once ----------------------------------------------------------------------------------------------
