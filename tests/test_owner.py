@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ingest.adapters.duckdb import DuckDBWarehouse
+from ingest.adapters.local import LocalStore
 from ingest.core.source import SourceFile
 from ingest.errors import ConfigError
 from ingest.pipeline import Pipeline
@@ -187,3 +188,21 @@ def test_an_upload_for_a_source_that_is_no_more_is_nobodys(world: World) -> None
     for source in (None, "web"):
         with pytest.raises(ConfigError, match=r"There is no source 'gone' in ingest\.toml"):
             named(pipeline_of(world), "uploads/sources/gone/2026/11/27/a.json", source=source)
+
+
+def test_a_local_file_has_one_name_whatever_links_lead_there(world: World, tmp_path: Path) -> None:
+    (tmp_path / "drop" / "sub").mkdir(parents=True)
+    (tmp_path / "drop" / "sub" / "a.json").write_text("{}")
+    (tmp_path / "link").symlink_to(tmp_path / "drop")
+    local = Source(name="local", bucket="file", prefix=f"{tmp_path}/drop/")
+    pipeline = replace(pipeline_of(world, WEB, local), store_of=lambda _: LocalStore())
+    plain = f"{tmp_path}/drop/sub/a.json"
+    for way in (
+        plain,
+        f"/proc/self/root{plain}",
+        f"{tmp_path}/link/sub/a.json",
+        f"{tmp_path}/link/",
+        f"{tmp_path}/drop/sub/",
+    ):
+        (file,) = pipeline.locate(f"s3://file/{way}", archived=False)
+        assert (file.source, file.key) == ("local", plain), way

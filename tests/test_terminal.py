@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from resource import RLIMIT_DATA, getrlimit
 from typing import IO, Any
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -170,6 +172,18 @@ main()
     done = subprocess.run(arguments, cwd=tmp_path, env=environ(**more), capture_output=True, check=False, timeout=40)
     assert (done.returncode, [*json.loads(done.stdout)]) == (2, ["error"])
     assert "could not be stopped" in done.stderr.decode().splitlines()[-1]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_statement_ends_when_somebody_says_so(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    endless = "select sum(a.range * b.range) from range(10_000_000) as a, range(10_000_000) as b"
+    asking = subprocess.Popen(command("sql", endless), cwd=tmp_path, env=environ(), stderr=subprocess.PIPE)
+    process = psutil.Process(asking.pid)
+    while process.cpu_times().user < 3:  # it takes less to begin
+        assert asking.poll() is None
+    asking.send_signal(number)
+    _, said = asking.communicate(timeout=20)
+    assert asking.returncode == code, said
 
 
 @pytest.mark.slow

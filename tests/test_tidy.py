@@ -532,7 +532,7 @@ def test_the_report_schema_is_sound() -> None:
 
 def test_mended_lines_are_no_longer_among_those_to_mend(landing: Open) -> None:
     world = landing(after_load="delete", report_prefix="reports/")
-    world.put("landing/1.json", BAD, BAD)
+    world.put("landing/1.json", BAD, BAD, GOOD)
     world.poll()
     with world.warehouse.writing() as connection:
         connection.execute("UPDATE failed_line_rows SET redriven_at = now(), redriven_by = 'x' WHERE line = 1")

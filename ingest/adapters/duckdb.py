@@ -9,6 +9,8 @@ import errno
 import fcntl
 import os
 import re
+import signal
+import socket
 import stat
 import struct
 import time
@@ -20,7 +22,7 @@ from functools import cache
 from itertools import islice
 from pathlib import Path
 from tempfile import gettempdir
-from threading import Event, Thread
+from threading import Event, Thread, current_thread, main_thread
 from typing import Any, Literal, cast
 
 import duckdb
@@ -775,18 +777,23 @@ def _limited(connection: duckdb.DuckDBPyConnection, limits: QueryLimits | None) 
         return
     connection.execute(f"SET memory_limit = '{limits.memory_bytes}B'")
     done, late = Event(), Event()
+    heard, bell = socket.socketpair()
 
     def stop_in_time() -> None:
-        if not done.wait(limits.seconds):
+        heard.settimeout(limits.seconds)
+        try:
+            heard.recv(1)  # a signal, or that it is done
+        except TimeoutError:
             late.set()
-            while not done.wait(0.05):  # one that comes while the engine rests is lost
-                with suppress(duckdb.Error):
-                    connection.interrupt()
+        while not done.wait(0.05):  # one that comes while the engine rests is lost
+            with suppress(duckdb.Error):
+                connection.interrupt()
 
     clock = Thread(target=stop_in_time, name="landfall-query", daemon=True)
     clock.start()
     try:
-        yield
+        with _signals_ring(bell):
+            yield
     except (IngestError, duckdb.Error, OSError, MemoryError) as error:
         if late.is_set():
             raise IngestError(
@@ -802,8 +809,27 @@ def _limited(connection: duckdb.DuckDBPyConnection, limits: QueryLimits | None) 
             ) from error
         raise
     finally:
+        with suppress(duckdb.Error):
+            connection.interrupt()  # closing it waits for what is left of a statement
         done.set()
+        bell.send(b"\0")
         clock.join()
+        heard.close()
+        bell.close()
+
+
+@contextmanager
+def _signals_ring(bell: socket.socket) -> Iterator[None]:
+    """A signal writes to `bell`: its handler in Python has to wait until the engine gives the main thread back."""
+    if current_thread() is not main_thread():
+        yield
+        return
+    bell.setblocking(False)
+    before = signal.set_wakeup_fd(bell.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
 
 
 def _enclose(connection: duckdb.DuckDBPyConnection, *more: str) -> None:

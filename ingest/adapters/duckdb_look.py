@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from ingest.core.schema import schemas_folder
+from ingest.adapters.duckdb import _steps, _views
 
 if TYPE_CHECKING:
     from ingest.adapters.duckdb import DuckDBWarehouse
@@ -39,9 +39,7 @@ def look(warehouse: "DuckDBWarehouse") -> Look | None:
     size_bytes = warehouse._size()
     if not size_bytes:
         return None
-    folder = schemas_folder() / "warehouse" / "duckdb"
-    steps = sorted(folder.glob("[0-9]*.sql"))
-    views = (folder / "views.sql").read_text(encoding="utf-8")
+    steps, views = _steps(), _views()
     with warehouse._read(), warehouse._open(read_only=True) as connection:
         step = warehouse._found(connection, steps, views)[0]
         if not step:

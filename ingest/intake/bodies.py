@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final, TypeVar
 
 import orjson
@@ -33,6 +34,8 @@ _REQUEST_BYTES: Final = 16 << 10  # what a request takes beside its body
 _VALUE_BYTES: Final = 128  # what a value of JSON takes when it is decoded, about
 _LINE_BYTES: Final = 64  # and a line, when lines are told from each other
 _WHITE: Final = b" \t\r\n"
+_JOINTS_AT_MOST: Final = 100_000  # of a body: what `curl -d @FILE` joins has some hundred bytes each
+_LINES_TRIED: Final = 10_000  # for a first object
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _JOINT: Final = re.compile(rb"\}[ \t\r\n]*\{")
 _JOINT_IN_LINE: Final = re.compile(rb"\}[ \t\r]*\{")
@@ -209,7 +212,8 @@ def lines(body: bytes) -> Body:
     """JSON objects, one a line, as Kissmetrics takes and exports them. One at least has to be there."""
     if _JOINT_IN_LINE.search(body):
         body = b"\n".join(map(_sorted_out, body.split(b"\n")))
-    if not any(_is_object(line) or _is_repaired_object(line) for line in body.split(b"\n") if line.strip()):
+    some = islice((line for line in body.split(b"\n") if line.strip()), _LINES_TRIED)
+    if not any(_is_object(line) or _is_repaired_object(line) for line in some):
         raise _unread(body, "The body has to be JSON objects, one a line.")
     return Body(body if body.endswith(b"\n") else body + b"\n", body.count(b"\n"))
 
@@ -253,6 +257,8 @@ def check(body: bytes, shape: Shape, format: str) -> Body:
         raise Refused(400, "The body is packed: pack it once, as gzip, and say so with Content-Encoding: gzip.")
     if kind := kind_of(body[:HEAD_BYTES]):
         raise Refused(400, f"The body is {kind.name}: {kind.remedy}.")
+    if next(islice(_JOINT_IN_LINE.finditer(body), _JOINTS_AT_MOST, None), None):
+        raise Refused(413, f"More than {_JOINTS_AT_MOST:,} objects stand one behind the other: put each on a line.")
     found = shape(body)
     # A file that begins with it would be refused as a whole, and with it what others sent.
     if other := another(format, found.content[:HEAD_BYTES]):

@@ -119,10 +119,12 @@ class Connection(HttpToolsProtocol):
             part = data[start : start + HEAD_BYTES]
             self._held += len(part)
             try:
-                try:
-                    self.parser.feed_data(part)
-                except httptools.HttpParserUpgrade as upgrade:
-                    self._stay(part[upgrade.args[0] :])
+                while part:
+                    try:
+                        self.parser.feed_data(part)
+                        break
+                    except httptools.HttpParserUpgrade as upgrade:
+                        part = self._stay(part[upgrade.args[0] :])
                 if self._held > HEAD_BYTES:
                     raise _too_long()
             except TooMuch as error:
@@ -136,15 +138,15 @@ class Connection(HttpToolsProtocol):
         if not (self._is_deaf or self._in_body) and (self._in_head or self._held):
             self._begin_head()
 
-    def _stay(self, rest: bytes) -> None:
-        """Read a request that offers another protocol (Java does) as if it did not: else its body is lost."""
+    def _stay(self, rest: bytes) -> bytes:
+        """What to read where a request offers another protocol (Java does), as if it did not: else its body is lost."""
         if self.parser.get_method() == b"CONNECT":
             raise httptools.HttpParserError
         fields = [field for field in self.headers if field[0] not in (b"connection", b"upgrade", b"http2-settings")]
         lines = [b"%b %b HTTP/1.1" % (self.parser.get_method(), self.url), *map(b": ".join, fields), b"", b""]
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self.parser.feed_data(b"\r\n".join(lines) + rest)
+        return b"\r\n".join(lines) + rest
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -157,7 +159,8 @@ class Connection(HttpToolsProtocol):
             raise TooMuch(414, f"The address is longer than {_URL_BYTES:,} bytes.")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value)
+        if not self._in_body:  # what comes behind a body is not believed: a proxy did not look there
+            super().on_header(name, value)
         self._head += len(name) + len(value)
         if self._head > HEAD_BYTES or len(self.headers) > _FIELDS:
             raise _too_long()

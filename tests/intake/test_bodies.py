@@ -293,3 +293,14 @@ def test_more_connections_than_there_are_files_for_are_turned_away(monkeypatch: 
     with server.listen("127.0.0.1", 0) as at:
         server.run(FastAPI(), at, lambda: None)
     assert 0 < (asked[0].limit_concurrency or 0) < 1024
+
+
+def test_what_is_joined_without_end_is_refused_at_once() -> None:
+    """A hundred kilobytes of gzip became millions of objects."""
+    for shape, body in ((lines, b"{}" * 200_000), (visits, b"}{" * 200_000), (visits, b'{"a":"}{}{}{' * 60_000)):
+        with pytest.raises(Refused, match="one behind the other") as refused:
+            check(body, shape, "kissmetrics" if shape is lines else "woopra")
+        assert refused.value.status == 413
+    with pytest.raises(Refused, match="JSON objects"):
+        check(b"{1}\n" * 50_000 + b"{}\n", lines, "kissmetrics")
+    assert check(b"{}\n" * 150_000, lines, "kissmetrics").items == 150_000

@@ -233,8 +233,22 @@ def test_who_offers_another_protocol_is_served_all_the_same(served: Served) -> N
             assert read_answer(client).startswith(b"HTTP/1.1 200 ")
     assert served.world.stored("kissmetrics")[before:] == [body.encode()] * 2
     with connect(served) as client:
+        client.sendall(sent.encode() * 2)
+        for _ in range(2):
+            assert read_answer(client).startswith(b"HTTP/1.1 200 ")
+    with connect(served) as client:
         client.sendall(b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n")
         assert read_all(client).startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_key_behind_the_body_is_none(served: Served) -> None:
+    """A proxy that looks at keys does not look there."""
+    key = key_of("kissmetrics")
+    with connect(served) as client:
+        client.sendall(
+            f"{POST}Transfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\nAuthorization: Bearer {key}\r\n\r\n".encode()
+        )
+        assert read_answer(client).startswith(b"HTTP/1.1 401 ")
 
 
 def test_the_vendor_is_known_by_the_address(served: Served) -> None:
