@@ -1,24 +1,27 @@
 """A whole warehouse moved: into another one, or into Parquet files that any program reads.
 
 Both read one moment of the warehouse and hold a few rows at a time, however many there are. A copy is one transaction
-of the target; an export is written aside, under names that nobody takes for Parquet, and put in its place when all of
-it is there and on the disk.
+of the target; an export to a folder is written aside, under names that nobody takes for Parquet, and put in its place
+when all of it is there and on the disk. A store has no such moment: there a marker says whether an export is complete.
 """
 
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ingest.disk import flush, no_more_open_than
 from ingest.errors import IngestError, NotEmpty, TransientError
-from ingest.ports import Table, Warehouse
+from ingest.ports import ObjectStore, Table, Warehouse
 
 Progress = Callable[[str, int], None]  # of this table so many rows more
 Notice = Callable[[str], None]  # a sentence for whoever watches
@@ -27,9 +30,11 @@ EXPORTED = (
     "ledger", "commands", "failed_lines", "history", "events", "identities", "people", "accounts",
     "kissmetrics_events",
 )  # fmt: skip
+MARKER: Final = "export.manifest"  # no source takes it for a file of events
 _UNFINISHED, _FORMER, _LOCK = ".unfinished", ".former", "lock"
 _ROWS_AT_ONCE = 120 << 10  # a row group of DuckDB's, and a good one of Parquet's
 _BYTES_AT_ONCE = 16 << 20
+_SENT_AT_ONCE = 1 << 20
 
 
 def copy(source: Warehouse, target: Warehouse, progress: Progress) -> dict[str, int]:
@@ -91,24 +96,84 @@ def _summary(tables: Iterator[Table]) -> dict[str, tuple[int, int]]:
     return found
 
 
-def export(warehouse: Warehouse, folder: Path, progress: Progress, notice: Notice = lambda _: None) -> dict[str, int]:
-    """Write each table and view to `folder`/<name>.parquet. The rows of each.
+def chosen(tables: Sequence[str]) -> tuple[str, ...]:
+    """These tables and views, each once; all if none is named. Raises IngestError for one that is not known."""
+    if unknown := sorted(set(tables) - set(EXPORTED)):
+        raise IngestError(f"There is no table {', '.join(unknown)} to export. Known: {', '.join(EXPORTED)}.")
+    return tuple(name for name in EXPORTED if name in tables or not tables)
+
+
+def export(
+    warehouse: Warehouse,
+    folder: Path,
+    progress: Progress,
+    notice: Notice = lambda _: None,
+    tables: Sequence[str] = (),
+) -> dict[str, int]:
+    """Write each table and view, or those `tables`, to `folder`/<name>.parquet. The rows of each.
 
     A former export is replaced when the new one is complete: of neither is a file ever beside one of the other. Who is
     killed in that moment leaves the former one in `.former`; the next export puts it back, or another in its place.
     What a killed one left is removed, with a `notice`.
 
     Raises:
-        IngestError: the folder holds something else, another export is writing there, or it cannot be written.
+        IngestError: the folder holds something else, another export is writing there, or it cannot be written; or there
+            is no such table.
     """
+    names = chosen(tables)
     try:
         with no_more_open_than(warehouse.mode), _aside(folder, notice) as unfinished, warehouse.snapshot() as still:
-            rows = {name: _write(still, name, unfinished / name, progress) for name in EXPORTED}
+            rows = {name: _write(still, name, unfinished / name, progress) for name in names}
             _swap(unfinished, folder)
     except (pa.ArrowException, OSError) as error:
         former = folder / _FORMER
         now = f"{former} holds what is missing of its former export" if former.exists() else "is as it was before"
         raise IngestError(f"{folder} could not be written, and {now}: {error}") from error
+    return rows
+
+
+def export_to_store(
+    warehouse: Warehouse,
+    store: ObjectStore,
+    bucket: str,
+    prefix: str,
+    aside: Path,
+    progress: Progress,
+    tables: Sequence[str] = (),
+) -> dict[str, int]:
+    """The same to `prefix`<name>.parquet in a bucket, each object whole. The rows of each. `aside`: a folder of ours.
+
+    The object `prefix``MARKER` is JSON. Put first it says `"complete": false`; put last `"complete": true`, with rows,
+    bytes and hash of each object. So a reader that finds one complete marker before and after it reads has one export.
+
+    Raises:
+        IngestError: no such table, or the store refused. Then the marker says that the export is not complete.
+        TransientError: the store did not answer; the marker as before.
+    """
+    names = chosen(tables)
+    told: dict[str, Any] = {"export": uuid4().hex, "complete": False, "tables": {}}
+
+    def put(name: str, content: Path) -> None:
+        with content.open("rb") as file:
+            store.receive(bucket, prefix + name, iter(lambda: file.read(_SENT_AT_ONCE), b""))
+
+    def mark() -> None:
+        (aside / MARKER).write_bytes(orjson.dumps(told, option=orjson.OPT_INDENT_2))
+        put(MARKER, aside / MARKER)
+
+    with warehouse.snapshot() as still:  # loads wait for the disk, and not for the store
+        rows = {name: _write(still, name, aside / name, progress) for name in names}
+    mark()
+    for name in names:
+        path = aside / name
+        put(f"{name}.parquet", path)
+        with path.open("rb") as file:
+            digest = file_digest(file, "sha256").hexdigest()
+        told["tables"][name] = {
+            "object": f"{name}.parquet", "rows": rows[name], "size_bytes": path.stat().st_size, "sha256": digest,
+        }  # fmt: skip
+    told["complete"] = True
+    mark()
     return rows
 
 
@@ -176,29 +241,19 @@ def _aside(folder: Path, notice: Notice) -> Iterator[Path]:
 def _write(warehouse: Warehouse, name: str, path: Path, progress: Progress) -> int:
     rows = 0
     with warehouse.query(f"SELECT * FROM {name}") as answer:
-        schema = pa.schema([(column.name, _exported_type(column)) for column in answer.reader.schema])
+        # Ids are text, as `ingest sql` shows them: Spark refuses a UUID, and BI tools cannot join bytes.
+        schema = pa.schema([(column.name, _plain_type(column.type)) for column in answer.reader.schema])
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
             for batch in gathered(answer.reader):
-                columns = [_exported(batch[column.name], column.type) for column in schema]
-                writer.write_batch(pa.record_batch(columns, schema=schema))
+                writer.write_batch(batch.cast(schema))
                 rows += batch.num_rows
                 progress(name, batch.num_rows)
     flush(path)
     return rows
 
 
-def _exported_type(column: pa.Field) -> pa.DataType:
-    if column.name == "command_id":
-        # Not marked as a UUID: Spark refuses files that hold one, up to 4.0 at least.
-        return pa.binary(16)
-    return column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-
-
-def _exported(column: pa.Array, type: pa.DataType) -> pa.Array:
-    if type == pa.binary(16):
-        digits = bytes.fromhex("".join(column.to_pylist()).replace("-", ""))
-        return pa.Array.from_buffers(type, len(column), [None, pa.py_buffer(digits)])
-    return column.cast(type)
+def _plain_type(type: pa.DataType) -> pa.DataType:
+    return type.value_type if pa.types.is_dictionary(type) else type
 
 
 def gathered(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:

@@ -4,12 +4,20 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ingest.cli.base import GIVEN, cli, json_option, nothing_there, opened_pipeline
 from ingest.cli.output import say, write_json, write_table
+from ingest.core.address import is_s3, split_address
+from ingest.core.source import ONE_OFF
+from ingest.discovery import owner_of
+from ingest.errors import IngestError
 from ingest.text import count
+
+if TYPE_CHECKING:
+    from ingest.pipeline import Pipeline
 
 
 @cli.command()
@@ -38,21 +46,47 @@ def copy(url: str, as_json: bool) -> None:
 
 
 @cli.command()
-@click.option("--to", "folder", required=True, type=GIVEN, help="A folder of its own; made if missing.")
+@click.option(
+    "--to",
+    "to",
+    required=True,
+    type=GIVEN,
+    help="A folder of its own, made if missing; or s3://bucket/prefix/.",
+)
+@click.option("--table", "tables", multiple=True, type=GIVEN, help="Only this table or view; may be given again.")
 @json_option
-def export(folder: str, as_json: bool) -> None:
+def export(to: str, tables: tuple[str, ...], as_json: bool) -> None:
     """Write tables and views as Parquet files, one each.
 
-    A former export in the folder is replaced when the new one is complete. Loads into an embedded warehouse wait
-    meanwhile.
+    A former export in the folder is replaced when the new one is complete; in a bucket the object export.manifest says
+    whether it is. Loads into an embedded warehouse wait while the files are written.
     """
-    from ingest.transfer import export
+    from ingest.staging import staging_folder
+    from ingest.transfer import chosen, export, export_to_store
 
-    with opened_pipeline() as pipeline, _progress() as progress:
+    chosen(tables)
+    with opened_pipeline() as pipeline:
         if not pipeline.warehouse.is_there:
             raise nothing_there(pipeline, "export")
-        rows = export(pipeline.warehouse, Path(folder), progress, notice=say)
-    _tell(str(Path(folder)), rows, as_json)
+        if not is_s3(to):
+            with _progress() as progress:
+                rows = export(pipeline.warehouse, Path(to), progress, notice=say, tables=tables)
+        else:
+            bucket, prefix = _place(pipeline, to)
+            store = pipeline.store_of(ONE_OFF)
+            with staging_folder(pipeline.settings.staging_folder) as aside, _progress() as progress:
+                rows = export_to_store(pipeline.warehouse, store, bucket, prefix, aside, progress, tables)
+    _tell(to if is_s3(to) else str(Path(to)), rows, as_json)
+
+
+def _place(pipeline: "Pipeline", address: str) -> tuple[str, str]:
+    """The bucket and the prefix. Raises IngestError where objects would be in the way."""
+    bucket, prefix = split_address(address)
+    if prefix and not prefix.endswith("/"):
+        raise IngestError(f"{address} names one object. Write {address}/ (with a slash) for what is put below it.")
+    if source := owner_of(pipeline.settings, bucket, f"{prefix}events.parquet"):
+        raise IngestError(f"{address} lies in the landing of the source {source}. Name a prefix that is no source's.")
+    return bucket, prefix
 
 
 def _tell(to: str, rows: Mapping[str, int], as_json: bool) -> None:

@@ -121,7 +121,6 @@ def test_what_is_no_warehouse_is_said_and_left_alone(
     pytest.param("missing/below", "does not exist. Make it first.", id="a folder that is missing"),
     pytest.param("x" * 300, "File name too long", id="too long a name"),
     pytest.param("loop/below", "Too many levels of symbolic links", id="links in a circle"),
-    pytest.param("/proc/warehouse.duckdb", "nothing can be written there", id="where no file can be"),
 ])  # fmt: skip
 def test_where_no_warehouse_can_be(
     path: Path, use: Callable[[DuckDBWarehouse], object], where: str, sentence: str
@@ -131,6 +130,13 @@ def test_where_no_warehouse_can_be(
     with pytest.raises(ConfigError, match=sentence):
         use(warehouse_at(path.parent / where))
     assert Path("/dev/null").exists()
+
+
+def test_where_no_file_can_be_there_is_nothing_to_read_and_no_load() -> None:
+    nowhere = warehouse_at(Path("/proc/warehouse.duckdb"))
+    assert read(nowhere) == []
+    with pytest.raises(ConfigError, match="nothing can be written there"):
+        write(nowhere)
 
 
 def test_a_block_that_is_damaged_is_said_when_it_is_read(tmp_path: Path) -> None:
