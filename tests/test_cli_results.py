@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import S3
 from tests.support import lines, record
 from tests.test_cli import BAD, GOOD, Shell, ingest
 from tests.test_terminal import command, environ, terminal
@@ -225,3 +226,17 @@ def test_a_redrive_says_what_is_left(ingest: Shell) -> None:
     ran = ingest("redrive", file["file_id"], "-", stdin=fixed)
     assert (ran.code, ran.out.endswith(b"; no failed line is open\n")) == (0, True)
     assert ingest("redrive", file["file_id"], "-", "--json", stdin=fixed).json["open"] == 0
+
+
+def test_a_source_whose_prefix_ends_in_no_slash_is_named(ingest: Shell, s3: S3) -> None:
+    ingest.config(
+        {"name": "bare", "bucket": s3.bucket, "prefix": "web"},
+        {"name": "folder", "bucket": s3.bucket, "prefix": "in/"},
+        {"name": "all", "bucket": f"{s3.bucket}-2"}, {"name": "here", "bucket": "file", "prefix": str(ingest.folder)},
+    )  # fmt: skip
+    s3.client.create_bucket(Bucket=f"{s3.bucket}-2")
+    s3.put("web2/a.json", lines(*GOOD))
+    told = {source["name"]: source["notices"] for source in ingest.json("sources")["sources"]}
+    said = "The prefix web ends in no slash: web2/a.json is taken, too. Write web/ if a folder is meant."
+    assert told == {"bare": [said], "folder": [], "all": [], "here": []}
+    assert said.encode() in ingest("sources", "bare").out

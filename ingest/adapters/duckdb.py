@@ -82,14 +82,11 @@ def statement(name: str) -> str:
     return (_SQL_FOLDER / f"{name}.sql").read_text(encoding="utf-8")
 
 
-def _steps() -> list[str]:
-    """What makes the tables, in order."""
-    steps = sorted((schemas_folder() / "warehouse" / "duckdb").glob("[0-9]*.sql"))
-    return [step.read_text(encoding="utf-8") for step in steps]
-
-
-def _views() -> str:
-    return (schemas_folder() / "warehouse" / "duckdb" / "views.sql").read_text(encoding="utf-8")
+def definitions() -> tuple[list[str], str]:
+    """What makes the tables, step by step, and what makes the views."""
+    folder = schemas_folder() / "warehouse" / "duckdb"
+    steps = [step.read_text(encoding="utf-8") for step in sorted(folder.glob("[0-9]*.sql"))]
+    return steps, (folder / "views.sql").read_text(encoding="utf-8")
 
 
 def connect() -> duckdb.DuckDBPyConnection:
@@ -485,7 +482,8 @@ class DuckDBWarehouse:
                     self._attach(connection, read_only)
                 connection.execute("USE warehouse")
                 if in_memory:
-                    for text in (*_steps(), _views()):
+                    steps, views = definitions()
+                    for text in (*steps, views):
                         connection.execute(text)
                 connection.execute("SET TimeZone = 'UTC'")
                 yield connection
@@ -604,7 +602,7 @@ class DuckDBWarehouse:
         Settings that say who is one person hold backwards: where they have changed, persons are found anew. Who may
         only read sees them as they were found last.
         """
-        steps, views = _steps(), _views()
+        steps, views = definitions()
         naming = [f"{name}\t{source.people_space or ''}\t{source.match or ''}" for name, source in self.sources.items()]
         now = (len(steps), views, "\n".join(sorted(self.ignored_identities)), "\n".join(sorted(naming)))
         is_there = bool(self._size())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from ingest.adapters.duckdb import _steps, _views
+from ingest.adapters.duckdb import definitions
 
 if TYPE_CHECKING:
     from ingest.adapters.duckdb import DuckDBWarehouse
@@ -39,7 +39,7 @@ def look(warehouse: "DuckDBWarehouse") -> Look | None:
     size_bytes = warehouse._size()
     if not size_bytes:
         return None
-    steps, views = _steps(), _views()
+    steps, views = definitions()
     with warehouse._read(), warehouse._open(read_only=True) as connection:
         step = warehouse._found(connection, steps, views)[0]
         if not step:

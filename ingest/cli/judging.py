@@ -1,5 +1,6 @@
 """Commands that judge and load nothing: `check`, `sources`."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -100,7 +101,7 @@ def sources(name: str | None, as_json: bool) -> int:
                     "reachable": True, "matching": discovery.matching, "pending": len(discovery.pending),
                     "skipped_by_first_poll": len(discovery.pending) if is_skipped else 0,
                     "ignored": discovery.ignored, "ignored_names": discovery.ignored_names,
-                    "problems": discovery.problems, "notices": discovery.notices,
+                    "problems": discovery.problems, "notices": [*discovery.notices, *_no_slash(source)],
                 }  # fmt: skip
                 entry["rights"]["list"] = True
                 smallest = sorted(discovery.pending, key=lambda file: file.size_bytes)[:1]
@@ -117,6 +118,13 @@ def sources(name: str | None, as_json: bool) -> int:
     unread = any(judged["state"] == "retrying" for entry in found for judged in entry.get("judged", ()))
     well = all(entry["reachable"] and not (entry["error"] or entry["problems"]) for entry in found)
     return 0 if well and not unread else 2
+
+
+def _no_slash(source: "Source") -> Iterator[str]:
+    """What a prefix takes that was meant as a folder."""
+    if source.bucket != LOCAL_BUCKET and source.prefix and not source.prefix.endswith("/"):
+        one = source.prefix
+        yield f"The prefix {one} ends in no slash: {one}2/a.json is taken, too. Write {one}/ if a folder is meant."
 
 
 def _wanted(source: "Source") -> dict[str, Any]:
