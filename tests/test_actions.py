@@ -22,7 +22,7 @@ import pytest
 
 from ingest import actions
 from ingest.adapters import duckdb_rows
-from ingest.cli.loading import tell_files
+from ingest.cli.loading import show_files
 from ingest.core.source import SourceFile
 from ingest.core.states import ACTIONS, HISTORY, KEEPS_LINES, Action, Done
 from ingest.errors import IngestError, ObjectGone, TransientError
@@ -780,7 +780,7 @@ def test_a_load_says_how_many_of_its_failed_lines_were_fixed_before(
         drop(world, "web/a.json", body=gzip.compress(lines(X, "bad", "worse"), left))
         (result,) = world.pipeline.load(world.pipeline.discover("web").pending)
         assert (result.counts.failed, result.fixed) == (2, 2 - left)
-        assert tell_files([result], False, "loaded", ()) == left
+        assert show_files([result], False, (), "failed") == left
         assert ("The failed lines: ingest failures" in capsys.readouterr().err) == bool(left)
 
 
@@ -794,7 +794,7 @@ def test_copies_of_what_is_replaced_are_named(world: World, capsys: pytest.Captu
     drop(world, "replace/a.json", record("bob", 1, "x"))
     results = world.pipeline.load(world.pipeline.discover("replace").pending)
     assert [result.copies for result in results] == [tuple(file.file_id for file in copies)]
-    assert tell_files(results, False, "loaded", ()) == 0
+    assert show_files(results, False, (), "failed") == 0
     told = f"stay unloaded until they are forced: {copies[0].file_id[:8]} {copies[1].file_id[:8]}"
     assert told in capsys.readouterr().err
     drop(world, "replace/a.json", record("bob", 2, "x"))

@@ -86,14 +86,13 @@ def test_long_lines_are_read_some_at_a_time(tmp_path: Path, monkeypatch: pytest.
     warehouse = DuckDBWarehouse(tmp_path / "w.duckdb")
     World(warehouse).bring("a.json", record("ann", 0, "x"), *(f"no json {n} {'x' * 900_000}" for n in range(30)))
     parts = list[int]()
-    format = str.format
 
     class Counting(str):
         __slots__ = ()
 
-        def format(self, *, rows: str) -> str:
-            parts.append(rows.count(",") + 1)
-            return format(self, rows=rows)
+        def format(self, *_: object, **more: object) -> str:
+            parts.append(str(more["rows"]).count(",") + 1)
+            return str.format(self, **more)
 
     monkeypatch.setattr(duckdb_failures, "_LINES", Counting(duckdb_failures._LINES))
     with warehouse.open_failures(FailuresWanted(code="not_json", limit=1000)) as found:

@@ -166,15 +166,15 @@ def answered(folder: Path, answer: bytes, *arguments: str) -> tuple[int, str]:
     """The exit code, and what a terminal showed on which somebody answers."""
     ours, theirs = pty.openpty()
     os.write(ours, answer)
-    held = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
-    with subprocess.Popen(command(*arguments), cwd=folder, env=environ(), **held) as ran:
+    ran = command(*arguments)
+    with subprocess.Popen(ran, cwd=folder, env=environ(), stdin=theirs, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
         shown = b""
         with suppress(OSError):  # so a terminal says that nobody holds it any more
             while piece := os.read(ours, 1 << 16):
                 shown += piece
     os.close(ours)
-    return ran.returncode, shown.decode()
+    return process.returncode, shown.decode()
 
 
 def test_a_terminal_is_asked_before_a_whole_source_is_undone(loaded: Shell) -> None:

@@ -483,7 +483,7 @@ class DuckDBWarehouse:
                 connection.execute("USE warehouse")
                 if in_memory:
                     steps, views = definitions()
-                    for text in (*steps, views):
+                    for text in (*steps, views, "BEGIN TRANSACTION READ ONLY"):
                         connection.execute(text)
                 connection.execute("SET TimeZone = 'UTC'")
                 yield connection

@@ -110,7 +110,7 @@ def load(
     results = sorted(taking.results, key=lambda one: place_of.get(one.file_id, 0))  # another load may have named it
     for sentence in taking.untidy:
         say(sentence)
-    code = _show_files(results, as_json, errors, fail_on, dry_run=dry_run)
+    code = show_files(results, as_json, errors, fail_on, dry_run=dry_run)
     # Somebody named it, so it is missed; an object that vanished under a poll left nothing to load.
     return 2 if any(result.state == "gone" for result in results) else code
 
@@ -165,11 +165,11 @@ def poll(sources: tuple[str, ...], dry_run: bool, fail_on: str, as_json: bool) -
                 unreachable.append(f"{name}: {said(error)}")
     for sentence in dict.fromkeys(taking.untidy):
         say(sentence)
-    return _show_files(taking.results, as_json, unreachable, fail_on, dry_run=dry_run)
+    return show_files(taking.results, as_json, unreachable, fail_on, dry_run=dry_run)
 
 
-def _show_files(
-    results: "list[FileResult]", as_json: bool, errors: Sequence[str], fail_on: str, *, dry_run: bool
+def show_files(
+    results: "list[FileResult]", as_json: bool, errors: Sequence[str], fail_on: str, *, dry_run: bool = False
 ) -> int:
     """Say what became of the files, or would, and what could not be loaded at all; the exit code."""
     from ingest.report import file_summary
@@ -186,10 +186,14 @@ def _show_files(
     elif results:
         _show_table(summaries, outcomes)
     say_some([f"{result.key}: {result.error}" for result in results if result.error])
-    for result in results:
-        if result.copies:
-            ids = " ".join(one[:SHORT_ID] for one in result.copies)
-            say(f"{result.key}: copies of what it replaced stay unloaded until they are forced: {ids}")
+    say_some(
+        [
+            f"{result.key}: copies of what it replaced stay unloaded until they are forced: "
+            + " ".join(one[:SHORT_ID] for one in result.copies)
+            for result in results
+            if result.copies
+        ]
+    )
     failed = [result for result in results if result.counts.failed > result.fixed and not result.already]
     # A copy keeps no lines: they are those of the file that is loaded. Of a held file none are kept.
     listed = dict.fromkeys(

@@ -120,9 +120,12 @@ def _action(action: "Action", does: str) -> Callable[..., Any]:
             if len(results) > MOST_ROWS:
                 changes = Counter((one.before, one.state) for one in results)
                 write_table(title, ("was", "is", "files"), [(*change, n) for change, n in changes.most_common()])
+            elif dry_run:
+                cells = [(one.file_id[:SHORT_ID], one.before, one.key) for one in results]
+                write_table(title, ("file_id", "is", "file"), cells)
             else:
-                cells = [(r.file_id[:SHORT_ID], r.before, r.state, r.key) for r in results]
-                write_table(title, ("file_id", "was", "is", "file"), cells)
+                rows_shown = [(r.file_id[:SHORT_ID], r.before, r.state, r.key) for r in results]
+                write_table(title, ("file_id", "was", "is", "file"), rows_shown)
         say_some([f"{result.key}: {sentence}" for result in results for sentence in _sentences(result)])
         return 2 if any(actions.failed(action, result) for result in results) else 0
 
