@@ -252,7 +252,8 @@ class FilesWanted:
     run_id: str | None = None
     file_ids: tuple[str, ...] | None = None
     sha256: str | None = None
-    with_failures: bool = False  # only files with open failed lines
+    with_failures: bool = False  # only files with failed lines to fix
+    code: str | None = None  # only files with failed lines to fix that break this rule
     sort: Literal["dealt_at", "key", "source", "state", "lines", "failed", "failed_share", "size_bytes", "attempts"] = (
         "dealt_at"
     )
@@ -265,7 +266,8 @@ class FilesWanted:
 class FilesPage:
     """A page of ledger rows, and how many files there are on all pages.
 
-    Beside the columns of the ledger a row has `open_failures`, and `dealt_at`: `loaded_at`, which is when a file was
+    Beside the columns of the ledger a row has `open_failures`; `to_fix`, the same but for files of which no line can be
+    fixed any more (ignored, say); and `dealt_at`: `loaded_at`, which is when a file was
     entered in its state; where it has none (retrying) the last attempt; else when the object came.
     """
 
@@ -282,6 +284,7 @@ class Day:
     files: int
     lines: int  # accepted ones
     failed: int  # also those of rejected files
+    open: int = 0  # of the failed ones, those that are left to fix
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +327,30 @@ class OpenFailures:
     by_code: list[dict[str, Any]]
     # If a code is asked for: rows of `failed_lines` with source, bucket, key and format; newest file first, streamed.
     lines: Iterator[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Open failed items of many files that break one rule."""
+
+    code: str
+    open: int
+    files: int
+    sources: list[str]
+    formats: list[str]
+    first_seen: datetime  # `dealt_at` of their files
+    last_seen: datetime
+    most: list[dict[str, Any]]  # the files with most of them: file_id, key, source, open
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """A source in short."""
+
+    source: str
+    open: int  # failed lines to fix
+    files: int  # that have such lines
+    last_file_at: datetime | None  # when its newest file came
 
 
 # A table of a warehouse as it goes to another engine: its name and rows. UUIDs and enumerations are text, JSON is its
@@ -419,6 +446,12 @@ class Published(Protocol):
 
     def states(self, sources: Sequence[str]) -> list[tuple[str, str, int]]:
         """(source, state, files), in order."""
+
+    def glances(self, sources: Sequence[str]) -> list[Glance]:
+        """Of each of these sources that has files, in order."""
+
+    def problems(self, wanted: FilesWanted, files: int = 5) -> list[Problem]:
+        """Open failed items of these files by code, most first; with each code at most so many of its files."""
 
     def file(self, file_id: str) -> dict[str, Any] | None:
         """The row of exactly this file_id, as `files` gives it."""

@@ -30,7 +30,7 @@ import pyarrow as pa
 from ingest.adapters.duckdb import STORAGE_VERSION, connect, log_of, quoted, statement
 from ingest.core.schema import schemas_folder
 from ingest.errors import IngestError, TransientError
-from ingest.ports import Day, FailureGroup, FailurePlace, FilesPage, FilesWanted
+from ingest.ports import Day, FailureGroup, FailurePlace, FilesPage, FilesWanted, Glance, Problem
 
 if TYPE_CHECKING:
     from ingest.adapters.duckdb import DuckDBWarehouse
@@ -68,7 +68,8 @@ _CONDITIONS = {
     "run_id": "run_id = $run_id",
     "sha256": "sha256 = $sha256",
     "file_ids": "file_id IN (SELECT file_id FROM wanted)",
-    "with_failures": "open_failures > 0",
+    "with_failures": "to_fix > 0",
+    "code": "file_no IN (SELECT file_no FROM published.failure_codes WHERE code = $code AND open > 0) AND to_fix > 0",
 }
 _PLACES = {"failed_share": "failed / nullif(items, 0)", "key": "0"}  # what is no column; `key` has an order of its own
 
@@ -107,16 +108,21 @@ class DuckDBPublished:
         matching, parameters = self._matching(wanted)
         sql = f"WITH matching AS (SELECT * FROM {matching}) {statement('published_days')}"
         first = date(1970, 1, 1)
-        return [
-            Day(first + timedelta(days=day), source, files, lines, failed)
-            for day, source, files, lines, failed in self._fetch(sql, parameters | {"last": last})
-        ]
+        return [Day(first + timedelta(days=day), *told) for day, *told in self._fetch(sql, parameters | {"last": last})]
 
     def sources(self) -> set[str]:
         return {source for (source,) in self._fetch("SELECT DISTINCT source FROM published.ledger", {})}
 
     def states(self, sources: Sequence[str]) -> list[tuple[str, str, int]]:
         return self._fetch(statement("published_states"), {"sources": list(sources)})
+
+    def glances(self, sources: Sequence[str]) -> list[Glance]:
+        return [Glance(*told) for told in self._fetch(statement("published_glances"), {"sources": list(sources)})]
+
+    def problems(self, wanted: FilesWanted, files: int = 5) -> list[Problem]:
+        matching, parameters = self._matching(wanted)
+        sql = statement("published_problems").replace("WITH", f"WITH matching AS (SELECT * FROM {matching}),", 1)
+        return [Problem(*told) for told in self._fetch(sql, parameters | {"files": files})]
 
     def file(self, file_id: str) -> dict[str, Any] | None:
         sql = "SELECT rowid FROM published.ledger WHERE id_hash = hash($file_id) AND file_id = $file_id"
@@ -183,6 +189,7 @@ class DuckDBPublished:
             "text": wanted.text or None,
             "run_id": wanted.run_id,
             "sha256": wanted.sha256,
+            "code": wanted.code,
         }.items():
             if value is not None:
                 parameters[name] = value

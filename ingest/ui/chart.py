@@ -7,7 +7,7 @@ Out: where each bar stands, in the units of the drawing (see templates/chart.svg
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import Final
 
@@ -42,10 +42,17 @@ class Chart:
     most_failed: int = 0
     zero: float = 0  # where the line between them is
     summary: str = ""
+    caption: str = "Lines a day"
 
 
-def chart(days: Sequence[Day]) -> Chart | None:
-    """The picture of these days; None if there is nothing to draw."""
+def to_fix(days: Sequence[Day]) -> Chart | None:
+    """The picture of what is left to fix, by the day on which its files came; None if there is nothing to draw."""
+    drawn = chart([replace(day, lines=day.open, failed=0) for day in days if day.open], "to fix")
+    return drawn and replace(drawn, caption="Lines to fix, by the day of their files")
+
+
+def chart(days: Sequence[Day], what: str = "loaded") -> Chart | None:
+    """The picture of these days; None if there is nothing to draw. `what`: the lines above the line are."""
     if not days:
         return None
     loaded: dict[date, dict[str, int]] = defaultdict(lambda: defaultdict(int))
@@ -63,11 +70,12 @@ def chart(days: Sequence[Day]) -> Chart | None:
     by_size = sorted(of_source, key=lambda source: (-of_source[source], source))
     styles = {source: f"c{rank}" if rank < _COLOURS else "other" for rank, source in enumerate(by_size)}
     failed_in_all = sum(sum(sources.values()) for sources in failed.values())
+    failed_too = f", {failed_in_all:,} failed" if what == "loaded" else ""
     drawn = Chart(
         most_loaded=_most(loaded), most_failed=_most(failed),
         legend=[(styles[source], source) for source in by_size[:_COLOURS]]
         + [("other", "others")] * (len(by_size) > _COLOURS),
-        summary=f"{sum(of_source.values()):,} lines loaded, {failed_in_all:,} failed, between {first} and {last}",
+        summary=f"{sum(of_source.values()):,} lines {what}{failed_too}, between {first} and {last}",
     )  # fmt: skip
     scale = HEIGHT / max(1, drawn.most_loaded + drawn.most_failed)
     drawn.zero = round(drawn.most_loaded * scale, 2)
@@ -83,7 +91,7 @@ def chart(days: Sequence[Day]) -> Chart | None:
             if number := loaded[each][source] if each in loaded else 0:
                 height = round(max(1.0, number * scale), 2)
                 above -= height
-                told = f"{each}: {number:,} lines of {source} loaded"
+                told = f"{each}: {number:,} lines of {source} {what}"
                 drawn.bars.append(Bar(x, round(above, 2), width, height, styles[source], told))
             if number := failed[each][source] if each in failed else 0:
                 height = round(max(1.0, number * scale), 2)

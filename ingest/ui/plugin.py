@@ -10,7 +10,7 @@ _RUN = "landfall/run?dag_id={DAG_ID}&run_id={RUN_ID}"
 
 
 class LandfallPlugin(AirflowPlugin):
-    """The entry *Landfall* in Airflow's navigation, and a tab on DAG runs and on tasks."""
+    """The entry *Landfall* in Airflow's navigation, and the tab *Failed lines* on DAGs, their runs and tasks."""
 
     name = "landfall"
     external_views = [  # noqa: RUF012 - Airflow's own interface
@@ -18,9 +18,13 @@ class LandfallPlugin(AirflowPlugin):
             "name": "Landfall", "href": "landfall/", "destination": "nav", "url_route": ROUTE, "nav_top_level": True,
             "icon": "/landfall/static/icon-nav.svg", "icon_dark_mode": "/landfall/static/icon-nav-dark.svg",
         },
-        {"name": "Landfall", "href": _RUN, "destination": "dag_run", "url_route": "landfall-run"},
         {
-            "name": "Landfall", "href": _RUN + "&task_id={TASK_ID}&map_index={MAP_INDEX}",
+            "name": "Failed lines", "href": "landfall/failures?dag_id={DAG_ID}", "destination": "dag",
+            "url_route": "landfall-dag",
+        },
+        {"name": "Failed lines", "href": _RUN, "destination": "dag_run", "url_route": "landfall-run"},
+        {
+            "name": "Failed lines", "href": _RUN + "&task_id={TASK_ID}&map_index={MAP_INDEX}",
             "destination": "task_instance", "url_route": "landfall-task",
         },
     ]  # fmt: skip

@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any, Final, Literal
 
 from ingest.core.jsontext import place
+from ingest.text import count
 
 _SHOWN_AT_MOST: Final = 2_000  # characters of one line; the rest is in the download
 _BEFORE_MARK: Final = 200  # characters of it before the first mark
@@ -130,6 +131,15 @@ def age(at: datetime | None, now: datetime | None = None) -> str:
             words = f"{number:,} {unit}{'s' * (number != 1)}"
             return f"in {words}" if later else f"{words} ago"
     return "in a moment" if later else "just now"
+
+
+def lasting(length: timedelta) -> str:
+    """`24 hours`, `90 minutes`, `1 second`: in the largest unit that leaves no fraction."""
+    seconds = length.total_seconds()
+    for unit, size_seconds in (("hour", 3600), ("minute", 60), ("second", 1)):
+        if seconds % size_seconds == 0:
+            return count(int(seconds // size_seconds), unit)
+    return f"{seconds:,g} seconds"
 
 
 def moment(at: datetime | None) -> str:

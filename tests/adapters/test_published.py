@@ -72,7 +72,8 @@ def test_a_warehouse_that_is_not_there_yet_has_nothing_to_show_and_is_not_made(w
         assert not any(
             (
                 published.days(FilesWanted(sources=MINE)), published.states(MINE), published.related("f"),
-                published.history("f"), published.failure_groups(["f"]), published.failed_lines(["f"]),
+                published.history("f"), published.failure_groups(["f"]), published.glances(MINE),
+                published.problems(FilesWanted(sources=MINE)), published.failed_lines(["f"]),
                 list(published.open_lines("f")),
             )
         )  # fmt: skip
@@ -88,7 +89,7 @@ def test_rows_are_those_of_the_ledger(world: World) -> None:
         assert published.file(row["file_id"][:-1]) is None
         assert published.history(row["file_id"]) == world.warehouse.history(row["file_id"])
     assert row == {name: value for name, value in ledger.items() if name != "position"} | {
-        "dealt_at": ledger["loaded_at"], "open_failures": 1, "without_text": 0, "open_without_text": 0,
+        "dealt_at": ledger["loaded_at"], "open_failures": 1, "to_fix": 1, "without_text": 0, "open_without_text": 0,
     }  # fmt: skip
     assert row["dealt_at"].tzinfo is not None
 
@@ -125,10 +126,35 @@ def test_days_and_states(world: World) -> None:
     world.bring("d.json", record("ann", 0, "x"), source="other")
     with world.warehouse.published() as published:
         (day,) = published.days(FilesWanted(sources=("web",)))
-        assert day == Day(day.day, "web", files=3, lines=3, failed=1)
+        assert day == Day(day.day, "web", files=3, lines=3, failed=1, open=1)
         assert abs(day.day - datetime.now(UTC).date()) <= timedelta(days=1)
         assert published.states(("web",)) == [("web", "loaded", 2), ("web", "undone", 1)]
         assert published.states(()) == []
+
+
+def test_problems_are_told_across_files_and_sources_most_first(world: World) -> None:
+    first = world.bring("a.json", BAD_TIME, NO_PERSON, BOTH, source="web").file_id
+    second = world.bring("b.json", record("ann", 0, "x"), NO_PERSON, source="other").file_id
+    undone = world.bring("c.json", NO_PERSON, record("ann", 0, "x"), source="web").file_id
+    world.bring("d.json", record("ann", 0, "x"), source="web")
+    world.warehouse.undo([undone], NOTE)
+    redrive(world.pipeline, first, b'1\t{"_p":"ann","_t":1393344603,"_n":"x"}\n', NOTE)
+    with world.warehouse.published() as published:
+        both = published.problems(FilesWanted(sources=("other", "web")))
+        assert [(one.code, one.open, one.files, one.sources) for one in both] == [
+            ("person_missing", 3, 2, ["other", "web"]), ("time_not_epoch_seconds", 1, 1, ["web"]),
+        ]  # fmt: skip
+        assert [(file["file_id"], file["open"]) for file in both[0].most] == [(first, 2), (second, 1)]
+        assert both[0].formats == ["kissmetrics"]
+        assert both[0].first_seen <= both[0].last_seen
+        (of_other,) = published.problems(FilesWanted(sources=("other",)))
+        assert (of_other.open, of_other.sources) == (1, ["other"]), "nothing of another source"
+        assert len(published.problems(FilesWanted(sources=("other", "web")), files=1)[0].most) == 1
+        told = {one.source: one for one in published.glances(("other", "web"))}
+        assert (told["web"].open, told["web"].files, told["other"].open) == (2, 1, 1)
+        assert published.glances(("other",)) == [told["other"]]
+        files = published.files(FilesWanted(sources=("other", "web"), code="time_not_epoch_seconds"))
+        assert [row["file_id"] for row in files.rows] == [first]
 
 
 def test_related_files_are_told_by_what_they_are(world: World) -> None:
@@ -245,7 +271,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> DuckDBWarehouse:
 def is_wanted(row: dict[str, Any], wanted: FilesWanted) -> bool:
     """`FilesWanted` once more, in words of Python."""
     day = row["dealt_at"].astimezone(UTC).date()
-    text = wanted.text.lower()
+    text, has_open = wanted.text.lower(), row["failed"] > 0 and row["file_no"] % 2 == 1
     return (
         row["source"] in wanted.sources
         and (not wanted.states or row["state"] in wanted.states)
@@ -254,7 +280,8 @@ def is_wanted(row: dict[str, Any], wanted: FilesWanted) -> bool:
         and (text in row["key"].lower() or row["file_id"].startswith(text))
         and wanted.run_id in (None, row["run_id"])
         and (wanted.file_ids is None or row["file_id"] in wanted.file_ids)
-        and (not wanted.with_failures or (row["failed"] > 0 and row["file_no"] % 2 == 1))
+        and (not (wanted.with_failures or wanted.code) or (has_open and row["state"] in ("loaded", "rejected")))
+        and wanted.code in (None, "x")
     )
 
 
@@ -272,6 +299,7 @@ some_wanted = st.builds(
     run_id=st.sampled_from([None, None, "run1", "run"]),
     file_ids=st.none(),
     with_failures=st.booleans(),
+    code=st.sampled_from([None, None, "x", "y"]),
     sort=st.sampled_from(SORTS),
     descending=st.booleans(),
     page=st.just(1),

@@ -203,10 +203,10 @@ def test_tabs_on_the_run_and_its_task(stack: Stack, open_page: Callable[..., Pag
     (loaded,) = rows(stack, f"SELECT run_id FROM ledger WHERE key = '{PREFIX}hostile.json'")
     page = open_page()
     page.goto(f"{stack.url}/dags/ingest_website/runs/{quote(loaded['run_id'])}")
-    page.get_by_role("link", name="Landfall").last.click()
+    page.get_by_role("link", name="Failed lines").last.click()
     expect(landfall(page).get_by_text("hostile.json").first).to_be_visible()
     page.goto(f"{stack.url}/dags/ingest_website/runs/{quote(loaded['run_id'])}/tasks/load/mapped/0")
-    page.get_by_role("link", name="Landfall").last.click()
+    page.get_by_role("link", name="Failed lines").last.click()
     expect(landfall(page).get_by_text("hostile.json").first).to_be_visible()
 
 

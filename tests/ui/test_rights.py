@@ -135,6 +135,7 @@ def trigger(dag_id: str = "") -> Ask:
 ASKED: Final[dict[str, Ask]] = {
     "`GET /static/{name}`": lambda _, client, kind: plain(client.get(f"{ROOT}/static/landfall.css")),
     "`GET /`": lambda _, client, kind: shown(client.get(f"{ROOT}/"), KEYS[kind], secret(kind)),
+    "`GET /failures`": lambda _, client, kind: shown(client.get(f"{ROOT}/failures"), KEYS[kind], secret(kind)),
     "`GET /files/{file_id}`": of_file(),
     "`GET /files/{file_id}/lines`": of_file("/lines"),
     "`GET /files/{file_id}/lines.txt`": of_file("/lines.txt"),

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Final, Literal, cast, get_args
 
 from fastapi import APIRouter, Query, Request, Response
 
 from ingest.core.source import ONE_OFF
 from ingest.ports import FilesWanted, Published, State
+from ingest.settings import Settings
 from ingest.ui import runs
 from ingest.ui.access import Visitor, VisitorDep, dag_of
 from ingest.ui.chart import chart
@@ -32,6 +33,17 @@ class SourceNow:
     states: dict[str, int]  # files by state
     stuck: int  # retrying, and tried often
     landing: dict[str, Any] | None  # what the last poll found
+    to_fix: int  # failed lines
+    last_file_at: datetime | None
+    expect_every: timedelta | None
+
+    @property
+    def late(self) -> bool:
+        """As `ingest reconcile` has it: see `expect_every`."""
+        now = datetime.now(UTC)
+        return self.expect_every is not None and not (
+            self.last_file_at and now - self.last_file_at <= self.expect_every
+        )
 
 
 @router.get("/")
@@ -44,6 +56,7 @@ def files(
     until: str = "",
     q: str = "",
     failures: bool = False,
+    code: str = "",
     sort: Literal[
         "dealt_at", "key", "source", "state", "lines", "failed", "failed_share", "size_bytes", "attempts"
     ] = "dealt_at",
@@ -56,8 +69,8 @@ def files(
         wanted = FilesWanted(
             sources=tuple(name for name in seen if source in ("", name)),
             states=cast("tuple[State, ...]", tuple(name for name in state if name in STATES)),
-            since=_day(since), until=_day(until), text=q.strip(), with_failures=failures, sort=sort, descending=down,
-            page=at, per_page=_MORE,
+            since=day_of(since), until=day_of(until), text=q.strip(), with_failures=failures, code=code or None,
+            sort=sort, descending=down, page=at, per_page=_MORE,
         )  # fmt: skip
         with pipeline.warehouse.published() as published:
             found = published.files(wanted)
@@ -65,23 +78,24 @@ def files(
                 wanted = replace(wanted, page=-(-found.total // _MORE))
                 found = published.files(wanted)
             days = published.days(wanted)
-            now = _sources_now(published, seen, visitor)
+            now = _sources_now(pipeline.settings, published, seen, visitor)
             as_of = published.as_of
     chosen = {
         "source": source, "state": list(wanted.states), "since": wanted.since or "", "until": wanted.until or "",
-        "q": wanted.text, "failures": failures, "sort": sort, "down": int(down),
+        "q": wanted.text, "failures": failures, "code": code, "sort": sort, "down": int(down),
     }  # fmt: skip
     return page(
         request, "files.html", found=found, chart=chart(days), sources=now, seen=seen, states=STATES, chosen=chosen,
         at=wanted.page, pages=max(1, -(-found.total // _MORE)), as_of=as_of,
-        filtered=any((source, wanted.states, wanted.since, wanted.until, wanted.text, failures)),
+        filtered=any((source, wanted.states, wanted.since, wanted.until, wanted.text, failures, code)),
     )  # fmt: skip
 
 
-def _sources_now(published: Published, seen: Sequence[str], visitor: Visitor) -> list[SourceNow]:
+def _sources_now(settings: Settings, published: Published, seen: Sequence[str], visitor: Visitor) -> list[SourceNow]:
     states: dict[str, dict[str, int]] = {name: {} for name in seen}
     for source, state, number in published.states(seen):
         states[source][state] = number
+    glances = {one.source: one for one in published.glances(seen)}
     paused = runs.paused([dag_of(name) for name in seen])
     found = []
     for name in seen:
@@ -92,11 +106,17 @@ def _sources_now(published: Published, seen: Sequence[str], visitor: Visitor) ->
         landing = None if name == ONE_OFF else runs.last_landing(dag_of(name))
         if landing and not visitor.runs(name):
             landing["ignored_names"] = []
-        found.append(SourceNow(name, dag_of(name), dag_of(name) in paused, states[name], stuck, landing))
+        glance, source = glances.get(name), settings.sources.get(name)
+        found.append(
+            SourceNow(
+                name, dag_of(name), dag_of(name) in paused, states[name], stuck, landing, glance.open if glance else 0,
+                glance.last_file_at if glance else None, source.expect_every if source else None,
+            )
+        )  # fmt: skip
     return [one for one in found if one.name != ONE_OFF or one.states]
 
 
-def _day(text: str) -> date | None:
+def day_of(text: str) -> date | None:
     """A day of a form; nothing where it is none, or lies at the end of all days."""
     try:
         day = date.fromisoformat(text)

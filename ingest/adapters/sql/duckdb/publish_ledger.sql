@@ -9,6 +9,7 @@ SELECT
         l.loaded_at, CASE WHEN l.next_try_at IS NOT NULL THEN least(l.next_try_at, $as_of) END, l.last_modified
     ) AS dealt_at,
     coalesce(f.open_failures, 0) AS open_failures,
+    CASE WHEN l.state IN ('loaded', 'rejected') THEN coalesce(f.open_failures, 0) ELSE 0 END AS to_fix,
     coalesce(f.without_text, 0) AS without_text, -- failed lines that are told here without their texts
     coalesce(f.open_without_text, 0) AS open_without_text
 FROM warehouse.ledger AS l

@@ -1,0 +1,69 @@
+"""Failures: what is left to fix in all files of all sources that may be seen, by the rule that is broken.
+
+Counts, codes and names of files, as on the list of files; no raw lines and no values.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fastapi import APIRouter, Request, Response
+
+from ingest.core.schema import Meaning
+from ingest.core.states import KEEPS_LINES
+from ingest.ports import FilesWanted, Problem
+from ingest.ui import runs
+from ingest.ui.access import VisitorDep, dag_of
+from ingest.ui.chart import to_fix
+from ingest.ui.pages.failures import meanings
+from ingest.ui.pages.files import day_of
+from ingest.ui.view import page
+from ingest.ui.world import known_sources, open_world
+
+router = APIRouter()
+
+_FILES: Final = 5  # that are named with a problem
+_ALL_DAYS: Final = 1_000_000
+_DRAWN: Final = 30  # of them
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A problem, and what it means."""
+
+    problem: Problem
+    meaning: Meaning
+
+
+@router.get("/failures")
+def failures(
+    request: Request, visitor: VisitorDep, source: str = "", since: str = "", until: str = "", dag_id: str = ""
+) -> Response:
+    """Problems, most lines first. With `dag_id`, as the tab of a DAG has it: of the source that this DAG loads."""
+    if dag_id and not dag_id.startswith(dag_of("")):
+        return page(request, "problems.html", stranger=True)
+    with open_world() as pipeline:
+        seen = visitor.seen(known_sources(pipeline))
+        if (named := dag_id.removeprefix(dag_of(""))) in seen:
+            source = named
+        wanted = FilesWanted(
+            sources=tuple(name for name in seen if source in ("", name)), states=KEEPS_LINES, since=day_of(since),
+            until=day_of(until), with_failures=True,
+        )  # fmt: skip
+        with pipeline.warehouse.published() as published:
+            problems = [Shown(one, _meaning(one)) for one in published.problems(wanted, _FILES)]
+            days = published.days(wanted, last=_ALL_DAYS)
+            as_of = published.as_of
+    chosen: dict[str, Any] = {"source": source, "since": wanted.since or "", "until": wanted.until or ""}
+    drawn = sorted({day.day for day in days})[-_DRAWN:]
+    acts = visitor.may_run(runs.ACTION_DAG)
+    return page(
+        request, "problems.html", stranger=False, problems=problems, seen=seen, chosen=chosen,
+        chart=to_fix([day for day in days if day.day in drawn]), lines=sum(day.open for day in days),
+        files=sum(day.files for day in days), filtered=any(chosen.values()), as_of=as_of,
+        fixable={name for name in wanted.sources if acts and visitor.runs(name)},
+    )  # fmt: skip
+
+
+def _meaning(problem: Problem) -> Meaning:
+    known = (meanings(format).get(problem.code) for format in problem.formats)
+    return next(filter(None, known), Meaning("", ""))
