@@ -38,11 +38,13 @@ class Failure:
     message: str  # what is wrong and what to do
     pointer: str = ""  # JSON Pointer (RFC 6901) into the item; "" is the item itself
     got: object = None  # the offending value, shortened
+    send: int | float | None = None  # what to send in the place of `got`, where that can be said
     more: int = 0  # on the last one that is kept of its code: how many more places of the item break this rule
 
     def told(self) -> dict[str, object]:
-        """As JSON has it: `more` only where there are any."""
+        """As JSON has it: `send` and `more` only where there are any."""
         told = {"code": self.code, "message": self.message, "pointer": self.pointer, "got": self.got}
+        told |= {} if self.send is None else {"send": self.send}
         return told | {"more": self.more} if self.more else told
 
 

@@ -179,6 +179,17 @@ def shortened(value: object, length: int = 100) -> object:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
+def plain_number(number: Decimal) -> int | float:
+    """A number of a few digits as JSON has it: whole where it is whole."""
+    return int(number) if number == number.to_integral_value() else float(number)
+
+
+def replaced(text: str, at: str, value: float) -> str | None:
+    """A JSON text with another number where a JSON Pointer points, all else as it was; None where nothing is there."""
+    found = place(text, at)
+    return found and f"{text[: found[0]]}{json.dumps(value)}{text[found[1] :]}"
+
+
 def place(text: str, at: str) -> tuple[int, int] | None:
     """Where in a JSON text the value stands that a JSON Pointer names: its first character, and the one after it.
 

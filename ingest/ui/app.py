@@ -37,12 +37,12 @@ _HEADERS: Final = {
 
 def make_app() -> FastAPI:
     """All pages. Nothing answers without Airflow's login."""
-    from ingest.ui.pages import acting, file, files, mending, problems, run, run_lines, upload
+    from ingest.ui.pages import acting, file, files, fixing, mending, problems, run, run_lines, upload
 
     app = FastAPI(title="Landfall", docs_url=None, redoc_url=None, openapi_url=None)
     router = APIRouter(dependencies=[Depends(visitor), Depends(same_origin)])
     router.add_api_route("/static/{name}", static)
-    for module in (files, problems, file, mending, acting, run, run_lines, upload):
+    for module in (files, problems, file, mending, fixing, acting, run, run_lines, upload):
         router.include_router(module.router)
     app.include_router(router)
     app.middleware("http")(_with_headers)

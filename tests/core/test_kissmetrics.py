@@ -350,6 +350,8 @@ def test_limits_of_time_are_the_sources_own() -> None:
 def test_a_wrong_time_tells_the_seconds_meant(time: str, code: str, seconds: str) -> None:
     (failure,) = judge(at(time)).failures
     assert failure.code == code
+    assert f"send {failure.send}." in failure.message, "a program reads it as a number"
+    assert judge(at(str(failure.send))).commands
     assert failure.message.endswith(seconds)
     assert str(failure.got) == time.strip('"')
 

@@ -1,4 +1,4 @@
-"""How much is left to fix: on the page of failures, on cards and in the list of files; each number leads to its lines."""
+"""How much is left to fix: on the page of failures, on cards, in the list of files. Each number leads to its lines."""
 
 import re
 from datetime import UTC, datetime, timedelta

@@ -145,6 +145,8 @@ ASKED: Final[dict[str, Ask]] = {
         client.get(f"{ROOT}/files/{world.files[kind]}/mended")
     ).replace("done", "to `mend`"),
     "`POST /files/{file_id}/mended`": post_file("/mended?do=check", files={"file": ("x", b"2\tx\n")}),
+    "`GET /files/{file_id}/fix`": of_file("/fix?code=time_in_milliseconds"),
+    "`POST /files/{file_id}/fix`": post_file("/fix", data={"find": "raw", "put": "x", "do": "preview"}),
     "`GET /files/{file_id}/act/{action}`": of_file("/act/undo"),
     "`POST /files/{file_id}/act/{action}`": post_file("/act/undo"),
     "`GET /run/{dag_id}/{run_id}`: a run of the source's DAG": of_own_run,

@@ -21,7 +21,17 @@ from ingest.core.filetype import HEAD_BYTES
 from ingest.core.flatten import RepeatedTooMuch, flatten
 from ingest.core.formats import guess
 from ingest.core.identity import Match, is_ignored
-from ingest.core.jsontext import JQ_DIGITS, Undecodable, decode, in_range, parse, pointer, short, shortened
+from ingest.core.jsontext import (
+    JQ_DIGITS,
+    Undecodable,
+    decode,
+    in_range,
+    parse,
+    plain_number,
+    pointer,
+    short,
+    shortened,
+)
 from ingest.core.rows import TRANSPORT_NAMES
 
 if TYPE_CHECKING:
@@ -227,11 +237,13 @@ def _as_sent(failure: Failure, sent: Mapping[str, object]) -> Failure:
     """A broken rule, told with what was sent; of a time, also which seconds were meant, where that can be told."""
     if failure.pointer == "/_t":
         time = sent.get("_t")
-        return replace(failure, message=f"{failure.message}{_time_meant(time)}", got=shortened(time))
+        advice, seconds = _time_meant(time)
+        return replace(failure, message=f"{failure.message}{advice}", got=shortened(time), send=seconds)
     return replace(failure, got=shortened(sent)) if failure.pointer == "" else failure
 
 
-def _time_meant(time: object) -> str:
+def _time_meant(time: object) -> tuple[str, int | float | None]:
+    """What a refused time reads as, in words, and the seconds to send; nothing where that cannot be told."""
     text = time.strip() if isinstance(time, str) else ""
     number = Decimal(time if isinstance(time, (int, Decimal)) else text if _DECIMAL.fullmatch(text) else 0)
     if _MILLISECONDS_FROM <= number < _NANOSECONDS_UNTIL:
@@ -246,16 +258,16 @@ def _time_meant(time: object) -> str:
         at = datetime.fromisoformat(text if len(text) <= _LONGEST_TIME else "")
         at = at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
     except (ValueError, OverflowError):  # or its offset carries it out of the calendar
-        return ""
+        return "", None
     return _advice("It reads as", Decimal((at - _EPOCH) // timedelta(microseconds=1)) / 1_000_000)
 
 
-def _advice(opening: str, seconds: Decimal) -> str:
+def _advice(opening: str, seconds: Decimal) -> tuple[str, int | float | None]:
     if seconds < 0:
-        return ""
+        return "", None
     seconds = seconds.quantize(_MICROSECOND, ROUND_DOWN)
     at = _EPOCH + timedelta(microseconds=_microseconds(seconds))
-    return f" {opening} {at:%Y-%m-%d %H:%M:%S} UTC: send {seconds.normalize():f}."
+    return f" {opening} {at:%Y-%m-%d %H:%M:%S} UTC: send {seconds.normalize():f}.", plain_number(seconds)
 
 
 def _is_begun(line: bytes) -> bool:

@@ -24,10 +24,10 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from ingest.core import schema
-from ingest.core.commands import Command, Item, Rules, TimeSource
+from ingest.core.commands import Command, Failure, Item, Rules, TimeSource
 from ingest.core.flatten import REPEATED_AT_MOST, REPEATED_OF_SENT, RepeatedTooMuch, flatten
 from ingest.core.formats.bodies import Body, Documents, Judged, normal, without_blank
-from ingest.core.jsontext import decode, dumped, dumps, pointer
+from ingest.core.jsontext import decode, dumped, dumps, plain_number, pointer
 
 NAME: Final = "woopra"
 
@@ -232,19 +232,17 @@ def _is_plain_time(time: Any) -> bool:
 def _hold_against(judged: Judged, value: Any, part: str = "") -> bool:
     """As `Judged.hold_against`; of a time in seconds it is told which milliseconds were meant."""
     kept = judged.hold_against(value, part)
-    judged.failures = [
-        replace(one, message=one.message + _meant(one.got)) if one.code == "time_in_seconds" else one
-        for one in judged.failures
-    ]
+    judged.failures = [_with_meant(one) if one.code == "time_in_seconds" else one for one in judged.failures]
     return kept
 
 
-def _meant(time: Any) -> str:
-    milliseconds = (Decimal(str(time).rstrip("…")) * 1000).quantize(Decimal("0.001"), ROUND_DOWN)
+def _with_meant(failure: Failure) -> Failure:
+    milliseconds = (Decimal(str(failure.got).rstrip("…")) * 1000).quantize(Decimal("0.001"), ROUND_DOWN)
     if not milliseconds:  # nobody means 1970: it is a default that nobody filled in
-        return ""
+        return failure
     at = _EPOCH + timedelta(milliseconds=int(milliseconds))
-    return f" It reads as {at:%Y-%m-%d %H:%M:%S} UTC: send {milliseconds.normalize():f}."
+    advice = f" It reads as {at:%Y-%m-%d %H:%M:%S} UTC: send {milliseconds.normalize():f}."
+    return replace(failure, message=failure.message + advice, send=plain_number(milliseconds))
 
 
 def _moment(judged: Judged, time: Any) -> int | None:

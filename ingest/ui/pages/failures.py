@@ -62,6 +62,11 @@ class Group:
     more_places: int
     samples: list[Failed] = field(default_factory=list)
 
+    @property
+    def states_values(self) -> bool:
+        """Whether failures of this rule say what to send, as far as samples show."""
+        return any("send" in one for line in self.samples for one in line.failures)
+
 
 def meanings(format: str) -> dict[str, Meaning]:
     """What each code of a format says; nothing where an older ledger names a format that is no more."""

@@ -40,10 +40,9 @@ class SourceNow:
     @property
     def late(self) -> bool:
         """As `ingest reconcile` has it: see `expect_every`."""
-        now = datetime.now(UTC)
-        return self.expect_every is not None and not (
-            self.last_file_at and now - self.last_file_at <= self.expect_every
-        )
+        if self.expect_every is None:
+            return False
+        return self.last_file_at is None or datetime.now(UTC) - self.last_file_at > self.expect_every
 
 
 @router.get("/")

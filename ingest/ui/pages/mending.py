@@ -4,6 +4,7 @@ Checking judges mended lines by the rules of their file and loads nothing. Sendi
 no line is loaded twice, whatever an old page still sends, is for the redrive to see to.
 """
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from fastapi.responses import RedirectResponse, StreamingResponse
 from starlette.datastructures import FormData, UploadFile
 
 from ingest.core.commands import Item
+from ingest.core.jsontext import replaced
 from ingest.core.states import KEEPS_LINES
 from ingest.errors import IngestError
 from ingest.redrive import MENDED_AT_MOST, Place, judge_mended, keep_mended, parse_fixed
@@ -40,6 +42,7 @@ _FIELDS_AT_MOST: Final = 200  # a page of lines has two each
 _EDITED_AT_MOST: Final = 16 << 10  # of a line in a text area; longer ones are for an editor
 _REASON_AT_MOST: Final = 500  # characters
 _WRONG_SHOWN: Final = 50
+_ITEMS_AT_MOST: Final = 1_000  # of a document that are looked through for one
 _CHUNK_BYTES: Final = 64 << 10
 _PLACE: Final = re.compile(r"line:([0-9]{1,15})((?:/[^\t\r\n]*)?)")
 _FORMULA: Final = re.compile(rb"(\A|\t)([=+\-@])")
@@ -70,6 +73,7 @@ class Editable:
     text: str | None
     was: str  # SHA-256 of the text as it failed
     verdict: Verdict | None = None
+    stated: tuple[str, ...] = ()  # values that its failures say to send
     why: str = ""  # it has no box
 
     @property
@@ -144,7 +148,7 @@ def mend(
 ) -> Response:
     """Open failed lines, each in a box."""
     with open_world() as pipeline, pipeline.warehouse.published() as published:
-        return _show(request, pipeline, published, _demanded(visitor, pipeline, published, file_id), chosen)
+        return _show(request, pipeline, published, demanded(visitor, pipeline, published, file_id), chosen)
 
 
 @router.get("/files/{file_id}/mended")
@@ -157,7 +161,7 @@ def to_mend(request: Request, file_id: str) -> Response:
 def download(visitor: VisitorDep, file_id: str) -> Response:
     """The open lines in the shape in which they are taken back, streamed."""
     with open_world() as pipeline, pipeline.warehouse.published() as published:
-        row = _demanded(visitor, pipeline, published, file_id)
+        row = demanded(visitor, pipeline, published, file_id)
     name = re.sub(r"[^0-9a-f]", "", row["file_id"])  # ours, and still: nothing else gets into a header
     name += ".first" * bool(row["open_without_text"])  # pages do not hold all of them
     headers = {"Content-Disposition": f'attachment; filename="{name}.lines.txt"'}
@@ -175,19 +179,21 @@ def mend_lines(
     """Check the edited lines, send them, or have all open ones judged again."""
     what = str(form.get("do", "check"))
     with open_world() as pipeline, pipeline.warehouse.published() as published:
-        row = _demanded(visitor, pipeline, published, file_id)
+        row = demanded(visitor, pipeline, published, file_id)
         if what == "again":
-            _demand_mendable(row)
-            return _sent(request, visitor, pipeline, row, None, str(form.get("reason", "")))
+            demand_mendable(row)
+            return sent_on(request, visitor, pipeline, row, None, str(form.get("reason", "")))
         texts = _texts(form)
+        if used := _PLACE.fullmatch(f"line:{form.get('use', '')}"):
+            _use_stated(published, file_id, (int(used[1]), used[2]), texts)
         edited = {place: text for place, (text, was) in texts.items() if sha256(_bytes(text)).hexdigest() != was}
         split = [place for place, text in edited.items() if "\n" in text or "\r" in text]
         whole = {place: _bytes(text) for place, text in edited.items() if place not in split}
         if what == "send" and whole and not split:
-            _demand_mendable(row)
-            return _sent(request, visitor, pipeline, row, whole, str(form.get("reason", "")))
+            demand_mendable(row)
+            return sent_on(request, visitor, pipeline, row, whole, str(form.get("reason", "")))
         contexts = _contexts(published, row, whole)
-        verdicts = dict(_verdicts(judge_mended(pipeline, row, whole, contexts), whole))
+        verdicts = dict(verdicts_of(judge_mended(pipeline, row, whole, contexts), whole))
         for place in split:
             failure = {"code": "line_break", "message": _NOT_ONE_LINE, "pointer": ""}
             verdicts[place] = Verdict(_bytes(edited[place]), failures=[failure])
@@ -210,8 +216,8 @@ def upload(
     """Check a file of mended lines, or send it."""
     with open_world() as pipeline:
         with pipeline.warehouse.published() as published:
-            row = _demanded(visitor, pipeline, published, file_id)
-            _demand_mendable(row)
+            row = demanded(visitor, pipeline, published, file_id)
+            demand_mendable(row)
             try:
                 mended = _uploaded(form)
             except IngestError as error:
@@ -220,7 +226,7 @@ def upload(
                 open_places = published.open_among(row["file_id"], mended.keys())
                 checked, as_of = _checked(pipeline, published, row, mended, open_places), published.as_of
                 return page(request, "mended.html", row=row, checked=checked, lines=len(mended), as_of=as_of)
-        return _sent(request, visitor, pipeline, row, mended, str(form.get("reason", "")))
+        return sent_on(request, visitor, pipeline, row, mended, str(form.get("reason", "")))
 
 
 def _uploaded(form: FormData) -> dict[Place, bytes]:
@@ -232,7 +238,7 @@ def _uploaded(form: FormData) -> dict[Place, bytes]:
 # --- who, and what ---------------------------------------------------------------------------------------------------
 
 
-def _demanded(visitor: Visitor, pipeline: "Pipeline", published: "Published", file_id: str) -> dict[str, Any]:
+def demanded(visitor: Visitor, pipeline: "Pipeline", published: "Published", file_id: str) -> dict[str, Any]:
     """The row of a file whose lines the visitor may mend. Raises HTTPException 404, 403."""
     row = visitor.seen_file(published.file(file_id))
     visitor.demand_lines(pipeline.settings, row)
@@ -240,7 +246,7 @@ def _demanded(visitor: Visitor, pipeline: "Pipeline", published: "Published", fi
     return row
 
 
-def _demand_mendable(row: Mapping[str, Any]) -> None:
+def demand_mendable(row: Mapping[str, Any]) -> None:
     if row["state"] not in KEEPS_LINES:
         raise HTTPException(409, f"The file is {row['state']}: only lines of loaded and rejected files can be mended.")
 
@@ -253,6 +259,28 @@ def _texts(form: FormData) -> dict[Place, tuple[str, str]]:
             # A browser sends line ends as CRLF. One behind the text is a slip of the keyboard, not a part of the line.
             found[int(told[1]), told[2]] = value.rstrip("\r\n"), str(form.get(f"was:{told[1]}{told[2]}", ""))
     return found
+
+
+def _use_stated(published: "Published", file_id: str, place: Place, texts: dict[Place, tuple[str, str]]) -> None:
+    """Put the values that the failures of a line state into the text of its box."""
+    found = published.failed_lines([file_id], open_only=True, first_line=place[0], limit=_ITEMS_AT_MOST)
+    for line in found:
+        if (line["line"], line["item"]) == place and place in texts and line["failures"] is not None:
+            text, was = texts[place]
+            texts[place] = stated(text, line["failures"]), was
+
+
+def _codes_stated(line: Mapping[str, Any]) -> set[str]:
+    """Of which rules the failures of a line say what to send."""
+    return {one["code"] for one in json.loads(line["failures"] or "[]") if "send" in one}
+
+
+def stated(text: str, failures: str, code: str = "") -> str:
+    """A line with the values that its failures (as JSON) say to send, those of one code if it is given."""
+    for one in json.loads(failures):
+        if "send" in one and code in ("", one["code"]):
+            text = replaced(text, one["pointer"], one["send"]) or text
+    return text
 
 
 def _bytes(text: str) -> bytes:
@@ -298,19 +326,25 @@ def _show(
         offset=LINES * (chosen.at - 1), limit=LINES + 1,
     )  # fmt: skip
     groups = [group for group in published.failure_groups([file_id], places=1) if group.open]
+    told = {code for one in rows for code in _codes_stated(one)}
     open_lines = next((group.open for group in groups if group.code == chosen.code), 0)
     shown: dict[Place, Editable] = {}
     for failed in failed_lines(rows[:LINES], {file_id: row["format"]}, [], shows_raw=True):
         place = (failed.line, failed.item)
         text, why = _editable(failed)
-        shown[place] = Editable(place, failed, text, sha256(on_one_line(failed.raw or b"")).hexdigest(), why=why)
+        stated = tuple(str(one["send"]) for one in failed.failures if "send" in one)
+        was = sha256(on_one_line(failed.raw or b"")).hexdigest()
+        shown[place] = Editable(place, failed, text, was, stated=() if text is None else stated, why=why)
     for place, (text, was) in texts.items():
         failed_as = shown[place].failed if place in shown else None
-        shown[place] = Editable(place, failed_as, text, was, verdicts.get(place))
+        is_right = place in verdicts and bool(verdicts[place].becomes)
+        values = shown[place].stated if place in shown and not is_right else ()
+        shown[place] = Editable(place, failed_as, text, was, verdicts.get(place), values)
     return page(
         request, "mend.html", status=status, row=row, lines=[shown[place] for place in sorted(shown)], chosen=chosen,
         pages=max(1, -(-(open_lines if chosen.code else row["open_failures"]) // LINES)), more=len(rows) > LINES,
-        groups=groups, notice=notice, reason=reason, mendable=row["state"] in KEEPS_LINES,
+        groups=groups, groups_stated=[group for group in groups if group.code in told], notice=notice, reason=reason,
+        mendable=row["state"] in KEEPS_LINES,
         as_of=published.as_of, most_mb=MENDED_AT_MOST >> 20, checked=bool(verdicts),
         right=sum(bool(one.becomes) for one in verdicts.values()), wrong=wrong,
         can_send=pipeline.settings.uploads_bucket is not None,
@@ -320,7 +354,7 @@ def _show(
 # --- check -----------------------------------------------------------------------------------------------------------
 
 
-def _verdicts(
+def verdicts_of(
     judged: Iterable[tuple[Place, list[Item]]], mended: Mapping[Place, bytes]
 ) -> Iterator[tuple[Place, Verdict]]:
     """What judged lines are: right only if every item of a line is."""
@@ -341,7 +375,7 @@ def _checked(
     unjudged = {place for place, has_text in open_places.items() if place[1] and not has_text}
     to_judge = {place: raw for place, raw in mended.items() if place in open_places and place not in unjudged}
     contexts = _contexts(published, row, to_judge)
-    for place, verdict in _verdicts(judge_mended(pipeline, row, to_judge, contexts), to_judge):
+    for place, verdict in verdicts_of(judge_mended(pipeline, row, to_judge, contexts), to_judge):
         if verdict.failures:
             wrong_lines += 1
             wrong += [(place, verdict)] if wrong_lines <= _WRONG_SHOWN else []
@@ -366,7 +400,7 @@ def _contexts(published: "Published", row: Mapping[str, Any], places: Iterable[P
 # --- send ------------------------------------------------------------------------------------------------------------
 
 
-def _sent(
+def sent_on(
     request: Request,
     visitor: Visitor,
     pipeline: "Pipeline",
