@@ -43,6 +43,7 @@ _MADE_OF_FAILED = ("publish_failed_table", "publish_candidates", "publish_parts"
                    "publish_failed_lines")  # fmt: skip
 _MADE_OF_THESE = ("publish_key_order", "publish_failure_places", "publish_failure_codes")
 _QUICK_SECONDS = 0.2  # a copy that took no longer is made anew before a page is answered
+_WAITED_SECONDS = 1.0  # what a page waits for one that is made in the background, if the last one took no longer
 _FIRST_SECONDS = 5.0  # what a page waits for where there is no copy at all
 _REST = 4  # times as long as a copy took there is none: loads have the warehouse for themselves
 _LONGEST_REST_SECONDS = 60.0
@@ -282,8 +283,14 @@ def _newest(warehouse: "DuckDBWarehouse") -> _Copy | None:
             return copy
         copy.connection.close()
     else:
-        _make_in_background(warehouse, copy)
-        return copy
+        making = _make_in_background(warehouse, copy)
+        if copy.took_seconds >= _WAITED_SECONDS or _rest_seconds(copy) > 0:
+            return copy
+        making.join(_WAITED_SECONDS)  # the first visitor after a while sees the present, too
+        if making.is_alive():
+            return copy
+        copy.connection.close()
+        made = True
     return _open(warehouse) if made else None
 
 
@@ -454,15 +461,21 @@ def _make_empty(connection: duckdb.DuckDBPyConnection) -> None:
     _make_of_these(connection)
 
 
-def _make_in_background(warehouse: "DuckDBWarehouse", stale: _Copy) -> None:
-    rest = min(_REST * stale.took_seconds, _LONGEST_REST_SECONDS) - (time.time() - stale.made_at)
+def _rest_seconds(stale: _Copy) -> float:
+    """For how long there is no other copy yet."""
+    return min(_REST * stale.took_seconds, _LONGEST_REST_SECONDS) - (time.time() - stale.made_at)
+
+
+def _make_in_background(warehouse: "DuckDBWarehouse", stale: _Copy) -> Thread:
+    rest = _rest_seconds(stale)
     with _guard:
         thread = _threads.get(warehouse.path)
         if thread is None or not thread.is_alive():
-            _threads[warehouse.path] = Thread(
+            thread = _threads[warehouse.path] = Thread(
                 target=_make_quietly, args=(warehouse, rest), name="landfall-published", daemon=True
             )
-            _threads[warehouse.path].start()
+            thread.start()
+        return thread
 
 
 def _make_quietly(warehouse: "DuckDBWarehouse", rest_seconds: float) -> None:

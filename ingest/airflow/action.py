@@ -104,7 +104,7 @@ def params(sources: Sequence[str]) -> dict[str, Param]:
     """The form. Every field explains itself."""
     return {
         "action": Param(
-            "undo", type="string", enum=[*ACTIONS, REDRIVE], title="What to do",
+            type="string", enum=[*ACTIONS, REDRIVE], title="What to do",
             values_display={
                 "undo": "Undo: take a file's rows away", "force": "Force: load again, in the place of its rows",
                 "release": "Release: load what is held", "ignore": "Ignore: never load it",

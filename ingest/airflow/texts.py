@@ -9,7 +9,7 @@ _TASKS: Final = """
 | task | does |
 | --- | --- |
 | `discover` | lists the bucket and takes away what the ledger knows |
-| `load` | one task for each pack of files, named by what it loads; once done its name tells failed lines |
+| `load` | one task for each pack of files, named by what it loads; once done its name counts failed lines |
 | `announcements`, `announce` | one asset event for each file that this run loaded |
 | `verdict` | **red if a file could not be loaded**, and names it. Its log has the failed lines by code |
 
@@ -26,7 +26,7 @@ def source_doc(source: Source) -> str:
 Loads what is new under `s3://{source.bucket}/{source.prefix}`{f" (`{source.pattern}`)" if source.pattern else ""},
 {schedule if source.schedule else "when it is started by hand"}. A file is in the warehouse once and whole, or not at
 all; lines that break a rule are kept in `failed_lines`, from where `ingest failures FILE_ID --lines` gets them to be
-mended.
+fixed.
 {_TASKS}
 **Red?** The verdict names the file and why. What did not answer is tried again by later runs, less and less often; a
 rejected file waits for a person. Nothing is held up by it.
@@ -54,7 +54,7 @@ or is in the ledger as its file) is taken by the rules of that source, whoever n
 ACTION_DOC: Final = """
 ### Undo, force, release, ignore, retry, redrive
 
-What a person does to files that were dealt with: trigger it and fill in the form. Each is one transaction, kept in the
+What a person does to files that were handled: trigger it and fill in the form. Each is one transaction, kept in the
 table `history` with who triggered the run, and why.
 
 **Whoever may trigger this DAG acts on the files of every source.** A task does not know the rights of who triggered it.
@@ -64,7 +64,7 @@ of the file, too.
 | action | is for files that are | and then they are |
 | --- | --- | --- |
 | undo | loaded, rejected | undone: their rows are gone, and those of their redrives |
-| force | anything | loaded anew in the place of their rows, past all limits |
+| force | anything | loaded again in the place of their rows, past all limits |
 | release | held | loaded, beside what is there |
 | ignore | retrying, held, rejected, a copy, undone, not loaded yet | never loaded |
 | retry | retrying | tried now |
@@ -76,8 +76,8 @@ RECONCILE_DOC: Final = """
 
 Holds the buckets, the archive, the ledger and the tables against each other: files that wait, that are tried again and
 again or need a person, sources that send nothing (`expect_every`), archived objects that are gone, rows that the ledger
-does not tell of. Red if there is something to look at, and says what; who is named by `notify` is told, of each thing
-once. It mends nothing: `ingest reconcile --repair` does, where that is safe.
+does not know. Red if there is something to look at, and says what; who is named by `notify` gets a notice of each thing,
+once. It repairs nothing: `ingest reconcile --repair` does, where that is safe.
 """
 
 
@@ -89,7 +89,7 @@ def config_errors_doc(problems: Sequence[str]) -> str:
 
 {listed}
 
-The sound sources are loaded as usual. Mend `ingest.toml` (its path is in `INGEST_CONFIG`) or the environment; this DAG
+The sound sources are loaded as usual. Fix `ingest.toml` (its path is in `INGEST_CONFIG`) or the environment; this DAG
 is gone as soon as Airflow has read it again.
 """
 

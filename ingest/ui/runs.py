@@ -142,6 +142,14 @@ def paused(dag_ids: list[str]) -> set[str]:
         return set(session.scalars(query))
 
 
+def sent_fixes(run_ids: Iterable[str]) -> dict[str, str]:
+    """Where the fixed lines are that these runs of `ingest_action` were given from a page, by run_id."""
+    with create_session() as session:
+        query = select(DagRun.run_id, DagRun.conf).where(DagRun.dag_id == ACTION_DAG, DagRun.run_id.in_(set(run_ids)))
+        found = {run_id: (conf or {}).get("lines_at") for run_id, conf in session.execute(query)}
+    return {run_id: str(address) for run_id, address in found.items() if address}
+
+
 def dags_of(run_ids: Iterable[str | None], source: str) -> dict[str, str]:
     """The DAG of each of these runs that dealt with a file of a source, by run_id; the ledger knows run_ids only.
 

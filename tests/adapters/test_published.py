@@ -448,6 +448,7 @@ def test_while_a_load_holds_the_warehouse_pages_show_what_was_and_later_what_is(
 def test_a_copy_that_takes_long_is_made_behind_the_page(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(duckdb_published, "_QUICK_SECONDS", 0.0)
     monkeypatch.setattr(duckdb_published, "_REST", 0)
+    monkeypatch.setattr(duckdb_published, "_WAITED_SECONDS", 0.0)
     world.bring("a.json", record("ann", 0, "x"))
     assert states(world) == [("one_off", "loaded", 1)]
     world.bring("b.json", record("ann", 1, "x"))
@@ -455,6 +456,15 @@ def test_a_copy_that_takes_long_is_made_behind_the_page(world: World, monkeypatc
         in_background(world)
         assert published.states(MINE) == [("one_off", "loaded", 1)]  # a page has one moment, whatever came since
         assert states(world) == [("one_off", "loaded", 2)]
+
+
+def test_the_first_visitor_waits_for_a_copy_that_comes_soon(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duckdb_published, "_QUICK_SECONDS", 0.0)
+    monkeypatch.setattr(duckdb_published, "_REST", 0)
+    monkeypatch.setattr(duckdb_published, "_WAITED_SECONDS", 60.0)
+    for number in range(2):
+        world.bring(f"{number}.json", record("ann", number, "x"))
+        assert states(world) == [("one_off", "loaded", number + 1)]
 
 
 def test_no_copy_yet_and_a_load_in_the_way_is_said(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

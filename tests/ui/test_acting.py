@@ -1,5 +1,7 @@
 """Actions: each is asked first, refused to those without permission, and a run of `ingest_action`."""
 
+import re
+from html import unescape
 from typing import Any
 
 import pytest
@@ -95,12 +97,35 @@ def test_what_goes_along_is_named(site: Site, admin: TestClient) -> None:
     site.job.ask(lambda pipeline: redrive(pipeline, file_id, mended, Note("ann")))
 
     undo = admin.get(f"{ROOT}/files/{file_id}/act/undo").text
-    assert "With it goes 1 redrive of mended lines, 1 command." in undo
+    assert "With it goes what was loaded of 1 fixed line: 1 command. Force brings the file back" in undo
     assert f'<a href="/landfall/files/{copy}">landing/copy.json</a>' in undo
     assert "stay unloaded until they are forced" in undo
     force = admin.get(f"{ROOT}/files/{copy}/act/force").text
     assert "each fact still counts once" in force
     assert f'<a href="/landfall/files/{file_id}">landing/1.json</a>' in force
+
+
+def test_fixed_lines_that_went_along_are_offered_again_when_the_file_is_back(site: Site, admin: TestClient) -> None:
+    site.job.write(f'[uploads]\nbucket = "{site.job.s3.bucket}"\n{(site.job.folder / "ingest.toml").read_text()}')
+    file_id = a_file(site)
+    one = {"line:2": '{"_p": "bob", "_t": 1700000001, "_n": "x"}', "was:2": "", "do": "send"}
+    site.carry_out(admin.post(f"{ROOT}/files/{file_id}/mend", data=one))
+    assert site.job.count("commands") == 2
+    assert "Send it again" not in admin.get(f"{ROOT}/files/{file_id}").text
+    for action in ("undo", "force"):
+        site.carry_out(admin.post(f"{ROOT}/files/{file_id}/act/{action}"))
+    assert site.job.count("commands") == 1, "the fixed line is open"
+
+    page = admin.get(f"{ROOT}/files/{file_id}").text
+    assert "1 fixed line of this file, loaded" in page
+    assert "Send it again" not in site.of("viewer").get(f"{ROOT}/files/{file_id}").text
+    (run,) = re.findall('name="run" value="([^"]*)"', page)
+    again = {"do": "resend", "run": unescape(run)}
+    site.carry_out(admin.post(f"{ROOT}/files/{file_id}/mend", data=again))
+    assert site.job.count("commands") == 2
+    assert "Send it again" not in admin.get(f"{ROOT}/files/{file_id}").text
+    assert admin.post(f"{ROOT}/files/{file_id}/mend", data=again).status_code == 409
+    assert admin.post(f"{ROOT}/files/{file_id}/mend", data=again | {"run": "another"}).status_code == 409
 
 
 def test_a_rejected_file_is_forced_past_its_limits(site: Site, admin: TestClient) -> None:

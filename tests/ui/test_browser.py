@@ -135,7 +135,7 @@ def test_mend_a_line_send_it_again_and_undo(stack: Stack, open_page: Callable[..
     expect(frame.locator("mark").first).to_be_visible()
     picture(page, "file")
 
-    frame.get_by_role("link", name="Mend and send again").click()
+    frame.get_by_role("link", name="Fix and send again").click()
     mended = frame.get_by_label("Line 41")
     mended.fill('{"_p": "ann@example.com", "_t": 1795435200, "_n": "Purchased", "price": 49}')
     frame.get_by_label("Line 42").fill('{"_p": "bob@example.com", "_t": "soon", "_n": "Purchased"}')
@@ -191,7 +191,7 @@ def test_upload_check_load_and_the_same_once_more(stack: Stack, open_page: Calla
 def test_hostile_lines_do_nothing(open_page: Callable[..., Page]) -> None:
     page = open_page()
     frame = to_files(page)
-    for link in ("All of them", "Mend and send again", "See what the lines became"):
+    for link in ("All of them", "Fix and send again", "See what the lines became"):
         frame.get_by_role("link", name="Files", exact=True).click()
         frame.get_by_role("link", name=re.compile("hostile")).click()
         frame.get_by_role("link", name=link).first.click()
@@ -242,12 +242,12 @@ def test_mending_with_the_keyboard_alone(stack: Stack, open_page: Callable[..., 
         page.wait_for_timeout(1000)
         frame.get_by_role("link", name="Files", exact=True).click()
     frame.get_by_role("searchbox").focus()
-    for words in ("keys.json", "Mend and send again", "Line 1"):
+    for words in ("keys.json", "Fix and send again", "Line 1"):
         tab_to(page, frame, words)
         page.keyboard.press("Enter" if words != "Line 1" else "Control+A")
         if words == "keys.json":
             expect(frame.get_by_role("heading", level=1)).to_contain_text("keys.json")
-        elif words == "Mend and send again":
+        elif words == "Fix and send again":
             expect(frame.get_by_label("Line 1")).to_be_visible()
             frame.get_by_role("link", name="Files", exact=True).focus()
     page.keyboard.type('{"_p": "kim@example.com", "_t": 1795435200, "_n": "Typed"}')
@@ -257,7 +257,7 @@ def test_mending_with_the_keyboard_alone(stack: Stack, open_page: Callable[..., 
     frame.get_by_label("Line 1").focus()
     tab_to(page, frame, "Send again")
     page.keyboard.press("Enter")
-    expect(frame.get_by_text("all mended")).to_be_visible(timeout=SCHEDULED_MS)
+    expect(frame.get_by_text("all fixed")).to_be_visible(timeout=SCHEDULED_MS)
     assert rows(stack, "SELECT count(*) AS n FROM events WHERE event = 'Typed'") == [{"n": 1}]
 
 
@@ -280,7 +280,7 @@ def test_who_may_only_look_sees_no_lines_and_no_buttons(open_page: Callable[...,
     frame.get_by_role("link", name=re.compile("hostile")).click()
     expect(frame.get_by_role("heading", level=1)).to_contain_text("hostile.json")
     assert frame.locator("code.raw").count() == 0
-    assert frame.get_by_role("link", name=re.compile("^(Undo|Force|Mend)")).count() == 0
+    assert frame.get_by_role("link", name=re.compile("^(Undo|Force|Fix)")).count() == 0
 
 
 @pytest.mark.parametrize("width", [400, 1280])

@@ -166,9 +166,9 @@ def test_a_mended_line_leads_to_what_took_its_place(site: Site) -> None:
     (redriven,) = (row["file_id"] for row in site.job.ledger() if row["redrive_of"])
     html = page(site, f"{file_id}?at=1")
     assert f'<a href="{ROOT}/files/{redriven}">' in html
-    assert "mended just now by carl" in text_of(html)
-    assert "Mend and send again" not in page(site, file_id), "nothing is open"
-    assert "mended lines of this file" in page(site, file_id)
+    assert "fixed just now by carl" in text_of(html)
+    assert "Fix and send again" not in page(site, file_id), "nothing is open"
+    assert "fixed lines of this file" in page(site, file_id)
     html = page(site, redriven)
     assert f'<a href="{ROOT}/files/{file_id}">' in html
     assert "/act/force" not in html, "mended lines are sent again, not forced"

@@ -1,4 +1,4 @@
-"""Mend and send again: in the page, or downloaded, mended and uploaded. What is right loads once, the rest stays."""
+"""Fix and send again: in the page, or downloaded, mended and uploaded. What is right loads once, the rest stays."""
 
 import json
 import re
@@ -147,17 +147,17 @@ def test_send_starts_a_run_that_loads_each_line_once(site: Site) -> None:
     assert sorted(row["lines"] for row in site.job.ledger()) == [1, 4]
     assert site.job.count("commands") == 2
     told = text_of(get(site, f"{file_id}?at=1").text)
-    assert "mended just now by the user" in told
+    assert "fixed just now by the user" in told
     assert "typo <b>" in told
     assert "3 lines failed, 2 still open" in text_of(get(site, file_id).text)
     assert 'data-airflow href="/dags/ingest_action/runs/' in get(site, file_id).text
 
     html = post(site, f"{file_id}/mend", old_page | changed | {"do": "check"}).text
-    assert "not on this page any more: it may be mended already" in html
+    assert "not on this page any more: it may be fixed already" in html
     again = site.carry_out(post(site, f"{file_id}/mend", old_page | changed, status=303))
     assert site.job.count("commands") == 2, "an old page brings nothing twice"
     told = text_of(site.of("user").get(again).text)
-    assert "1 line was mended before, so what was sent now in place of it was not loaded." in told
+    assert "1 line was fixed before, so what was sent now in place of it was not loaded." in told
 
 
 def test_a_box_gives_back_what_came(site: Site) -> None:
@@ -181,7 +181,7 @@ def test_a_mended_line_stays_one_line(site: Site) -> None:
         "line:2": MENDED,
     }
     html = post(site, f"{file_id}/mend", form | {"do": "send"}, status=400).text
-    assert "Nothing was sent: a mended line has to stay one line" in html
+    assert "Nothing was sent: a fixed line has to stay one line" in html
     assert "there is a line break in it" in post(site, f"{file_id}/mend", form | {"do": "check"}).text
     assert form_of(html)["line:2"] == MENDED
     assert len(runs_of(ACTION)) == before
@@ -194,7 +194,7 @@ def test_what_a_browser_would_change_is_not_edited_in_it(site: Site) -> None:
     assert {name for name in form_of(html) if name.startswith("line")} == {"line:6"}
     for why in ("It is longer than 16 KB", "It is not UTF-8", "It holds U+0000 or a carriage return"):
         assert why in html
-    assert html.count("download the lines to mend it") == 4
+    assert html.count("download the lines to fix it") == 4
     assert html.count("It is not kept whole") == 1
     assert len(html) < 100_000
 
@@ -242,7 +242,7 @@ def test_pages_and_states(site: Site) -> None:
     from ingest import actions
 
     site.job.ask(lambda pipeline: actions.act(pipeline, "undo", [pipeline.warehouse.find_file(file_id)], [], Note("t")))
-    assert "only lines of loaded and rejected files can be mended" in get(site, f"{file_id}/mend").text
+    assert "only lines of loaded and rejected files can be fixed" in get(site, f"{file_id}/mend").text
     post(site, f"{file_id}/mend", {"do": "send", "line:1": MENDED}, status=409)
     post(site, f"{file_id}/mend", {"do": "again"}, status=409)
 

@@ -126,7 +126,9 @@ def trigger(dag_id: str = "") -> Ask:
 
     def ask(_: World, client: TestClient, kind: str) -> str:
         path = f"/api/v2/dags/{dag_id or f'ingest_{kind}'}/dagRuns"
-        conf = {"files": ["s3://nowhere/x.json"]} if dag_id == "" and kind == "one_off" else {}
+        conf: dict[str, Any] = {"action": "undo"} if dag_id == "ingest_action" else {}  # no action is chosen beforehand
+        if dag_id == "" and kind == "one_off":
+            conf = {"files": ["s3://nowhere/x.json"]}
         return plain(client.post(path, json={"logical_date": None, "conf": conf}))
 
     return ask

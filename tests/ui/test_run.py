@@ -45,7 +45,7 @@ def test_a_scheduled_run_and_its_tabs(site: Site, viewer: TestClient, admin: Tes
     for client, where in ((admin, True), (viewer, False)):
         shown = tab(client, dag_id="ingest_website", run_id=ran.run_id, task_id="{TASK_ID}", map_index="{MAP_INDEX}")
         assert shown.status_code == 200
-        assert "3 failed lines in 1 file of 2; <strong>3 to be mended" in shown.text
+        assert "3 failed lines in 1 file of 2; <strong>3 to fix" in shown.text
         assert f'href="{ROOT}/files/{ids[key]}"' in shown.text
         assert ids["landing/1.json"] not in shown.text
         assert "not_json 2 lines 2 open" in text_of(shown.text)
@@ -65,8 +65,8 @@ def test_a_scheduled_run_and_its_tabs(site: Site, viewer: TestClient, admin: Tes
     loads = tab(admin, dag_id="ingest_website", run_id=ran.run_id, task_id="load", map_index="0")
     assert "3 failed lines in 1 file of 2" in loads.text
     other = tab(admin, dag_id="ingest_website", run_id=ran.run_id, task_id="load", map_index="1")
-    assert "This task dealt with no file of its own" in other.text
-    assert "This task dealt with no file of its own" in tab(
+    assert "This task handled no file of its own" in other.text
+    assert "This task handled no file of its own" in tab(
         admin, dag_id="ingest_website", run_id=ran.run_id, task_id="discover", map_index="-1"
     ).text  # fmt: skip
     assert tab(nobody, dag_id="ingest_website", run_id=ran.run_id).status_code == 401

@@ -82,14 +82,18 @@ def _undo(row: _Row, related: Sequence[_Row]) -> list[Effect]:
         commands = f"{count(row['records'], 'record')}, {count(row['sets'], 'set')} and {_aliases(row['aliases'])}"
         found.append(Effect(f"Its {commands} leave the warehouse in one step. What another file says as well stays."))
     if row["redrive_of"]:
-        found.append(Effect("The lines that it mended are open again.", _of(related, "original")))
+        found.append(Effect("The lines that it fixed are open again.", _of(related, "original")))
         if any(original["state"] == "rejected" for original in _of(related, "original")):
             found.append(Effect("If it was the first redrive of that rejected file, later ones go along."))
     if row["failed"]:
-        found.append(Effect(f"Its {count(row['failed'], 'failed line')} can no longer be looked at or mended."))
+        found.append(Effect(f"Its {count(row['failed'], 'failed line')} can no longer be looked at or fixed."))
     if redrives := _of(related, "redrive", "loaded"):
-        mended = f"{count(len(redrives), 'redrive')} of mended lines, {_counts(redrives)}"
-        found.append(Effect(f"With it {'goes' if len(redrives) == 1 else 'go'} {mended}.", redrives))
+        fixed = sum(redrive["lines"] for redrive in redrives)
+        goes = (
+            "goes what was loaded of 1 fixed line" if fixed == 1 else f"goes what was loaded of {fixed:,} fixed lines"
+        )
+        again = "Force brings the file back with these lines open. Its page then offers to send the same fixes again."
+        found.append(Effect(f"With it {goes}: {_counts(redrives)}. {again}", redrives))
     if copies := _of(related, "duplicate", "duplicate"):
         found.append(Effect("Files with the same bytes stay unloaded until they are forced.", copies))
     return [*found, Effect("No poll loads it again. Force brings it back.")]
@@ -102,7 +106,7 @@ def _force(row: _Row, related: Sequence[_Row]) -> list[Effect]:
     if row["state"] == "loaded":
         found.append(Effect(f"What it says now takes the place of {_counts([row])} in one step."))
         if redrives := _of(related, "redrive", "loaded"):
-            found.append(Effect("Lines that were mended stay mended.", redrives))
+            found.append(Effect("Lines that were fixed stay fixed.", redrives))
     if originals := _of(related, "duplicate_of", "loaded"):
         found.append(Effect("The same bytes are loaded as another file: each fact still counts once.", originals))
     if newer := _of(related, "replaced_by"):

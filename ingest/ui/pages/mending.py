@@ -47,7 +47,7 @@ _CHUNK_BYTES: Final = 64 << 10
 _PLACE: Final = re.compile(r"line:([0-9]{1,15})((?:/[^\t\r\n]*)?)")
 _FORMULA: Final = re.compile(rb"(\A|\t)([=+\-@])")
 _TERMINAL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\xc2[\x80-\x9f]")  # C1 controls in UTF-8
-_NOT_ONE_LINE: Final = "A mended line has to stay one line: there is a line break in it."
+_NOT_ONE_LINE: Final = "A fixed line has to stay one line: there is a line break in it."
 
 
 @dataclass(slots=True)
@@ -129,7 +129,7 @@ async def mended_form(request: Request) -> FormData:
 
 
 async def upload_form(request: Request) -> FormData:
-    """The form with a file of mended lines."""
+    """The form with a file of fixed lines."""
     return await _form(request, MENDED_AT_MOST)
 
 
@@ -176,13 +176,19 @@ def mend_lines(
     form: Annotated[FormData, Depends(mended_form)],
     chosen: Annotated[Chosen, Depends(chosen_lines)],
 ) -> Response:
-    """Check the edited lines, send them, or have all open ones judged again."""
+    """Check the edited lines, send them, have all open ones judged again, or send what was undone once more."""
     what = str(form.get("do", "check"))
     with open_world() as pipeline, pipeline.warehouse.published() as published:
         row = demanded(visitor, pipeline, published, file_id)
         if what == "again":
             demand_mendable(row)
             return sent_on(request, visitor, pipeline, row, None, str(form.get("reason", "")))
+        if what == "resend":
+            demand_mendable(row)
+            at = undone_fixes(published, file_id).get(str(form.get("run", "")))
+            if at is None:
+                raise HTTPException(409, "There are no such fixed lines, or they are loaded already.")
+            return _begun(request, visitor, file_id, at, str(form.get("reason", "")))
         texts = _texts(form)
         if used := _PLACE.fullmatch(f"line:{form.get('use', '')}"):
             _use_stated(published, file_id, (int(used[1]), used[2]), texts)
@@ -213,7 +219,7 @@ def upload(
     form: Annotated[FormData, Depends(upload_form)],
     do: Literal["check", "send"] = "check",
 ) -> Response:
-    """Check a file of mended lines, or send it."""
+    """Check a file of fixed lines, or send it."""
     with open_world() as pipeline:
         with pipeline.warehouse.published() as published:
             row = demanded(visitor, pipeline, published, file_id)
@@ -248,7 +254,7 @@ def demanded(visitor: Visitor, pipeline: "Pipeline", published: "Published", fil
 
 def demand_mendable(row: Mapping[str, Any]) -> None:
     if row["state"] not in KEEPS_LINES:
-        raise HTTPException(409, f"The file is {row['state']}: only lines of loaded and rejected files can be mended.")
+        raise HTTPException(409, f"The file is {row['state']}: only lines of loaded and rejected files can be fixed.")
 
 
 def _texts(form: FormData) -> dict[Place, tuple[str, str]]:
@@ -291,17 +297,17 @@ def _editable(failed: Failed) -> tuple[str | None, str]:
     """A line as the text of a box, if a browser gives back exactly that; else why it has none."""
     raw = on_one_line(failed.raw or b"")
     if failed.without_text:
-        return None, f"To mend it: ingest failures {failed.file_id[:8]} --lines."
+        return None, f"To fix it: ingest failures {failed.file_id[:8]} --lines."
     if not failed.mendable:
-        return None, "It is not kept whole, so it cannot be mended: have its producer send it again."
+        return None, "It is not kept whole, so it cannot be fixed: have its producer send it again."
     if len(raw) > _EDITED_AT_MOST:
-        return None, f"It is longer than {_EDITED_AT_MOST >> 10} KB: download the lines to mend it."
+        return None, f"It is longer than {_EDITED_AT_MOST >> 10} KB: download the lines to fix it."
     if not _is_text(raw):
-        return None, "It is not UTF-8, which a page cannot hold: download the lines to mend it."
+        return None, "It is not UTF-8, which a page cannot hold: download the lines to fix it."
     if re.search(rb"[\r\0]", raw):
         return (
             None,
-            "It holds U+0000 or a carriage return, which a browser would change: download the lines to mend it.",
+            "It holds U+0000 or a carriage return, which a browser would change: download the lines to fix it.",
         )
     return raw.decode(), ""
 
@@ -409,12 +415,26 @@ def sent_on(
     reason: str,
 ) -> Response:
     """Start the run that loads mended lines (None: that judges all open ones again), and lead to its page."""
-    conf: dict[str, Any] = {"action": "redrive", "files": [row["file_id"]], "reason": reason[:_REASON_AT_MOST] or None}
-    if mended is not None:
-        conf["lines_at"] = _kept(pipeline, row["file_id"], mended)
+    at = None if mended is None else _kept(pipeline, row["file_id"], mended)
+    return _begun(request, visitor, row["file_id"], at, reason)
+
+
+def _begun(request: Request, visitor: Visitor, file_id: str, lines_at: str | None, reason: str) -> Response:
+    conf: dict[str, Any] = {"action": "redrive", "files": [file_id], "reason": reason[:_REASON_AT_MOST] or None}
+    conf |= {} if lines_at is None else {"lines_at": lines_at}
     run_id = runs.start(visitor, runs.ACTION_DAG, conf)
     root = request.scope.get("root_path", "")
     return RedirectResponse(f"{root}/run/{runs.ACTION_DAG}/{quote(run_id, safe='')}", 303)
+
+
+def undone_fixes(published: "Published", file_id: str) -> dict[str, str]:
+    """Where fixed lines of a file are that were sent from a page and are loaded no more, by the run that loaded them."""
+    redrives = [one for one in published.related(file_id) if one["relation"] == "redrive"]
+    loaded = {one["run_id"] for one in redrives if one["state"] == "loaded"}
+    undone = {one["run_id"] for one in redrives if one["state"] == "undone" and one["run_id"]}
+    found = runs.sent_fixes(undone)
+    again = set(runs.sent_fixes(filter(None, loaded)).values())
+    return {run_id: at for run_id, at in found.items() if at not in again}
 
 
 def _kept(pipeline: "Pipeline", file_id: str, mended: Mapping[Place, bytes]) -> str:

@@ -215,7 +215,7 @@ def _of_action(result: Mapping[str, Any], row: Mapping[str, Any]) -> Became:
     if wrong := result.get("still_wrong"):
         notes.append(f"{count(wrong, 'line')} still wrong: {'it stays' if wrong == 1 else 'they stay'} open.")
     if already := result.get("already"):
-        was = "was mended before" if already == 1 else "were mended before"
+        was = "was fixed before" if already == 1 else "were fixed before"
         notes.append(f"{count(already, 'line')} {was}, so what was sent now in place of it was not loaded.")
     if left := result.get("open"):
         notes.append(f"{count(left, 'line')} of this file {'is' if left == 1 else 'are'} open.")

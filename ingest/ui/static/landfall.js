@@ -41,6 +41,48 @@ document.addEventListener("submit", (event) => {
 });
 window.addEventListener("pageshow", () => document.querySelectorAll("form[data-sent]").forEach((form) => delete form.dataset.sent));
 
+// Ages go on. The words are those of ingest/ui/shown.py.
+function age(seconds) {
+  const passed = Math.abs(seconds);
+  for (const [unit, length] of [["day", 86400], ["hour", 3600], ["minute", 60]]) {
+    const number = Math.floor(passed / length);
+    if (!number) continue;
+    const words = `${number.toLocaleString("en-US")} ${unit}${number === 1 ? "" : "s"}`;
+    return seconds < 0 ? `in ${words}` : `${words} ago`;
+  }
+  return seconds < 0 ? "in a moment" : "just now";
+}
+setInterval(() => {
+  for (const one of document.querySelectorAll("time[datetime]")) {
+    const words = age((Date.now() - Date.parse(one.dateTime)) / 1000);
+    if (one.textContent !== words) one.textContent = words;
+  }
+}, 10_000);
+
+// What came in since is not put under somebody's eyes: a button says that it is there.
+const fresh = document.getElementById("fresh");
+function told(page) {
+  const main = page.querySelector("main").cloneNode(true);
+  main.querySelectorAll("time").forEach((one) => one.remove());
+  return main.textContent;
+}
+if (fresh && document.querySelector("main[data-fresh]")) {
+  const first = told(document);
+  fresh.addEventListener("click", () => location.reload());
+  const asking = setInterval(async () => {
+    if (document.hidden) return;
+    try {
+      const answer = await fetch(location.href);
+      if (!answer.ok || answer.redirected) return;
+      if (told(new DOMParser().parseFromString(await answer.text(), "text/html")) === first) return;
+      clearInterval(asking);
+      fresh.hidden = false;
+    } catch {
+      // The server is away for a moment: ask again.
+    }
+  }, Number(document.querySelector("main").dataset.fresh) * 1000);
+}
+
 // A page that waits for a run: its part is asked for again until it says that there is nothing more to wait for.
 async function waitFor(part) {
   while (part.dataset.again) {

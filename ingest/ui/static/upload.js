@@ -27,7 +27,37 @@ function enable(yes) {
   for (const button of buttons) button.disabled = !yes;
 }
 
-function choose(chosen) {
+// What surely holds no events, by its first bytes. The server knows more kinds, and refuses them as well.
+const KINDS = [
+  [/^PK\x03\x04[^]{26}(\[Content_Types\]|_rels\/|docProps\/|xl\/|word\/)/, "an Office document (Excel's .xlsx, .docx …): export it as JSON, one object a line"],
+  [/^PK(\x03\x04|\x05\x06)/, "a ZIP archive: unpack it and send the .json files in it"],
+  [/^\xd0\xcf\x11\xe0/, "an old Office document (.xls, .doc): export it as JSON, one object a line"],
+  [/^%PDF-/, "a PDF document: send the file of events that was meant instead"],
+  [/^(\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a)/, "an image: send the file of events that was meant instead"],
+  [/^\s*<(!doctype|html|\?xml)/i, "a page of the web or XML: send the file of events that was meant instead"],
+  [/^PAR1/, "a Parquet file: export it as JSON, one object a line"],
+  [/^(BZh|\xfd7zXZ|7z\xbc\xaf|Rar!)/, "packed in a way that is not known here: unpack it, or pack it with gzip or zstd instead"],
+  [/^(\xff\xfe|\xfe\xff|([\t-~]\0){2}|(\0[\t-~]){2})/, "text in UTF-16: save it as UTF-8"],
+];
+const PACKED = /^(\x1f\x8b|\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18)/;
+
+// A table: its first lines have the same number of separators each, and none begins as JSON does.
+function isTable(head) {
+  const lines = head.replace(/^\xef\xbb\xbf/, "").split(/\r?\n/).filter((line) => line.trim()).slice(0, 3);
+  if (lines.length < 2 || lines.some((line) => /^\s*[{[]/.test(line))) return false;
+  return [",", ";", "\t"].some((mark) => {
+    const found = lines.map((line) => line.replace(/"[^"]*"/g, "").split(mark).length);
+    return found[0] > 1 && found.every((number) => number === found[0]);
+  });
+}
+
+function kindOf(head) {
+  if (PACKED.test(head)) return "";
+  const known = KINDS.find(([pattern]) => pattern.test(head));
+  return known ? known[1] : isTable(head) ? "a table (CSV): export it as JSON, one object a line" : "";
+}
+
+async function choose(chosen) {
   if (!chosen || sending) return;
   file = chosen;
   stored = null;
@@ -35,8 +65,13 @@ function choose(chosen) {
   part("chosen").textContent = `${file.name}, ${size(file.size)}`;
   const most = Number(form.dataset.most);
   const wrong = file.size === 0 ? "The file is empty." : file.size > most ? `The file is larger than ${form.dataset.mostTold}.` : "";
+  enable(false);
+  const head = wrong ? "" : String.fromCharCode(...new Uint8Array(await file.slice(0, 4096).arrayBuffer()));
+  if (file !== chosen) return; // another one was chosen meanwhile
+  const kind = kindOf(head);
   if (wrong) say("bad", wrong);
-  enable(!wrong);
+  else if (kind) say("bad", `The file is ${kind}.`);
+  enable(!wrong && !kind);
 }
 
 part("file").addEventListener("change", (event) => choose(event.target.files[0]));
@@ -135,6 +170,6 @@ form.addEventListener("submit", (event) => {
   });
 });
 window.addEventListener("pageshow", (event) => {
-  if (event.persisted) return location.reload(); // the key of a file that was dealt with
+  if (event.persisted) return location.reload(); // the key of a file that was handled
   choose(part("file").files[0]); // some browsers keep the choice
 });
