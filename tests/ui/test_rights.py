@@ -47,7 +47,8 @@ def secret(kind: str, of: str = "file") -> str:
 
 def lines(kind: str, of: str = "file") -> str:
     good = {"_p": "ann", "_t": 1_700_000_000, "_n": f"{of} of {kind}"}
-    return f"{json.dumps(good)}\n{secret(kind, of)}\n"
+    in_milliseconds = good | {"_p": secret(kind, of), "_t": 1_700_000_000_000}
+    return f"{json.dumps(good)}\n{secret(kind, of)}\n{json.dumps(in_milliseconds)}\n"
 
 
 @dataclass

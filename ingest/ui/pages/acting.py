@@ -89,9 +89,7 @@ def _undo(row: _Row, related: Sequence[_Row]) -> list[Effect]:
         found.append(Effect(f"Its {count(row['failed'], 'failed line')} can no longer be looked at or fixed."))
     if redrives := _of(related, "redrive", "loaded"):
         fixed = sum(redrive["lines"] for redrive in redrives)
-        goes = (
-            "goes what was loaded of 1 fixed line" if fixed == 1 else f"goes what was loaded of {fixed:,} fixed lines"
-        )
+        goes = f"goes what was loaded of {count(fixed, 'fixed line')}"
         again = "Force brings the file back with these lines open. Its page then offers to send the same fixes again."
         found.append(Effect(f"With it {goes}: {_counts(redrives)}. {again}", redrives))
     if copies := _of(related, "duplicate", "duplicate"):

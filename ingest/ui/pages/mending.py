@@ -428,7 +428,7 @@ def _begun(request: Request, visitor: Visitor, file_id: str, lines_at: str | Non
 
 
 def undone_fixes(published: "Published", file_id: str) -> dict[str, str]:
-    """Where fixed lines of a file are that were sent from a page and are loaded no more, by the run that loaded them."""
+    """Where fixed lines of a file are that were sent from a page and were undone, by the run that loaded them."""
     redrives = [one for one in published.related(file_id) if one["relation"] == "redrive"]
     loaded = {one["run_id"] for one in redrives if one["state"] == "loaded"}
     undone = {one["run_id"] for one in redrives if one["state"] == "undone" and one["run_id"]}
