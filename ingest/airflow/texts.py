@@ -76,8 +76,8 @@ RECONCILE_DOC: Final = """
 
 Holds the buckets, the archive, the ledger and the tables against each other: files that wait, that are tried again and
 again or need a person, sources that send nothing (`expect_every`), archived objects that are gone, rows that the ledger
-does not know. Red if there is something to look at, and says what; who is named by `notify` gets a notice of each thing,
-once. It repairs nothing: `ingest reconcile --repair` does, where that is safe.
+does not know. Red if there is something to look at, and says what; who is named by `notify` gets a notice, of each
+thing once. It repairs nothing: `ingest reconcile --repair` does, where that is safe.
 """
 
 

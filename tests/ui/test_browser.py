@@ -188,6 +188,62 @@ def test_upload_check_load_and_the_same_once_more(stack: Stack, open_page: Calla
     assert rows(stack, "SELECT count(*) AS n FROM events WHERE event = 'Uploaded'") == [{"n": 1}]
 
 
+def test_five_hundred_lines_of_one_problem_are_fixed_in_four_clicks(
+    stack: Stack, open_page: Callable[..., Page]
+) -> None:
+    wrong = [json.dumps({"_p": f"m{n}", "_t": 1_795_435_200_000 + n, "_n": "In milliseconds"}) for n in range(500)]
+    page = open_page()
+    frame = to_files(page)
+    picture(page, "sources")
+    drop(stack, "milliseconds.json", line("ann@example.com", 1, "Purchased"), *(text.encode() for text in wrong))
+    show = frame.get_by_role("button", name="New data: show")
+    expect(show).to_be_visible(timeout=SCHEDULED_MS)  # somebody who looks at the list learns of it
+    show.click()
+    expect(frame.get_by_text("loaded · 500 to fix")).to_be_visible()
+
+    frame.get_by_role("link", name="Failures", exact=True).click()  # 1
+    expect(frame.get_by_role("heading", name="time_in_milliseconds")).to_be_visible()
+    picture(page, "failures")
+    frame.get_by_role("link", name=re.compile("^Fix time_in_milliseconds in .*milliseconds.json")).click()  # 2
+    frame.get_by_role("link", name="Use the stated values in all 500 lines").click()  # 3
+    expect(frame.get_by_text("of 500 lines that would change, 500 are right")).to_be_visible()
+    picture(page, "fix")
+    frame.get_by_role("button", name="Send 500 lines").click()  # 4
+    expect(frame.locator("h1 .state")).to_have_text("loaded", timeout=SCHEDULED_MS)
+    assert rows(stack, "SELECT count(*) AS n FROM events WHERE event = 'In milliseconds'") == [{"n": 500}]
+
+
+WRONG: tuple[tuple[str, bytes, str], ...] = (
+    ("a.xlsx", b"PK\x03\x04" + bytes(26) + b"[Content_Types].xml", "an Office document"),
+    ("a.csv", b"person,time,event\nann,1700000000,Signed up\n", "a table (CSV)"),
+    ("a.png", b"\x89PNG\r\n\x1a\n" + bytes(40), "an image"),
+    ("a.zip", b"PK\x03\x04" + bytes(40), "a ZIP archive"),
+    ("a.pdf", b"%PDF-1.7\n", "a PDF document"),
+    ("a.json", '{"_p": "ann"}\n'.encode("utf-16"), "text in UTF-16"),
+    ("b.json", '{"_p": "ann"}\n'.encode("utf-16-le"), "text in UTF-16"),
+    ("c.json", b'\xef\xbb\xbf{"_p": "a,b"}\n{"_p": "a,b"}\n', ""),
+    ("d.json.gz", b"\x1f\x8b\x08\x00" + bytes(20), ""),
+    ("e.json", b"a, b\nc\n", ""),
+)
+
+
+def test_wrong_files_are_named_before_they_are_sent(open_page: Callable[..., Page], tmp_path: Path) -> None:
+    page = open_page()
+    frame = to_files(page)
+    frame.get_by_role("link", name="Upload").first.click()
+    check = frame.get_by_role("button", name="Check first")
+    for name, content, told in WRONG:
+        (tmp_path / name).write_bytes(content)
+        frame.locator("input[type=file]").set_input_files(tmp_path / name)
+        expect(frame.get_by_text(f"{name}, ")).to_be_visible()
+        if told:
+            expect(frame.get_by_text(f"The file is {told}")).to_be_visible()
+            expect(check).to_be_disabled()
+        else:
+            expect(check).to_be_enabled()
+            assert frame.locator("#said").inner_text() == ""
+
+
 def test_hostile_lines_do_nothing(open_page: Callable[..., Page]) -> None:
     page = open_page()
     frame = to_files(page)
