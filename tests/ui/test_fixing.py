@@ -106,7 +106,7 @@ def test_one_line_takes_the_value_that_its_failure_states(site: Site) -> None:
 
 def test_items_of_documents_state_values_too(site: Site) -> None:
     site.job.configure(format="woopra")
-    visit = {
+    visit: dict[str, object] = {
         "visitor": {"id": "v"},
         "actions": [{"name": "a", "time": 1_444_077_951}, {"name": "b", "time": 1_444_077_951_000}],
     }

@@ -105,11 +105,11 @@ def _sources_now(settings: Settings, published: Published, seen: Sequence[str], 
         landing = None if name == ONE_OFF else runs.last_landing(dag_of(name))
         if landing and not visitor.runs(name):
             landing["ignored_names"] = []
-        glance, source = glances.get(name), settings.sources.get(name)
+        glance, its = glances.get(name), settings.sources.get(name)
         found.append(
             SourceNow(
                 name, dag_of(name), dag_of(name) in paused, states[name], stuck, landing, glance.open if glance else 0,
-                glance.last_file_at if glance else None, source.expect_every if source else None,
+                glance.last_file_at if glance else None, its.expect_every if its else None,
             )
         )  # fmt: skip
     return [one for one in found if one.name != ONE_OFF or one.states]
