@@ -158,7 +158,7 @@ def test_problems_are_told_across_files_and_sources_most_first(world: World) -> 
 
 
 def test_related_files_are_told_by_what_they_are(world: World) -> None:
-    wrong = world.bring("a.json", BAD_TIME, source="other", etag="1").file_id
+    wrong = world.bring("a.json", BAD_TIME, record("ann", 9, "w"), source="other", etag="1").file_id
     mended = b'1\t{"_p":"ann","_t":1393344603,"_n":"x"}\n'
     redriven = redrive(world.pipeline, wrong, mended, NOTE).result
     assert redriven is not None

@@ -42,7 +42,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         drop(running, "orders-2026-11-23.json", ORDERS)
         drop(running, "signups-2026-11-23.json", SIGNUPS)
         # A file that begins like a page is refused as a whole: here its lines are to be seen.
-        drop(running, "hostile.json", *(text.encode() for text in (*HOSTILE[1:], HOSTILE[0])))
+        lines = [text.encode() for text in (*HOSTILE[1:], HOSTILE[0])]
+        drop(running, "hostile.json", *lines, line("hal@example.com", 1, "Visited"))
         with open_pipeline(load_settings(running.environment)) as pipeline:
             wait_for(lambda: len(pipeline.warehouse.files({"state": "loaded"})) == 3, "three loaded files", processes)
         yield running
@@ -289,7 +290,7 @@ def test_with_the_keyboard_alone(open_page: Callable[..., Page]) -> None:
 
 
 def test_mending_with_the_keyboard_alone(stack: Stack, open_page: Callable[..., Page]) -> None:
-    drop(stack, "keys.json", b"broken")
+    drop(stack, "keys.json", b"broken", line("kay@example.com", 1, "Visited"))
     page = open_page()
     frame = to_files(page)
     for _ in range(SCHEDULED_MS // 1000):
