@@ -158,7 +158,7 @@ def test_files_that_wait_for_a_person_are_differences(world: World) -> None:
     world.sources = [website(changed_file="hold")]
     bring(world, "1.json", record("ann", 0, "Paid"))
     bring(world, "1.json", record("ann", 0, "Left"))
-    bring(world, "2.json", WRONG, WRONG + " ", WRONG + "  ")
+    bring(world, "2.json", WRONG, WRONG + " ", WRONG + "  ", record("ann", 1, "Paid"))
 
     found = reconcile(world.pipeline)
 
