@@ -117,7 +117,7 @@ def share(part: int, whole: int) -> str:
         return "< 0.1 %"
     if percent > 99.9 and part < whole:
         return "> 99.9 %"
-    return f"{percent:.1f} %" if percent < 10 else f"{percent:.0f} %"
+    return f"{percent:.1f} %" if percent < 10 or (percent >= 99.5 and part < whole) else f"{percent:.0f} %"
 
 
 def age(at: datetime | None, now: datetime | None = None) -> str:

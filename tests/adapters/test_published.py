@@ -138,6 +138,8 @@ def test_problems_are_told_across_files_and_sources_most_first(world: World) -> 
     undone = world.bring("c.json", NO_PERSON, record("ann", 0, "x"), source="web").file_id
     world.bring("d.json", record("ann", 0, "x"), source="web")
     world.warehouse.undo([undone], NOTE)
+    fixed = world.bring("e.json", record("ann", 0, "x"), '{"_p":"ann","_t":1393344603,"_n":7}', source="web").file_id
+    redrive(world.pipeline, fixed, b'2\t{"_p":"ann","_t":1393344603,"_n":"x"}\n', NOTE)
     redrive(world.pipeline, first, b'1\t{"_p":"ann","_t":1393344603,"_n":"x"}\n', NOTE)
     with world.warehouse.published() as published:
         both = published.problems(FilesWanted(sources=("other", "web")))

@@ -107,14 +107,14 @@ def test_what_goes_along_is_named(site: Site, admin: TestClient) -> None:
 
 def test_fixed_lines_that_went_along_are_offered_again_when_the_file_is_back(site: Site, admin: TestClient) -> None:
     site.job.write(f'[uploads]\nbucket = "{site.job.s3.bucket}"\n{(site.job.folder / "ingest.toml").read_text()}')
-    file_id = a_file(site)
+    file_id = site.load("1.json", ANN, "no json", "nor this")
     one = {"line:2": '{"_p": "bob", "_t": 1700000001, "_n": "x"}', "was:2": "", "do": "send"}
     site.carry_out(admin.post(f"{ROOT}/files/{file_id}/mend", data=one))
     assert site.job.count("commands") == 2
     assert "Send it again" not in admin.get(f"{ROOT}/files/{file_id}").text
     for action in ("undo", "force"):
         site.carry_out(admin.post(f"{ROOT}/files/{file_id}/act/{action}"))
-    assert site.job.count("commands") == 1, "the fixed line is open"
+    assert site.job.count("commands") == 1, "the fixed line is open again"
 
     page = admin.get(f"{ROOT}/files/{file_id}").text
     assert "1 fixed line of this file, loaded" in page

@@ -111,7 +111,7 @@ def landfall(page: Page) -> FrameLocator:
 
 
 def to_files(page: Page) -> FrameLocator:
-    page.get_by_role("link", name="Landfall").first.click()
+    page.get_by_role("link", name="Landfall", exact=True).first.click()
     frame = landfall(page)
     expect(frame.get_by_role("table")).to_contain_text("orders-2026-11-23.json")
     return frame
@@ -137,9 +137,9 @@ def test_mend_a_line_send_it_again_and_undo(stack: Stack, open_page: Callable[..
     picture(page, "file")
 
     frame.get_by_role("link", name="Fix and send again").click()
-    mended = frame.get_by_label("Line 41")
+    mended = frame.get_by_label("Line 41", exact=True)
     mended.fill('{"_p": "ann@example.com", "_t": 1795435200, "_n": "Purchased", "price": 49}')
-    frame.get_by_label("Line 42").fill('{"_p": "bob@example.com", "_t": "soon", "_n": "Purchased"}')
+    frame.get_by_label("Line 42", exact=True).fill('{"_p": "bob@example.com", "_t": "soon", "_n": "Purchased"}')
     frame.get_by_role("button", name="Check").first.click()
     expect(frame.get_by_text("right: becomes record")).to_be_visible()
     expect(frame.get_by_text("still wrong", exact=True)).to_be_visible()
@@ -195,7 +195,6 @@ def test_five_hundred_lines_of_one_problem_are_fixed_in_four_clicks(
     wrong = [json.dumps({"_p": f"m{n}", "_t": 1_795_435_200_000 + n, "_n": "In milliseconds"}) for n in range(500)]
     page = open_page()
     frame = to_files(page)
-    picture(page, "sources")
     drop(stack, "milliseconds.json", line("ann@example.com", 1, "Purchased"), *(text.encode() for text in wrong))
     show = frame.get_by_role("button", name="New data: show")
     expect(show).to_be_visible(timeout=SCHEDULED_MS)  # somebody who looks at the list learns of it
@@ -260,10 +259,10 @@ def test_tabs_on_the_run_and_its_task(stack: Stack, open_page: Callable[..., Pag
     (loaded,) = rows(stack, f"SELECT run_id FROM ledger WHERE key = '{PREFIX}hostile.json'")
     page = open_page()
     page.goto(f"{stack.url}/dags/ingest_website/runs/{quote(loaded['run_id'])}")
-    page.get_by_role("link", name="Failed lines").last.click()
+    page.get_by_role("link", name="Failed lines", exact=True).last.click()
     expect(landfall(page).get_by_text("hostile.json").first).to_be_visible()
     page.goto(f"{stack.url}/dags/ingest_website/runs/{quote(loaded['run_id'])}/tasks/load/mapped/0")
-    page.get_by_role("link", name="Failed lines").last.click()
+    page.get_by_role("link", name="Failed lines", exact=True).last.click()
     expect(landfall(page).get_by_text("hostile.json").first).to_be_visible()
 
 
@@ -305,13 +304,13 @@ def test_mending_with_the_keyboard_alone(stack: Stack, open_page: Callable[..., 
         if words == "keys.json":
             expect(frame.get_by_role("heading", level=1)).to_contain_text("keys.json")
         elif words == "Fix and send again":
-            expect(frame.get_by_label("Line 1")).to_be_visible()
+            expect(frame.get_by_label("Line 1", exact=True)).to_be_visible()
             frame.get_by_role("link", name="Files", exact=True).focus()
     page.keyboard.type('{"_p": "kim@example.com", "_t": 1795435200, "_n": "Typed"}')
     tab_to(page, frame, "Check")
     page.keyboard.press("Enter")
     expect(frame.get_by_text("right: becomes record")).to_be_visible()
-    frame.get_by_label("Line 1").focus()
+    frame.get_by_label("Line 1", exact=True).focus()
     tab_to(page, frame, "Send again")
     page.keyboard.press("Enter")
     expect(frame.get_by_text("all fixed")).to_be_visible(timeout=SCHEDULED_MS)

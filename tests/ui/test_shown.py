@@ -98,7 +98,7 @@ def test_sizes(number: float | None, words: str) -> None:
 @pytest.mark.parametrize(
     ("part", "whole", "words"),
     [(0, 0, "0 %"), (0, 9, "0 %"), (1, 10**6, "< 0.1 %"), (32, 1000, "3.2 %"), (1, 3, "33 %"),
-     (9999, 10_000, "> 99.9 %"), (3, 3, "100 %")],
+     (9999, 10_000, "> 99.9 %"), (500, 501, "99.8 %"), (3, 3, "100 %")],
 )  # fmt: skip
 def test_shares(part: int, whole: int, words: str) -> None:
     assert share(part, whole) == words

@@ -430,11 +430,7 @@ def _begun(request: Request, visitor: Visitor, file_id: str, lines_at: str | Non
 def undone_fixes(published: "Published", file_id: str) -> dict[str, str]:
     """Where fixed lines of a file are that were sent from a page and were undone, by the run that loaded them."""
     redrives = [one for one in published.related(file_id) if one["relation"] == "redrive"]
-    loaded = {one["run_id"] for one in redrives if one["state"] == "loaded"}
-    undone = {one["run_id"] for one in redrives if one["state"] == "undone" and one["run_id"]}
-    found = runs.sent_fixes(undone)
-    again = set(runs.sent_fixes(filter(None, loaded)).values())
-    return {run_id: at for run_id, at in found.items() if at not in again}
+    return runs.sent_fixes(one["run_id"] for one in redrives if one["state"] == "undone" and one["run_id"])
 
 
 def _kept(pipeline: "Pipeline", file_id: str, mended: Mapping[Place, bytes]) -> str:
