@@ -31,7 +31,8 @@ def test_a_load_that_repeats_what_is_there_leaves_memory_for_disk(tmp_path: Path
 def test_many_long_failed_lines_are_loaded_rather_with_more_memory_than_not_at_all(tmp_path: Path) -> None:
     world = World(DuckDBWarehouse(tmp_path / "w.duckdb", load_memory_mb=64))
     line = b'{"_p":"ann","_t":"no time","a":"%b"}\n' % (b"x" * 200_000)
-    assert world.bring("a.json", body=line * 800).state == "loaded"
+    right = b'{"_p":"ann","_t":1393344604,"_n":"x"}\n'
+    assert world.bring("a.json", body=line * 800 + right).state == "loaded"
     assert world.count("failed_lines") == 800
 
 

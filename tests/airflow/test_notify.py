@@ -132,7 +132,7 @@ def tell_again(job: Job, run_id: str) -> None:
 def test_a_run_tells_once_of_all_its_files_that_need_a_look(job: Job, mailbox: Mailbox) -> None:
     job.configure(notify=["smtp:ops_mail"], max_failed_lines=1)
     job.put("1.json", ANN, WRONG)
-    job.put("2.json", WRONG, WRONG)
+    job.put("2.json", WRONG, WRONG, {**ANN, "_n": "Came"})
     job.s3.put("landing/3.json.gz", gzip.compress(b'{"_p": "x", "_t": 1700000000, "_n": "y"}\n' * 1000)[:-20])
     job.put("4.json", {**ANN, "_n": "Left"})
 
@@ -145,7 +145,7 @@ def test_a_run_tells_once_of_all_its_files_that_need_a_look(job: Job, mailbox: M
     assert mail.get_content_type() == "text/plain"
     assert f"s3://{job.s3.bucket}/landing/1.json (" in text
     assert "1 line of 2 failed" in text
-    assert "rejected. 2 of 2 lines failed; max_failed_lines is 1." in text
+    assert "rejected. 2 of 3 lines failed; max_failed_lines is 1." in text
     assert "landing/3.json.gz" in text
     assert "4.json" not in text
     assert "time_not_epoch_seconds: 3 lines. " in text
@@ -189,7 +189,7 @@ def test_nobody_is_sent_to_a_file_that_has_no_open_line(job: Job, mailbox: Mailb
 
 
 def test_nobody_is_told_where_nobody_asked(job: Job, mailbox: Mailbox) -> None:
-    job.put("1.json", WRONG)
+    job.put("1.json", WRONG, ANN)
 
     assert job.run().state == "success"
     assert mailbox.mails == []
@@ -216,7 +216,7 @@ def test_a_file_whose_task_died_is_told_of(job: Job, mailbox: Mailbox, monkeypat
 def test_many_files_are_one_notice_of_readable_length(job: Job, mailbox: Mailbox) -> None:
     job.configure(notify=["smtp:ops_mail"])
     for number in range(30):
-        job.put(f"{number}.json", {**ANN, "_t": number})
+        job.put(f"{number}.json", {**ANN, "_t": number}, {**ANN, "_n": f"{number}"})
 
     job.run()
 

@@ -280,5 +280,5 @@ def test_bodies_do_not_refuse_each_other(tmp_path: Path) -> None:
     world = World(DuckDBWarehouse(tmp_path / "warehouse.duckdb", ignored_identities=IGNORED_IDENTITIES))
     content = (b'{ "x":', b" 1", b"}")
     assert world.bring("landing/plain.json", *content).state == "rejected"
-    result = world.bring(intake_key("landing", NOON, "0123abcd", 1), *content)
+    result = world.bring(intake_key("landing", NOON, "0123abcd", 1), *content, b'{"_p":"a","_t":1393344604,"_n":"x"}')
     assert (result.state, result.counts.failed) == ("loaded", 3)
