@@ -39,7 +39,7 @@ def environ(**more: str) -> dict[str, str]:
 
 
 def peak_kib(folder: Path, *arguments: str) -> int:
-    """The most memory of the command, whose output goes into the file `rows`. wait4 tells that of whoever forked, too."""
+    """The most memory of the command; its output is in the file `rows`. wait4 tells that of whoever forked, too."""
     script = """
 import atexit, re, sys
 from pathlib import Path
