@@ -24,6 +24,16 @@ _BEGINS = "landfall-error-"
 _MESSAGE_CHARACTERS = 300
 
 
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what led to it: a signal that comes in the middle of an import is told as a failed import."""
+    led: BaseException | None = error
+    seen = set[int]()
+    while led is not None and id(led) not in seen:
+        seen.add(id(led))
+        yield led
+        led = led.__cause__ or led.__context__
+
+
 def said(error: BaseException) -> str:
     """The sentence of an error: its own if it is one of ours, else what it is and where its trace was written."""
     if isinstance(error, IngestError):

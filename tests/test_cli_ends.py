@@ -81,6 +81,29 @@ def test_what_nobody_foresaw_is_one_sentence_that_names_a_log(
 JSON = click.Option(["--json", "as_json"], is_flag=True)
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_in_the_middle_of_an_import_is_a_signal(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    """A module in C makes an ImportError of what comes while it begins."""
+    (tmp_path / "run.py").write_text("""
+import signal, sys
+import click
+from ingest.cli import cli, main
+@cli.command()
+@click.argument("number")
+def begin(number):
+    try:
+        signal.raise_signal(int(number))
+    except BaseException as stopped:
+        raise ImportError("initialization failed") from stopped
+sys.argv[1:] = ["begin", *sys.argv[1:]]
+main()
+""")
+    ran = subprocess.run(
+        [sys.executable, "run.py", str(int(number))], cwd=tmp_path, env=environ(), capture_output=True, check=False
+    )
+    assert (ran.returncode, b"stopped" in ran.stderr) == (code, True)
+
+
 def test_an_answer_that_is_no_json_is_said(ingest: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     from ingest.cli.output import write_json
 

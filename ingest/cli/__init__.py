@@ -67,8 +67,12 @@ def _run() -> int:
         say(f"ingest: {_STOPPED}")
         return ended(143, _STOPPED)
     except Exception as error:  # noqa: BLE001 - whatever it is, people get a sentence
-        from ingest.unforeseen import said
+        from ingest.unforeseen import causes, said
 
+        for one in causes(error):
+            if isinstance(one, (KeyboardInterrupt, _Terminated)):
+                say(f"ingest: {_STOPPED}")
+                return ended(143 if isinstance(one, _Terminated) else 130, _STOPPED)
         sentence = said(error.error if isinstance(error, Broken) else error)
         say(f"ingest: {sentence}")
         return ended(2, sentence)

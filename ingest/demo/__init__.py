@@ -16,6 +16,7 @@ from types import FrameType
 
 from ingest.cli.output import say
 from ingest.errors import IngestError
+from ingest.unforeseen import causes
 
 
 def run(exit_when_done: bool, *, as_json: bool = False) -> int:
@@ -45,8 +46,11 @@ def run(exit_when_done: bool, *, as_json: bool = False) -> int:
                 processes.check()
     except _Stopped:
         pass
-    except (ProcessDied, TimeoutError) as error:
-        raise IngestError(f"{error}\nEverything it wrote is kept in {folder}.") from error
+    except Exception as error:
+        if isinstance(error, (ProcessDied, TimeoutError)):
+            raise IngestError(f"{error}\nEverything it wrote is kept in {folder}.") from error
+        if not any(isinstance(one, _Stopped) for one in causes(error)):
+            raise
     tell("ended; no process is left behind")
     if status == 1:
         say(f"Everything it wrote is kept in {folder}.")
