@@ -1618,6 +1618,7 @@ def test_two_processes_that_mend_the_same_lines(shell: Shell) -> None:
     assert broken_promises(warehouse_at(shell.warehouse)) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [0, 1])
 @pytest.mark.parametrize("opposite", ["force", "redrive"])
 def test_two_processes_that_do_opposite_things(
@@ -1758,6 +1759,7 @@ def test_what_is_disturbed_does_what_it_says(disturbed: dict[str, Plan]) -> None
 ERRORS: Sequence[BaseException] = (KeyboardInterrupt(), duckdb.IOException("no"), MemoryError())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True], ids=["before it", "after it"])
 @pytest.mark.parametrize("what", ["undo", "force", "release", "replace", "redrive"])
 def test_an_action_that_fails_at_any_step_is_done_or_not(disturbed: dict[str, Plan], what: str, after: bool) -> None:

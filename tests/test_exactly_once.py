@@ -250,6 +250,7 @@ def ends_as_if_nothing_had_happened(plan: Plan, path: Path, step: int) -> None:
     assert shown(path) == plan.after, f"the second run after step {step}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True], ids=["before it", "after it"])
 def test_an_error_at_every_step(plans: list[Plan], after: bool) -> None:
     # One that stops everything; the disk; memory; and one that the load takes for a fault of one file's rows.
@@ -333,6 +334,7 @@ def all_end(pids: list[int], timeout_seconds: float = 20) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_kill_9_at_random_moments(tmp_path: Path) -> None:
     chance = random.Random(2014)
     landing = tmp_path / "landing"

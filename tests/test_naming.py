@@ -42,6 +42,7 @@ def load_all(there: World) -> None:
     redrive(there.pipeline, b["file_id"], b'4\t{"_p": "Bob", "_t": 1393344604, "_n": "mended"}\n', Note("test"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "now",
     [

@@ -192,6 +192,7 @@ main()
     assert "could not be stopped" in done.stderr.decode().splitlines()[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_statement_ends_when_somebody_says_so(tmp_path: Path, number: signal.Signals, code: int) -> None:
     endless = "select sum(a.range * b.range) from range(10_000_000) as a, range(10_000_000) as b"

@@ -82,6 +82,7 @@ def test_a_rejected_file_turns_the_run_red(job: Job) -> None:
     assert job.events() == []
 
 
+@pytest.mark.slow
 def test_many_small_files_share_a_few_tasks(job: Job) -> None:
     for number in range(700):
         job.s3.put(f"landing/{number}.json", b'{"_p": "a", "_t": 1700000000, "_n": "e", "n": %d}\n' % number)

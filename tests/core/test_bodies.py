@@ -181,6 +181,7 @@ MANY = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @each_format
 def test_items_are_judged_as_they_are_taken(format: str) -> None:
     """A small document may hold millions: what is kept of them is a few bytes each."""
