@@ -19,7 +19,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from multiprocessing import current_process, get_context, parent_process
@@ -410,8 +410,11 @@ def _pool(processes: int, memory_bytes: int) -> Iterator[Executor]:
         except BaseException as error:
             for process in dict(cast("Any", pool)._processes or {}).values():
                 process.kill()  # it may be stuck, and nobody needs its work any more
-            # In early Pythons 3.11 the pool writes to its dead processes for ever: python/cpython#94777.
-            cast("Any", pool)._call_queue._reader.close()
+            # In early Pythons 3.11 the pool writes to its dead processes for ever: python/cpython#94777. The end that
+            # they read from is not closed here, but given to nobody: a thread of the pool closes it, and where both do
+            # so at the same time that thread fails, and is waited for without end.
+            with suppress(OSError), Path(os.devnull).open() as nobody:
+                os.dup2(nobody.fileno(), cast("Any", pool)._call_queue._reader.fileno(), inheritable=False)
             if isinstance(error, BrokenProcessPool) and not begun.is_set():
                 raise TransientError(
                     f"No judging process could begin. {_UNGUARDED} Nothing was loaded; try again."
