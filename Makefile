@@ -58,7 +58,6 @@ lint: setup docs ## ruff, mypy, and the links of the documentation
 	$(BIN)/mypy
 
 docs: setup ## the documentation as a site, in build/site; a link that leads nowhere is an error
-	$(BIN)/python docs/generate.py
 	@rm -rf build/pages build/site && mkdir -p build/pages
 	@cp -r *.md LICENSE docs examples schemas tests build/pages/
 	$(BIN)/zensical build --clean --strict
