@@ -261,9 +261,10 @@ def check(body: bytes, shape: Shape, format: str) -> Body:
         raise Refused(413, f"More than {_JOINTS_AT_MOST:,} objects stand one behind the other: put each on a line.")
     found = shape(body)
     # A file that begins with it would be refused as a whole, and with it what others sent.
-    if other := another(format, found.content[:HEAD_BYTES]):
-        raise Refused(400, f"The body seems to be {other}, and this address takes {format}.")
-    if refusal := open_format(format).refusal(found.content[:HEAD_BYTES]):
+    head = found.content[:HEAD_BYTES]
+    if refusal := open_format(format).refusal(head):
+        if other := another(format, head):  # the refusal's own words are for whoever loads a file
+            raise Refused(400, f"The body seems to be {other}, and this address takes {format}.")
         raise Refused(400, " ".join(failure.message for failure in refusal.failures))
     return found
 
