@@ -272,13 +272,8 @@ def _source(source: Source, settings: Settings, clocks: _Clocks) -> Checks:
         is_listed = is_listed and (check.name != f"{source.name}: list" or check.state != "problem")
     if made and is_listed:
         yield from _versions(source.name, made[0], source.bucket, source.prefix)
-    tidied = source.after_load != "keep"
-    archive, report = source.within(source.archive_prefix), source.within(source.report_prefix)
-    # Before a first object is taken out, one of our own is made and deleted in the archive: can the store compare?
-    received = f"{source.prefix}intake/"
-    written = [archive] * tidied + [report] * bool(report) + [received] * bool(source.intake_keys)
-    yield from _written(source.name, source.bucket, "write", written)
-    yield from _written(source.name, source.bucket, "delete", [source.prefix, archive] * tidied)
+    yield from _written(source.name, source.bucket, "write", source.writes_below())
+    yield from _written(source.name, source.bucket, "delete", source.deletes_below())
 
 
 def _landing(source: Source, settings: Settings, store: ObjectStore) -> Checks:

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, NamedTuple
 from ingest.core.address import ACCESS_POINT
 from ingest.core.formats import FORMATS, open_format
 from ingest.core.identity import IGNORED_IDENTITIES, Match, Naming
-from ingest.core.source import LOCAL_BUCKET, ONE_OFF
+from ingest.core.source import LOCAL_BUCKET, ONE_OFF, intake_folder
 from ingest.errors import ConfigError
 
 CONFIG_NAME: Final = "ingest.toml"
@@ -67,6 +67,17 @@ class Source:
     def naming(self, format: str) -> Naming:
         """Whom names mean in files of this source that have this format."""
         return Naming(self.people_space or format, self.match or open_format(format).match)
+
+    def writes_below(self) -> list[str]:
+        """Prefixes in its bucket that we write to, as its settings are."""
+        # Before a first object is taken out, one of our own is made and deleted in the archive: can the store compare?
+        written = [self.within(self.archive_prefix)] * (self.after_load != "keep")
+        written += [self.within(self.report_prefix)] * bool(self.report_prefix)
+        return written + [intake_folder(self.prefix)] * bool(self.intake_keys)
+
+    def deletes_below(self) -> list[str]:
+        """Prefixes in its bucket that we delete from, as its settings are."""
+        return [self.prefix, self.within(self.archive_prefix)] if self.after_load != "keep" else []
 
     def within(self, prefix: str) -> str:
         """Where a prefix of ours begins in the bucket: on this machine, in the source's own folder."""

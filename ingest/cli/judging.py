@@ -129,12 +129,8 @@ def _no_slash(source: "Source") -> Iterator[str]:
 
 def _wanted(source: "Source") -> dict[str, Any]:
     """What the source's settings need beside list and read. Only to write and delete would tell whether it is there."""
-    tidied = source.after_load != "keep"
-    archive, report = source.within(source.archive_prefix), source.within(source.report_prefix)
-    written = [archive] * tidied + [report] * bool(report)
-    # Before a first object is taken out, one of our own is made and deleted in the archive: can the store compare?
-    deleted = [source.prefix, archive] * tidied
-    return _untried(source, "write", "s3:PutObject", written) | _untried(source, "delete", "s3:DeleteObject", deleted)
+    written = _untried(source, "write", "s3:PutObject", source.writes_below())
+    return written | _untried(source, "delete", "s3:DeleteObject", source.deletes_below())
 
 
 def _untried(source: "Source", right: str, action: str, prefixes: list[str]) -> dict[str, Any]:

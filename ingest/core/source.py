@@ -109,11 +109,15 @@ class SourceFile:
         return cls(**values | {"last_modified": datetime.fromisoformat(values["last_modified"])})
 
 
+def intake_folder(prefix: str) -> str:
+    """Where below a source's prefix the HTTP intake puts its objects."""
+    return f"{prefix}/intake/" if prefix and not prefix.endswith("/") else f"{prefix}intake/"
+
+
 def intake_key(prefix: str, received_at: int, instance: str, number: int) -> str:
     """What the HTTP intake calls an object below a source's prefix. Keys of one instance sort by receipt.
 
     `received_at`: microseconds since 1970 of the last body in it. `instance`: 8 hex digits. `number`: of the object.
     """
-    folder = f"{prefix}/" if prefix and not prefix.endswith("/") else prefix
     day = _EPOCH + timedelta(microseconds=received_at)
-    return f"{folder}intake/{day:%Y/%m/%d}/intake-{received_at:016d}-{instance}-{number:08d}.json"
+    return f"{intake_folder(prefix)}{day:%Y/%m/%d}/intake-{received_at:016d}-{instance}-{number:08d}.json"
