@@ -22,6 +22,7 @@ from ingest.core.states import is_due
 from ingest.discovery import ARCHIVED, Selection, in_order, own_object, owner_of
 from ingest.errors import ConfigError, IngestError, ListingDoubted, ObjectGone, TransientError
 from ingest.ports import Counts, FileResult, Intent, Note, ObjectStore, StagedFile, Staging, Warehouse, not_entered
+from ingest.readable import canonical
 from ingest.reading import HEAD_BYTES, Digest, decompressed, peek
 from ingest.settings import Settings, Source
 from ingest.staging import Limits, Progress, TooMuchAtOnce, stage, staging_folder
@@ -209,7 +210,7 @@ class Pipeline:
         """What is at an address, or below it; where nothing is any more, what was archived from there last."""
         bucket, key = split_address(address)
         if bucket == LOCAL_BUCKET and key != "-":
-            key = _canonical(self.settings, key)
+            key = canonical(self.settings, key) or os.path.abspath(key)  # noqa: PTH100 - Path.resolve follows links
         store = self.store_for(owner_of(self.settings, bucket, key) or chosen.name, bucket, key)
         if bucket == LOCAL_BUCKET and key != "-" and Path(key).is_dir():
             key += "/"
@@ -476,17 +477,6 @@ class Pipeline:
         else:
             return
         staged.outcome = "rejected"
-
-
-def _canonical(settings: Settings, path: str) -> str:
-    """The one name of a path of this machine: below a source's folder the file's own, whatever links led there."""
-    real = os.path.realpath(path)
-    for source in settings.sources.values():
-        folder = os.path.realpath(source.prefix) if source.bucket == LOCAL_BUCKET else ""
-        if folder and os.path.commonpath((real, folder)) == folder:
-            within = os.path.relpath(real, folder)
-            return os.path.normpath(os.path.join(os.path.abspath(source.prefix), within))  # noqa: PTH100, PTH118
-    return os.path.abspath(path)  # noqa: PTH100 - Path.resolve follows links
 
 
 def _heard(listed: Iterable[SourceFile], hear: Callable[[ListingDoubted], object]) -> Iterator[SourceFile]:

@@ -17,11 +17,20 @@ def why_unreadable(settings: Settings, bucket: str, key: str) -> str | None:
         return None
     sources = settings.sources.values()
     if bucket == LOCAL_BUCKET:
-        path = os.path.realpath(key)  # a key holds whatever path was named
-        folders = [os.path.realpath(one.prefix) for one in sources if one.bucket == LOCAL_BUCKET]
-        if any(os.path.commonpath((path, folder)) == folder for folder in folders):
+        if canonical(settings, key):
             return None
         return "Of this machine's disk nothing is read from here but the folders of sources."
     if bucket in {settings.uploads_bucket, *(one.bucket for one in sources)}:
         return None
     return f"The bucket {bucket} may not be read from here. {remedy}"
+
+
+def canonical(settings: Settings, path: str) -> str | None:
+    """The one name of a path of this machine that lies in a source's folder, wherever links led; None: in no folder."""
+    real = os.path.realpath(path)
+    for source in settings.sources.values():
+        folder = os.path.realpath(source.prefix) if source.bucket == LOCAL_BUCKET else None
+        if folder and os.path.commonpath((real, folder)) == folder:
+            below = os.path.relpath(real, folder)
+            return os.path.normpath(os.path.join(os.path.abspath(source.prefix), below))  # noqa: PTH100, PTH118
+    return None
