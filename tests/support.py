@@ -1,11 +1,13 @@
 """A small world for tests: a store in memory, a warehouse on disk, lines in few words, and all that a load left."""
 
+import importlib.util
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ingest.core.source import SourceFile
@@ -172,3 +174,13 @@ def in_order(found: Rows, without: Iterable[str] = ()) -> Rows:
     """Rows in an order of their own, whichever the engine gave."""
     kept = [{name: value for name, value in row.items() if name not in set(without)} for row in found]
     return sorted(kept, key=repr)
+
+
+def module_at(path: Path) -> ModuleType:
+    """A Python file that is in no package, as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,6 +1,5 @@
 """The audit of locked packages: what fails it, what is said where nothing could be audited."""
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -12,17 +11,12 @@ from typing import Any
 
 import pytest
 
-from tests.support import ROOT
+from tests.support import ROOT, module_at
 
 
 @pytest.fixture
 def audit() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("audit", ROOT / ".ci" / "audit.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_at(ROOT / ".ci" / "audit.py")
 
 
 def package(name: str, *vulns: dict[str, Any], **more: Any) -> dict[str, Any]:

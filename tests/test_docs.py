@@ -4,7 +4,6 @@ In a `console` block a line `$ …` is run by bash, and what follows is what it 
 stands for any lines; ids of files and times of today may differ. `$ cat NAME` makes the file NAME, as it is shown.
 """
 
-import importlib.util
 import json
 import os
 import re
@@ -20,7 +19,7 @@ import pytest
 from ingest.cli import cli
 from ingest.settings import INTAKE_SETTINGS, SOURCE_SETTINGS, TOP_SETTINGS, UPLOADS_SETTINGS, VARIABLES
 from tests.conftest import S3
-from tests.support import ROOT
+from tests.support import ROOT, module_at
 from tests.support import TABLES as SHOWN
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -112,12 +111,7 @@ def test_every_column_is_documented(folder: Path) -> None:
 
 
 def test_what_is_made_from_the_program_is_what_it_says_today() -> None:
-    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
-    assert spec
-    assert spec.loader
-    generate = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(generate)
-    for place, text in generate.pages().items():
+    for place, text in module_at(ROOT / "docs" / "generate.py").pages().items():
         assert place.read_text(encoding="utf-8") == text, "run: .venv/bin/python docs/generate.py"
 
 
