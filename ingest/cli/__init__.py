@@ -10,13 +10,12 @@ import logging
 import signal
 import sys
 from io import StringIO
-from typing import Any
 
 import click
 
 from ingest.cli import asking, demo, judging, keeping, loading, mending, moving, serving, starting
 from ingest.cli.base import Broken, cli
-from ingest.cli.output import InertFormatter, say, write_json
+from ingest.cli.output import InertFormatter, ended, say
 from ingest.cli.streams import OutputFailed, standard_streams
 from ingest.errors import ConfigError, IngestError
 
@@ -81,14 +80,6 @@ def _run() -> int:
 
 def _terminate(*_: object) -> None:
     raise _Terminated
-
-
-def ended(code: int, *problems: str) -> int:
-    """The exit code, after the document of `--json` that says why there is no other."""
-    if "--json" in sys.argv:
-        told: dict[str, Any] = {"error": "\n".join(problems)}
-        write_json(told | ({"errors": problems} if len(problems) > 1 else {}))
-    return code
 
 
 def _unwritten(error: OSError) -> int:

@@ -15,6 +15,7 @@ import click
 from ingest.cli.base import GIVEN, SHORT_ID, cli, json_option, opened_pipeline, show_failures
 from ingest.cli.output import (
     csv_rows,
+    ended,
     json_rows,
     places,
     say,
@@ -305,8 +306,6 @@ def _held_to(limits: "QueryLimits") -> Iterator[None]:
 
 def _end() -> None:
     """The process, since what it is at cannot be stopped. Nothing of the answer was written."""
-    from ingest.cli import ended
-
     sentence = "The statement could not be stopped, so this process ends. Ask for less, or raise max_query_time."
     say(f"ingest: {sentence}")
     os._exit(ended(2, sentence))

@@ -276,3 +276,11 @@ def value(row: dict[str, Any], name: str) -> Any:
     """A cell as people read it; times are UTC."""
     cell = row[name]
     return cell.strftime("%Y-%m-%d %H:%M") if hasattr(cell, "strftime") else cell
+
+
+def ended(code: int, *problems: str) -> int:
+    """The exit code, after the document of `--json` that says why there is no other."""
+    if "--json" in sys.argv:
+        told: dict[str, Any] = {"error": "\n".join(problems)}
+        write_json(told | ({"errors": problems} if len(problems) > 1 else {}))
+    return code
