@@ -25,14 +25,14 @@ from ingest.errors import ConfigError
     type=click.IntRange(1, 3600),
     default=30,
     show_default=True,
-    help="How long what is under way may take when it is told to stop; then it gets 503.",
+    help="How long what is under way may take once it is stopped; then it gets 503.",
 )
 @click.option("--new-key", is_flag=True, help="Make a key and what ingest.toml has of it; serve nothing.")
 @json_option
 def serve(host: str, port: int, stop_seconds: int, new_key: bool, as_json: bool) -> int:
     """Take the vendors' own import calls over HTTP, and put their bodies where files are dropped.
 
-    Serves every source with intake_keys until it is told to stop. With --json a line on stdout says when it is ready.
+    Serves every source with intake_keys until it is stopped. With --json a line on stdout says when it is ready.
     """
     try:
         from ingest.intake import keys
