@@ -52,12 +52,6 @@ SOURCES = (
 )  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _tables_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each session looks first whether they are, which is half of its time."""
-    monkeypatch.setattr("ingest.adapters.duckdb.DuckDBWarehouse._prepare", lambda self: None)
-
-
 @pytest.fixture(scope="session")
 def new_warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("new") / "warehouse.duckdb"
@@ -1726,9 +1720,7 @@ def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Pl
         pipeline.judged([files["web"]], "force") as forced,
         pipeline.judged([files["held"]], "release") as released,
         pipeline.judged([files["new"]]) as replacing,
-        pytest.MonkeyPatch.context() as patch,
     ):
-        patch.setattr("ingest.adapters.duckdb.DuckDBWarehouse._prepare", lambda self: None)
         ids = [files["copy"].file_id, files["web"].file_id]
         plans = {
             "undo": Plan(start, lambda path: at(path).undo(ids, NOTE)),

@@ -985,20 +985,17 @@ def run(folder: Path, examples: int, steps: int, *, same_each_time: bool) -> Non
     begun = Life()
     with begun.world.warehouse.writing():  # type: ignore[attr-defined]
         pass
-    with pytest.MonkeyPatch.context() as patch:
-        # Each session looks first whether the tables are there, which is half of its time, and here they are.
-        patch.setattr("ingest.adapters.duckdb.DuckDBWarehouse._prepare", lambda self: None)
-        begun.begin()
-        Life.folder, Life.begun = folder, begun
-        move_once(begun)
-        phases = [Phase.explicit, Phase.reuse, Phase.generate, *[Phase.shrink] * (not same_each_time)]
-        run_state_machine_as_test(
-            Life,
-            settings=settings(
-                max_examples=examples, stateful_step_count=steps, deadline=None, derandomize=same_each_time,
-                database=None, suppress_health_check=list(HealthCheck), phases=phases,
-            ),
-        )  # fmt: skip
+    begun.begin()
+    Life.folder, Life.begun = folder, begun
+    move_once(begun)
+    phases = [Phase.explicit, Phase.reuse, Phase.generate, *[Phase.shrink] * (not same_each_time)]
+    run_state_machine_as_test(
+        Life,
+        settings=settings(
+            max_examples=examples, stateful_step_count=steps, deadline=None, derandomize=same_each_time,
+            database=None, suppress_health_check=list(HealthCheck), phases=phases,
+        ),
+    )  # fmt: skip
     print(f"{Life.steps} steps: {', '.join(f'{count} {move}' for move, count in sorted(Life.made.items()))}")
     assert Life.steps > examples
 

@@ -37,8 +37,7 @@ def new_warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def world(tmp_path: Path, new_warehouse: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setattr(DuckDBWarehouse, "_prepare", lambda self: None)
+def world(tmp_path: Path, new_warehouse: Path) -> World:
     path = Path(shutil.copy(new_warehouse, tmp_path))
     return World(DuckDBWarehouse(path, ignored_identities=IGNORED_IDENTITIES), [website()])
 

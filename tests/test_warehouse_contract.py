@@ -42,12 +42,8 @@ def new_duckdb(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(params=FACTORIES)
-def new_world(
-    request: pytest.FixtureRequest, tmp_path: Path, new_duckdb: Path, monkeypatch: pytest.MonkeyPatch
-) -> NewWorld:
+def new_world(request: pytest.FixtureRequest, tmp_path: Path, new_duckdb: Path) -> NewWorld:
     numbers = count()
-    # Each session looks first whether the tables are there, which is half of its time, and here they are.
-    monkeypatch.setattr("ingest.adapters.duckdb.DuckDBWarehouse._prepare", lambda self: None)
 
     def make(*sources: Source) -> World:
         folder = tmp_path / f"world-{next(numbers)}"

@@ -82,10 +82,11 @@ def statement(name: str) -> str:
     return (_SQL_FOLDER / f"{name}.sql").read_text(encoding="utf-8")
 
 
-def definitions() -> tuple[list[str], str]:
+@cache
+def definitions() -> tuple[tuple[str, ...], str]:
     """What makes the tables, step by step, and what makes the views."""
     folder = schemas_folder() / "warehouse" / "duckdb"
-    steps = [step.read_text(encoding="utf-8") for step in sorted(folder.glob("[0-9]*.sql"))]
+    steps = tuple(step.read_text(encoding="utf-8") for step in sorted(folder.glob("[0-9]*.sql")))
     return steps, (folder / "views.sql").read_text(encoding="utf-8")
 
 
@@ -366,9 +367,14 @@ class DuckDBWarehouse:
             with self._open(read_only=True, in_memory=True) as connection:
                 yield connection
             return
-        if prepared:
-            self._prepare()
-        with self._read(), self.locked(fcntl.LOCK_SH), self._open(read_only=True) as connection:
+        with self._sharing() as connection:
+            if not prepared or self._is_prepared(connection):
+                yield connection
+                return
+        self._demand_right_to_write("It is not of this version of Landfall: let who loads into it run `ingest files`.")
+        with self._alone():
+            pass
+        with self._sharing() as connection:
             yield connection
 
     @contextmanager
@@ -379,9 +385,8 @@ class DuckDBWarehouse:
             ConfigError: this user may only read.
             TransientError: another program holds the file, or the disk is full.
         """
-        self._prepare()
-        self._demand_right_to_write()
-        with self.locked(fcntl.LOCK_EX), self._open(read_only=False) as connection:
+        self._demand_right_to_write("Run this as who loads into it.")
+        with self._alone() as connection:
             connection.execute(f"SET memory_limit = '{memory_mb or self.load_memory_mb}MB'")
             connection.execute("SET preserve_insertion_order = false")  # else a large insert is held in memory
             connection.execute("BEGIN")
@@ -549,11 +554,13 @@ class DuckDBWarehouse:
         """To the file, and beside it."""
         return os.access(self.path.parent, os.W_OK) and (not self.path.exists() or os.access(self.path, os.W_OK))
 
-    def _demand_right_to_write(self) -> None:
-        if not self._may_write():
-            raise ConfigError(
-                f"{self.path} may only be read by this user, or its disk only be read. Run this as who loads into it."
-            )
+    def _demand_right_to_write(self, remedy: str) -> None:
+        size = self._size()
+        if self._may_write():
+            return
+        if not size:
+            raise ConfigError(f"There is no warehouse at {self.path} yet, and this user may not make one there.")
+        raise ConfigError(f"{self.path} may only be read by this user, or its disk only be read. {remedy}")
 
     def _refuse_damaged_log(self) -> None:
         """The engine takes a log that does not begin like one for none, and what was committed to it for lost."""
@@ -596,70 +603,83 @@ class DuckDBWarehouse:
 
     # --- the schema --------------------------------------------------------------------------------------------------
 
-    def _prepare(self) -> None:
-        """Make the tables and views where they are missing or of an older version.
-
-        Settings that say who is one person hold backwards: where they have changed, persons are found anew. Who may
-        only read sees them as they were found last.
-        """
+    def _wanted(self) -> tuple[int, str, str, str]:
+        """What the tables are to be made by: see `version_of`."""
         steps, views = definitions()
         naming = [f"{name}\t{source.people_space or ''}\t{source.match or ''}" for name, source in self.sources.items()]
-        now = (len(steps), views, "\n".join(sorted(self.ignored_identities)), "\n".join(sorted(naming)))
-        is_there = bool(self._size())
-        if is_there:
-            with self._read(), self.locked(fcntl.LOCK_SH), self._open(read_only=True) as connection:
-                found = self._found(connection, steps, views)
-            if found == now or (found[:2] == now[:2] and not self._may_write()):
-                return
-        if not self._may_write():
-            raise ConfigError(
-                f"{self.path} is not of this version of Landfall, and this user may only read it: let who loads into it"
-                " run `ingest files` first."
-                if is_there
-                else f"There is no warehouse at {self.path} yet, and this user may not make one there."
-            )
+        return len(steps), views, "\n".join(sorted(self.ignored_identities)), "\n".join(sorted(naming))
+
+    def _is_prepared(self, connection: duckdb.DuckDBPyConnection) -> bool:
+        """Whether tables and views are those of this version and these settings.
+
+        Who may only read sees persons as they were found last.
+        """
+        found, wanted = self._found(connection), self._wanted()
+        return found == wanted or (found[:2] == wanted[:2] and not self._may_write())
+
+    @contextmanager
+    def _sharing(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        with self._read(), self.locked(fcntl.LOCK_SH), self._open(read_only=True) as connection:
+            yield connection
+
+    @contextmanager
+    def _alone(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """The file to write to, with tables and views in place: made where they are missing or of an older version."""
+        with self.locked(fcntl.LOCK_EX):
+            is_unmade = not self._size()
+            if not is_unmade and log_of(self.path).exists():  # which opening it to write would put into the file
+                with self._open(read_only=True) as connection:
+                    self._found(connection)
+            try:
+                with self._open(read_only=False) as connection:
+                    self._prepare(connection)
+                    is_unmade = False
+                    yield connection
+            except Exception:
+                if is_unmade:  # what there is of it is no warehouse, and would be taken for a damaged one
+                    self.path.unlink(missing_ok=True)
+                    log_of(self.path).unlink(missing_ok=True)
+                raise
+
+    def _prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Settings that say who is one person hold backwards: where they have changed, persons are found again."""
+        found, wanted = self._found(connection), self._wanted()
+        if found == wanted:
+            return
         try:
-            self._make(now, steps, views)
+            self._make(connection, found, wanted)
         except duckdb.Error as error:
             raise TransientError(
                 f"{self.path} could not be written (is the disk full?): {first_line(error)}"
             ) from error
 
-    def _make(self, now: tuple[int, str, str, str], steps: Sequence[str], views: str) -> None:
-        with self.locked(fcntl.LOCK_EX):
-            is_new = not self._size()
-            try:
-                self._make_alone(now, steps, views)
-            except Exception:
-                if is_new:  # what there is of it is no warehouse, and would be taken for a damaged one
-                    self.path.unlink(missing_ok=True)
-                    log_of(self.path).unlink(missing_ok=True)
-                raise
+    def _make(
+        self, connection: duckdb.DuckDBPyConnection, found: tuple[Any, ...], wanted: tuple[int, str, str, str]
+    ) -> None:
+        steps, views = definitions()
+        done, _, identities, named = (*found, None, None, None)[:4]
+        connection.execute("BEGIN")
+        for step in steps[done:]:
+            connection.execute(step)
+        connection.execute(views)
+        connection.execute(
+            "CREATE OR REPLACE TABLE schema_version AS"
+            " SELECT $step::INTEGER AS step, $views AS views, $identities AS ignored_identities, $naming AS naming",
+            dict(zip(("step", "views", "identities", "naming"), wanted, strict=True)),
+        )
+        if done and (identities, named) != wanted[2:]:
+            from ingest.adapters.duckdb_naming import name_anew
+            from ingest.adapters.duckdb_rows import Rows
 
-    def _make_alone(self, now: tuple[int, str, str, str], steps: Sequence[str], views: str) -> None:
-        with self._open(read_only=False) as connection:
-            done, _, identities, named = (*self._found(connection, steps, views), None, None, None)[:4]
-            connection.execute("BEGIN")
-            for step in steps[done:]:
-                connection.execute(step)
-            connection.execute(views)
-            connection.execute(
-                "CREATE OR REPLACE TABLE schema_version AS"
-                " SELECT $step::INTEGER AS step, $views AS views, $identities AS ignored_identities, $naming AS naming",
-                dict(zip(("step", "views", "identities", "naming"), now, strict=True)),
-            )
-            if done and (identities, named) != now[2:]:
-                from ingest.adapters.duckdb_naming import name_anew
-                from ingest.adapters.duckdb_rows import Rows
+            rows = Rows(connection, self.ignored_identities)
+            if identities != wanted[2]:
+                rows.join_persons_anew()
+            name_anew(rows, self.sources)
+        connection.execute("COMMIT")
 
-                rows = Rows(connection, self.ignored_identities)
-                if identities != now[2]:
-                    rows.join_persons_anew()
-                name_anew(rows, self.sources)
-            connection.execute("COMMIT")
-
-    def _found(self, connection: duckdb.DuckDBPyConnection, steps: Sequence[str], views: str) -> tuple[Any, ...]:
+    def _found(self, connection: duckdb.DuckDBPyConnection) -> tuple[Any, ...]:
         """What the tables were last made by. Raises ConfigError if that was no Landfall, or a newer one."""
+        steps, views = definitions()
         found = version_of(connection)
         if found[0] > len(steps):
             raise ConfigError(f"{self.path} was written by a newer version of Landfall. Upgrade this one.")
