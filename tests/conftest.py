@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 _numbers = count(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Airflow takes half a minute to set up: one worker does, for all that ask for it."""
+    for item in items:
+        if "airflow_db" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("airflow"))
+
+
 @dataclass(frozen=True)
 class S3:
     """A bucket of a test's own. The environment leads boto3's defaults there as well."""
