@@ -13,8 +13,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from airflow.sdk import DAG, Asset, AssetAlias, Param, dag, get_current_context, task
-from airflow.sdk.definitions.context import get_parsing_context
+from airflow.sdk import DAG, Asset, AssetAlias, Param, dag, get_current_context, get_parsing_context, task
 
 from ingest.airflow import action, texts
 from ingest.airflow.one_off import PASTED_AT_MOST
@@ -153,12 +152,8 @@ def one_off_dag(settings: Settings) -> DAG:
         @task
         def collect() -> Packs:
             """Find the files that were named; store pasted lines first."""
-            from pathlib import Path
-
-            from airflow.configuration import AIRFLOW_HOME
-
             from ingest.airflow import one_off, steps
-            from ingest.airflow.world import open_world, task_settings
+            from ingest.airflow.world import home, open_world, task_settings
 
             context = get_current_context()
             with open_world() as pipeline:
@@ -169,7 +164,7 @@ def one_off_dag(settings: Settings) -> DAG:
                     request,
                     run_id=context["run_id"],
                     asked_at=context["dag_run"].run_after,
-                    pasted_folder=Path(AIRFLOW_HOME) / "landfall" / "pasted",
+                    pasted_folder=home(os.environ) / "landfall" / "pasted",
                 )
                 return steps.packed(pipeline, files)
 

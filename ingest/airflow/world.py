@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 WAREHOUSE_CONNECTION = "landfall_warehouse"
 DEFAULT_AWS_CONNECTION = "aws_default"
 PROBLEM = "problem"  # the XCom with the sentence of what ended a task, for the page of the run
+
+
+def home(environment: Mapping[str, str]) -> Path:
+    """The folder that Airflow calls its home."""
+    return Path(os.path.expandvars(environment.get("AIRFLOW_HOME") or "~/airflow")).expanduser()
 
 
 def note_of(context: Mapping[str, Any], reason: str = "", *, is_named: bool = False) -> "Note":

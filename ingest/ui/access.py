@@ -10,16 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
-from airflow.api_fastapi.app import get_auth_manager
-from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
-from airflow.api_fastapi.core_api.security import get_user
 from fastapi import Depends, HTTPException, Request
 
 from ingest.discovery import owner_of
+from ingest.ui import internals
 
 if TYPE_CHECKING:
-    from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
-
     from ingest.settings import Settings
 
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
@@ -35,7 +31,7 @@ def dag_of(source: str) -> str:
 class Visitor:
     """Who asks."""
 
-    user: "BaseUser"
+    user: Any  # Airflow's
 
     @property
     def name(self) -> str:
@@ -44,7 +40,7 @@ class Visitor:
 
     def sees(self, source: str) -> bool:
         """Whether the ledger rows of a source may be shown."""
-        return self.may("GET", dag_of(source), None)
+        return self.may_read(dag_of(source))
 
     def runs(self, source: str) -> bool:
         """Whether raw lines and values of a source may be shown, and its files acted on."""
@@ -57,17 +53,13 @@ class Visitor:
         """
         return all(self.runs(source) for source in _sources_of(settings, file))
 
+    def may_read(self, dag_id: str) -> bool:
+        """Whether this DAG and its runs may be looked at."""
+        return internals.may(self.user, "read", dag_id)
+
     def may_run(self, dag_id: str) -> bool:
         """Whether a run of this DAG may be started."""
-        return self.may("POST", dag_id, DagAccessEntity.RUN)
-
-    def may(self, method: Any, dag_id: str, entity: DagAccessEntity | None) -> bool:
-        """Airflow's own answer."""
-        from airflow.models.dag import DagModel
-
-        details = DagDetails(id=dag_id, team_name=DagModel.get_team_name(dag_id))
-        manager = get_auth_manager()
-        return bool(manager.is_authorized_dag(method=method, access_entity=entity, details=details, user=self.user))
+        return internals.may(self.user, "run", dag_id)
 
     def seen(self, sources: Iterable[str]) -> tuple[str, ...]:
         """Those of these sources that may be shown, in order."""
@@ -100,7 +92,7 @@ def _sources_of(settings: "Settings", file: Mapping[str, Any]) -> tuple[str, ...
     return (file["source"], owner_of(settings, file["bucket"], file["key"]) or file["source"])
 
 
-def visitor(request: Request, user: Annotated[Any, Depends(get_user)]) -> Visitor:
+def visitor(request: Request, user: Annotated[Any, Depends(internals.logged_in)]) -> Visitor:
     """Who asks; 401 for nobody. What stands around each page asks `request.state` for it."""
     request.state.visitor = Visitor(user)
     return request.state.visitor  # type: ignore[no-any-return]  # a state holds anything

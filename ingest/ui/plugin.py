@@ -2,15 +2,20 @@
 
 from typing import Any, Final
 
+from airflow import __version__
 from airflow.plugins_manager import AirflowPlugin
 
 PREFIX: Final = "/landfall"
 ROUTE: Final = "landfall"  # Airflow shows our pages under /plugin/landfall/…
 _RUN = "landfall/run?dag_id={DAG_ID}&run_id={RUN_ID}"
+# From 3.4 on Airflow shows a tab on these DAGs only. 3.3 has no way to do so: there the tab of a strange DAG says it is.
+_OURS: Final = {"dag.tags.name": ["landfall"]}
+# 3.4 has a place for a button on the page of a DAG. 3.3 refuses the whole plugin for naming it.
+_HAS_OVERVIEW: Final = tuple(map(int, __version__.split(".")[:2])) >= (3, 4)
 
 
 class LandfallPlugin(AirflowPlugin):
-    """The entry *Landfall* in Airflow's navigation, and the tab *Failed lines* on DAGs, their runs and tasks."""
+    """The entry *Landfall* in Airflow's navigation, the tab *Failed lines* on DAGs, their runs and tasks, *N to fix*."""
 
     name = "landfall"
     external_views = [  # noqa: RUF012 - Airflow's own interface
@@ -20,14 +25,23 @@ class LandfallPlugin(AirflowPlugin):
         },
         {
             "name": "Failed lines", "href": "landfall/failures?dag_id={DAG_ID}", "destination": "dag",
-            "url_route": "landfall-dag",
+            "url_route": "landfall-dag", "applies_to": _OURS,
         },
-        {"name": "Failed lines", "href": _RUN, "destination": "dag_run", "url_route": "landfall-run"},
+        {
+            "name": "Failed lines", "href": _RUN, "destination": "dag_run", "url_route": "landfall-run",
+            "applies_to": _OURS,
+        },
         {
             "name": "Failed lines", "href": _RUN + "&task_id={TASK_ID}&map_index={MAP_INDEX}",
-            "destination": "task_instance", "url_route": "landfall-task",
+            "destination": "task_instance", "url_route": "landfall-task", "applies_to": _OURS,
         },
     ]  # fmt: skip
+    react_apps = [  # noqa: RUF012 - as above
+        {
+            "name": "landfall_to_fix", "bundle_url": "landfall/static/to-fix.js", "destination": "dag_overview",
+            "applies_to": _OURS,
+        }
+    ] * _HAS_OVERVIEW  # fmt: skip
 
     @property
     def fastapi_apps(self) -> list[dict[str, Any]]:

@@ -1,16 +1,24 @@
 """The page of a run, and the tab on Airflow's own pages: what became of files, and which lines failed."""
 
+import json
+import pkgutil
 import re
-from typing import Any
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
 from urllib.parse import quote, urlencode
 
+import airflow
 import pytest
 from fastapi.testclient import TestClient
 
+from ingest.ui import internals
 from tests.ui.conftest import ROOT, Site, runs_of
 from tests.ui.producers import text_of
 
 ANN: dict[str, Any] = {"_p": "ann", "_t": 1_700_000_000, "_n": "Signed Up"}
+AIRFLOW: Final = tuple(map(int, airflow.__version__.split(".")[:2]))
 HOSTILE = '<img src=x onerror=alert(1)>"\u202e.json'
 
 
@@ -155,13 +163,54 @@ def test_runs_that_may_not_be_seen_are_not_there(site: Site) -> None:
 
 
 def test_what_is_none_of_ours(site: Site, admin: TestClient) -> None:
-    strange = tab(admin, dag_id="somebody_elses", run_id="x")
-    assert (strange.status_code, "This run is none of Landfall" in strange.text) == (200, True)
+    for strange in ("somebody_elses", "ingest_of_somebody_else"):
+        for page in (tab(admin, dag_id=strange, run_id="x"), admin.get(f"{ROOT}/failures?dag_id={strange}")):
+            assert (page.status_code, "This DAG is not Landfall's" in page.text) == (200, True)
+            assert f'<a href="{ROOT}/">The files that Landfall loaded</a>' in page.text
+            assert "landing/" not in page.text
     assert of(admin, "somebody_elses", "x").status_code == 404
     assert of(admin, "ingest_website", "no-such-run").status_code == 404
     assert tab(admin, dag_id="ingest_website", run_id="no-such-run").status_code == 404
     assert tab(admin, dag_id="{DAG_ID}", run_id="{RUN_ID}").status_code == 400
     assert tab(admin, dag_id="ingest_website", run_id="\0<img>", map_index="²").status_code == 404
+
+
+def test_airflow_takes_the_plugin_and_shows_its_tabs_on_our_dags(site: Site, admin: TestClient) -> None:
+    (plugin,) = [one for one in admin.get("/api/v2/plugins").json()["plugins"] if one["name"] == "landfall"]
+    tabs = [one for one in plugin["external_views"] if one["destination"] != "nav"]
+    assert [one["destination"] for one in tabs] == ["dag", "dag_run", "task_instance"]
+    buttons = [one["destination"] for one in plugin["react_apps"]]
+    assert buttons == (["dag_overview"] if AIRFLOW >= (3, 4) else [])  # where there is no such place
+    (tags,) = {tuple(one["applies_to"]["dag.tags.name"]) for one in (*tabs, *plugin["react_apps"])}
+    assert all(set(tags) <= set(dag.tags) for dag in site.job.dags().values())
+    assert admin.get(f"{ROOT}/static/to-fix.js").headers["content-type"].startswith("text/javascript")
+
+
+def test_the_button_of_a_dag_counts_what_is_left_to_fix(site: Site, admin: TestClient, nobody: TestClient) -> None:
+    def to_fix(client: TestClient, dag_id: str = "ingest_website") -> Any:
+        return client.get(f"{ROOT}/to-fix", params={"dag_id": dag_id}).json()
+
+    site.load("1.json", ANN, "no json", "no json either")
+    assert to_fix(admin) == {"open": 2}
+    for dag_id in ("ingest_action", "ingest_reconcile", "ingest_of_somebody_else"):
+        assert to_fix(admin, dag_id) == {"open": 0}
+    assert to_fix(site.of("runs ingest_one_off")) == {"open": 0}
+    assert nobody.get(f"{ROOT}/to-fix?dag_id=ingest_website").status_code == 401
+
+
+def test_only_one_module_uses_what_airflow_keeps_to_itself() -> None:
+    """Ruff says so, of all that Airflow has beside its public interface."""
+    names = {one.name for one in pkgutil.iter_modules(airflow.__path__)}
+    private = sorted(names - {"__main__", "plugins_manager", "providers", "sdk", "version"})
+    assert len(private) > 30
+    code = "".join(f"import airflow.{name}\n" for name in private)
+    told = {}
+    for module in ("runs", "internals"):
+        ruff = [str(Path(sys.executable).with_name("ruff")), "check", "--select", "TID251", "--output-format", "json"]
+        place = ["--stdin-filename", str(Path(internals.__file__).with_name(f"{module}.py")), "-"]
+        done = subprocess.run([*ruff, *place], input=code, capture_output=True, text=True, check=False)
+        told[module] = len(json.loads(done.stdout))
+    assert told == {"runs": len(private), "internals": 0}
 
 
 def test_looking_starts_nothing(site: Site, admin: TestClient) -> None:

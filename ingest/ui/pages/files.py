@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from ingest.core.source import ONE_OFF
 from ingest.ports import FilesWanted, Published, State
 from ingest.settings import Settings
-from ingest.ui import runs
+from ingest.ui import internals, runs
 from ingest.ui.access import Visitor, VisitorDep, dag_of
 from ingest.ui.chart import chart
 from ingest.ui.view import page
@@ -95,7 +95,7 @@ def _sources_now(settings: Settings, published: Published, seen: Sequence[str], 
     for source, state, number in published.states(seen):
         states[source][state] = number
     glances = {one.source: one for one in published.glances(seen)}
-    paused = runs.paused([dag_of(name) for name in seen])
+    paused = internals.paused([dag_of(name) for name in seen])
     found = []
     for name in seen:
         stuck = 0

@@ -39,10 +39,11 @@ def failures(
     request: Request, visitor: VisitorDep, source: str = "", since: str = "", until: str = "", dag_id: str = ""
 ) -> Response:
     """Problems, most lines first. With `dag_id`, as the tab of a DAG has it: of the source that this DAG loads."""
-    if dag_id and not dag_id.startswith(dag_of("")):
-        return page(request, "problems.html", stranger=True)
     with open_world() as pipeline:
-        seen = visitor.seen(known_sources(pipeline))
+        known = known_sources(pipeline)
+        if dag_id and not runs.is_ours(dag_id, known):
+            return page(request, "problems.html", stranger=True)
+        seen = visitor.seen(known)
         if (named := dag_id.removeprefix(dag_of(""))) in seen:
             source = named
         wanted = FilesWanted(

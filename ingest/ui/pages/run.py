@@ -27,6 +27,7 @@ from ingest.report import plain
 from ingest.text import count
 from ingest.ui import runs
 from ingest.ui.access import Visitor, VisitorDep, dag_of
+from ingest.ui.internals import Run
 from ingest.ui.view import page
 from ingest.ui.world import known_sources, loaded_copy, open_world
 from ingest.uploads import read_check_report
@@ -35,7 +36,6 @@ router = APIRouter()
 
 _SHOWN: Final = 200  # files of a run on its page
 _LINES: Final = 20  # failed lines of a check
-OTHER_DAGS: Final = ("ingest_reconcile", "landfall_config_errors")  # ours, but they deal with no file
 _CHECKED: Final = "checked"
 _LOOK_FIRST: Final = ("retrying", "gone", "rejected", "held")
 NO_RUN: Final = "There is no such run."
@@ -144,22 +144,22 @@ def of(request: Request, visitor: VisitorDep, dag_id: str, run_id: str) -> Respo
     )  # fmt: skip
 
 
-def _run(visitor: Visitor, dag_id: str, run_id: str) -> runs.Run:
+def _run(visitor: Visitor, dag_id: str, run_id: str) -> Run:
     """Raises HTTPException 404, also for a run that may not be seen."""
-    if not visitor.may("GET", dag_id, None):
+    if not visitor.may_read(dag_id):
         raise HTTPException(404, NO_RUN)
     run = runs.find(dag_id, run_id)
-    if not dag_id.startswith(dag_of("")) or dag_id in OTHER_DAGS:
+    if not dag_id.startswith(dag_of("")) or dag_id in runs.OTHER_DAGS:
         raise HTTPException(404, "This run deals with no files.")
     return run
 
 
-def source_of(run: runs.Run) -> str | None:
+def source_of(run: Run) -> str | None:
     """The one source that a run is about; None for what a person named, which may be files of any."""
     return None if run.dag_id in (runs.ACTION_DAG, runs.ONE_OFF_DAG) else run.dag_id.removeprefix(dag_of(""))
 
 
-def _outcome(pipeline: Pipeline, visitor: Visitor, run: runs.Run, *, is_check: bool) -> Outcome:
+def _outcome(pipeline: Pipeline, visitor: Visitor, run: Run, *, is_check: bool) -> Outcome:
     """What the tasks returned; of files whose task died after its commit, what the ledger says."""
     tasks = ("act",) if run.dag_id == runs.ACTION_DAG else ("load", "check")
     results = [one for task in tasks for part in runs.returned(run.dag_id, run.run_id, task) for one in part or ()]

@@ -9,8 +9,9 @@ from fastapi import APIRouter, HTTPException, Query, Request, Response
 from ingest.ports import FilesWanted
 from ingest.ui import runs
 from ingest.ui.access import VisitorDep, dag_of
+from ingest.ui.internals import Run
 from ingest.ui.pages.failures import LINES, Failed, Group, failed_lines, groups_of, visible_pointer
-from ingest.ui.pages.run import NO_RUN, OTHER_DAGS, source_of
+from ingest.ui.pages.run import NO_RUN, source_of
 from ingest.ui.view import page
 from ingest.ui.world import known_sources, open_world
 
@@ -39,17 +40,15 @@ def failed(
     dag_id, run_id, task_id, map_index = (_filled(text) for text in (dag_id, run_id, task_id, map_index))
     if not dag_id or not run_id:
         raise HTTPException(400, "The address of this page names no run.")
-    if not visitor.may("GET", dag_id, None):
+    if not visitor.may_read(dag_id):
         raise HTTPException(404, NO_RUN)
-    if not dag_id.startswith(dag_of("")) and dag_id not in OTHER_DAGS:
-        return page(request, "run_lines.html", stranger=True, dag_id=dag_id)
-    run = runs.find(dag_id, run_id)
     groups, listed, more = list[Group](), list[Failed](), False
     with open_world() as pipeline:
         known = known_sources(pipeline)
+        if not runs.is_ours(dag_id, known):
+            return page(request, "run_lines.html", stranger=True)
+        run = runs.find(dag_id, run_id)
         source = source_of(run)
-        if dag_id not in (runs.ACTION_DAG, runs.ONE_OFF_DAG, *OTHER_DAGS) and source not in known:
-            return page(request, "run_lines.html", stranger=True, dag_id=dag_id)
         seen = visitor.seen(known if source is None else {source} & known)
         wanted = FilesWanted(sources=seen, run_id=None if task_id else run_id, sort="failed", per_page=_FILES)
         if task_id:
@@ -79,11 +78,20 @@ def failed(
     )  # fmt: skip
 
 
+@router.get("/to-fix")
+def to_fix(visitor: VisitorDep, dag_id: str) -> dict[str, int]:
+    """How many failed lines are open of the source that a DAG loads: for the button on Airflow's page of the DAG."""
+    with open_world() as pipeline:
+        sources = [name for name in known_sources(pipeline) if dag_of(name) == dag_id and visitor.sees(name)]
+        with pipeline.warehouse.published() as published:
+            return {"open": sum(one.open for one in published.glances(sources))}
+
+
 def _filled(text: str) -> str:
     return "" if text.startswith("{") and text.endswith("}") else text
 
 
-def _of_task(wanted: FilesWanted, run: runs.Run, task_id: str, map_index: str) -> FilesWanted:
+def _of_task(wanted: FilesWanted, run: Run, task_id: str, map_index: str) -> FilesWanted:
     """Those files that a task returned."""
     number = int(map_index) if map_index.removeprefix("-").isdecimal() and len(map_index) < 8 else None
     told: Sequence[Any] = runs.returned(run.dag_id, run.run_id, task_id, number)
