@@ -5,14 +5,14 @@ SHELL := /bin/bash
 
 # The system's own interpreter where it will do: distributions build theirs with every optimization, a fifth faster than
 # one built without.
-PYTHON ?= $(shell /usr/bin/python3 -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+PYTHON ?= $(shell /usr/bin/python3 -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' \
 	2>/dev/null && echo /usr/bin/python3 || echo python3)
 BIN := .venv/bin
 # The interpreter is the machine's own.
 export UV_PYTHON_DOWNLOADS := never
 LOCKS := requirements-setup.txt requirements-dev.txt
 
-.PHONY: help setup demo test test-all chromium curl pictures lint docs wheel audit secrets bench lock clean
+.PHONY: help setup demo test test-all airflow-next chromium curl pictures lint docs wheel audit secrets bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +21,7 @@ setup: .venv/.ready ## the virtual environment, with the command at .venv/bin/in
 
 # Remade only when a lock or the interpreter's version changes; a half-made one has no stamp and is finished next time.
 .venv/.ready: $(LOCKS) pyproject.toml Makefile
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Landfall needs Python 3.11 to 3.13; $(PYTHON) is {v[0]}.{v[1]}. Name another: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 15) else f"Landfall needs Python 3.11 to 3.14; $(PYTHON) is {v[0]}.{v[1]}. Name another: make PYTHON=python3.12 ...")'
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "This Python has no venv module: installing the system's"; apt-get update -q && apt-get install -yq python3-venv; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-setup.txt
@@ -40,6 +40,19 @@ test: setup curl ## every test that takes seconds
 
 test-all: setup chromium curl ## the slow ones too, in a browser as well
 	$(PYTEST)
+
+# The lock with the newest Airflow instead of its own, pre-releases included: what will differ is seen before it is out.
+NEXT = .venv-next/bin
+AIRFLOW = apache-airflow apache-airflow-core apache-airflow-task-sdk
+
+airflow-next: setup chromium ## the tests of DAGs and pages on the newest pre-release of Airflow, in .venv-next
+	@mkdir -p build && cp requirements-dev.txt build/requirements-next.txt
+	$(COMPILE) pyproject.toml $(EXTRAS) --group dev --prerelease allow $(AIRFLOW:%=--upgrade-package %) --output-file build/requirements-next.txt
+	$(PYTHON) -m venv .venv-next
+	$(BIN)/uv pip sync --quiet --python $(NEXT)/python --require-hashes build/requirements-next.txt
+	$(BIN)/uv pip install --quiet --python $(NEXT)/python --no-build-isolation --no-deps --editable .
+	@echo "On Airflow $$($(NEXT)/python -c 'from importlib.metadata import version; print(version("apache-airflow"))'):"
+	$(NEXT)/pytest --numprocesses logical --dist loadgroup tests/airflow tests/ui
 
 # The machine's own: nothing may fetch one.
 chromium:
@@ -82,12 +95,13 @@ bench: setup ## how fast, and beside what
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --custom-compile-command "make lock"
+EXTRAS = --extra airflow --extra demo --extra postgres-metadata --extra serve
 
 lock: setup ## newest versions that fit pyproject.toml, written down with their hashes
-	$(COMPILE) --upgrade pyproject.toml --extra airflow --extra demo --extra docker --extra serve --group dev --output-file requirements-dev.txt
-	$(COMPILE) pyproject.toml --extra airflow --extra docker --extra serve --constraints requirements-dev.txt --output-file requirements-airflow.txt
+	$(COMPILE) --upgrade pyproject.toml $(EXTRAS) --group dev --output-file requirements-dev.txt
+	$(COMPILE) pyproject.toml --extra airflow --extra postgres-metadata --extra serve --constraints requirements-dev.txt --output-file requirements-airflow.txt
 	$(COMPILE) pyproject.toml --constraints requirements-dev.txt --output-file requirements.txt
 	$(COMPILE) --group pyproject.toml:setup --constraints requirements-dev.txt --output-file requirements-setup.txt
 
 clean: ## forget everything that was made here
-	rm -rf .venv .demo .cache build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-next .demo .cache build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -112,7 +112,7 @@ def source_dag(source: Source, settings: Settings) -> DAG:
         **common(settings),
     )
     def build() -> None:
-        @task
+        @task(task_display_name="Find new files")
         def discover() -> Packs:
             """List the bucket, take away what the ledger knows, pack the rest."""
             from airflow.sdk.exceptions import AirflowFailException
@@ -149,7 +149,7 @@ def one_off_dag(settings: Settings) -> DAG:
         **common(settings) | {"max_active_runs": 4},
     )
     def build() -> None:
-        @task
+        @task(task_display_name="Find the files")
         def collect() -> Packs:
             """Find the files that were named; store pasted lines first."""
             from ingest.airflow import one_off, steps
@@ -168,12 +168,12 @@ def one_off_dag(settings: Settings) -> DAG:
                 )
                 return steps.packed(pipeline, files)
 
-        @task.branch
+        @task.branch(task_display_name="Check or load?")
         def choose() -> str:
             """Take the way that the form asks for."""
             return str(get_current_context()["params"]["action"])
 
-        @task(map_index_template=LABEL)
+        @task(task_display_name="Check", map_index_template=LABEL)
         def check(pack: dict[str, Any]) -> Results:
             """Judge one pack; load nothing."""
             from ingest.airflow import steps
@@ -205,7 +205,7 @@ def action_dag(settings: Settings) -> DAG:
         **common(settings) | {"max_active_runs": 4},
     )
     def build() -> None:
-        @task
+        @task(task_display_name="Do what was asked")
         def act() -> Results:
             """Do it, and say what became of each file."""
             from airflow.sdk.exceptions import AirflowFailException
@@ -226,7 +226,7 @@ def action_dag(settings: Settings) -> DAG:
                 raise AirflowFailException(str(error)) from error
             return results
 
-        @task
+        @task(task_display_name="Which files are not as asked")
         def verdict(results: Results) -> None:
             """Fail if a file is not as it was asked to be."""
             from airflow.sdk.exceptions import AirflowFailException
@@ -256,7 +256,7 @@ def reconcile_dag(settings: Settings) -> DAG:
         **common(settings),
     )
     def build() -> None:
-        @task
+        @task(task_display_name="Look for what was missed")
         def reconcile() -> dict[str, Any]:
             """Hold the buckets against the ledger; fail, with each difference named."""
             from airflow.sdk.exceptions import AirflowFailException
@@ -291,7 +291,7 @@ def config_errors_dag(problems: list[str], settings: Settings) -> DAG:
         **common(settings),
     )
     def build() -> None:
-        @task(retries=0)
+        @task(task_display_name="Say what is wrong", retries=0)
         def settings_are_wrong() -> None:
             """Fail, saying which."""
             from airflow.sdk.exceptions import AirflowFailException
@@ -331,7 +331,7 @@ def _load_task(settings: Settings, *, is_named: bool = False) -> Any:
     # other in the adapter, so no pool is needed.
     at_once = 2 if settings.warehouse_url.startswith("duckdb:") else None
 
-    @task(map_index_template=LABEL, max_active_tis_per_dag=at_once)
+    @task(task_display_name="Load", map_index_template=LABEL, max_active_tis_per_dag=at_once)
     def load(pack: dict[str, Any]) -> Results:
         """Judge one pack of files and load it in one transaction."""
         from ingest.airflow import steps
@@ -354,7 +354,7 @@ def _announce(source: str, loaded: Any) -> None:
     """
     alias = AssetAlias(f"landfall/{source}")
 
-    @task(trigger_rule="none_skipped")
+    @task(task_display_name="List what was loaded", trigger_rule="none_skipped")
     def announcements() -> list[list[dict[str, Any]]]:
         """Ask the ledger which files this run loaded."""
         from ingest.airflow import steps
@@ -364,7 +364,12 @@ def _announce(source: str, loaded: Any) -> None:
             run_id = get_current_context()["run_id"]
             return steps.announcements(pipeline, run_id, None if source in (ONE_OFF, ACTION) else source)
 
-    @task(outlets=[alias], inlets=[alias], map_index_template="{{ task.op_kwargs['batch'] | length }} files")
+    @task(
+        task_display_name="Tell other DAGs",
+        outlets=[alias],
+        inlets=[alias],
+        map_index_template="{{ task.op_kwargs['batch'] | length }} files",
+    )
     def announce(batch: list[dict[str, Any]]) -> None:
         """Tell other DAGs which files are in the warehouse now."""
         context = get_current_context()
@@ -383,7 +388,10 @@ def _announce(source: str, loaded: Any) -> None:
 
 
 def _verdict(source: str, packs: Any) -> Any:
-    @task(trigger_rule="all_done" if source == ONE_OFF else "none_skipped")  # there either a load or a check is skipped
+    @task(
+        task_display_name="Which files could not be loaded",
+        trigger_rule="all_done" if source == ONE_OFF else "none_skipped",  # there either a load or a check is skipped
+    )
     def verdict(packs: Packs | None) -> Mapping[str, Any]:
         """Say what became of the files, here and to whom `notify` names; fail if one could not be loaded."""
         from airflow.sdk.exceptions import AirflowFailException

@@ -8,10 +8,11 @@ from ingest.settings import Source
 _TASKS: Final = """
 | task | does |
 | --- | --- |
-| `discover` | lists the bucket and takes away what the ledger knows |
-| `load` | one task for each pack of files, named by what it loads; once done its name counts failed lines |
-| `announcements`, `announce` | one asset event for each file that this run loaded |
-| `verdict` | **red if a file could not be loaded**, and names it. Its log has the failed lines by code |
+| Find new files (`discover`) | lists the bucket and takes away what the ledger knows |
+| Load (`load`) | one task for each pack of files, named by what it loads; once done its name counts failed lines |
+| List what was loaded (`announcements`) | asks the ledger what this run loaded |
+| Tell other DAGs (`announce`) | one asset event for each of these files |
+| Which files could not be loaded (`verdict`) | **red if there is one**, and names it. Its log has the failed lines by code |
 
 Retrying, clearing or running it twice at once loads nothing twice: the ledger in the warehouse decides.
 """
@@ -28,7 +29,7 @@ Loads what is new under `s3://{source.bucket}/{source.prefix}`{f" (`{source.patt
 all; lines that break a rule are kept in `failed_lines`, from where `ingest failures FILE_ID --lines` gets them to be
 fixed.
 {_TASKS}
-**Red?** The verdict names the file and why. What did not answer is tried again by later runs, less and less often; a
+**Red?** The task *Which files could not be loaded* names the file and why. What did not answer is tried again by later runs, less and less often; a
 rejected file waits for a person. Nothing is held up by it.
 
 **To run when files have arrived:** `schedule=[Asset("landfall/{source.name}")]`; `extra` of the event has `file_id`,
@@ -47,7 +48,7 @@ or is in the ledger as its file) is taken by the rules of that source, whoever n
 {
     _TASKS.replace(
         "lists the bucket and takes away what the ledger knows", "finds the files; stores pasted lines"
-    ).replace("`discover`", "`collect`")
+    ).replace("Find new files (`discover`)", "Find the files (`collect`)")
 }
 """
 

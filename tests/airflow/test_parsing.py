@@ -36,6 +36,15 @@ def test_every_dag_says_what_it_is(job: Job) -> None:
         assert dag.catchup is False
 
 
+def test_every_task_has_a_name_that_people_understand(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INGEST_NOTHING", "x")
+    for dag in job.dags().values():
+        for task in dag.tasks:
+            assert re.fullmatch(r"[A-Z][A-Za-z ]+\??", task.task_display_name), task.task_id
+            if dag.dag_id == "ingest_website":
+                assert f"| {task.task_display_name} (`{task.task_id}`) |" in dag.doc_md
+
+
 def test_every_task_comes_to_an_end(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     """After what a file may take: the load itself ends what is slow before, so that its neighbours are loaded."""
     monkeypatch.setenv("INGEST_MAX_FILE_TIME", "2h")

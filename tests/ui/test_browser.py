@@ -266,6 +266,39 @@ def test_tabs_on_the_run_and_its_task(stack: Stack, open_page: Callable[..., Pag
     expect(landfall(page).get_by_text("hostile.json").first).to_be_visible()
 
 
+def test_the_page_of_a_dag_counts_what_is_left_to_fix_and_a_strange_dag_does_not(
+    stack: Stack, open_page: Callable[..., Page]
+) -> None:
+    """From Airflow 3.4 on. Before, there is no place for a button, and our tabs are on every DAG."""
+    (stack.folder / "dags" / "strange.py").write_text(
+        "from airflow.sdk import dag, task\n\n\n@dag(schedule=None)\ndef strange():\n    task(print)()\n\n\nstrange()\n"
+    )
+    (left,) = rows(stack, "SELECT count(*) AS n FROM failed_lines WHERE redriven_at IS NULL AND mendable")
+    scopes = tuple(map(int, stack.get("/api/v2/version")["version"].split(".")[:2])) >= (3, 4)
+    page = open_page()
+    page.goto(f"{stack.url}/dags/ingest_website")
+    button = page.get_by_role("link", name=re.compile(r"^\d+ lines? to fix$"))
+    tab = page.get_by_role("link", name="Failed lines", exact=True)
+    expect(tab).to_be_visible()
+    if scopes:
+        expect(button).to_have_text(re.compile(rf"^{left['n']} line"))
+        picture(page, "dag")
+        button.click()
+        expect(landfall(page).get_by_role("heading", level=1)).to_have_text("Failures")
+    known = re.compile("strange")
+    page.goto(f"{stack.url}/dags?search=strange")
+    expect(page.get_by_role("link", name=known).first).to_be_visible(timeout=SCHEDULED_MS)
+    page.goto(f"{stack.url}/dags/strange")
+    expect(page.get_by_role("link", name="Code", exact=True)).to_be_visible()
+    if scopes:
+        page.wait_for_load_state("networkidle")
+        expect(tab).to_have_count(0)
+    else:
+        tab.click()
+        expect(landfall(page).get_by_text("This DAG is not Landfall's")).to_be_visible()
+    expect(button).to_have_count(0)
+
+
 def tab_to(page: Page, frame: FrameLocator, words: str) -> None:
     """Press Tab until what has the focus is called so."""
     name = "e => (e = document.activeElement, e.ariaLabel || (e.matches('a, button') ? e.textContent : ''))"
