@@ -12,7 +12,7 @@ _TASKS: Final = """
 | Load (`load`) | one task for each pack of files, named by what it loads; once done its name counts failed lines |
 | List what was loaded (`announcements`) | asks the ledger what this run loaded |
 | Tell other DAGs (`announce`) | one asset event for each of these files |
-| Which files could not be loaded (`verdict`) | **red if there is one**, and names it. Its log has the failed lines by code |
+| Which files could not be loaded (`verdict`) | **red if there is one**. Its log has the failed lines by code |
 
 Retrying, clearing or running it twice at once loads nothing twice: the ledger in the warehouse decides.
 """
@@ -29,8 +29,8 @@ Loads what is new under `s3://{source.bucket}/{source.prefix}`{f" (`{source.patt
 all; lines that break a rule are kept in `failed_lines`, from where `ingest failures FILE_ID --lines` gets them to be
 fixed.
 {_TASKS}
-**Red?** The task *Which files could not be loaded* names the file and why. What did not answer is tried again by later runs, less and less often; a
-rejected file waits for a person. Nothing is held up by it.
+**Red?** The task *Which files could not be loaded* names them and says why. What did not answer is tried again by later
+runs, less and less often; a rejected file waits for a person. Nothing is held up by it.
 
 **To run when files have arrived:** `schedule=[Asset("landfall/{source.name}")]`; `extra` of the event has `file_id`,
 `action` and the counts.

@@ -8,14 +8,14 @@ from airflow.plugins_manager import AirflowPlugin
 PREFIX: Final = "/landfall"
 ROUTE: Final = "landfall"  # Airflow shows our pages under /plugin/landfall/…
 _RUN = "landfall/run?dag_id={DAG_ID}&run_id={RUN_ID}"
-# From 3.4 on Airflow shows a tab on these DAGs only. 3.3 has no way to do so: there the tab of a strange DAG says it is.
+# Airflow 3.4 shows a tab on these DAGs only. 3.3 shows it on all: there the tab says that a DAG is not ours.
 _OURS: Final = {"dag.tags.name": ["landfall"]}
 # 3.4 has a place for a button on the page of a DAG. 3.3 refuses the whole plugin for naming it.
 _HAS_OVERVIEW: Final = tuple(map(int, __version__.split(".")[:2])) >= (3, 4)
 
 
 class LandfallPlugin(AirflowPlugin):
-    """The entry *Landfall* in Airflow's navigation, the tab *Failed lines* on DAGs, their runs and tasks, *N to fix*."""
+    """The entry *Landfall* in Airflow's navigation, the tab *Failed lines* on DAGs, runs and tasks, *N to fix*."""
 
     name = "landfall"
     external_views = [  # noqa: RUF012 - Airflow's own interface
@@ -36,7 +36,7 @@ class LandfallPlugin(AirflowPlugin):
             "destination": "task_instance", "url_route": "landfall-task", "applies_to": _OURS,
         },
     ]  # fmt: skip
-    react_apps = [  # noqa: RUF012 - as above
+    react_apps = [
         {
             "name": "landfall_to_fix", "bundle_url": "landfall/static/to-fix.js", "destination": "dag_overview",
             "applies_to": _OURS,
