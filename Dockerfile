@@ -1,13 +1,13 @@
-# Airflow with Landfall in it. The official image gives the interpreter, the user and the entry point; what runs is an
-# environment of its own from the committed hashes, so that it is the one that the tests saw. The digest says which image;
-# the name before it is for people: see CONTRIBUTING.md, "Images".
-FROM apache/airflow:3.3.2-python3.12@sha256:9df9c8be4096b9cc626bd7cb1f2b8c712eef66c59c615f8c7e6200871ca10bd1 AS build
-USER root
+# Airflow with Landfall in it: a slim Python and one environment, /opt/landfall, from the committed hashes. It is the one that the tests
+# saw. The official image of Airflow would bring a second one, with hundreds of megabytes that nothing uses, and other versions.
+# No engine runs where this is written: tests/test_compose.py checks what it says, and nobody has built it yet.
+# The digest says which image; the name before it is for people: see CONTRIBUTING.md, "Images".
+FROM python:3.12-slim-bookworm@sha256:782412e85d0f0984994c290652577d4018aff08145c85b262bb63dc0c7522254 AS build
 WORKDIR /src
 COPY requirements-setup.txt ./
 RUN python -m venv /opt/build && /opt/build/bin/pip install --no-cache-dir --require-hashes -r requirements-setup.txt
 COPY requirements-airflow.txt ./
-RUN python -m venv /opt/landfall \
+RUN python -m venv --without-pip /opt/landfall \
     && /opt/build/bin/uv pip install --no-cache --compile-bytecode --python /opt/landfall/bin/python --require-hashes -r requirements-airflow.txt
 COPY pyproject.toml LICENSE README.md ./
 COPY ingest ingest
@@ -15,9 +15,17 @@ COPY schemas schemas
 RUN PATH=/opt/build/bin:$PATH /opt/build/bin/uv build --wheel --no-build-isolation --python /opt/build/bin/python --out-dir /tmp/dist . \
     && /opt/build/bin/uv pip install --no-cache --compile-bytecode --python /opt/landfall/bin/python --no-deps /tmp/dist/*.whl
 
-FROM apache/airflow:3.3.2-python3.12@sha256:9df9c8be4096b9cc626bd7cb1f2b8c712eef66c59c615f8c7e6200871ca10bd1
+FROM python:3.12-slim-bookworm@sha256:782412e85d0f0984994c290652577d4018aff08145c85b262bb63dc0c7522254
+# The user and the folders are those of the official image.
+RUN useradd --uid 50000 --gid 0 --home-dir /opt/airflow --no-create-home airflow \
+    && install --directory --owner 50000 --group 0 --mode 775 /opt/airflow /opt/airflow/config /opt/airflow/logs /opt/airflow/state
 COPY --from=build /opt/landfall /opt/landfall
 COPY dags /opt/airflow/dags
 ENV PATH=/opt/landfall/bin:$PATH \
-    PYTHONPATH= \
-    AIRFLOW__CORE__LOAD_EXAMPLES=False
+    AIRFLOW_HOME=/opt/airflow \
+    AIRFLOW__CORE__LOAD_EXAMPLES=False \
+    PYTHONUNBUFFERED=1
+USER 50000
+WORKDIR /opt/airflow
+ENTRYPOINT ["airflow"]
+CMD ["version"]

@@ -1,10 +1,16 @@
-"""docker-compose.yml keeps the Compose specification. No engine runs in the tests: no container is started."""
+"""docker-compose.yml keeps the Compose specification, and Dockerfile does what it says of itself.
+
+No engine runs in the tests: no image is built and no container is started.
+"""
 
 import base64
 import json
 import re
 import subprocess
+import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import jsonschema
@@ -71,6 +77,75 @@ def test_the_secrets_that_are_made_start_it(compose: dict[str, Any], tmp_path: P
     assert all(len(value) >= 32 for name, value in made.items() if name != "UI_PASSWORD")
     connection = re.sub(r"\$\{\w+:[-?]([^}]*)\}", r"\1", values(compose)["AIRFLOW_CONN_AWS_DEFAULT"])
     assert json.loads(connection)["conn_type"] == "aws"
+
+
+def test_the_example_names_every_variable_and_is_filled_in_by_make_secrets(
+    compose: dict[str, Any], tmp_path: Path
+) -> None:
+    example = (ROOT / ".env.example").read_text()
+    named = dict(re.findall(r"^(?:# )?([A-Z0-9_]+)=(.*)$", example, re.MULTILINE))
+    defaults = dict(re.findall(r"\$\{(\w+):-([^}]*)\}", json.dumps(compose)))
+    assert named == dict.fromkeys(required(compose), "") | defaults
+    (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
+    (tmp_path / ".env").write_text(example)
+    subprocess.run(["make", "secrets"], cwd=tmp_path, capture_output=True, check=True)
+    made = [line.split("=", 1) for line in (tmp_path / ".env").read_text().splitlines() if line[:1] not in ("", "#")]
+    assert sorted(name for name, value in made if value) == sorted(required(compose))
+
+
+def stages() -> list[str]:
+    """Of the Dockerfile, continued lines in one."""
+    text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+    return re.split(r"^FROM ", text, flags=re.MULTILINE)[1:]
+
+
+def test_the_image_holds_one_environment() -> None:
+    build, image = stages()
+    assert build.split()[0] == image.split()[0], "the interpreter of the environment is that of the image"
+    assert re.findall(r"^COPY --from=build (.*)$", image, re.MULTILINE) == ["/opt/landfall /opt/landfall"]
+    assert not re.search(r"\b(pip|uv|venv|apt-get)\b", image)
+    assert "PATH=/opt/landfall/bin:$PATH" in image
+    ours = (line for line in build.splitlines() if "--python /opt/landfall/bin/python" in line)
+    assert all("--require-hashes" in line or "--no-deps" in line for line in ours)
+
+
+def test_what_the_image_copies_is_there() -> None:
+    given = {line[1:].rstrip("/") for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] == "!"}
+    copied = {
+        name
+        for stage in stages()
+        for line in re.findall(r"^COPY (?!--from)(.*)$", stage, re.MULTILINE)
+        for name in line.split()[:-1]
+    }
+    assert copied == given
+    assert all((ROOT / name).exists() for name in copied)
+
+
+@pytest.mark.parametrize("status", [200, 503])
+def test_health_checks_ask_with_what_the_image_has(compose: dict[str, Any], status: int) -> None:
+    """A slim Python has no curl."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    own = {
+        name: one.get("healthcheck", {}).get("test") for name, one in compose["services"].items() if "command" in one
+    }
+    del own["store"], own["setup"]
+    assert own.pop("dag-processor")[1].startswith("airflow jobs check")
+    assert own.keys() == {"api-server", "scheduler", "intake"}
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        for command, program, *arguments in own.values():
+            assert (command, program) == ("CMD", "python")
+            here = [re.sub(r"localhost:\d+", f"127.0.0.1:{server.server_port}", word) for word in arguments]
+            done = subprocess.run([sys.executable, *here], capture_output=True, check=False)
+            assert (done.returncode == 0) is (status == 200), done.stderr
+        server.shutdown()
 
 
 def test_images_are_named_by_digest(compose: dict[str, Any]) -> None:
