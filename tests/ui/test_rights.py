@@ -109,6 +109,13 @@ def of_own_run(world: World, client: TestClient, kind: str) -> str:
     return plain(client.get(f"{ROOT}/run/ingest_{kind}/{quote(world.runs[kind], safe='')}"))
 
 
+def to_fix(_: World, client: TestClient, kind: str) -> str:
+    answer = client.get(f"{ROOT}/to-fix?dag_id=ingest_{kind}")
+    return (
+        "counts" if answer.status_code == 200 and answer.json()["open"] else plain(answer).replace("yes", "not there")
+    )
+
+
 def offered(_: World, client: TestClient, kind: str) -> str:
     page = client.get(f"{ROOT}/upload")
     return plain(page) if page.status_code != 200 or f'<option value="{kind}">' in page.text else "not there"
@@ -156,6 +163,7 @@ ASKED: Final[dict[str, Ask]] = {
     "`GET /run/{dag_id}/{run_id}`: a load by `ingest_one_off`": of_run(lambda world: world.loaded),
     "`GET /run/{dag_id}/{run_id}`: a check of uploads": of_run(lambda world: world.checked, upload=True),
     "`GET /run`: failed lines of that load": of_run(lambda world: world.loaded, tab=True),
+    "`GET /to-fix`": to_fix,
     "`GET /upload`": offered,
     "`PUT /upload/file`": put,
     "`POST /upload/{action}`": begin,
