@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -160,3 +161,14 @@ def test_make_targets_that_are_named_are_there() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in set(re.findall(r"\bmake ([a-z][a-z-]*)", " ".join(re.findall(r"`[^`\n]+`", DOCS)))):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_one_range_of_python_is_named_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    least, beyond = map(int, re.fullmatch(r">=3\.(\d+),<3\.(\d+)", project["requires-python"]).groups())  # type: ignore[union-attr]
+    named = [one.rpartition(".")[2] for one in project["classifiers"] if ":: Python :: 3." in one]
+    assert named == [str(minor) for minor in range(least, beyond)]
+    for name in ("README.md", "CONTRIBUTING.md", "docs/airflow.md", ".ci/run", "Makefile"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert f"Python 3.{least} to 3.{beyond - 1}" in text, name
+    assert re.findall(r"\(3, (\d+)\) <= \S+ < \(3, (\d+)\)", text) == [(str(least), str(beyond))] * 2
