@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from ingest.core.address import meant, split_address
+from ingest.core.address import is_file_id, meant, split_address
 from ingest.core.commands import Rules
 from ingest.core.formats import FORMATS
 from ingest.core.formats.guess import AUTO, guess
@@ -30,6 +30,7 @@ from ingest.text import count
 
 _PACK_BYTES = 256 << 20
 _PACK_FILES = 500
+_ID_AT_LEAST = 8  # characters of a file's id, so that no mistyped path is one
 _WAITING_TOLD = 20
 _MOST_PACKS = 1000  # Airflow maps a task at most 1,024 times
 
@@ -161,7 +162,9 @@ class Pipeline:
         *,
         archived: bool = True,
     ) -> list[SourceFile]:
-        """The source files that a person means by a path, `-`, an s3:// URI or a prefix (ending in `/`).
+        """The source files that a person means by a path, `-`, an s3:// URI, a prefix (ending in `/`) or an id.
+
+        The beginning of an id will do, of as many characters as tables show; a file of that name goes before.
 
         What belongs to a source stays in it, whatever `source` and `format` say: what the ledger knows keeps its
         source, and may take the place of its rows; else `owner_of` tells. What is nobody's is for `source`, and the
@@ -233,6 +236,8 @@ class Pipeline:
         try:
             return [store.describe(bucket, key)]
         except ObjectGone:
+            if archived and is_file_id(address):
+                return [self._of_ledger(address)]
             rows = self.warehouse.files({"bucket": bucket, "key": key}, limit=1) if archived else []
             if not rows or not rows[0]["archived_to"]:
                 if _lies_below(store, bucket, f"{key}/"):
@@ -242,6 +247,21 @@ class Pipeline:
                     raise ObjectGone(f"There is no object {address}.{hint}") from None
                 raise
             return [SourceFile.of_row(rows[0])]
+
+    def _of_ledger(self, file_id: str) -> SourceFile:
+        """The source file with this id: that version, whatever stands under its key now."""
+        if len(file_id) < _ID_AT_LEAST:
+            raise ObjectGone(
+                f"There is no file {file_id} here. If it is the id of one in the ledger, give {_ID_AT_LEAST} characters of"
+                " it."
+            )
+        row = self.warehouse.find_file(file_id)
+        if row["redrive_of"]:
+            raise ConfigError(
+                f"{file_id} holds fixed lines of {row['redrive_of'][:_ID_AT_LEAST]}: send them again with `ingest"
+                " redrive`."
+            )
+        return SourceFile.of_row(row)
 
     def _stamped(
         self, file: SourceFile, row: Mapping[str, Any] | None, chosen: Source, format: str | None

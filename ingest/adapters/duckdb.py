@@ -29,7 +29,7 @@ import duckdb
 import pyarrow as pa
 
 from ingest.adapters.duckdb_errors import first_line
-from ingest.core.address import meant, split_address
+from ingest.core.address import is_file_id, meant, split_address
 from ingest.core.schema import schemas_folder
 from ingest.core.source import SourceFile
 from ingest.core.states import LONGEST_DELAY
@@ -69,7 +69,6 @@ _MET = pa.schema(
         ("version_id", pa.string()), ("size_bytes", pa.int64()), ("last_modified", pa.timestamp("us", "UTC")),
     ]
 )  # fmt: skip
-_FILE_ID = re.compile(r"[0-9a-f]{1,32}")
 # With these bytes DuckDB's log begins: the field of its first entry's type, which is that of a version.
 _LOG_BEGINS = b"\x64\x00\x62\x65\x00"
 _NO_RIGHT = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EISDIR})
@@ -277,7 +276,7 @@ class DuckDBWarehouse:
     def find_file(self, reference: str) -> dict[str, Any]:
         if not reference:  # a variable that was not set: each id begins with it
             raise IngestError("A FILE_ID is empty. Give one, the beginning of one, or an s3:// URI.")
-        if not _FILE_ID.fullmatch(reference):
+        if not is_file_id(reference):
             bucket, key = split_address(reference)
             found = self.files({"bucket": bucket, "key": key}, limit=1)
         else:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ingest.cli.base import GIVEN, SHORT_ID, cli, json_option, opened_pipeline, show_failures
+from ingest.cli.base import GIVEN, SHORT_ID, cli, json_option, opened_pipeline, say_versions, show_failures
 from ingest.cli.output import (
     csv_rows,
     ended,
@@ -151,12 +151,13 @@ def _across(source: str | None, code: str | None, since: str | None, limit: int,
         return
     folder, names = places(groups[:limit])
     cells = [
-        (group["code"], group["open"], group["files"], group["file_id"][:SHORT_ID], name,
-         f"{group['problem']} {group['remedy']}")
+        (group["code"], group["open"], group["files"], group["file_id"][:SHORT_ID], name)
         for group, name in zip(groups, names, strict=False)
-    ]  # fmt: skip
-    columns = ("code", "lines open", "files", "newest", "file", "what it means and what to do")
-    write_table(f"{count(len(groups), 'code')}{f', files in {folder}' * bool(folder)}", columns, cells)
+    ]
+    title = f"{count(len(groups), 'code')} of open lines{f', files in {folder}' * bool(folder)}"
+    write_table(title, ("code", "lines", "files", "newest", "file"), cells)
+    meanings = [(group["code"], f"{group['problem']} {group['remedy']}") for group in groups[:limit]]
+    write_table("What to do", ("code", "what it means and what to do"), meanings)
     if code and (left := groups[0]["open"] - limit) > 0:
         say(f"{count(left, 'more line')} with this code: --limit shows more.")
     elif not code and len(groups) > limit:
@@ -185,6 +186,7 @@ def _of_file(file_id: str, lines: bool, as_json: bool) -> None:
             "--lines writes lines to edit, --json a document with all that is known of them: not both."
         )
     with opened_pipeline() as pipeline:
+        say_versions(pipeline, file_id)
         file = pipeline.warehouse.find_file(file_id)
         with pipeline.warehouse.failed_lines(file["file_id"]) as found:
             if lines:

@@ -13,6 +13,7 @@ import click
 
 from ingest import __version__
 from ingest.cli.output import counted, say, write_failed_lines, write_table
+from ingest.core.address import is_file_id, split_address
 from ingest.core.source import LOCAL_BUCKET
 from ingest.errors import IngestError
 
@@ -59,6 +60,7 @@ fail_on_option = click.option(
     help="What is exit 1: failed lines and rejected or held files; only such files; nothing. Errors stay exit 2.",
 )
 
+_VERSIONS_NAMED = 5
 SHORT_ID = 8  # of a file's id: a beginning that is unique will do wherever one is asked for
 
 
@@ -119,6 +121,21 @@ def opened_pipeline(*, warehouse: bool = True) -> Iterator["Pipeline"]:
         if warehouse:
             say(f"Warehouse: {pipeline.warehouse.name}{'' if pipeline.warehouse.is_there else ' (not made yet)'}")
         yield pipeline
+
+
+def say_versions(pipeline: "Pipeline", reference: str) -> None:
+    """Which of several files of one address is meant by it: it names the newest."""
+    if is_file_id(reference):
+        return
+    bucket, key = split_address(reference)
+    rows = pipeline.warehouse.files({"bucket": bucket, "key": key})
+    if len(rows) > 1:
+        newest, *others = (f"{row['file_id'][:SHORT_ID]} ({row['state']})" for row in rows)
+        listed = ", ".join(others[:_VERSIONS_NAMED]) + ", …" * (len(others) > _VERSIONS_NAMED)
+        say(
+            f"The ledger has {len(rows):,} versions of {reference}. This is the newest, {newest}; for another one name its"
+            f" FILE_ID: {listed}"
+        )
 
 
 def exit_code(fail_on: str, *, failed: bool, rejected: bool) -> int:

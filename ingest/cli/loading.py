@@ -80,7 +80,8 @@ def load(
 ) -> int:
     """Load files now, each once.
 
-    PATH: a file, a folder, s3://bucket/key, or s3://bucket/prefix/ for all below it.
+    PATH: a file, a folder, s3://bucket/key, s3://bucket/prefix/ for all below it, or the FILE_ID of a file of the
+    ledger.
     """
     from ingest.core.address import split_address
     from ingest.ports import Note
@@ -96,7 +97,8 @@ def load(
                 errors.append(said(error))
                 continue
             order += (file.file_id for file in files)
-            is_named = [file.key for file in files] == [split_address(path)[1]]  # and not all that lies below
+            names = {split_address(path)[1], path}  # a path, or the beginning of an id; and not all that lies below
+            is_named = len(files) == 1 and not names.isdisjoint((files[0].key, files[0].file_id[: len(path)]))
             found["force" if force else "again" if is_named else "new"] += files
         taking = _Taking(pipeline, Note(user(), is_named=True), dry_run)
         sizes = [file.size_bytes for files in found.values() for file in files]

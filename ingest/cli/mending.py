@@ -17,6 +17,7 @@ from ingest.cli.base import (
     fail_on_option,
     json_option,
     opened_pipeline,
+    say_versions,
     show_failures,
     user,
 )
@@ -54,6 +55,7 @@ def redrive(file_id: str, fixed: str | None, reason: str, fail_on: str, as_json:
     except OSError as error:
         raise IngestError(f"{fixed} cannot be read: {error.strerror}.") from error
     with opened_pipeline() as pipeline:
+        say_versions(pipeline, file_id)
         outcome = send_again(pipeline, file_id, text, Note(user(), reason))
         original = pipeline.warehouse.find_file(outcome.of)
     refused = [failed_line(row) for row in outcome.refused]
@@ -104,32 +106,44 @@ def _action(action: "Action", does: str) -> Callable[..., Any]:
         from ingest.ports import Note
 
         with opened_pipeline() as pipeline:
+            for reference in file_ids:
+                say_versions(pipeline, reference)
             rows, new = actions.chosen(pipeline, file_ids, action, source, since)
+            takes = _takes(pipeline, action, rows, new)
             if dry_run:
-                takes = _takes(pipeline, action, rows, new)
                 results = actions.would(action, rows, new)
             else:
                 if source and rows and not yes and sys.stdin.isatty():
-                    _ask(action, source, since, _takes(pipeline, action, rows, new))
+                    _ask(action, source, since, takes)
                 results = actions.act(pipeline, action, rows, new, Note(user(), reason))
+                takes["files"] = sum(one.state != one.before for one in results)
         if as_json:
-            write_json({"files": [asdict(result) for result in results]} | ({"takes": takes} if dry_run else {}))
+            would_be = ({"would_be": _would_be(action, one)} if dry_run else {} for one in results)
+            files = [asdict(result) | more for result, more in zip(results, would_be, strict=True)]
+            write_json({"files": files, "takes": takes})
         else:
-            many = f"{_told(takes)} would be taken by" if dry_run else f"{count(len(results), 'file')} after"
-            title = f"{many} {action}"
-            if len(results) > MOST_ROWS:
-                changes = Counter((one.before, one.state) for one in results)
-                write_table(title, ("was", "is", "files"), [(*change, n) for change, n in changes.most_common()])
-            elif dry_run:
-                cells = [(one.file_id[:SHORT_ID], one.before, one.key) for one in results]
-                write_table(title, ("file_id", "is", "file"), cells)
-            else:
-                rows_shown = [(r.file_id[:SHORT_ID], r.before, r.state, r.key) for r in results]
-                write_table(title, ("file_id", "was", "is", "file"), rows_shown)
+            _show_results(action, results, takes, dry_run=dry_run)
         say_some([f"{result.key}: {sentence}" for result in results for sentence in _sentences(result)])
         return 2 if any(actions.failed(action, result) for result in results) else 0
 
     return command
+
+
+def _show_results(action: "Action", results: "Sequence[ActionResult]", takes: dict[str, int], *, dry_run: bool) -> None:
+    """What became of files, or would; nothing of those that the action is not for."""
+    title = f"{action} {'would take' if dry_run else 'took'} {_in_words(takes)}"
+    changes = [(one.before, _would_be(action, one) if dry_run else one.state) for one in results]
+    states = ("is now", "would be") if dry_run else ("was", "is now")
+    if len(results) > MOST_ROWS:
+        write_table(title, (*states, "files"), [(*change, n) for change, n in Counter(changes).most_common()])
+        return
+    cells = [(one.file_id[:SHORT_ID], *change, one.key) for one, change in zip(results, changes, strict=True)]
+    write_table(title, ("file_id", *states, "file"), cells)
+
+
+def _would_be(action: "Action", result: "ActionResult") -> str:
+    """The state that a file would be in, as `actions.would` tells of it."""
+    return result.before if result.error else {"undo": "undone", "ignore": "ignored"}.get(action, "loaded or rejected")
 
 
 def _sentences(result: "ActionResult") -> Iterator[str]:
@@ -162,14 +176,14 @@ def _takes(
     }  # fmt: skip
 
 
-def _told(takes: dict[str, int]) -> str:
+def _in_words(takes: dict[str, int]) -> str:
     return ", ".join(count(number, name.replace("_", " ").removesuffix("s")) for name, number in takes.items())
 
 
 def _ask(action: "Action", source: str, since: str | None, takes: dict[str, int]) -> None:
     """Raises IngestError where the answer is no."""
-    of = f"of the source {source}{f' since {since}' if since else ', all of it'}"
-    if not click.confirm(visible(f"{action} takes {_told(takes)} {of}. Go on?"), err=True):
+    of = f"all of the source {source}{f' since {since}' * bool(since)}"
+    if not click.confirm(visible(f"{action} would take {_in_words(takes)}: {of}. Go on?"), err=True):
         raise IngestError("You said no, so nothing was done.")
 
 

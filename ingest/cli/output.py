@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 Row = Sequence[object]
 T = TypeVar("T")
 MOST_ROWS = 50  # a row each; of more files a summary is shown
+_PADDED_AT_MOST = 200  # columns, in a pipe or a file: a value may be a megabyte, and its neighbours are not
+_FOLDED_LEAST = 24  # columns that are left for what is folded
+_PAGES = 10_000  # characters of a failed line
 _SAID = 20
 _HELD_BYTES = 1 << 20
 _MANY_FILES = 50  # they take long to load, however small
@@ -126,13 +129,17 @@ def write_table(title: str, columns: Sequence[str], rows: Iterable[Row], *, fold
     """A table; numbers to the right, control characters of producers made visible.
 
     Where the terminal is narrow the widest columns are folded, the others never. What has more columns than fit, or
-    wide ones that shall not be `folded`, is written as one `name  value` a line.
+    wide ones that shall not be `folded`, is written as one `name  value` a line. In a pipe or a file a row is one line.
     """
+    rows = [list(row) for row in rows]
+    if not sys.stdout.isatty():
+        click.echo(visible(title))
+        _print_whole(columns, rows)
+        return
     from rich.console import Console
     from rich.text import Text
 
     console = Console()
-    rows = [list(row) for row in rows]
     console.print(Text(visible(title), "bold"), soft_wrap=True)
     widest = ([len(name), 4, *(0 if folded else len(_shown(row[n])) for row in rows)] for n, name in enumerate(columns))
     if len(columns) > 1 and sum(max(widths) + 2 for widths in widest) - 2 > console.width:
@@ -142,6 +149,32 @@ def write_table(title: str, columns: Sequence[str], rows: Iterable[Row], *, fold
         _print(console, columns, rows)
 
 
+def _print_whole(columns: Sequence[str], rows: Sequence[Row]) -> None:
+    """Each row a line. A value that is longer than any column is made pushes the rest of its line to the right."""
+    from rich.cells import cell_len
+
+    if not rows:
+        return
+    is_number = _number_columns(rows)
+    lines = [list(map(visible, columns)), *(list(map(_shown, row)) for row in rows)]
+    widths = [min(max(map(cell_len, cells)), _PADDED_AT_MOST) for cells in zip(*lines, strict=True)]
+    for number, line in enumerate(lines):
+        blanks = [" " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True)]
+        cells = [b + c if right else c + b for c, b, right in zip(line, blanks, is_number, strict=True)]
+        click.echo("  ".join(cells).rstrip())
+        if not number:
+            click.echo("─" * (sum(widths) + 2 * len(widths) - 2))
+    click.echo()
+
+
+def _number_columns(rows: Sequence[Row]) -> list[bool]:
+    """Whether each column holds nothing but numbers."""
+    return [
+        all(isinstance(cell, (int, float)) and not isinstance(cell, bool) for cell in cells)
+        for cells in zip(*rows, strict=True)
+    ]
+
+
 def _print(console: "Console", columns: Sequence[str], rows: Sequence[Row]) -> None:
     from rich import box
     from rich.table import Table
@@ -149,10 +182,8 @@ def _print(console: "Console", columns: Sequence[str], rows: Sequence[Row]) -> N
 
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     widths = [max(len(name), *(len(_shown(row[place])) for row in rows)) for place, name in enumerate(columns)]
-    room = console.width * 2 // 3
-    for place, name in enumerate(columns):
-        cells = [row[place] for row in rows]
-        numbers = all(isinstance(cell, (int, float)) and not isinstance(cell, bool) for cell in cells)
+    room = max(console.width - _FOLDED_LEAST, console.width * 2 // 3)
+    for place, (name, numbers) in enumerate(zip(columns, _number_columns(rows), strict=True)):
         whole = sum(width + 2 for width in widths if width <= widths[place]) <= room  # with all that are narrower
         table.add_column(Text(visible(name)), justify="right" if numbers else "left", overflow="fold", no_wrap=whole)
     for row in rows:
@@ -242,8 +273,9 @@ def counted(label: str, listed: Iterator[T]) -> Iterator[T]:
                 yield one
 
 
-def shortened(text: str, length: int = 100) -> str:
-    """`text`, cut where it would fill the screen."""
+def shortened(text: str, length: int) -> str:
+    """`text`, cut where it would fill the screen; in a pipe or a file only where it would fill pages."""
+    length = length if sys.stdout.isatty() else _PAGES
     return text if len(text) <= length else text[: length - 1] + "…"
 
 

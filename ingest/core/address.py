@@ -17,11 +17,17 @@ ACCESS_POINT: Final = (
     r"|arn:aws[^:/]*:s3-outposts:[a-z0-9-]+:[0-9]{12}:outpost[:/][A-Za-z0-9-]{1,63}[:/]accesspoint[:/][A-Za-z0-9-]{1,63}"
 )
 _S3: Final = re.compile(rf"s3://(?P<bucket>{ACCESS_POINT}|[^/]+)(?:/(?P<key>.*))?", re.DOTALL)
+_FILE_ID: Final = re.compile(r"[0-9a-f]{1,32}")
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 def is_s3(address: str) -> bool:
     return address.startswith("s3://")
+
+
+def is_file_id(reference: str) -> bool:
+    """Whether it is the id of a file of the ledger, or the beginning of one, and not an address."""
+    return _FILE_ID.fullmatch(reference) is not None
 
 
 def split_address(address: str) -> tuple[str, str]:
