@@ -17,6 +17,7 @@ from ingest.discovery import owner_of, takes
 from ingest.errors import ConfigError, IngestError
 from ingest.pipeline import Pipeline
 from ingest.ports import ActionResult, FileResult, Intent, Note, State
+from ingest.text import alternatives
 
 # The states that an action takes on; of others it says why not.
 TAKES: Final[Mapping[Action, tuple[State, ...]]] = {
@@ -57,7 +58,7 @@ def chosen(
         return list({row["file_id"]: row for row in rows}.values()), new
     if not source:
         raise ConfigError(
-            "Name files by their ids, or a source: --source NAME, with --since if not all of it is meant."
+            "Name files by their ids or s3:// addresses, or a source: --source NAME, with --since if not all of it is meant."
         )
     if source not in ("one_off", *pipeline.settings.sources):
         pipeline.source(source)
@@ -144,7 +145,7 @@ def _objection(action: Action, row: Mapping[str, Any]) -> str | None:
         return "It holds fixed lines: send them again with `ingest redrive`."
     if row["state"] in TAKES[action]:
         return None
-    return f"It is {row['state']}; {action} is for files that are {', '.join(TAKES[action])}."
+    return f"It is {row['state']}; {action} is for files that are {alternatives(TAKES[action])}."
 
 
 def _warned(action: Action, result: ActionResult, row: Mapping[str, Any] | None) -> ActionResult:

@@ -3,8 +3,8 @@
 A warehouse that is put back from an older backup lacks exactly what was archived after that. The landing shows none of
 it any more, so no poll would ever find it.
 
-In:      listings of the archive. A name, `<archive_prefix>YYYY/MM/DD/<key>`, tells the day of the load and the key.
-Out:     the copies that no row of the ledger tells of, as the source files that they were; and those files, loaded.
+In:      listings of the archive. A name, `<archive_prefix>YYYY/MM/DD/<key>`, says the day of the load and the key.
+Out:     the copies that no row of the ledger knows, as the source files that they were; and those files, loaded.
 Decides: which source file a copy is: its key, the ETag, size and time of the copy, which is a little later than the
          object came. The version id of the object is not known any more.
 """
@@ -133,7 +133,7 @@ def _copy_of(copy: SourceFile, owners: Iterable[tuple["Source", tuple[str, ...]]
 def bring_back(pipeline: "Pipeline", note: Note) -> None:
     """Load every file that only the archive has, oldest first; each is in the ledger afterwards, as archived.
 
-    A file that cannot be loaded stays unknown, which reconcile tells.
+    A file that cannot be loaded stays unknown, which reconcile reports.
 
     Raises:
         TransientError: the warehouse did not answer. What was loaded stays loaded; safe to run again.

@@ -1,4 +1,4 @@
-"""Which objects under a source's prefix are source files, and which source an object belongs to, whoever names it.
+"""Which objects under a source's prefix are source files, and which source an object belongs to, however it is named.
 
 In:     a listing, as the store gives it; or the address of an object.
 Out:    the objects that the source takes, stamped with it; and the count and first names of those that no rule takes.
@@ -19,6 +19,7 @@ from typing import Final, Literal
 from ingest.core.identity import natural
 from ingest.core.source import LOCAL_BUCKET, SourceFile
 from ingest.settings import CHECK_REPORT, COMPLETED_IMPORTS, Settings, Source
+from ingest.text import count
 
 NAMES_KEPT = 20
 _DEFAULT = re.compile(r"\.json(\.gz)?\Z", re.IGNORECASE)
@@ -138,11 +139,10 @@ class Selection:
     def passed_over(self) -> str:
         """How many objects no rule takes, and the first of them."""
         more = ", …" * (self.ignored > NAMES_KEPT)
-        which = "that no rule takes" if self.source.pattern else "that are no .json or .json.gz"
+        why = "not named as `pattern` says" if self.source.pattern else "not named .json or .json.gz"
         if any(COMPLETED_IMPORTS in name for name in self.ignored_names):
-            which += f", or lie in {COMPLETED_IMPORTS}"
-        objects = f"{self.ignored:,} object{'s' * (self.ignored > 1)}"
-        return f"{objects} {which}, passed over: {', '.join(self.ignored_names)}{more}"
+            why += f", or in {COMPLETED_IMPORTS}"
+        return f"{count(self.ignored, 'object')} left out ({why}): {', '.join(self.ignored_names)}{more}"
 
     @property
     def notices(self) -> tuple[str, ...]:

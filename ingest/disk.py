@@ -113,7 +113,7 @@ def _remove_left(folder: Path) -> None:
 
 @contextmanager
 def no_more_open_than(mode: int) -> Iterator[None]:
-    """What is made meanwhile, by whomever in this process, gives group and others no right that `mode` does not."""
+    """What anything in this process makes in the meantime gives group and others no right that `mode` does not."""
     mask = ~mode & 0o077 & ~((mode & 0o044) >> 2)  # who may read may also enter a folder
     with _guard:
         if not _masks:

@@ -46,6 +46,8 @@ from ingest.wiring import stores_of, warehouse_at
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+    from ingest.adapters.duckdb_look import Look
+
 State = Literal["ok", "warning", "problem", "skipped"]
 
 PART_SECONDS: Final = 30.0  # that each part may take; they run side by side
@@ -144,7 +146,7 @@ def examine(environ: Mapping[str, str], *, part_seconds: float = PART_SECONDS) -
 
 
 def _failed(name: str, error: Exception) -> Check:
-    """What an error says, with what to do by itself where one of ours says that behind a colon, as most do."""
+    """What an error says; what to do is apart, where one of ours has it after a colon, as most do."""
     sentence = said(error)
     parts = sentence.split(": ") if isinstance(error, IngestError) else []
     for number in range(2, len(parts)):
@@ -309,7 +311,7 @@ def _landing(source: Source, settings: Settings, store: ObjectStore) -> Checks:
     try:
         head, _ = peek(decompressed(store.read(file)), HEAD_BYTES)
     except ObjectGone:
-        yield Check(name, "skipped", f"not tried: {file.uri} was deleted meanwhile")
+        yield Check(name, "skipped", f"not tried: {file.uri} was deleted in the meantime")
     except IngestError as error:
         yield _failed(name, error)
     else:
@@ -337,7 +339,7 @@ def _versions(name: str, client: "S3Client", bucket: str, prefix: str) -> Checks
             f"grant {right} on the bucket, if it keeps versions",
         )  # fmt: skip
     except (aws.BotoCoreError, ResponseParserError):
-        yield Check(name, "skipped", "the store does not tell whether it keeps any")
+        yield Check(name, "skipped", "the store does not say whether it keeps any")
     else:
         yield Check(name, "ok", "can be seen" if status else "the bucket keeps none")
 
@@ -413,7 +415,7 @@ def _disk(name: str, folder: Path, remedy: str) -> Checks:
 
 
 def _file_system(folder: Path) -> str:
-    """What kind of file system a folder lies on; empty where the system does not tell."""
+    """What kind of file system a folder lies on; empty where the system does not say."""
     try:
         mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -439,7 +441,7 @@ def _warehouse(settings: Settings) -> Checks:
             yield _failed("warehouse", error)
         return
     assert isinstance(warehouse, DuckDBWarehouse)  # the only one of this version
-    path = warehouse.path
+    path, seen = warehouse.path, None
     try:
         seen = look(warehouse)
     except TransientError as error:
@@ -463,11 +465,6 @@ def _warehouse(settings: Settings) -> Checks:
             older = "" if seen.step == seen.newest_step else ". The next command brings its tables up to date"
             told = f"{path}, {seen.size_bytes / 1e6:,.1f} MB, {count(seen.files, 'file')}, {last}{older}"
             yield Check("warehouse", "ok", told)
-            if seen.retrying:
-                yield Check(
-                    "warehouse: files", "warning", f"{count(seen.retrying, 'file')} could not be loaded yet",
-                    "`ingest files --state retrying` says why",
-                )  # fmt: skip
     yield from _owner(path)
     if _file_system(path.parent) in _OF_THE_NETWORK:
         yield Check(
@@ -476,6 +473,33 @@ def _warehouse(settings: Settings) -> Checks:
         )  # fmt: skip
     else:
         yield from _disk("warehouse: disk", path.parent, "free some space there")
+    if seen:
+        yield from _waiting(seen)
+
+
+def _waiting(seen: "Look") -> Checks:
+    """What the ledger has that a person should look at."""
+    if seen.retrying:
+        message = f"{count(seen.retrying, 'file')} could not be loaded yet"
+        yield Check("files: retrying", "warning", message, "`ingest files --state retrying` says why")
+    if seen.rejected:
+        message = f"{count(seen.rejected, 'file')} {_are(seen.rejected)} rejected, so nothing of that is loaded"
+        remedy = "`ingest files --state rejected` says why; `ingest redrive` with fixed lines, or `ingest ignore`"
+        yield Check("files: rejected", "warning", message, remedy)
+    if seen.held:
+        message = f"{count(seen.held, 'file')} {_are(seen.held)} held: another version of the key is loaded"
+        remedy = "`ingest files --state held` lists them; `ingest release` or `ingest ignore`"
+        yield Check("files: held", "warning", message, remedy)
+    if seen.open_lines:
+        message = f"{count(seen.open_lines, 'failed line')} of {count(seen.with_open_lines, 'loaded file')}"
+        message += f" {_are(seen.open_lines)} open"
+        yield Check(
+            "failed lines", "warning", message, "`ingest failures` says which, `ingest redrive` sends them fixed"
+        )
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def _program_of(pid: int) -> str:
@@ -561,7 +585,7 @@ def _version_of_airflow(version: str) -> Checks:
 
 
 def _dags_folder(environ: Mapping[str, str], home: Path) -> Path:
-    """Where Airflow looks for DAGs, as far as its settings tell."""
+    """Where Airflow looks for DAGs, as far as its settings say."""
     if told := environ.get("AIRFLOW__CORE__DAGS_FOLDER"):
         return Path(told).expanduser()
     settings = RawConfigParser(strict=False)

@@ -33,7 +33,7 @@ class TooLarge(UploadRefused):
 
 
 class StaleRedrive(IngestError):
-    """Somebody mended one of these lines in the meantime: look again at what is open."""
+    """Somebody fixed one of these lines in the meantime: look again at what is open."""
 
 
 class ObjectGone(TransientError):

@@ -2,8 +2,8 @@
 
 In:     parts, each a block of one file with the rules of that file.
 Out:    files of commands and of failed lines (COMMANDS, FAILED), and for each part what was counted.
-Memory: rows are written when they are many, whatever a block becomes. A part for which it does not suffice is told.
-Faults: what raises unforeseen is told as the fault of the one part in which it happens; the others are judged.
+Memory: rows are written when they are many, whatever a block becomes. A part for which it is not enough is reported.
+Faults: what raises unforeseen is reported as the fault of the one part in which it happens; the others are judged.
 """
 
 import gc
@@ -105,7 +105,7 @@ def fault(error: Exception) -> tuple[str, str]:
 
 @dataclass(slots=True)
 class _Batch:
-    """The rows of some parts, on their way into files. `runs` tells how many of each source file follow each other."""
+    """The rows of some parts, on their way into files. `runs` says how many of each source file follow each other."""
 
     folder: Path
     name: str
@@ -139,7 +139,7 @@ class _Batch:
         self.columns, self.runs, self.commands_bytes = [[] for _ in self.columns], [], 0
 
     def write_failed(self) -> None:
-        """Likewise the failed lines."""
+        """The failed lines, in the same way."""
         if self.failed:
             columns = list(zip(*self.failed, strict=True))
             self.written.append(write(self._path("failed"), FAILED, columns, frozenset(columns[0])))
@@ -217,7 +217,7 @@ class _Judging:
         self.begin = len(batch)
 
     def _document(self) -> int:
-        """Judge one document, or one mended item of one."""
+        """Judge one document, or one fixed item of one."""
         block, rules = self.part.block, self.part.rules
         judged = (
             self.format.judge_item(block.data, block.item, block.context, rules)

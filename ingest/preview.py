@@ -1,4 +1,4 @@
-"""Some lines of a loaded file, and what each becomes: source line → commands → rows, for whoever wants to look.
+"""Some lines of a loaded file, and what each becomes: source line → commands → rows, for people who want to look.
 
 In:      a ledger row, and the number of the first line.
 Out:     lines as they are stored, judged by today's rules. Nothing is loaded.
@@ -160,7 +160,7 @@ def _seen(item: Item, item_no: int, line: int, rules: Rules) -> Seen:
 
 
 def _row(command: Command, line: int, item_no: int, path: str, rules: Rules) -> dict[str, Any]:
-    """A row as the table `commands` shows it; what a `Row` leaves out, since it repeats itself, is told."""
+    """A row as the table `commands` shows it; what a `Row` leaves out, since it repeats itself, is given."""
     (
         _, _, _, kind, space, person, person_key, at, event, event_key, alias, alias_key, properties, time_source, _,
         fact,

@@ -11,7 +11,7 @@ from ingest.settings import Settings
 
 
 def why_unreadable(settings: Settings, bucket: str, key: str) -> str | None:
-    """A sentence for whoever asks for an object, or for all below a prefix; None if it may be read."""
+    """A sentence for those who ask for an object, or for all below a prefix; None if it may be read."""
     remedy = "Let an operator add it to allowed_buckets in ingest.toml."
     if bucket in settings.allowed_buckets:
         return None

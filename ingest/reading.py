@@ -250,7 +250,7 @@ def _unzstd(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _frames(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The same pieces, each once the headers of the zstd frames in it were read: they tell why one is not unpacked."""
+    """The same pieces, each once the headers of the zstd frames in it were read: they say why one is not unpacked."""
     frames = _ZstdFrames()
     for piece in pieces:
         frames.look(piece)
@@ -259,7 +259,7 @@ def _frames(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 class _ZstdFrames:
-    """Where zstd's frames and the blocks in them begin, and what each frame asks of whoever unpacks it.
+    """Where zstd's frames and the blocks in them begin, and what unpacking each frame takes.
 
     Source: RFC 8878, "Zstandard Compression and the 'application/zstd' Media Type", section 3.
     """
@@ -298,7 +298,7 @@ class _ZstdFrames:
         return 3 + (1 if kind == 1 else size) + (self._checksum_bytes if is_last else 0)  # of kind 1 one byte repeats
 
     def _header(self, data: bytes, at: int) -> int:
-        """Likewise the header of the frame that begins at `at`, or all of a skippable one."""
+        """The same for the header of the frame that begins at `at`, or all of a skippable one."""
         if len(data) < at + MAGIC_BYTES + 1:
             return 0
         if data.startswith(_SKIPPABLE, at):

@@ -1,9 +1,9 @@
 """Do the landing, the archive, the ledger and the tables agree? Every difference is named and explained.
 
 In:      listings, one pass over the ledger, and what the warehouse finds when it counts its own rows.
-Out:     differences, which somebody should look at; and information, which is good to know and nobody has to mend.
+Out:     differences, which somebody should look at; and information, which is good to know and nobody has to fix.
 Decides: what is which, and the sentence for each. Nothing is written unless repair is asked for, and then only what the
-         ledger itself can tell: rows that should have left, flags, links of persons, archive steps that are still due;
+         ledger itself can show: rows that should have left, flags, links of persons, archive steps that are still due;
          and files that only the archive has are loaded again.
 """
 
@@ -44,10 +44,10 @@ _IN_ARCHIVE = pa.schema([("bucket", pa.string()), ("key", pa.string()), ("size_b
 
 # What the warehouse may find when it counts its own rows, with the numbers or states that differ.
 _TABLES: Final[Mapping[str, str]] = {
-    "records": "The ledger tells {expected} records, the table holds {found}. Load the file with --force.",
-    "sets": "The ledger tells {expected} sets, the table holds {found}. Load the file with --force.",
-    "aliases": "The ledger tells {expected} aliases, the table holds {found}. Load the file with --force.",
-    "failed_lines": "The ledger tells {expected} failed lines, the table holds {found}. Load the file with --force.",
+    "records": "The ledger says {expected} records, the table has {found}. Load the file with --force.",
+    "sets": "The ledger says {expected} sets, the table has {found}. Load the file with --force.",
+    "aliases": "The ledger says {expected} aliases, the table has {found}. Load the file with --force.",
+    "failed_lines": "The ledger says {expected} failed lines, the table has {found}. Load the file with --force.",
     "leftover_rows": "{found} of its rows are still there, though it is not loaded. `ingest reconcile --repair`.",
     "rows_without_file": "{found} rows belong to no file of the ledger, and no view shows them. Somebody changed the"
     " ledger by hand: restore a backup, or delete the rows.",
@@ -91,7 +91,7 @@ class Reconciliation:
 def reconcile(
     pipeline: Pipeline, *, stuck_after: timedelta = STUCK_AFTER, repair: Note | None = None
 ) -> Reconciliation:
-    """Compare everything; with the `repair` of somebody, mend what is safe and tell what that was.
+    """Compare everything; with the `repair` of somebody, fix what is safe and say what that was.
 
     Raises:
         TransientError: the warehouse did not answer. A store that does not is a difference.
@@ -280,7 +280,7 @@ class _Comparison:
             self._tidied(row, gone=gone)
 
     def _gone(self, row: Mapping[str, Any]) -> bool | None:
-        """Whether the object is not in the landing; None: nobody can tell, or it is not of a landing."""
+        """Whether the object is not in the landing; None: nobody knows, or it is not of a landing."""
         landing, source = self.landings.get(row["source"]), self.pipeline.settings.sources.get(row["source"])
         if not landing or not source or row["bucket"] != source.bucket or not row["key"].startswith(source.prefix):
             return None

@@ -235,7 +235,7 @@ def on_one_line(raw: bytes) -> bytes:
 
 
 def file_summary(result: FileResult) -> dict[str, Any]:
-    """A file as `load --json` tells it."""
+    """A file as `load --json` shows it."""
     return {
         "file_id": result.file_id,
         "source": result.source,

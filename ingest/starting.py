@@ -2,7 +2,7 @@
 
 In:      where files are dropped, as a person says it.
 Out:     the text, with comments out of the program's own list of settings; what lies there, the format that the first
-         file tells, and its first lines, judged. Nothing is loaded and no warehouse is made.
+         file shows, and its first lines, judged. Nothing is loaded and no warehouse is made.
 Decides: a file of settings appears whole, or not at all, and never in the place of another one.
 """
 
@@ -145,7 +145,7 @@ def settings_of(content: bytes) -> Settings:
 
 
 def look(pipeline: Pipeline, source: Source) -> Trial:
-    """What lies in the landing of a source, and which format its first file that is not empty tells."""
+    """What lies in the landing of a source, and which format its first file that is not empty looks like."""
     trial = Trial()
     with _kept(trial):
         trial.first = file = _listed(pipeline, source, trial)

@@ -1,6 +1,7 @@
 """Words for people, alike on a terminal, in a log and on a page."""
 
 import re
+from collections.abc import Sequence
 
 _JSON_STRING_OR_OTHER = re.compile(r'"(?:[^"\\]|\\.)*"?|[^ -~]', re.DOTALL)
 
@@ -10,8 +11,14 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def alternatives(words: Sequence[str]) -> str:
+    """a, b or c."""
+    *first, last = words
+    return f"{', '.join(first)} or {last}" if first else last
+
+
 def visible(text: str) -> str:
-    """`text` with control characters spelt out: an escape sequence in a producer's line must not reach the terminal."""
+    """`text` with control characters written as escapes: an escape sequence in a producer's line must not reach the terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

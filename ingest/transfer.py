@@ -70,7 +70,7 @@ def copy(source: Warehouse, target: Warehouse, progress: Progress) -> dict[str, 
 
 
 def _what_is_there(source: Warehouse, target: Warehouse) -> str:
-    """Whoever was stopped while copying wants to know whether it was done."""
+    """People who were stopped while copying want to know whether it was done."""
     with source.tables() as ours, target.tables() as theirs:
         here, there = _summary(ours), _summary(theirs)
     if here == there:
@@ -84,7 +84,7 @@ def _what_is_there(source: Warehouse, target: Warehouse) -> str:
 
 
 def _summary(tables: Iterator[Table]) -> dict[str, tuple[int, int]]:
-    """Of each table the number of rows; of the ledger, which is told all that happens, also what they hold."""
+    """Of each table the number of rows; of the ledger, which knows all that happens, also what they hold."""
     found: dict[str, tuple[int, int]] = {}
     for name, reader in tables:
         rows, held = 0, 0

@@ -25,7 +25,7 @@ _MESSAGE_CHARACTERS = 300
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and what led to it: a signal that comes in the middle of an import is told as a failed import."""
+    """An error and what led to it: a signal that comes in the middle of an import looks like a failed import."""
     led: BaseException | None = error
     seen = set[int]()
     while led is not None and id(led) not in seen:

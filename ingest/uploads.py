@@ -50,7 +50,7 @@ class Stored:
 
     @property
     def uri(self) -> str:
-        """How `ingest_one_off` is told of it."""
+        """What `ingest_one_off` is given for it."""
         return f"s3://{self.bucket}/{self.key}"
 
 
@@ -165,7 +165,7 @@ class _Upload:
             )
         if self._unpacked_bytes > max(_RATIO_FROM, ratio * self.stored.size_bytes):
             raise TooLarge(
-                f"The file unpacks to more than {ratio:g} times its size, as events seldom do: send it unpacked, or"
+                f"The file unpacks to more than {ratio:g} times its size, as events rarely do: send it unpacked, or"
                 " let an operator raise max_ratio of [uploads]."
             )
 

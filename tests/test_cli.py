@@ -273,10 +273,10 @@ def test_what_is_passed_over_below_a_folder_is_named(ingest: Shell) -> None:
         ingest.file(f"landing/{name}", *GOOD)
     ran = ingest("load", "landing", "--json")
     assert (ran.code, len(ran.json["files"])) == (0, 1)
-    assert "2 objects that are no .json or .json.gz, passed over: " in ran.err
+    assert "2 objects left out (not named .json or .json.gz): " in ran.err
     for name in ("x.csv", "c.jsonl"):
         assert f"landing/{name}" in ran.err
-    assert "passed over" not in ingest("load", "landing/a.json", "landing/x.csv").err
+    assert "left out" not in ingest("load", "landing/a.json", "landing/x.csv").err
 
 
 def test_what_is_missing_does_not_hold_up_the_others(ingest: Shell, s3: S3) -> None:

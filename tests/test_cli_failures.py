@@ -43,6 +43,7 @@ def test_open_lines_of_all_files_by_code(three: Shell) -> None:
     shown = three("failures")
     assert (shown.code, b"time_in_milliseconds" in shown.out, b"not_json" in shown.out) == (0, True, True)
     assert "ingest failures --code time_in_milliseconds" in shown.err
+    assert b"\nWhat to do\n" in shown.out
     limited = three("failures", "--limit", "1")
     assert (b"not_json" in limited.out, "1 more code: --limit shows more." in limited.err) == (False, True)
 
@@ -57,8 +58,18 @@ def test_the_lines_of_a_code_over_files(three: Shell) -> None:
     ran = three("failures", "--code", "time_in_milliseconds", "--limit", "2", "--json")
     assert [one["line"] for one in ran.json["failures"]] == [2, 3]
     shown = three("failures", "--code", "time_in_milliseconds", "--limit", "2")
-    assert (shown.out.count(b"2.json\n"), b"line 3" in shown.out, b"1.json\n" in shown.out) == (1, True, False)
+    named = shown.out.partition(b"1 code of open lines")[0]
+    assert (named.count(b"2.json\n"), b"line 3" in shown.out, b"1.json\n" in shown.out) == (1, True, False)
     assert "1 more line with this code: --limit shows more." in shown.err
+
+
+def test_lines_of_files_that_are_ignored_are_not_to_be_fixed(ingest: Shell) -> None:
+    ingest.file("a.json", "no json")
+    (file,) = ingest("load", "a.json", "--json").json["files"]
+    assert [one["code"] for one in ingest.json("failures")["codes"]] == ["not_json"]
+    assert ingest("ignore", file["file_id"]).code == 0
+    assert b"No failed line is open." in ingest("failures").out
+    assert ingest.json("failures", "--code", "not_json")["failures"] == []
 
 
 def test_only_files_since_then(three: Shell) -> None:

@@ -179,11 +179,11 @@ def answered(folder: Path, answer: bytes, *arguments: str) -> tuple[int, str]:
 
 def test_a_terminal_is_asked_before_a_whole_source_is_undone(loaded: Shell) -> None:
     code, shown = answered(loaded.folder, b"n\n", "undo", "--source", "web")
-    takes = "undo takes 2 files, 5 rows, 2 failed lines, 1 redrive of the source web, all of it. Go on? [y/N]"
+    takes = "undo would take 2 files, 5 rows, 2 failed lines, 1 redrive: all of the source web. Go on? [y/N]"
     assert (code, takes in shown, "You said no, so nothing was done." in shown) == (2, True, True)
     assert {file["state"] for file in loaded.json("files")["files"]} == {"loaded"}
     code, shown = answered(loaded.folder, b"y\n", "undo", "--source", "web", "--since", "1h")
-    assert (code, "of the source web since 1h. Go on? [y/N]" in shown) == (0, True)
+    assert (code, ": all of the source web since 1h. Go on? [y/N]" in shown) == (0, True)
     assert {file["state"] for file in loaded.json("files")["files"]} == {"undone"}
 
 
@@ -196,17 +196,26 @@ def test_who_said_it_already_is_not_asked(loaded: Shell, arguments: tuple[str, .
 def test_without_a_terminal_nobody_is_asked_and_a_dry_run_says_how_much(loaded: Shell) -> None:
     told = loaded.json("undo", "--source", "web", "--dry-run")
     assert told["takes"] == {"files": 2, "rows": 5, "failed_lines": 2, "redrives": 1}
-    shown = loaded("undo", "--source", "web", "--dry-run").out
-    assert b"2 files, 5 rows, 2 failed lines, 1 redrive would be taken by undo\n" in shown
-    assert loaded("undo", "--source", "web", "--since", "1h").code == 0
-    assert {file["state"] for file in loaded.json("files")["files"]} == {"undone"}
+    assert [(one["state"], one["would_be"]) for one in told["files"]] == [("loaded", "undone")] * 2
+    shown = loaded("undo", "--source", "web", "--dry-run").out.decode()
+    assert "undo would take 2 files, 5 rows, 2 failed lines, 1 redrive\nfile_id   is now  would be  file\n" in shown
+    shown = loaded("undo", "--source", "web", "--since", "1h").out.decode()
+    assert "undo took 2 files, 5 rows, 2 failed lines, 1 redrive\nfile_id   was     is now  file\n" in shown
+    files = loaded.json("files")["files"]
+    assert {file["state"] for file in files} == {"undone"}
+    again = loaded("undo", files[-1]["file_id"], "--dry-run")
+    assert b"undo would take 0 files, 0 rows, 0 failed lines, 0 redrives\n" in again.out
+    assert "It is undone; undo is for files that are loaded or rejected." in again.err
 
 
 def test_of_many_files_an_action_shows_a_summary(ingest: Shell) -> None:
     for number in range(60):
         ingest.file(f"in/{number}.json", record("ann", number, "x"))
     ingest("load", "in")
-    assert ingest("undo", "--source", "one_off").out.decode().split("\n")[0] == "60 files after undo"
+    assert (
+        ingest("undo", "--source", "one_off").out.decode().split("\n")[0]
+        == "undo took 60 files, 60 rows, 0 failed lines, 0 redrives"
+    )
     ids = [file["file_id"] for file in ingest.json("files", "--limit", "60")["files"]]
     again = ingest("undo", *ids)
     assert (again.code, len(again.out.splitlines()), "… and 40 more" in again.err) == (0, 5, True)
@@ -226,6 +235,52 @@ def test_a_redrive_says_what_is_left(ingest: Shell) -> None:
     ran = ingest("redrive", file["file_id"], "-", stdin=fixed)
     assert (ran.code, ran.out.endswith(b"; no failed line is open\n")) == (0, True)
     assert ingest("redrive", file["file_id"], "-", "--json", stdin=fixed).json["open"] == 0
+
+
+# --- which file is meant ---------------------------------------------------------------------------------------------
+
+
+def test_of_an_address_with_several_versions_the_newest_is_said_to_be_meant(ingest: Shell, s3: S3) -> None:
+    s3.keep_versions()
+    address = f"s3://{s3.bucket}/a.json"
+    for number in range(2):
+        s3.put("a.json", lines(record("ann", number, "x"), f"no json {number}"))
+        assert ingest("load", address).code == 1
+    newest, older = (file["file_id"] for file in ingest.json("files")["files"])
+    said = (
+        f"The ledger has 2 versions of {address}. This is the newest, {newest[:8]} (loaded); for another one name its"
+        f" FILE_ID: {older[:8]} (loaded)\n"
+    )
+    for command in (("failures",), ("failures", "--lines"), ("redrive",), ("undo", "--dry-run"), ("undo",)):
+        assert said in ingest(*command, address).err
+    assert "versions" not in ingest("failures", older).err
+    assert {file["file_id"]: file["state"] for file in ingest.json("files")["files"]} == {
+        newest: "undone", older: "loaded",
+    }  # fmt: skip
+
+
+def test_a_file_of_the_ledger_is_loaded_by_its_id(ingest: Shell, s3: S3) -> None:
+    s3.keep_versions()
+    s3.put("a.json", lines(record("ann", 0, "old"), "no json"))
+    (old,) = ingest("load", f"s3://{s3.bucket}/a.json", "--json").json["files"]
+    s3.put("a.json", lines(record("ann", 0, "new")))
+    assert ingest("undo", old["file_id"]).code == 0
+    (again,) = ingest("load", old["file_id"][:8], "--json").json["files"]
+    assert (again["file_id"], again["state"], again["failed"]) == (old["file_id"], "loaded", 1)
+    assert b"old" in ingest("sql", "select event from events").out
+    assert b"already loaded" in ingest("load", old["file_id"]).out
+    assert b": 1 loaded\n" in ingest("load", old["file_id"], "--force").out
+    ingest("redrive", old["file_id"], "-", stdin=b"2\t" + lines(record("ann", 1, "fixed")))
+    (redrive,) = (file["file_id"] for file in ingest.json("files")["files"] if file["redrive_of"])
+    for wrong, said in (
+        (old["file_id"][:7], "If it is the id of one in the ledger, give 8 characters of it."),
+        ("0" * 32, "No file 00000000000000000000000000000000 is in the ledger."),
+        (redrive, "holds fixed lines of " + old["file_id"][:8]),
+    ):
+        ran = ingest("load", wrong)
+        assert (ran.code, said in ran.err) == (2, True), ran.err
+    ingest.file(old["file_id"][:8], record("ann", 5, "local"))  # a path goes before
+    assert ingest("load", old["file_id"][:8], "--json").json["files"][0]["bucket"] == "file"
 
 
 def test_a_source_whose_prefix_ends_in_no_slash_is_named(ingest: Shell, s3: S3) -> None:

@@ -80,3 +80,18 @@ def test_a_million_rows_of_csv_are_not_held(tmp_path: Path) -> None:
     assert peak_kib(tmp_path, "sql", statement, "--csv") < 250 << 10
     with (tmp_path / "rows").open("rb") as written:
         assert sum(1 for _ in written) == 1_000_001
+
+
+def test_in_a_pipe_a_row_is_a_line_with_whole_values(ingest: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    wide = ", ".join(f"'{'long ' * 8}{n}' as column_{n}" for n in range(9))
+    shown = ingest("sql", f"select {wide}, 1234 as n union all select {wide}, 5").out.decode()
+    title, names, rule, *rows = shown.rstrip("\n").split("\n")
+    assert (title, len(names.split()), {*rule}) == ("2 rows", 10, {"─"})
+    assert [row.split("  ")[-1].strip() for row in rows] == ["1,234", "5"]
+    assert all(f"{'long ' * 8}{n}" in row for row in rows for n in range(9))
+    # One long value does not make all others as long.
+    long = ingest("sql", "select repeat('x', 1000000) as a, 1 as b union all select 'y', 2 from range(900)").out
+    assert 1_000_000 < len(long) < 1_300_000
+    ingest.file("a.json", '{"_p": "' + "x" * 300 + '"}')
+    assert b"x" * 300 in ingest("check", "a.json").out

@@ -21,7 +21,7 @@ from ingest import doctor
 from ingest.doctor import Check, examine
 from tests.adapters.odd_store import odd_store
 from tests.conftest import S3
-from tests.support import ROOT, lines
+from tests.support import ROOT, lines, record
 from tests.test_cli import GOOD, Shell, ingest
 from tests.test_staging import largest_file
 
@@ -369,11 +369,32 @@ def test_who_holds_the_warehouse_is_named(website: Shell, monkeypatch: pytest.Mo
     assert f"is held by process {other.pid} (python" in found.message
 
 
-def test_files_that_could_not_be_loaded_are_counted(website: Shell, s3: S3) -> None:
-    s3.put("web/2.json.gz", b"\x1f\x8b\x08 cut off")
+def test_what_waits_for_a_person_is_counted(website: Shell, s3: S3) -> None:
+    website.config({"name": "web", "bucket": s3.bucket, "prefix": "web/", "changed_file": "hold"})
+    s3.put("web/1.json", lines(*GOOD, "no json", "nor this"))
+    s3.put("web/2.json", lines("no json"))
+    s3.put("web/3.json.gz", b"\x1f\x8b\x08 cut off")
     website("poll")
-    found = checks_of(website)["warehouse: files"]
-    assert (found.state, found.message) == ("warning", "1 file could not be loaded yet")
+    s3.put("web/1.json", lines(*GOOD, "no json"))
+    website("poll")
+    ran = website("doctor")
+    assert (ran.code, ran.out.decode().splitlines()[-1]) == (0, "4 warnings.")
+    found = checks_of(website)
+    assert {name: one.message for name, one in found.items() if one.state == "warning"} == {
+        "files: retrying": "1 file could not be loaded yet",
+        "files: rejected": "1 file is rejected, so nothing of that is loaded",
+        "files: held": "1 file is held: another version of the key is loaded",
+        "failed lines": "2 failed lines of 1 loaded file are open",
+    }
+    assert all(one.remedy for one in found.values() if one.state == "warning")
+    for file in website.json("files")["files"]:
+        if file["state"] in ("retrying", "held"):
+            website("ignore", file["file_id"])
+        else:  # of the rejected file too: it is loaded then
+            numbers = {"loaded": (4, 5), "rejected": (1,)}[file["state"]]
+            fixed = b"".join(b"%d\t" % number + lines(record("cy", number, "x")) for number in numbers)
+            assert website("redrive", file["file_id"], "-", stdin=fixed).code == 0
+    assert website("doctor").out.decode().splitlines()[-1] == "All is well."
 
 
 def test_another_user_is_named(website: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Does the warehouse agree with itself? What its tables tell of each other, and what of it can be put right."""
+"""Does the warehouse agree with itself? What its tables say of each other, and what of it can be fixed."""
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any

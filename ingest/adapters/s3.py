@@ -1,13 +1,13 @@
 """Source files in S3, or in a store that speaks its language.
 
 Decides: what pins a read to the version that was listed, and when its bytes are those: as many as were listed, with the
-         checksum that the store tells. That "gone" is a claim: what a listing still shows is not gone, whatever the
+         checksum that the store gives. That "gone" is a claim: what a listing still shows is not gone, whatever the
          read says. And when an object may be deleted: only where the store compares it with the version we mean at
          that very moment.
 
 A version is known by its version id where the bucket keeps versions and we may ask for them, else by its ETag, else by
 its size and time. `describe` answers from a listing, as `list` does, so that an object is the same source file on
-whichever way it is met: a HEAD tells LastModified in whole seconds, the listings of some stores in milliseconds.
+whichever way it is met: a HEAD gives LastModified in whole seconds, the listings of some stores in milliseconds.
 """
 
 import logging
@@ -148,7 +148,7 @@ class S3Store:
         answered = f"answers {status_of(error)} when it is read" if error else "gives another version when it is read"
         return TransientError(
             f"{file.uri}: the store lists it, and {answered}. Trying again can help; if it stays so, send the file"
-            " again, or ask whoever runs the store"
+            " again, or ask the people who run the store"
         )
 
     def copy(self, file: SourceFile, to_keys: Sequence[str], sha256: str) -> str:
@@ -331,7 +331,7 @@ class S3Store:
             return self._compares[bucket]
 
     def _refuses_other_etags(self, bucket: str, key: str) -> bool | None:
-        """Tried with an object of our own. None: another process removed it meanwhile, so that nothing is known."""
+        """Tried with an object of our own. None: another process removed it in the meantime, so nothing is known."""
         made = self._put(bucket, key, b"May be deleted.\n")
         told: bool | None = False
         try:
@@ -386,7 +386,7 @@ def _address(bucket: str, key: str) -> str:
 
 
 def _pin(file: SourceFile) -> dict[str, Any]:
-    """What makes a read one of this version, as far as the store told anything that could."""
+    """What makes a read one of this version, as far as the store gave anything that can."""
     if file.version_id:
         return {"VersionId": file.version_id}
     if file.etag:

@@ -1,7 +1,7 @@
-"""What a refusal of the store means for whoever asked, and what to do about it.
+"""What a refusal of the store means, and what to do about it.
 
 By the error's code or type, never by the text of its message; an unknown code by its HTTP status. The store's own code
-and message are always told: they name what no table here can know.
+and message are always shown: they name what no table here can know.
 """
 
 import ssl
@@ -31,7 +31,7 @@ _SETTINGS: Final = {  # what only a person can change, for every object of the s
     "301": "the bucket is in another region, or at another endpoint: set AWS_DEFAULT_REGION, or that",
     "AuthorizationHeaderMalformed": "the bucket is in another region: set AWS_DEFAULT_REGION",
     "IllegalLocationConstraintException": "the bucket is in another region: set AWS_DEFAULT_REGION",
-    "AllAccessDisabled": "the store has locked the bucket: ask whoever owns it",
+    "AllAccessDisabled": "the store has locked the bucket: ask its owner",
 }
 _OBJECT: Final = {  # what concerns one object
     "InvalidObjectState": "it lies in an archive storage class: restore it, then it can be read",

@@ -107,7 +107,7 @@ class Listing:
                 entries = page["Versions" if versioned else "Contents"]
                 if versioned and not all("IsLatest" in one for one in entries):
                     where = f"s3://{bucket}/{prefix}"
-                    raise ListingDoubted(f"{where}: the listing does not tell which version is current", cut=True)
+                    raise ListingDoubted(f"{where}: the listing does not say which version is current", cut=True)
                 files = []
                 for one in entries:
                     if one.get("IsLatest", not versioned):
@@ -165,7 +165,7 @@ class Listing:
         turns.close()
 
     def _file(self, bucket: str, entry: Entry, *, versioned: bool) -> SourceFile:
-        """What is listed, as a source file. What a listing leaves out, HEAD may tell."""
+        """What is listed, as a source file. What a listing leaves out, HEAD may give."""
         if entry.get("Size") is None or entry.get("LastModified") is None:
             head: Any = self._client.head_object(Bucket=bucket, Key=entry["Key"])
             entry = {"Size": head.get("ContentLength"), "LastModified": head.get("LastModified")} | {
@@ -174,7 +174,7 @@ class Listing:
         if entry["Size"] is None or entry["LastModified"] is None:
             missing = "size" if entry["Size"] is None else "time (LastModified)"
             raise TransientError(
-                f"s3://{bucket}/{entry['Key']}: the store does not tell its {missing}: it cannot be loaded"
+                f"s3://{bucket}/{entry['Key']}: the store does not give its {missing}: it cannot be loaded"
             )
         version = entry.get("VersionId") if versioned else None
         return SourceFile(
@@ -192,13 +192,13 @@ def _untold(bucket: str, entry: Entry, error: Exception) -> str:
     if isinstance(error, TransientError):
         return str(error)
     return (
-        f"s3://{bucket}/{entry['Key']}: the listing does not tell its size and time (LastModified), nor does HEAD"
+        f"s3://{bucket}/{entry['Key']}: the listing does not give its size and time (LastModified), nor does HEAD"
         f" ({error}): it cannot be loaded"
     )
 
 
 class _Turns:
-    """Whether a listing goes forward: what its pages told, as far as that shows a mistake."""
+    """Whether a listing goes forward: what its pages said, as far as that shows a mistake."""
 
     def __init__(self, where: str) -> None:
         self._where = where
@@ -228,14 +228,14 @@ class _Turns:
                     return []  # nothing said that there was more
                 raise ListingDoubted(
                     f"{self._where}: the listing runs in circles: a page came again, so it was given up after"
-                    f" {len(self._seen):,} pages. What lies behind is not seen: ask whoever runs the store",
+                    f" {len(self._seen):,} pages. The rest is not seen: ask the people who run the store",
                     cut=True,
                 )
             self._seen.add(turn)
         return taken
 
     def goes_on(self, page: Entry, token: str | None) -> bool:
-        """Whether there is another page. Raises if there is one, and nothing tells how to get to it."""
+        """Whether there is another page. Raises if there is one, and nothing says how to get to it."""
         entries = (*page.get("Contents", ()), *page.get("Versions", ()), *page.get("DeleteMarkers", ()))
         self._empty = 0 if entries else self._empty + 1
         if self._empty > _EMPTY_AT_MOST:
@@ -249,8 +249,8 @@ class _Turns:
             return False
         if token in self._tokens or not (token or entries):
             raise ListingDoubted(
-                f"{self._where}: the listing is cut: there is more of it, and the store does not tell how to go on."
-                " What lies behind is not seen: ask whoever runs the store",
+                f"{self._where}: the listing is cut: there is more of it, and the store does not say how to go on."
+                " The rest is not seen: ask the people who run the store",
                 cut=True,
             )
         if token:

@@ -1,7 +1,7 @@
 """The command `ingest`: takes arguments, calls the pipeline, says what came of it.
 
 Exit codes: 0 all well, 1 some lines failed (or a file was rejected or held), 2 something could not be done; as shells
-have them, 130 stopped by Ctrl-C, 141 nobody reads the output any more, 143 told to stop.
+have them, 130 stopped by Ctrl-C, 141 nobody reads the output any more, 143 stopped by SIGTERM.
 Imports stay inside the commands, so that `ingest check your.json` starts quickly.
 """
 
@@ -26,7 +26,7 @@ _STOPPED = "stopped. Nothing was loaded by halves; run again to go on."
 
 
 class _Terminated(BaseException):
-    """We were told to stop, by SIGTERM."""
+    """SIGTERM came."""
 
 
 def main() -> None:

@@ -6,7 +6,12 @@ from ingest.cli.base import cli, json_option
 
 
 @cli.command()
-@click.option("--exit", "exit_when_done", is_flag=True, help="End by itself; the exit code says whether all is there.")
+@click.option(
+    "--exit",
+    "exit_when_done",
+    is_flag=True,
+    help="End when all is loaded; the exit code says whether everything is there.",
+)
 @json_option
 def demo(exit_when_done: bool, as_json: bool) -> int:
     """Watch the whole job on this machine.

@@ -1,4 +1,4 @@
-"""Commands that look after the whole: `reconcile`, `snapshot`."""
+"""Commands on the whole warehouse: `reconcile`, `snapshot`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +8,8 @@ import click
 
 from ingest.cli.base import GIVEN, cli, json_option, nothing_there, opened_pipeline, user
 from ingest.cli.output import write_json, write_table
+from ingest.core.address import is_s3
+from ingest.errors import IngestError
 from ingest.text import count, visible
 
 if TYPE_CHECKING:
@@ -18,11 +20,11 @@ if TYPE_CHECKING:
 @click.option(
     "--repair",
     is_flag=True,
-    help="Put right what is safe: flags, leftover rows, archive steps that are due, files that only the archive has.",
+    help="Fix what is safe to fix: flags, leftover rows, archive steps that are due, files that only the archive has.",
 )
 @json_option
 def reconcile(repair: bool, as_json: bool) -> int:
-    """Hold bucket, archive, ledger and tables against each other.
+    """Compare bucket, archive, ledger and tables with each other.
 
     Names each difference and says what to do. Exit code 1 if there is one, 2 if a source could not be compared for an
     unforeseen reason; information alone does not count.
@@ -56,6 +58,11 @@ def snapshot(file: str, as_json: bool) -> None:
     All at once, so that FILE is always whole. An older snapshot there is replaced; who has it open keeps that one.
     Loads wait while the file is copied.
     """
+    if is_s3(file):
+        raise IngestError(
+            f"A snapshot is a file on this machine, and {file} is in a bucket. Upload the file from here, or write tables"
+            " there: `ingest export --to s3://bucket/prefix/`."
+        )
     with opened_pipeline() as pipeline:
         if not pipeline.warehouse.is_there:
             raise nothing_there(pipeline, "copy")

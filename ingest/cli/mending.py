@@ -142,7 +142,7 @@ def _show_results(action: "Action", results: "Sequence[ActionResult]", takes: di
 
 
 def _would_be(action: "Action", result: "ActionResult") -> str:
-    """The state that a file would be in, as `actions.would` tells of it."""
+    """The state that a file would be in, as `actions.would` has it."""
     return result.before if result.error else {"undo": "undone", "ignore": "ignored"}.get(action, "loaded or rejected")
 
 
@@ -150,7 +150,7 @@ def _sentences(result: "ActionResult") -> Iterator[str]:
     """What a person should know of a file."""
     yield from filter(None, (result.error, result.warning))
     if result.redrives:
-        yield f"its {count(len(result.redrives), 'redrive')} went along"
+        yield f"its {count(len(result.redrives), 'redrive')} {'is' if len(result.redrives) == 1 else 'are'} undone, too"
     if result.duplicates:
         ids = " ".join(one[:SHORT_ID] for one in result.duplicates)
         yield f"its copies stay unloaded until they are forced: {ids}"

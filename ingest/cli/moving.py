@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def copy(url: str, as_json: bool) -> None:
     """Copy the warehouse to another, empty one: to move to another engine.
 
-    With the ledger, so that a poll of the copy loads nothing again. Loads into an embedded warehouse wait meanwhile.
+    With the ledger, so that a poll of the copy loads nothing again. Loads into a DuckDB warehouse wait until it is done.
     """
     from ingest.transfer import copy
     from ingest.wiring import warehouse_at
@@ -59,7 +59,7 @@ def export(to: str, tables: tuple[str, ...], as_json: bool) -> None:
     """Write tables and views as Parquet files, one each.
 
     A former export in the folder is replaced when the new one is complete; in a bucket the object export.manifest says
-    whether it is. Loads into an embedded warehouse wait while the files are written.
+    whether it is. Loads into a DuckDB warehouse wait while the files are written.
     """
     from ingest.staging import staging_folder
     from ingest.transfer import chosen, export, export_to_store

@@ -25,6 +25,7 @@ Row = Sequence[object]
 T = TypeVar("T")
 MOST_ROWS = 50  # a row each; of more files a summary is shown
 _PADDED_AT_MOST = 200  # columns, in a pipe or a file: a value may be a megabyte, and its neighbours are not
+_RULE_AT_MOST = 100  # columns, in a pipe or a file
 _FOLDED_LEAST = 24  # columns that are left for what is folded
 _PAGES = 10_000  # characters of a failed line
 _SAID = 20
@@ -34,7 +35,7 @@ _COUNTED_FROM = 1_000  # objects: as many as one request lists
 
 
 def say(sentence: str) -> None:
-    """One sentence to whoever watches; never part of the output."""
+    """One sentence on standard error; never part of the output."""
     click.echo(visible(sentence), err=True)
 
 
@@ -114,7 +115,7 @@ def _json(document: object) -> bytes:
 
 
 def _as_text(value: Any) -> Any:
-    """A name that is not UTF-8, as the shell gives it, is no text: what of it is none is spelt out."""
+    """A name that is not UTF-8, as the shell gives it, is no text: such bytes are written as escapes."""
     match value:
         case str():
             return value.encode(errors="backslashreplace").decode()
@@ -129,7 +130,7 @@ def write_table(title: str, columns: Sequence[str], rows: Iterable[Row], *, fold
     """A table; numbers to the right, control characters of producers made visible.
 
     Where the terminal is narrow the widest columns are folded, the others never. What has more columns than fit, or
-    wide ones that shall not be `folded`, is written as one `name  value` a line. In a pipe or a file a row is one line.
+    wide ones that are not to be `folded`, is written as one `name  value` a line. In a pipe or a file a row is one line.
     """
     rows = [list(row) for row in rows]
     if not sys.stdout.isatty():
@@ -163,7 +164,7 @@ def _print_whole(columns: Sequence[str], rows: Sequence[Row]) -> None:
         cells = [b + c if right else c + b for c, b, right in zip(line, blanks, is_number, strict=True)]
         click.echo("  ".join(cells).rstrip())
         if not number:
-            click.echo("─" * (sum(widths) + 2 * len(widths) - 2))
+            click.echo("─" * min(sum(widths) + 2 * len(widths) - 2, _RULE_AT_MOST))
     click.echo()
 
 

@@ -1,4 +1,4 @@
-"""Commands to start with: `init` writes a first source and tries it, `doctor` looks whether everything is right."""
+"""Commands to start with: `init` writes a first source and tries it, `doctor` checks that everything is right."""
 
 import os
 import shlex
@@ -33,7 +33,12 @@ _MARKS = {"ok": ("ok", "green"), "warning": ("! ", "yellow"), "problem": ("!!", 
 @click.option("--prefix", type=GIVEN, help="Only what lies below it is taken.")
 @click.option("--name", type=GIVEN, help="What the source is called; default: as its folder.")
 @click.option("--pattern", type=GIVEN, help="Which names are taken; default: *.json and *.json.gz.")
-@click.option("--format", "format", type=click.Choice(FORMATS), help="What the files hold; default: what one tells.")
+@click.option(
+    "--format",
+    "format",
+    type=click.Choice(FORMATS),
+    help="The format of the files; default: what the first file looks like.",
+)
 @click.option("--schedule", type=GIVEN, help="When Airflow polls; default: @hourly.")
 @click.option("--endpoint-url", type=GIVEN, help="The address of a store that is not AWS.")
 @click.option("--profile", type=GIVEN, help="The AWS profile of this source.")
@@ -80,7 +85,7 @@ def init(file: str | None, as_json: bool, add: bool, **given: Any) -> int:
     done = f"{path} {'has one source more' if former else 'is written'}"
     if trial.error:
         say(f"ingest: {done}, and could not be tried. {trial.error}")
-        say(f"Correct that, here or in the file. {_command(path, 'doctor')} tries it again.")
+        say(f"Correct that: a setting in the file, or keys and access. {_command(path, 'doctor')} tries it again.")
         return 2
     say(f"{done}. Next: {_command(path, 'doctor')}, then {_command(path, 'poll')}.")
     return 0
@@ -227,7 +232,7 @@ def _command(path: Path, name: str) -> str:
 @cli.command()
 @json_option
 def doctor(as_json: bool) -> int:
-    """Look whether everything is right, and say what to do.
+    """Check that everything is right, and say what to do.
 
     Settings, credentials, rights, clock, disk, warehouse, Airflow: each is tried, and nothing is changed. Exit code 1
     if there is a problem; warnings do not count.

@@ -47,7 +47,7 @@ def split_address(address: str) -> tuple[str, str]:
 
 
 def meant(address: str) -> str:
-    """What may have been meant by an address under which there is nothing; empty where nothing tells."""
+    """What may have been meant by an address under which there is nothing; empty where nothing is known."""
     key = address.rpartition("/")[2]
     if "versionId=" in key:
         return " An address names no version: leave out what begins with ?, and the current version is taken."

@@ -42,7 +42,7 @@ _OCTAL: Final = re.compile(r"((?:\\[23][0-7]{2})+)|\\.", re.DOTALL)
 class Undecodable(ValueError):
     """The bytes are not JSON. `code` is not_utf8 or not_json, `reason` one sentence; `is_cut`: they may go on.
 
-    `remedy` is a sentence where the mistake of whoever wrote them is known, else blank.
+    `remedy` is a sentence where the mistake is known, else blank.
     """
 
     def __init__(self, code: str, reason: str, is_cut: bool = False, remedy: str = "") -> None:
@@ -71,7 +71,7 @@ class Decoded:
 
 
 def decode(data: bytes, repair: bool = False) -> Decoded:
-    """Read one JSON text; with `repair`, octal escapes too. `oddities` tells what of it no warehouse can keep.
+    """Read one JSON text; with `repair`, octal escapes too. `oddities` says what of it no warehouse can keep.
 
     Raises:
         Undecodable: it is not UTF-8, or not JSON.
@@ -236,7 +236,7 @@ def end_of(text: str, start: int) -> tuple[int | None, int]:
 def members(text: str, start: int) -> Iterator[tuple[str, int, int]]:
     """Name (or number) of each value of the object or array that begins at `start`, and where it stands.
 
-    `text` is JSON up to there at least. Of a name that comes twice both are told.
+    `text` is JSON up to there at least. Of a name that comes twice both are given.
     """
     is_object, number = text[start] == "{", 0
     if text[start] not in "{[":
@@ -272,7 +272,7 @@ def _parse(text: str) -> object:
 
 
 def _mistake(text: str, end: int) -> tuple[str, str]:
-    """What whoever wrote `text` did wrong, and what to do, where a whole value and white space end at `end`; or blanks.
+    """What is wrong with `text`, and what to do, where a whole value and white space end at `end`; or blanks.
 
     The commands work on the whole file.
     """
@@ -347,7 +347,7 @@ _Place = tuple["_Place | None", str | int]  # where something stands: the place 
 def oddities(value: object, at: _Place | None = None, depth: int = 0) -> Iterator[Oddity]:
     """What JSON allows and a warehouse cannot keep, in a decoded value that stands at `at`.
 
-    Places are written out only where they are told: a name may be long, and much may stand below it.
+    Places are written out only where they are shown: a name may be long, and much may stand below it.
 
     Raises:
         Undecodable: it is too deep.

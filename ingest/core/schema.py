@@ -113,11 +113,11 @@ def too_long(
 
 
 def first_places(failures: Iterable[Failure], more: Mapping[str, int] | None = None) -> list[Failure]:
-    """Of each code the first places, each once, in their order; the last of them tells how many more there are.
+    """Of each code the first places, each once, in their order; the last of them says how many more there are.
 
     `more`: how many are known beside these, by code. One item may break a rule at a hundred thousand places, so what is
     given may be a stream, and what is kept is small, names of a megabyte included. Places whose names differ only
-    beyond what is told of a name may count as one.
+    beyond what is shown of a name may count as one.
     """
     kept: dict[tuple[str, str], Failure] = {}  # of a place that is told twice the last
     seen, last, told = set[int](), dict[str, tuple[str, str]](), Counter[str]()

@@ -18,7 +18,7 @@ _INTAKE_NAME = re.compile(r"intake-([0-9]{16})-[0-9a-f]{8}-[0-9]{8}\.json")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFile:
-    """What a listing tells of an object, and the source it was found for.
+    """What a listing says of an object, and the source it was found for.
 
     `etag` is without quotes; `version_id` is None where the bucket keeps no versions. `last_modified` is aware, UTC.
     """
@@ -61,7 +61,7 @@ class SourceFile:
 
     @property
     def is_from_intake(self) -> bool:
-        """Whether the HTTP intake wrote it (or what it mends): then equal bytes are no second copy, but came twice."""
+        """Whether the HTTP intake wrote it (or what it fixes): then equal bytes are no second copy, but came twice."""
         return self._intake_name is not None
 
     @property
@@ -77,7 +77,7 @@ class SourceFile:
         """Whether two looks at a key saw the same source file.
 
         What is seen of versions may change between them (a right that is granted, versions that are switched on, a
-        store that answers with an error): then the ETag and the size tell; where one of the two has no ETag, the time.
+        store that answers with an error): then the ETag and the size decide; where one of the two has no ETag, the time.
         """
         if (self.bucket, self.key, self.size_bytes) != (other.bucket, other.key, other.size_bytes):
             return False

@@ -1,4 +1,4 @@
-"""`ingest demo`: the whole job on this machine, watched from outside, then told in a few tables.
+"""`ingest demo`: the whole job on this machine, watched from outside, then shown in a few tables.
 
 Nothing is faked but the cloud: an S3 server (moto), Airflow's own scheduler with the scheduled DAG, the embedded
 warehouse. All of it is on loopback, in a temporary folder, and gone at the end.

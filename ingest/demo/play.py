@@ -44,7 +44,7 @@ def play(stack: Stack, processes: Processes, tell: Callable[[str], None], *, sta
             for title, (columns, rows) in _tables(pipeline).items():
                 write_table(title, columns, rows)
     say("")
-    for sentence in wrong or ["Every expected row is there, and none besides."]:
+    for sentence in wrong or ["Every expected row is there, and no other."]:
         say(sentence)
     if stays:
         say(

@@ -44,7 +44,7 @@ BUSY_SECONDS: Final = 5  # after which a client may come back
 
 
 class Refused(Exception):
-    """Nothing of the body was stored. The text is for whoever sent it."""
+    """Nothing of the body was stored. The text is for the client."""
 
     def __init__(self, status: int, message: str, retry_after: int | None = None) -> None:
         super().__init__(message)
@@ -227,7 +227,7 @@ def _sorted_out(line: bytes) -> bytes:
 def apart(text: bytes) -> list[bytes]:
     """What stands one behind the other in a text: `curl -d @FILE` leaves out the ends of lines. Mostly it is one thing.
 
-    A broken part goes up to where one that is whole begins behind a closing brace. Such a place is a mistake to whoever
+    A broken part goes up to where one that is whole begins behind a closing brace. Such a place is a mistake to those who
     reads over it, unless it stands in a string: so all is read three times at most.
     """
     if not _JOINT.search(text) or _is_object(text):

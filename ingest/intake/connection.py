@@ -1,7 +1,7 @@
 """A connection: what it may hold before anybody knows whose it is, and how it ends.
 
 Decides: how long a request may be before its body, and how slow; which connections go when there are too many; that
-         whoever is refused early gets the answer. All of it before a key is looked at.
+         who is refused early gets the answer. All of it before a key is looked at.
 Answer:  a client that sends while it is refused would be reset when the connection is closed, and lose the answer. So
          only our side is closed, and what still comes is read and thrown away, up to a limit and for a while.
 """

@@ -17,7 +17,7 @@ class Notices:
         self._seen: dict[str, tuple[float, int]] = {}  # when it was logged, and how often it came since
 
     def tell(self, kind: str) -> int:
-        """How often it has come since it was logged last, if it shall be logged now; else 0."""
+        """How often it has come since it was logged last, if it is to be logged now; else 0."""
         now = self._clock()
         if kind not in self._seen and len(self._seen) >= _KINDS:
             self._seen = {one: seen for one, seen in self._seen.items() if now - seen[0] < _SECONDS}

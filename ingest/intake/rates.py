@@ -1,4 +1,4 @@
-"""How often a vendor would let its clients call: for who wants to be told here what will be refused there."""
+"""How often a vendor would let its clients call: to hear here what will be refused there."""
 
 import math
 import time

@@ -171,7 +171,7 @@ def _call_at(path: str) -> Call | None:
 
 
 def error_at(path: str) -> Callable[[str], Mapping[str, Any]]:
-    """How what is wrong is told at a path."""
+    """How a vendor says what is wrong at a path."""
     return call.error if (call := _call_at(path)) else plain_error
 
 

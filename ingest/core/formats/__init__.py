@@ -28,7 +28,7 @@ class Format(Protocol):
         """
 
     def judge_item(self, raw: bytes, path: str, context: bytes | None, rules: Rules) -> list[Item]:
-        """Judge one mended item of a document by itself. `path` and `context` are those of the item that it mends."""
+        """Judge one fixed item of a document by itself. `path` and `context` are those of the item that it fixes."""
 
     def too_long(self, length: int, head: bytes, rules: Rules) -> Failure:
         """The failure of a unit of `length` bytes, which is over the limit and begins with `head`."""

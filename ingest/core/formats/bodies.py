@@ -84,7 +84,7 @@ class Documents(ABC):
 
     @abstractmethod
     def judge_mended(self, judged: "Judged", value: Any, path: str, context: bytes | None) -> None:
-        """Judge a mended item that is JSON: what it breaks or asks for goes into `judged`."""
+        """Judge a fixed item that is JSON: what it breaks or asks for goes into `judged`."""
 
     def whole(self, body: "Body", value: object, rules: Rules) -> Item:
         """The refusal of a document as one item: `value` is what is held against the schema."""
@@ -268,7 +268,7 @@ class Judged:
         return self.failures + (self.warnings if self.rules.strict else [])
 
     def item(self, path: str, number: int, body: Body | None = None, context: bytes | None = None) -> Item:
-        """The outcome. `path` and `number` say where it stands in `body`; None: it was mended, and is judged alone."""
+        """The outcome. `path` and `number` say where it stands in `body`; None: it was fixed, and is judged alone."""
         failures = self.refusing
         codes = tuple(dict.fromkeys(warning.code for warning in self.warnings))
         if not failures:

@@ -1,7 +1,7 @@
 """Which format a file surely has, by what it begins with.
 
 In:     the first bytes of a file, decompressed: lines, or documents of which the last is cut off, or broken.
-Out:    the name of a format; None where nothing in them tells, or two things tell differently.
+Out:    the name of a format; None where nothing in them shows it, or two things disagree.
 Cheap:  at most a hundred values are looked at, within 64 KiB. Never raises.
 """
 
@@ -107,7 +107,7 @@ def _value(text: str, at: int, depth: int) -> tuple[Any, int | None]:
 
 
 def _some_elements(text: str, at: int, depth: int) -> list[Any]:
-    """Those that are whole; if there is none, what is there of the first: too little of one would tell nothing."""
+    """Those that are whole; if there is none, what is there of the first: too little of one would show nothing."""
     found: list[Any] = []
     end: int | None = at
     while end is not None and (at := _behind_white(text, end)) < len(text):

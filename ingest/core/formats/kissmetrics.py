@@ -164,7 +164,7 @@ def _without_nested(sent: Mapping[str, object]) -> dict[str, object]:
 
 
 def _few_nested(judged: Mapping[str, object]) -> tuple[Mapping[str, object], dict[str, int]]:
-    """The line with as many nested properties as are told, and how many more there are: each takes the schema long."""
+    """The line with as many nested properties as are shown, and how many more there are: each takes the schema long."""
     nested = [name for name, value in judged.items() if isinstance(value, (dict, list)) and name not in COLUMNS]
     left = frozenset(nested[schema.PLACES :])
     if not left:
@@ -228,13 +228,13 @@ def _in_order(failures: Sequence[Failure], names: Sequence[str]) -> tuple[Failur
 
 
 def _pointer(name: str) -> str:
-    """As it is told, and quickly: there may be many names."""
+    """As it is shown, and quickly: there may be many names."""
     plain = len(name) < _PLAIN_NAME and not any(odd in name for odd in "~/\0")
     return f"/{name}" if plain else short(pointer(name))
 
 
 def _as_sent(failure: Failure, sent: Mapping[str, object]) -> Failure:
-    """A broken rule, told with what was sent; of a time, also which seconds were meant, where that can be told."""
+    """A broken rule, with what was sent; of a time, also which seconds were meant, where that is known."""
     if failure.pointer == "/_t":
         time = sent.get("_t")
         advice, seconds = _time_meant(time)
@@ -243,7 +243,7 @@ def _as_sent(failure: Failure, sent: Mapping[str, object]) -> Failure:
 
 
 def _time_meant(time: object) -> tuple[str, int | float | None]:
-    """What a refused time reads as, in words, and the seconds to send; nothing where that cannot be told."""
+    """What a refused time reads as, in words, and the seconds to send; nothing where that is not known."""
     text = time.strip() if isinstance(time, str) else ""
     number = Decimal(time if isinstance(time, (int, Decimal)) else text if _DECIMAL.fullmatch(text) else 0)
     if _MILLISECONDS_FROM <= number < _NANOSECONDS_UNTIL:

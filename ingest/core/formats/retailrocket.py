@@ -2,15 +2,15 @@
 
 In:     an array of envelopes, each an object with one name, which says what happened: [{"view": {…}}, {"order": {…}}].
 Out:    the items "/0/view", "/1/order" …: a record called as the envelope; of setContact an alias of the visitor and
-        the contact, and a set of what else it tells. An envelope that is none is the item "/2".
+        the contact, and a set of what else it says. An envelope that is none is the item "/2".
 Whole:  anything but an array refuses the body as one item, "". An empty array holds nothing, which is sound.
 Person: `sessionExternalId`, else the first `link`, as `name/value`: links of different kinds may have the same value,
         and a colon would be a space where names match as in Kissmetrics. Of emailClick and welcomeSequence, whose
         fields are not published, else the email.
 Order:  items are numbered as they stand in the body, and that number is the last part of `position`. Equal ones of one
-        visitor are as many facts as there are: the second has 1 in its identity, the third 2. So a mended item knows
+        visitor are as many facts as there are: the second has 1 in its identity, the third 2. So a fixed item knows
         how often what it says now stands in its body. Of two whose texts differed when they were refused, and which
-        say the same once mended, one counts.
+        say the same once fixed, one counts.
 Rules:  schemas/retailrocket.schema.json.
 Source: "HTTP Tracking API", "Batch loading events", Retail Rocket documentation.
 """
@@ -169,7 +169,7 @@ def _person(event: Mapping[str, Any]) -> tuple[str, str, Sequence[str]]:
 
 
 def _count(judged: Judged, known: "Counter[str]", more: int = 0) -> None:
-    """Tell a sound item from equal ones in its body. One without a time is told from them by its place."""
+    """Tell a sound item from equal ones in its body. One without a time differs from them by its place."""
     if judged.commands[0].time_source == "received":
         return
     said = b"".join(cast("bytes", row(command, 0, 0, "", judged.rules)[-1]) for command in judged.commands).hex()

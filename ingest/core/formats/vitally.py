@@ -90,7 +90,7 @@ def _judge(judged: Judged, sent: Any) -> None:
 
 
 def _properties(judged: Judged, message: Mapping[str, Any], who: str) -> dict[str, object]:
-    """The other ids, names that the docs do not know, and what the message's own object tells, by its own names."""
+    """The other ids, names that the docs do not know, and what the message's own object says, by its own names."""
     own, more = ("properties", ["event"]) if message["type"] == "track" else ("traits", [])
     columns = {"type", "messageId", "timestamp", who, own, *more}
     flat = judged.properties({name: value for name, value in message.items() if name not in columns})

@@ -5,8 +5,8 @@ Out:    the item "/visitor" (number 0): an alias of id and email, a set of the v
         (numbers 1 …): a record each, with the fields of the visit as `visit.<name>`. A visitor part that only says who
         acted asks for nothing and is no item. Fields of a visit without actions go with the set.
 Whole:  what concerns all of a visit refuses it as one item, "": nobody is named, a wrong shape, a wrong visit time, a
-        delete line, nothing asked for. Mended, it brings its actions.
-Visits: `visit.id` tells the actions of one visit together: the visit's `id`, else its `pid` (exports have one). Where
+        delete line, nothing asked for. Once fixed, it brings its actions.
+Visits: `visit.id` keeps the actions of one visit together: the visit's `id`, else its `pid` (exports have one). Where
         neither was sent it is made from the person and the time of the visit, or of its first action; so a file sent
         twice and two exports that overlap give the same facts, as long as that action stays the first. A visit without
         any time is known by all that it says.
@@ -86,7 +86,7 @@ class Woopra(Documents):
         return 0 if path == "/visitor" else int(path.rpartition("/")[2]) + 1
 
     def judge_mended(self, judged: Judged, value: Any, path: str, context: bytes | None) -> None:
-        """See `Documents`. A mended visitor may name another person; the actions loaded before stay with theirs."""
+        """See `Documents`. A fixed visitor may name another person; the actions loaded before stay with theirs."""
         visit = _Visit(**decode(context or b"{}").value)  # type: ignore[arg-type]  # it is ours
         if path != "/visitor":
             _judge_action(judged, value, visit)
@@ -230,7 +230,7 @@ def _is_plain_time(time: Any) -> bool:
 
 
 def _hold_against(judged: Judged, value: Any, part: str = "") -> bool:
-    """As `Judged.hold_against`; of a time in seconds it is told which milliseconds were meant."""
+    """As `Judged.hold_against`; of a time in seconds it says which milliseconds were meant."""
     kept = judged.hold_against(value, part)
     judged.failures = [_with_meant(one) if one.code == "time_in_seconds" else one for one in judged.failures]
     return kept
@@ -262,7 +262,7 @@ def _moment(judged: Judged, time: Any) -> int | None:
 
 
 def _first_time(actions: Iterable[Any], rules: Rules) -> int | None:
-    """When the first action happened that tells a sound time."""
+    """When the first action happened that has a sound time."""
     for action in (without_blank(sent, "time") for sent in actions):
         time = action.get("time") if isinstance(action, dict) else None
         if time is not None and (_is_plain_time(time) or not schema.explain(time, NAME, "time")):

@@ -7,7 +7,7 @@ WITH chosen AS (
     FROM failed_line_rows AS f
     JOIN ledger AS l USING (file_no)
     WHERE
-        f.redriven_by IS NULL AND list_contains(f.codes, $code) AND ($source IS NULL OR l.source = $source)
+        f.redriven_by IS NULL AND l.state IN ('loaded', 'rejected') AND list_contains(f.codes, $code) AND ($source IS NULL OR l.source = $source)
         AND ($since IS NULL OR coalesce(l.loaded_at, l.last_modified) >= $since)
     ORDER BY f.file_no DESC, f.line, f.item
     LIMIT $limit

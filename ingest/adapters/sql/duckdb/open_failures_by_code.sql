@@ -3,7 +3,9 @@
 WITH wanted AS (
     SELECT file_no, file_id, bucket, key, format
     FROM ledger
-    WHERE ($source IS NULL OR source = $source) AND ($since IS NULL OR coalesce(loaded_at, last_modified) >= $since)
+    WHERE
+        state IN ('loaded', 'rejected') -- of others no line can be sent again
+        AND ($source IS NULL OR source = $source) AND ($since IS NULL OR coalesce(loaded_at, last_modified) >= $since)
 ),
 broken AS (
     SELECT file_no, unnest(codes) AS code FROM failed_line_rows WHERE redriven_by IS NULL
