@@ -58,7 +58,8 @@ def chosen(
         return list({row["file_id"]: row for row in rows}.values()), new
     if not source:
         raise ConfigError(
-            "Name files by their ids or s3:// addresses, or a source: --source NAME, with --since if not all of it is meant."
+            "Name files by their ids or s3:// addresses, or a source: --source NAME, with --since if not all of it is"
+            " meant."
         )
     if source not in ("one_off", *pipeline.settings.sources):
         pipeline.source(source)

@@ -252,8 +252,8 @@ class Pipeline:
         """The source file with this id: that version, whatever stands under its key now."""
         if len(file_id) < _ID_AT_LEAST:
             raise ObjectGone(
-                f"There is no file {file_id} here. If it is the id of one in the ledger, give {_ID_AT_LEAST} characters of"
-                " it."
+                f"There is no file {file_id} here. If it is the id of one in the ledger, give {_ID_AT_LEAST} characters"
+                " of it."
             )
         row = self.warehouse.find_file(file_id)
         if row["redrive_of"]:

@@ -18,7 +18,7 @@ def alternatives(words: Sequence[str]) -> str:
 
 
 def visible(text: str) -> str:
-    """`text` with control characters written as escapes: an escape sequence in a producer's line must not reach the terminal."""
+    """`text` with control characters as escapes: a sequence in a producer's line must not reach the terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -251,8 +251,8 @@ def test_of_an_address_with_several_versions_the_newest_is_said_to_be_meant(inge
         f"The ledger has 2 versions of {address}. This is the newest, {newest[:8]} (loaded); for another one name its"
         f" FILE_ID: {older[:8]} (loaded)\n"
     )
-    for command in (("failures",), ("failures", "--lines"), ("redrive",), ("undo", "--dry-run"), ("undo",)):
-        assert said in ingest(*command, address).err
+    for words in (("failures",), ("failures", "--lines"), ("redrive",), ("undo", "--dry-run"), ("undo",)):
+        assert said in ingest(*words, address).err
     assert "versions" not in ingest("failures", older).err
     assert {file["file_id"]: file["state"] for file in ingest.json("files")["files"]} == {
         newest: "undone", older: "loaded",

@@ -1,6 +1,6 @@
 """What an error of DuckDB while it writes means: is it the disk's doing, or that of what is written?
 
-Its classes say which: a disk that is full is an IOException while rows are inserted, a TransactionException at the commit,
+Its classes say which: a full disk is an IOException while rows are inserted, a TransactionException at the commit,
 and an OutOfMemoryException where the engine finds no room to spill to.
 """
 

@@ -1,6 +1,6 @@
 """Settings that say whom a name means hold backwards: rows that were loaded under others get new keys and identities.
 
-Nothing is judged again. What a row asks for stands in it as sent, so its keys are made again as loading would make them;
+Nothing is judged again. What a row asks for stands in it as sent, so its keys are made as loading would make them;
 then the first rows of all facts, and whom aliases join, are found again.
 """
 

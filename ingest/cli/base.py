@@ -133,8 +133,8 @@ def say_versions(pipeline: "Pipeline", reference: str) -> None:
         newest, *others = (f"{row['file_id'][:SHORT_ID]} ({row['state']})" for row in rows)
         listed = ", ".join(others[:_VERSIONS_NAMED]) + ", …" * (len(others) > _VERSIONS_NAMED)
         say(
-            f"The ledger has {len(rows):,} versions of {reference}. This is the newest, {newest}; for another one name its"
-            f" FILE_ID: {listed}"
+            f"The ledger has {len(rows):,} versions of {reference}. This is the newest, {newest}; for another one name"
+            f" its FILE_ID: {listed}"
         )
 
 

@@ -128,7 +128,7 @@ def _no_slash(source: "Source") -> Iterator[str]:
 
 
 def _wanted(source: "Source") -> dict[str, Any]:
-    """What the source's settings need beside list and read. Only writing and deleting would show whether it is there."""
+    """What the source's settings need besides reading. Only writing and deleting would show whether it is there."""
     written = _untried(source, "write", "s3:PutObject", source.writes_below())
     return written | _untried(source, "delete", "s3:DeleteObject", source.deletes_below())
 

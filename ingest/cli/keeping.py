@@ -60,8 +60,8 @@ def snapshot(file: str, as_json: bool) -> None:
     """
     if is_s3(file):
         raise IngestError(
-            f"A snapshot is a file on this machine, and {file} is in a bucket. Upload the file from here, or write tables"
-            " there: `ingest export --to s3://bucket/prefix/`."
+            f"A snapshot is a file on this machine, and {file} is in a bucket. Upload the file from here, or write"
+            " tables there: `ingest export --to s3://bucket/prefix/`."
         )
     with opened_pipeline() as pipeline:
         if not pipeline.warehouse.is_there:

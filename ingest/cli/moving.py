@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 def copy(url: str, as_json: bool) -> None:
     """Copy the warehouse to another, empty one: to move to another engine.
 
-    With the ledger, so that a poll of the copy loads nothing again. Loads into a DuckDB warehouse wait until it is done.
+    With the ledger, so that a poll of the copy loads nothing again. Loads into a DuckDB warehouse wait until it is
+    done.
     """
     from ingest.transfer import copy
     from ingest.wiring import warehouse_at

@@ -130,7 +130,7 @@ def write_table(title: str, columns: Sequence[str], rows: Iterable[Row], *, fold
     """A table; numbers to the right, control characters of producers made visible.
 
     Where the terminal is narrow the widest columns are folded, the others never. What has more columns than fit, or
-    wide ones that are not to be `folded`, is written as one `name  value` a line. In a pipe or a file a row is one line.
+    wide ones that are not to be `folded`, is written as one `name  value` a line. In a pipe or file a row is one line.
     """
     rows = [list(row) for row in rows]
     if not sys.stdout.isatty():

@@ -77,7 +77,7 @@ class SourceFile:
         """Whether two looks at a key saw the same source file.
 
         What is seen of versions may change between them (a right that is granted, versions that are switched on, a
-        store that answers with an error): then the ETag and the size decide; where one of the two has no ETag, the time.
+        store that answers an error): then the ETag and the size decide; where one of the two has no ETag, the time.
         """
         if (self.bucket, self.key, self.size_bytes) != (other.bucket, other.key, other.size_bytes):
             return False

@@ -227,8 +227,8 @@ def _sorted_out(line: bytes) -> bytes:
 def apart(text: bytes) -> list[bytes]:
     """What stands one behind the other in a text: `curl -d @FILE` leaves out the ends of lines. Mostly it is one thing.
 
-    A broken part goes up to where one that is whole begins behind a closing brace. Such a place is a mistake to those who
-    reads over it, unless it stands in a string: so all is read three times at most.
+    A broken part goes up to where one that is whole begins behind a closing brace. Such a place is a mistake, unless it
+    stands in a string: so all is read three times at most.
     """
     if not _JOINT.search(text) or _is_object(text):
         return [text]
