@@ -86,7 +86,7 @@ def _settings() -> Iterator[str]:
     for name, table, title in (("uploads", UPLOADS_SETTINGS, "Uploads"), ("intake", INTAKE_SETTINGS, "HTTP intake")):
         yield f"## {title}\n\nIn the table `[{name}]`.\n"
         yield from _table(table, {each: defaults[f"{name}_{each}"] for each in table})
-    yield "## The environment\n\nIt goes before the file.\n"
+    yield "## The environment\n\nWhat is set in the environment wins over the file.\n"
     yield from _table({name: VARIABLES[name] for name in ("INGEST_CONFIG", "INGEST_WAREHOUSE")}, {})
     others = ", ".join(f"`{name}`" for name in VARIABLES if name not in ("INGEST_CONFIG", "INGEST_WAREHOUSE"))
     yield f"The settings of all sources as well: {others}.\n"

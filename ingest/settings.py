@@ -1,7 +1,7 @@
 """Settings: `ingest.toml` and the environment, read once at the edge and handed down whole.
 
-Nothing below reads the environment. Every wrong setting is named at the start, all at once, each in a sentence: where it
-stands, what it says, what it has to be. That stands beside each setting, in SOURCE_SETTINGS and TOP_SETTINGS.
+Nothing below reads the environment. Every wrong setting is named at the start, all at once, each in a sentence: where
+it stands, what it says, what it has to be. That stands beside each setting, in SOURCE_SETTINGS and TOP_SETTINGS.
 """
 
 import re

@@ -46,7 +46,7 @@ _SHOWN_CHARACTERS = 4 << 20
 @cli.command()
 @click.option("--source", type=GIVEN, help="Only files of this source.")
 @click.option("--state", type=click.Choice(STATES), help="Only files in this state.")
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="The newest so many.")
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="How many, the newest first.")
 @json_option
 def files(source: str | None, state: str | None, limit: int, as_json: bool) -> None:
     """List the files of the ledger, the newest first."""
@@ -92,7 +92,7 @@ def _say_if_unknown(pipeline: "Pipeline", source: str | None) -> None:
 @click.option("--source", type=GIVEN, help="Over all files of this source.")
 @click.option("--code", type=GIVEN, help="Over all files: the lines with this code, the newest file first.")
 @click.option("--since", type=GIVEN, help="Over files that were loaded since then: 2026-11-01, or 7d.")
-@click.option("--limit", type=click.IntRange(min=1), help="So many codes, or lines of one code.  [default: 50]")
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many codes, or lines of one code.  [default: 50]")
 @json_option
 def failures(
     file_id: str | None,
@@ -103,7 +103,7 @@ def failures(
     limit: int | None,
     as_json: bool,
 ) -> None:
-    """Show the failed lines of a file, and what to do. Without FILE_ID: those that are open, of all files, by code.
+    """Show the failed lines of a file, and what to do. Without FILE_ID: the open ones of all files, by code.
 
     FILE_ID: an id, the beginning of one, or an s3:// URI.
     """
@@ -241,7 +241,7 @@ def _empty(elsewhere: "Elsewhere") -> str:
 @cli.command(context_settings={"ignore_unknown_options": True})
 @click.argument("statement", required=False)
 @click.option("-f", "--file", "file", type=GIVEN, help="The statement is in this file; -: standard input.")
-@click.option("--csv", "as_csv", is_flag=True, help="CSV as RFC 4180 has it, all rows.")
+@click.option("--csv", "as_csv", is_flag=True, help="All rows as CSV (RFC 4180).")
 @json_option
 def sql(statement: str | None, file: str | None, as_csv: bool, as_json: bool) -> None:
     """Ask the warehouse: one SELECT.

@@ -43,13 +43,13 @@ format_option = click.option(
     "--format",
     "format",
     type=GIVEN,
-    help="The format of the file; default: the source's, else kissmetrics. auto: what each file begins like.",
+    help="The format of the file; default: the source's, else kissmetrics. auto: guess it from how each file begins.",
 )
 source_option = click.option(
     "--source",
     "source",
     type=GIVEN,
-    help="Judge by the rules of this source of ingest.toml; what belongs to another one stays its own.",
+    help="Use the rules of this source of ingest.toml. A file that belongs to another source keeps those of that one.",
 )
 
 fail_on_option = click.option(
@@ -57,7 +57,8 @@ fail_on_option = click.option(
     type=click.Choice(("failed", "rejected", "error")),
     default="failed",
     show_default=True,
-    help="What is exit 1: failed lines and rejected or held files; only such files; nothing. Errors stay exit 2.",
+    help="When to exit with 1. failed: failed lines, rejected or held files; rejected: only such files; error: never."
+    " Errors always exit with 2.",
 )
 
 _VERSIONS_NAMED = 5

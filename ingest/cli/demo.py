@@ -14,7 +14,7 @@ from ingest.cli.base import cli, json_option
 )
 @json_option
 def demo(exit_when_done: bool, as_json: bool) -> int:
-    """Watch the whole job on this machine.
+    """Show the whole job on this machine.
 
     A local S3, Airflow, sample files, the warehouse. Needs the extras [airflow,demo].
     """

@@ -79,7 +79,7 @@ def _show_check(path: str, report: dict[str, Any]) -> None:
 @click.argument("name", required=False, type=GIVEN)
 @json_option
 def sources(name: str | None, as_json: bool) -> int:
-    """Try each source: rights, what matches, how a file does."""
+    """Try each source: access, which files match, how one does."""
     from ingest.report import file_summary
 
     found: list[dict[str, Any]] = []

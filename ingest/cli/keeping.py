@@ -27,7 +27,7 @@ def reconcile(repair: bool, as_json: bool) -> int:
     """Compare bucket, archive, ledger and tables with each other.
 
     Names each difference and says what to do. Exit code 1 if there is one, 2 if a source could not be compared for an
-    unforeseen reason; information alone does not count.
+    unforeseen reason; notes alone do not count.
     """
     from dataclasses import asdict
 
@@ -53,10 +53,10 @@ def reconcile(repair: bool, as_json: bool) -> int:
 @click.argument("file", type=GIVEN)
 @json_option
 def snapshot(file: str, as_json: bool) -> None:
-    """Put a consistent copy of the warehouse in FILE: a backup, or what other programs read.
+    """Put a consistent copy of the warehouse in FILE.
 
-    All at once, so that FILE is always whole. An older snapshot there is replaced; who has it open keeps that one.
-    Loads wait while the file is copied.
+    As a backup, or for other programs to read. It is put there at once, so FILE is always whole. An older snapshot is
+    replaced; programs that have it open keep the old one. Loads wait while the file is copied.
     """
     if is_s3(file):
         raise IngestError(

@@ -65,7 +65,7 @@ class _Taking:
 @click.argument("paths", nargs=-1, required=True, type=GIVEN, metavar="PATH…")
 @format_option
 @source_option
-@click.option("--force", is_flag=True, help="Load files again that the ledger has, in the place of their former rows.")
+@click.option("--force", is_flag=True, help="Load files again that the ledger has: the new rows replace the old ones.")
 @click.option("--dry-run", is_flag=True, help="Say what would be loaded, and load nothing.")
 @fail_on_option
 @json_option

@@ -41,7 +41,7 @@ reason_option = click.option("--reason", default="", help="Why; kept in the hist
 @fail_on_option
 @json_option
 def redrive(file_id: str, fixed: str | None, reason: str, fail_on: str, as_json: bool) -> int:
-    """Load failed lines that are right now.
+    """Send failed lines again, once they are fixed.
 
     FIXED: a file (or -) of fixed lines, as `ingest failures FILE_ID --lines` writes them; lines that are left out stay
     open. Without it the kept lines are judged again under today's rules.
@@ -90,7 +90,7 @@ def _action(action: "Action", does: str) -> Callable[..., Any]:
     @click.option("--source", type=GIVEN, help="All files of this source (with --since: only those).")
     @click.option("--since", type=GIVEN, help="Loaded, or tried, since then: 2026-11-01, or 7d.")
     @click.option("--dry-run", is_flag=True, help="Say which files it would be, and do nothing.")
-    @click.option("--yes", is_flag=True, help="Do not ask. A terminal is asked before it takes a whole source.")
+    @click.option("--yes", is_flag=True, help="Do not ask. Without it, a terminal asks before a whole source is taken.")
     @reason_option
     @json_option
     def command(
@@ -187,6 +187,6 @@ def _ask(action: "Action", source: str, since: str | None, takes: dict[str, int]
         raise IngestError("You said no, so nothing was done.")
 
 
-undo = _action("undo", "Take the rows of files away again, and of their redrives.")
-release = _action("release", "Load files that are held, beside what is there.")
+undo = _action("undo", "Take files out of the warehouse again, with their redrives.")
+release = _action("release", "Load files that are held, next to the version that is loaded.")
 ignore = _action("ignore", "Leave files unloaded for good: no poll tries them again.")

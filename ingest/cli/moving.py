@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 )
 @json_option
 def copy(url: str, as_json: bool) -> None:
-    """Copy the warehouse to another, empty one: to move to another engine.
+    """Copy the warehouse to another, empty one.
 
-    With the ledger, so that a poll of the copy loads nothing again. Loads into a DuckDB warehouse wait until it is
-    done.
+    To move to another engine. The ledger is copied, too, so a poll of the copy loads nothing again. Loads into a DuckDB
+    warehouse wait until it is done.
     """
     from ingest.transfer import copy
     from ingest.wiring import warehouse_at

@@ -17,7 +17,7 @@ from ingest.errors import ConfigError
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Where to listen. Others than this machine need TLS in front.",
+    help="Where to listen. For other machines put TLS in front.",
 )
 @click.option("--port", type=click.IntRange(0, 65_535), default=8480, show_default=True, help="0: any that is free.")
 @click.option(
@@ -25,14 +25,15 @@ from ingest.errors import ConfigError
     type=click.IntRange(1, 3600),
     default=30,
     show_default=True,
-    help="How long what is under way may take once it is stopped; then it gets 503.",
+    help="How long requests in progress may take after a stop; then they get 503.",
 )
-@click.option("--new-key", is_flag=True, help="Make a key and what ingest.toml has of it; serve nothing.")
+@click.option("--new-key", is_flag=True, help="Make a key, and its hash for ingest.toml; serve nothing.")
 @json_option
 def serve(host: str, port: int, stop_seconds: int, new_key: bool, as_json: bool) -> int:
-    """Take the vendors' own import calls over HTTP, and put their bodies where files are dropped.
+    """Take the vendors' own import calls over HTTP.
 
-    Serves every source with intake_keys until it is stopped. With --json a line on stdout says when it is ready.
+    What they send is put where files are dropped. Serves every source with intake_keys until it is stopped. With --json
+    a line on stdout says when it is ready.
     """
     try:
         from ingest.intake import keys

@@ -31,7 +31,7 @@ _MARKS = {"ok": ("ok", "green"), "warning": ("! ", "yellow"), "problem": ("!!", 
 @click.argument("file", required=False, type=GIVEN)
 @click.option("--bucket", type=GIVEN, help="Where files are dropped: a bucket, s3://bucket/prefix/, or a folder.")
 @click.option("--prefix", type=GIVEN, help="Only what lies below it is taken.")
-@click.option("--name", type=GIVEN, help="What the source is called; default: as its folder.")
+@click.option("--name", type=GIVEN, help="The name of the source; default: that of its folder.")
 @click.option("--pattern", type=GIVEN, help="Which names are taken; default: *.json and *.json.gz.")
 @click.option(
     "--format",
