@@ -362,7 +362,10 @@ def test_failures(ingest: Shell) -> None:
     ingest.file("lines.txt", body=raw.out)
     unchanged = ingest("redrive", file["file_id"], "lines.txt", "--json")
     assert (unchanged.json["files"], unchanged.json["still_wrong"]) == ([], 3)
-    assert b"not_json" in ingest("failures", file["file_id"]).out
+    shown = ingest("failures", file["file_id"])
+    assert b"not_json" in shown.out
+    named = file["file_id"][:8]
+    assert f"ingest failures {named} --lines > fix.txt, edit it, ingest redrive {named} fix.txt" in shown.err
     both = ingest("failures", file["file_id"], "--lines", "--json")
     assert (both.code, "not both" in both.json["error"]) == (2, True)
 
@@ -375,6 +378,7 @@ def test_why_a_failed_line_cannot_be_mended(ingest: Shell) -> None:
     ran = ingest("failures", document["file_id"], "--lines")
     assert (ran.code, ran.out) == (0, b"")
     assert "The file was refused as a whole (document_not_lines)" in ran.err
+    assert "To fix them" not in ingest("failures", document["file_id"]).err
     ingest.file("fixed.txt", body=b'1\t{"_p":"ann","_t":1393344604,"_n":"x"}\n')
     fixed = ingest("redrive", document["file_id"], "fixed.txt", "--json")
     assert (fixed.code, "refused as a whole" in fixed.json["error"]) == (2, True)

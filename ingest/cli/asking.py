@@ -27,7 +27,7 @@ from ingest.cli.output import (
     write_waiting,
 )
 from ingest.core.source import ONE_OFF
-from ingest.core.states import STATES
+from ingest.core.states import KEEPS_LINES, STATES
 from ingest.errors import IngestError
 from ingest.text import count, visible
 
@@ -229,6 +229,9 @@ def _of_file(file_id: str, lines: bool, as_json: bool) -> None:
         click.echo(_empty(elsewhere))
     click.echo()
     show_failures(file["format"], left)
+    if file["state"] in KEEPS_LINES and any(line["mendable"] for line in left):
+        named = file["file_id"][:SHORT_ID]
+        say(f"To fix them: ingest failures {named} --lines > fix.txt, edit it, ingest redrive {named} fix.txt")
 
 
 def _empty(elsewhere: "Elsewhere") -> str:

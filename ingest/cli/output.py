@@ -27,7 +27,7 @@ MOST_ROWS = 50  # a row each; of more files a summary is shown
 _PADDED_AT_MOST = 200  # columns, in a pipe or a file: a value may be a megabyte, and its neighbours are not
 _RULE_AT_MOST = 100  # columns, in a pipe or a file
 _FOLDED_LEAST = 24  # columns that are left for what is folded
-_PAGES = 10_000  # characters of a failed line
+_SHOWN_IN_PIPES = 1_000  # characters of a failed line, in a pipe or a file
 _SAID = 20
 _HELD_BYTES = 1 << 20
 _MANY_FILES = 50  # they take long to load, however small
@@ -275,8 +275,8 @@ def counted(label: str, listed: Iterator[T]) -> Iterator[T]:
 
 
 def shortened(text: str, length: int) -> str:
-    """`text`, cut where it would fill the screen; in a pipe or a file only where it would fill pages."""
-    length = length if sys.stdout.isatty() else _PAGES
+    """`text`, cut where it would fill the screen; in a pipe or a file it may be longer."""
+    length = length if sys.stdout.isatty() else _SHOWN_IN_PIPES
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
