@@ -67,7 +67,8 @@ def redrive(file_id: str, fixed: str | None, reason: str, fail_on: str, as_json:
         parts = []
         if outcome.result:
             accepted = count(outcome.result.counts.lines - outcome.result.counts.blank, "line")
-            parts.append(f"{count(outcome.fixed, 'line')} fixed, {accepted} loaded as {outcome.result.file_id[:SHORT_ID]}")
+            fixed_lines = count(outcome.fixed, "line")
+            parts.append(f"{fixed_lines} fixed, {accepted} loaded as {outcome.result.file_id[:SHORT_ID]}")
         if outcome.already:
             parts.append(
                 f"{count(outcome.already, 'line')} fixed before, so what was sent for that is not loaded (to change it,"
