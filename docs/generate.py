@@ -44,7 +44,7 @@ def _errors() -> Iterator[str]:
     known = sorted({code for format in FORMATS for code in codes(format)})
     yield f"# What can be wrong with a line\n\n{_MADE}"
     yield (
-        "Each code with what is wrong and what to do. A line gets a code for each rule that it breaks. The rules are JSON"
+        "Each code: what is wrong, and what to do. A line gets a code for each rule that it breaks. The rules are JSON"
         " Schemas in `schemas/`: validate with them where you write, and nothing fails here.\n"
     )
     yield "## Failures\n\nThe line is not loaded. It is kept until somebody fixes it and sends it again.\n"

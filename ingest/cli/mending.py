@@ -43,6 +43,8 @@ reason_option = click.option("--reason", default="", help="Why; kept in the hist
 def redrive(file_id: str, fixed: str | None, reason: str, fail_on: str, as_json: bool) -> int:
     """Send failed lines again, once they are fixed.
 
+    FILE_ID: an id, the beginning of one, or an s3:// URI.
+
     FIXED: a file (or -) of fixed lines, as `ingest failures FILE_ID --lines` writes them; lines that are left out stay
     open. Without it the kept lines are judged again under today's rules.
     """
@@ -86,11 +88,11 @@ def redrive(file_id: str, fixed: str | None, reason: str, fail_on: str, as_json:
 
 
 def _action(action: "Action", does: str) -> Callable[..., Any]:
-    @cli.command(action, help=does)
+    @cli.command(action, help=f"{does}\n\nFILE_ID: an id, the beginning of one, or an s3:// URI.")
     @click.argument("file_ids", nargs=-1, type=GIVEN, metavar="[FILE_ID…]")
     @click.option("--source", type=GIVEN, help="All files of this source (with --since: only those).")
     @click.option("--since", type=GIVEN, help="Loaded, or tried, since then: 2026-11-01, or 7d.")
-    @click.option("--dry-run", is_flag=True, help="Say which files it would be, and do nothing.")
+    @click.option("--dry-run", is_flag=True, help="Say which files it would take, and do nothing.")
     @click.option("--yes", is_flag=True, help="Do not ask. Without it, a terminal asks before a whole source is taken.")
     @reason_option
     @json_option
