@@ -143,7 +143,7 @@ def _retry(pipeline: Pipeline, rows: Sequence[Mapping[str, Any]], note: Note) ->
 
 def _objection(action: Action, row: Mapping[str, Any]) -> str | None:
     if row["redrive_of"] and action == "force":
-        return "It holds fixed lines: send them again with `ingest redrive`."
+        return "It holds fixed lines: send them again from the file that they fix."
     if row["state"] in TAKES[action]:
         return None
     return f"It is {row['state']}; {action} is for files that are {alternatives(TAKES[action])}."

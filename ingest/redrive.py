@@ -8,7 +8,6 @@ places. What was right of it then and is wrong by today's rules becomes an open 
 Memory: the mended lines (the kept ones of a loaded file, if none are sent), and the places of those that are open.
 """
 
-import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,16 +31,15 @@ from ingest.core.source import ONE_OFF, SourceFile
 from ingest.discovery import MENDED
 from ingest.documents import documents
 from ingest.errors import ConfigError, IngestError, StaleRedrive, TransientError
+from ingest.handout import Place, parse_fixed
 from ingest.judging import FAILED
 from ingest.pipeline import Pipeline
 from ingest.ports import FileResult, Note, Redrive, Staging
 from ingest.reading import Block, decompressed
 from ingest.staging import stage, staging_folder
 
-Place = tuple[int, str]  # (line, item)
-
-MENDED_AT_MOST: Final = 8 << 20  # bytes that are sent at once from a page
-_SHAPE = re.compile(rb"([0-9]{1,15})(/[^\t\r\n]*)?\t(.*)", re.DOTALL)
+# Bytes that are sent at once from a page: twice what pages hold of a file, since fixed lines may be longer.
+MENDED_AT_MOST: Final = 16 << 20
 _TOLD_AT_MOST = 10
 _OF_THE_FILE: Final = frozenset({"wrong_format", "document_not_lines"})  # codes of the one failure of a whole file
 _SHOWN_AT_MOST = 1_000  # lines that are still wrong
@@ -86,39 +84,6 @@ def redrive(pipeline: Pipeline, reference: str, fixed: bytes | None, note: Note)
     raise TransientError(f"The failed lines of {original['key']} keep changing: others fix them too. Run again.")
 
 
-def parse_fixed(fixed: bytes) -> dict[Place, bytes]:
-    """Mended lines by their places.
-
-    Raises:
-        IngestError: a line is not in the shape, two have one place and differ, or there is none: an empty file is never
-            what somebody means.
-    """
-    mended: dict[Place, bytes] = {}
-    wrong: list[int] = []
-    for number, line in enumerate(fixed.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
-        text = line.removesuffix(b"\r")
-        if not text.strip():
-            continue
-        if found := _SHAPE.fullmatch(text):
-            place = int(found[1]), (found[2] or b"").decode(errors="replace")
-            if mended.setdefault(place, found[3]) != found[3]:
-                raise IngestError(f"Line {place[0]}{place[1]} stands twice in what was sent, with two texts. Keep one.")
-        else:
-            wrong.append(number)
-    if wrong:
-        shown = ", ".join(map(str, wrong[:_TOLD_AT_MOST])) + " …" * (len(wrong) > _TOLD_AT_MOST)
-        raise IngestError(
-            f"Fixed lines begin with their number and a tab, as `ingest failures FILE_ID --lines` writes them:"
-            f" see line {shown} of what was sent."
-        )
-    if not mended:
-        raise IngestError(
-            "There is no line in what was sent, so nothing was changed. Send lines as `ingest failures FILE_ID"
-            " --lines` writes them; or send nothing at all, and the kept lines are judged again."
-        )
-    return mended
-
-
 def judge_mended(
     pipeline: Pipeline,
     original: Mapping[str, Any],
@@ -140,11 +105,11 @@ def judge_mended(
             yield place, list(format.judge(raw, rules))
 
 
-def keep_mended(pipeline: Pipeline, file_id: str, text: bytes, at: datetime) -> str:
+def keep_mended(pipeline: Pipeline, file_id: str, text: bytes, at: datetime, *, by: str) -> str:
     """Put mended lines into the bucket for uploads, under a key of our own making; its address.
 
     It is what a run of `ingest_action` is told, since its values are shown to whoever may read that DAG. The name says
-    which file the lines are for and what they are: see `read_mended`.
+    who has sent the lines, which file they are for and what they are: see `read_mended` and `kept_mended`.
 
     Raises:
         ConfigError: there is no bucket for uploads.
@@ -157,7 +122,7 @@ def keep_mended(pipeline: Pipeline, file_id: str, text: bytes, at: datetime) -> 
             " send fewer at a time."
         )
     at = at.astimezone(UTC)
-    name = f"{at:%Y%m%dT%H%M%SZ}-{token_hex(6)}-{file_id}-{sha256(text).hexdigest()}{MENDED}"
+    name = f"{at:%Y%m%dT%H%M%SZ}-{token_hex(6)}-{_whose(by)}-{file_id}-{sha256(text).hexdigest()}{MENDED}"
     key = f"{settings.uploads_prefix}{at:%Y/%m/%d}/{name}"
     pipeline.store_of(ONE_OFF).receive(settings.uploads_bucket, key, [text])
     return f"s3://{settings.uploads_bucket}/{key}"
@@ -188,6 +153,21 @@ def read_mended(pipeline: Pipeline, file_id: str, address: str) -> bytes:
     return text
 
 
+def kept_mended(pipeline: Pipeline, file_id: str, address: str, *, by: str) -> int:
+    """How many lines `keep_mended` has put there for this file, sent by this person.
+
+    Raises:
+        ConfigError, TransientError, ObjectGone: as `read_mended` does; also for what somebody else has sent.
+    """
+    if f"-{_whose(by)}-{file_id}-" not in address.rpartition("/")[2]:
+        raise ConfigError("These are no fixed lines that you have checked for this file: choose the file again.")
+    return read_mended(pipeline, file_id, address).count(b"\n")
+
+
+def _whose(by: str) -> str:
+    return sha256(by.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
 @dataclass(slots=True)
 class _Attempt:
     """One try, against what is open now."""
@@ -213,7 +193,7 @@ class _Attempt:
                 if sent is not None and not row["mendable"] and not _OF_THE_FILE.isdisjoint(row["codes"]):
                     raise IngestError(
                         f"{self.original['key']} was refused as a whole, so it has no single lines to fix. Correct the"
-                        " file, send it again, and ignore this one (`ingest ignore`)."
+                        " file, send it again, and ignore this one."
                     )
                 if sent is not None and place in sent:
                     lines[place] = row | {"raw": sent[place]}
@@ -230,7 +210,7 @@ class _Attempt:
         if cut:
             error = (
                 f"{cut:,} open {'line was' if cut == 1 else 'lines were'} not judged again, since only the beginning is"
-                " kept: send the whole text, or load the file again with --force."
+                " kept: send the whole text, or force the file."
             )
         already, fixed = len(mended_before & (sent or {}).keys()), loaded.closed
         if loaded.result and loaded.result.already:  # somebody sent the same lines at the same time

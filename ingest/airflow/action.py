@@ -7,7 +7,7 @@ One run is one action. Mended lines come as text in the form; the history keeps 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -55,7 +55,12 @@ class Request:
         if request.action == REDRIVE and len(files) != 1:
             problems.append("Fixed lines belong to one file: name it.")
         if (request.lines or request.lines_at) and request.action != REDRIVE:
-            problems.append("Fixed lines are for redrive only.")
+            if request.action != "force" or request.lines:
+                problems.append("Fixed lines are for redrive only; force sends those again that are at lines_at.")
+            elif len(files) != 1:
+                problems.append("Fixed lines belong to one file: name it.")
+        if request.source and not request.reason.strip():
+            problems.append("An action on many files needs a reason: say why, for the history of each.")
         if request.lines and request.lines_at:
             problems.append("Fixed lines come as text or as an object: not both.")
         if problems:
@@ -73,7 +78,9 @@ def act(pipeline: "Pipeline", request: Request, note: "Note") -> list[dict[str, 
     from ingest import actions
 
     if request.action == REDRIVE:
-        return [_redrive(pipeline, request, note)]
+        return [_redrive(pipeline, request, note, _parts(pipeline, request))]
+    if request.action == "force" and request.lines_at:
+        return [_force_and_fix(pipeline, request, note)]
     action = next(known for known in ACTIONS if known == request.action)
     rows, new = actions.chosen(pipeline, request.files, action, request.source, request.since)
     results = actions.act(pipeline, action, rows, new, note)
@@ -82,21 +89,41 @@ def act(pipeline: "Pipeline", request: Request, note: "Note") -> list[dict[str, 
     return plain
 
 
-def _redrive(pipeline: "Pipeline", request: Request, note: "Note") -> dict[str, Any]:
-    from ingest.redrive import read_mended, redrive
+def _force_and_fix(pipeline: "Pipeline", request: Request, note: "Note") -> dict[str, Any]:
+    """Bring a file back, and send its fixed lines of before again."""
+    fixed = _parts(pipeline, request)  # before anything is done: they may be gone
+    (forced,) = act(pipeline, replace(request, lines_at=None), note)
+    if forced["error"]:
+        return forced
+    return _redrive(pipeline, request, note, fixed) | {"before": forced["before"]}
 
-    fixed = None if request.lines is None else request.lines.encode("utf-8", "surrogatepass")
-    if request.lines_at:
-        fixed = read_mended(pipeline, pipeline.warehouse.find_file(request.files[0])["file_id"], request.lines_at)
-    outcome = redrive(pipeline, request.files[0], fixed, note)
-    original = pipeline.warehouse.find_file(outcome.of)
-    wrong = f"{count(outcome.still_wrong, 'line')} still wrong: nothing was loaded."
-    nothing = wrong if outcome.still_wrong and not outcome.result else None
+
+def _parts(pipeline: "Pipeline", request: Request) -> "list[bytes | None]":
+    """Fixed lines in the parts in which they were sent; None: there are none, so all open lines are judged again."""
+    from ingest.redrive import read_mended
+
+    if not request.lines_at:
+        return [None if request.lines is None else request.lines.encode("utf-8", "surrogatepass")]
+    file_id = pipeline.warehouse.find_file(request.files[0])["file_id"]
+    return [read_mended(pipeline, file_id, at) for at in request.lines_at.split("\n")]
+
+
+def _redrive(pipeline: "Pipeline", request: Request, note: "Note", fixed: "Sequence[bytes | None]") -> dict[str, Any]:
+    """Send fixed lines, part by part."""
+    from ingest.redrive import redrive
+
+    outcomes = [redrive(pipeline, request.files[0], part, note) for part in fixed]
+    last = outcomes[-1]
+    original = pipeline.warehouse.find_file(last.of)
+    still_wrong = sum(one.still_wrong for one in outcomes)
+    loaded = [one.result.file_id for one in outcomes if one.result]
+    wrong = f"{count(still_wrong, 'line')} still wrong: nothing was loaded."
+    errors = [one.error for one in outcomes if one.error] or [wrong] * (still_wrong > 0 and not loaded)
     return {
-        "file_id": outcome.of, "bucket": original["bucket"], "key": original["key"], "before": original["state"],
-        "state": original["state"], "redrive": outcome.result.file_id if outcome.result else None,
-        "still_wrong": outcome.still_wrong, "already": outcome.already, "fixed": outcome.fixed, "open": outcome.open,
-        "error": outcome.error or nothing,
+        "file_id": last.of, "bucket": original["bucket"], "key": original["key"], "before": original["state"],
+        "state": original["state"], "redrive": loaded[-1] if loaded else None, "still_wrong": still_wrong,
+        "already": sum(one.already for one in outcomes), "fixed": sum(one.fixed for one in outcomes),
+        "open": last.open, "error": " ".join(errors) or None,
     }  # fmt: skip
 
 
@@ -130,7 +157,11 @@ def params(sources: Sequence[str]) -> dict[str, Param]:
         ),
         "lines_at": Param(
             None, type=["null", "string"], title="Or the object with fixed lines",
-            description="Where the page Landfall has put them: s3://, below the prefix of [uploads].",
+            description="Where the page Landfall has put them: s3://, below the prefix of [uploads]. Force sends them"
+            " again once the file is back.",
         ),
-        "reason": Param(None, type=["null", "string"], title="Why", description="Kept in the history of the file."),
+        "reason": Param(
+            None, type=["null", "string"], title="Why",
+            description="Kept in the history of the file. With a source it has to be said.",
+        ),
     }  # fmt: skip

@@ -1,7 +1,5 @@
 """Actions: each is asked first, refused to those without permission, and a run of `ingest_action`."""
 
-import re
-from html import unescape
 from typing import Any
 
 import pytest
@@ -97,7 +95,7 @@ def test_what_goes_along_is_named(site: Site, admin: TestClient) -> None:
     site.job.ask(lambda pipeline: redrive(pipeline, file_id, mended, Note("ann")))
 
     undo = admin.get(f"{ROOT}/files/{file_id}/act/undo").text
-    assert "With it goes what was loaded of 1 fixed line: 1 command. Force brings the file back" in undo
+    assert "With it goes what was loaded of 1 fixed line: 1 command. They were not sent from a page" in undo
     assert f'<a href="/landfall/files/{copy}">landing/copy.json</a>' in undo
     assert "stay unloaded until they are forced" in undo
     force = admin.get(f"{ROOT}/files/{copy}/act/force").text
@@ -111,21 +109,35 @@ def test_fixed_lines_that_went_along_are_offered_again_when_the_file_is_back(sit
     one = {"line:2": '{"_p": "bob", "_t": 1700000001, "_n": "x"}', "was:2": "", "do": "send"}
     site.carry_out(admin.post(f"{ROOT}/files/{file_id}/mend", data=one))
     assert site.job.count("commands") == 2
-    assert "Send it again" not in admin.get(f"{ROOT}/files/{file_id}").text
-    for action in ("undo", "force"):
-        site.carry_out(admin.post(f"{ROOT}/files/{file_id}/act/{action}"))
-    assert site.job.count("commands") == 1, "the fixed line is open again"
+    assert "Send them again" not in admin.get(f"{ROOT}/files/{file_id}").text
+    two = {"line:3": '{"_p": "cat", "_t": 1700000001, "_n": "x"}', "was:3": "", "do": "send"}
+    site.carry_out(admin.post(f"{ROOT}/files/{file_id}/mend", data=two))
+    assert site.job.count("commands") == 3
+    undo = admin.get(f"{ROOT}/files/{file_id}/act/undo").text
+    assert "2 fixed lines: 2 records, sets and aliases. They are kept: when you bring the file back, you can" in undo
 
-    page = admin.get(f"{ROOT}/files/{file_id}").text
-    assert "1 fixed line of this file, loaded" in page
-    assert "Send it again" not in site.of("viewer").get(f"{ROOT}/files/{file_id}").text
-    (run,) = re.findall('name="run" value="([^"]*)"', page)
-    again = {"do": "resend", "run": unescape(run)}
+    # Undo, and bring back with both parts, in one step.
+    site.carry_out(admin.post(f"{ROOT}/files/{file_id}/act/undo"))
+    assert site.job.count("commands") == 0
+    assert f'href="{ROOT}/files/{file_id}/act/force">Bring back</a>' in admin.get(f"{ROOT}/files/{file_id}").text
+    asked = admin.get(f"{ROOT}/files/{file_id}/act/force").text
+    assert 'name="fixes" value="1" checked> Send its fixed lines again, too: those of 2 redrives' in asked
+    back = site.carry_out(admin.post(f"{ROOT}/files/{file_id}/act/force", data={"fixes": "1"}))
+    assert site.job.count("commands") == 3
+    assert {row["state"] for row in site.job.ledger()} == {"loaded"}
+    assert "undone</span> → <span" in admin.get(back).text
+
+    # Or later, on its page.
+    site.carry_out(admin.post(f"{ROOT}/files/{file_id}/act/undo"))
+    site.carry_out(admin.post(f"{ROOT}/files/{file_id}/act/force"))
+    assert site.job.count("commands") == 1, "the fixed lines are open again"
+    assert "those of 2 redrives" in admin.get(f"{ROOT}/files/{file_id}").text
+    assert "Send them again" not in site.of("viewer").get(f"{ROOT}/files/{file_id}").text
+    again = {"do": "resend"}
     site.carry_out(admin.post(f"{ROOT}/files/{file_id}/mend", data=again))
-    assert site.job.count("commands") == 2
-    assert "Send it again" not in admin.get(f"{ROOT}/files/{file_id}").text
+    assert site.job.count("commands") == 3
+    assert "Send them again" not in admin.get(f"{ROOT}/files/{file_id}").text
     assert admin.post(f"{ROOT}/files/{file_id}/mend", data=again).status_code == 409
-    assert admin.post(f"{ROOT}/files/{file_id}/mend", data=again | {"run": "another"}).status_code == 409
 
 
 def test_a_rejected_file_is_forced_past_its_limits(site: Site, admin: TestClient) -> None:

@@ -93,7 +93,7 @@ def test_one_line_takes_the_value_that_its_failure_states(site: Site) -> None:
     file_id = load(site.job, "a.json", GOOD, millis(1), "broken")
     html = get(site, f"{file_id}/mend").text
     assert ">Use 1795435200.001</button>" in html
-    assert '<button name="do" value="check" hidden>' in html.partition("<textarea")[0], "Enter checks, and uses nothing"
+    assert '<button name="do" value="enter" hidden>' in html.partition("<textarea")[0], "Enter checks, and uses nothing"
     form = form_of(html) | {"line:3": "edited, too", "use": "2"}
     html = post(site, f"{file_id}/mend", form).text
     assert form_of(html)["line:2"] == millis(1).replace("1795435200001", "1795435200.001")

@@ -2,17 +2,18 @@
 
 import json
 import re
-from html import unescape
+from html import escape, unescape
 from typing import Any
 
 import pytest
 from httpx import Response
 
-from ingest.airflow.action import Request, _redrive
+from ingest.airflow.action import Request, act
 from ingest.errors import ConfigError
+from ingest.handout import inert
 from ingest.ports import Note
 from ingest.redrive import keep_mended
-from ingest.ui.pages.mending import inert
+from ingest.ui.pages import mending
 from tests.ui.conftest import ROOT, Site, runs_of
 from tests.ui.producers import HOSTILE, load, text_of
 
@@ -153,7 +154,7 @@ def test_send_starts_a_run_that_loads_each_line_once(site: Site) -> None:
     assert 'data-airflow href="/dags/ingest_action/runs/' in get(site, file_id).text
 
     html = post(site, f"{file_id}/mend", old_page | changed | {"do": "check"}).text
-    assert "not on this page any more: it may be fixed already" in html
+    assert "not open any more: it may be fixed already" in html
     again = site.carry_out(post(site, f"{file_id}/mend", old_page | changed, status=303))
     assert site.job.count("commands") == 2, "an old page brings nothing twice"
     told = text_of(site.of("user").get(again).text)
@@ -278,17 +279,101 @@ def test_download_mend_upload(site: Site) -> None:
     told = text_of(upload(site, f"{file_id}/mended?do=check", b"\xef\xbb\xbf" + mended).text)
     assert "Of 5 lines, 1 is right" in told
     assert "become record 1" in told
-    assert "still wrong 3" in told
+    assert "as they were: stay open 3" in told
     assert "Not open in this file: line 1." in told
     assert site.job.count("commands") == 1
 
-    answer = upload(site, f"{file_id}/mended?do=send", mended.removesuffix(f"1\t{MENDED}\r\n".encode()), 303, "by hand")
+    mended = mended.removesuffix(f"1\t{MENDED}\r\n".encode()) .replace(b'{"_p": ""}', b'{"_p": "", "edited": 1}')
+    answer = upload(site, f"{file_id}/mended?do=send", mended, 303, "by hand")
     conf, who = conf_of(answer)
     assert who == "the user"
-    assert waiting(site, conf) == f'2\t =cmd|\' /C calc\'!A0\n4\t{MENDED}\n5\t{{"_p": ""}}\n', "what is no text stays"
+    assert waiting(site, conf) == f'4\t{MENDED}\n5\t{{"_p": "", "edited": 1}}\n', "what is as it was stays"
     site.carry_out(answer)
     assert site.job.count("commands") == 2
     assert get(site, f"{file_id}/mended", status=303).headers["location"] == f"{ROOT}/files/{file_id}/mend"
+
+
+def test_what_was_checked_is_what_is_sent_without_choosing_it_again(site: Site) -> None:
+    take_uploads(site)
+    two = '{"_p": "ann", "_n": "=1+1;=2"}'
+    file_id = load(site.job, "a.json", GOOD, "=broken", two, "\x1b", '{"_n": "x"}')
+    site.know_dags()
+    page = get(site, f"{file_id}/mend").text
+    assert f'href="{ROOT}/files/{file_id}/lines.csv?code=time_missing"' in page
+    answer = get(site, f"{file_id}/lines.csv?code=time_missing")
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    assert answer.headers["content-disposition"] == f'attachment; filename="{file_id}.time_missing.lines.csv"'
+    assert answer.content.count(b"\r\n") == 3, "those of one problem, and the names of the columns"
+    assert b"Send" not in answer.content
+    assert get(site, f"{file_id}/lines.txt?code=time_missing").content == b'3\t' + two.encode() + b'\n5\t{"_n": "x"}\n'
+    whole = get(site, f"{file_id}/lines.csv").content
+    assert whole.count(b"\r\n") == 5
+    nothing = upload(site, f"{file_id}/mended", whole, 400).text
+    assert "Each line in this file is as it was handed out" in nothing
+
+    fixed = b'""_t"": 1700000000, ""_p"": ""ann""'
+    checked = upload(site, f"{file_id}/mended", whole.replace(b'""_p"": ""ann""', fixed), reason="in a table").text
+    assert "Of 4 lines, 1 is right" in text_of(checked)
+    assert 'value="in a table"' in checked
+    assert ">Send 1 line<" in checked
+    (kept,) = re.findall('name="kept" value="([^"]*)"', checked)
+    send = {"kept": unescape(kept), "reason": "in a table"}
+    before = len(runs_of(ACTION))
+    post(site, f"{file_id}/mended?do=send", send, f"runs ingest_website, {ACTION}", 400)  # somebody else's
+    another = load(site.job, "b.json", "broken, too")
+    post(site, f"{another}/mended?do=send", send, status=400)
+    for wrong in ("s3://elsewhere/x.mended.txt", "x", kept.replace("uploads/", "landing/")):
+        assert post(site, f"{file_id}/mended?do=send", send | {"kept": wrong}, status=400)
+    gone = kept.rpartition("/")[0] + "/20200101T000000Z-" + kept.partition("Z-")[2]
+    assert "choose the file again" in post(site, f"{file_id}/mended?do=send", send | {"kept": gone}, status=404).text
+    assert len(runs_of(ACTION)) == before
+
+    answer = post(site, f"{file_id}/mended?do=send", send, status=303)
+    conf, _ = conf_of(answer)
+    assert (conf["lines_at"], conf["sent"], conf["reason"]) == (send["kept"], 1, "in a table")
+    said = b'{"_t": 1700000000, "_p": "ann", "_n": "=1+1;\\u003d2"}'
+    assert waiting(site, conf) == f"3\t{said.decode()}\n"
+    site.carry_out(answer)
+    assert site.job.count("commands") == 2
+
+
+def test_no_upload_is_too_large_that_was_handed_out(site: Site) -> None:
+    """Each byte becomes six in the download, and lines of that length are edited."""
+    file_id = load(site.job, "a.json", *[b"\x01" * 600_000] * 12)
+    for kind in ("txt", "csv"):
+        handed_out = get(site, f"{file_id}/lines.{kind}").content
+        assert len(handed_out) > 40_000_000
+        edited = handed_out.replace(b"\\u0001\\u0001", b"edited")
+        assert "Of 12 lines, 0 are right" in text_of(upload(site, f"{file_id}/mended", edited).text)
+
+
+def test_edits_come_along_to_other_lines(site: Site) -> None:
+    file_id = load(site.job, "a.json", *["broken"] * 45, '{"_p":"ann","_n":"x"}')
+    form = form_of(get(site, f"{file_id}/mend").text)
+    turn = post(site, f"{file_id}/mend?at=2", form | {"do": "turn"}, status=303)
+    assert turn.headers["location"] == f"{ROOT}/files/{file_id}/mend?at=2", "nothing was edited: a plain page"
+
+    html = post(site, f"{file_id}/mend?at=2", form | {"line:3": MENDED, "do": "turn"}).text
+    boxes = {name for name in form_of(html) if name.startswith("line")}
+    assert boxes == {f"line:{n}" for n in range(21, 41)}
+    assert "1 edited line on other pages comes along" in text_of(html)
+    carried = {"line:3": MENDED, "was:3": form["was:3"]}
+    assert f'name="line:3" value="{escape(MENDED)}"' in html
+    form = form_of(html) | carried | {"code": "", "from": "1", "at": "2"}
+
+    to_one = post(site, f"{file_id}/mend?at=2", form | {"line:22": "x", "code": "time_missing", "do": "show"}).text
+    assert {name for name in form_of(to_one) if name.startswith("line")} == {"line:46"}
+    assert "2 edited lines on other pages come along" in text_of(to_one)
+    assert "page 3 of 3" in text_of(post(site, f"{file_id}/mend?at=2", form | {"at": "3", "do": "enter"}).text)
+
+    checked = text_of(post(site, f"{file_id}/mend?at=2", form | {"line:22": "x", "do": "enter"}).text)
+    assert "1 line is right, 1 is still wrong" in checked
+    assert "line 3 right: becomes record on another page" in checked
+    take_uploads(site)
+    site.know_dags()
+    conf, _ = conf_of(post(site, f"{file_id}/mend?at=2", form | {"line:22": "x", "do": "send"}, status=303))
+    assert waiting(site, conf) == f"3\t{MENDED}\n22\tx\n"
+    assert conf["sent"] == 2
 
 
 def test_many_mended_lines_wait_in_the_bucket_for_uploads(site: Site) -> None:
@@ -302,7 +387,7 @@ def test_many_mended_lines_wait_in_the_bucket_for_uploads(site: Site) -> None:
     conf, _ = conf_of(answer)
     assert "lines" not in conf
     assert re.fullmatch(
-        rf"s3://{site.job.s3.bucket}/uploads/[0-9/]+/[0-9TZ]+-[0-9a-f]+-{file_id}-[0-9a-f]{{64}}\.mended\.txt",
+        rf"s3://{site.job.s3.bucket}/uploads/[0-9/]+/[0-9TZ]+-[0-9a-f]+-[0-9a-f]+-{file_id}-[0-9a-f]{{64}}\.mended\.txt",
         conf["lines_at"],
     )
     site.carry_out(answer)
@@ -314,13 +399,13 @@ def test_mended_lines_are_read_from_the_prefix_of_uploads_only(site: Site) -> No
     file_id = load(site.job, "a.json", "broken")
     bucket = site.job.s3.bucket
     take_uploads(site)
-    address = site.job.ask(lambda pipeline: keep_mended(pipeline, file_id, f"1\t{MENDED}".encode(), _now()))
+    address = site.job.ask(lambda pipeline: keep_mended(pipeline, file_id, f"1\t{MENDED}".encode(), _now(), by="ann"))
     for key in ("landing/x.mended.txt", "uploads/x.json", "uploadsx.mended.txt"):
         site.job.s3.put(key, f"1\t{MENDED}".encode())
 
     def run(address: str) -> dict[str, Any]:
         request = Request(action="redrive", files=(file_id,), lines_at=address)
-        return site.job.ask(lambda pipeline: _redrive(pipeline, request, Note("t")))
+        return site.job.ask(lambda pipeline: act(pipeline, request, Note("t"))[0])
 
     for wrong in (
         f"s3://{bucket}/landing/x.mended.txt", f"s3://{bucket}/uploads/x.json", f"s3://{bucket}/uploadsx.mended.txt",
@@ -329,7 +414,7 @@ def test_mended_lines_are_read_from_the_prefix_of_uploads_only(site: Site) -> No
         with pytest.raises(ConfigError):
             run(wrong)
     another = load(site.job, "b.json", "broken, too")
-    of_another = site.job.ask(lambda pipeline: keep_mended(pipeline, another, f"1\t{MENDED}".encode(), _now()))
+    of_another = site.job.ask(lambda pipeline: keep_mended(pipeline, another, f"1\t{MENDED}".encode(), _now(), by="ann"))
     with pytest.raises(ConfigError, match=f"does not hold fixed lines of the file {file_id}"):
         run(of_another)
     site.job.s3.put(of_another.partition(f"{bucket}/")[2].replace(another, file_id), b"1\tother lines")
@@ -349,10 +434,15 @@ def _now() -> Any:
     return datetime.now(UTC)
 
 
-def test_limits_and_wrong_shapes_are_one_sentence(site: Site) -> None:
+def test_limits_and_wrong_shapes_are_one_sentence(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     file_id = load(site.job, "a.json", "broken")
     assert "more than 4 MB" in post(site, f"{file_id}/mend", {"line:1": "x" * (5 << 20)}, status=413).text
+    monkeypatch.setattr(mending, "_UPLOADED_AT_MOST", 8 << 20)
     assert "more than 8 MB" in upload(site, f"{file_id}/mended", b"x" * (9 << 20), 413).text
+    monkeypatch.setattr(mending, "MENDED_AT_MOST", 1 << 20)
+    take_uploads(site)
+    told = upload(site, f"{file_id}/mended?do=send", b"1\t" + b"x" * (2 << 20), 413).text
+    assert "more than 1 MB of edited lines" in told
     assert "begin with their number and a tab" in upload(site, f"{file_id}/mended", b"1 no tab\n", 400).text
     assert "There is no line" in upload(site, f"{file_id}/mended", b"\n\r\n", 400).text
     assert "There is no line" in post(site, f"{file_id}/mended", {"file": "text"}, status=400).text

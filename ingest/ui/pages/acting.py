@@ -3,7 +3,7 @@
 Nothing is done here: a form starts `ingest_action`, whose page waits for its end.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 from urllib.parse import quote
@@ -16,13 +16,14 @@ from ingest.core.states import KEEPS_LINES, Action
 from ingest.text import count
 from ingest.ui import runs, shown
 from ingest.ui.access import Visitor, VisitorDep, dag_of
+from ingest.ui.pages.mending import sent_fixes, undone_fixes
 from ingest.ui.view import page
 from ingest.ui.world import open_world
 
 router = APIRouter()
 
 _REASON: Final = 1_000  # characters
-_Row = Mapping[str, Any]
+_Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +47,26 @@ def act(
     file_id: str,
     action: Action,
     reason: Annotated[str, Form(max_length=_REASON)] = "",
+    fixes: Annotated[bool, Form()] = False,
 ) -> Response:
-    """Start the run, and lead to the page that waits for it."""
+    """Start the run, and lead to the page that waits for it. With `fixes` it sends fixed lines again, too."""
     asked = _ask(request, visitor, file_id, action)
     if asked.status_code != 200:
         return asked
-    told = "".join(letter for letter in " ".join(reason.split()) if letter.isprintable())
-    run_id = runs.start(visitor, runs.ACTION_DAG, {"action": action, "files": [file_id], "reason": told})
+    conf: dict[str, Any] = {"action": action, "files": [file_id], "reason": _one_line(reason)}
+    if fixes and action == "force":
+        with open_world() as pipeline, pipeline.warehouse.published() as published:
+            visitor.demand_lines(pipeline.settings, visitor.seen_file(published.file(file_id)))
+            undone = undone_fixes(published, file_id)
+        conf |= {"lines_at": undone.lines_at, "sent": undone.lines} if undone.redrives else {}
+    return _to_run(request, runs.start(visitor, runs.ACTION_DAG, conf))
+
+
+def _one_line(reason: str) -> str:
+    return "".join(letter for letter in " ".join(reason.split()) if letter.isprintable())
+
+
+def _to_run(request: Request, run_id: str) -> Response:
     return RedirectResponse(f"{request.scope.get('root_path', '')}/run/{runs.ACTION_DAG}/{quote(run_id, safe='')}", 303)
 
 
@@ -61,13 +75,21 @@ def _ask(request: Request, visitor: Visitor, file_id: str, action: Action) -> Re
         row = visitor.seen_file(published.file(file_id))
         visitor.demand_run(runs.ACTION_DAG)
         visitor.demand_run(dag_of(row["source"]))
+        offers = action == "force" and visitor.reads(pipeline.settings, row)
+        undone = undone_fixes(published, file_id) if offers else None
         related = [other for other in published.related(file_id) if visitor.sees(other["source"])]
         as_of = published.as_of
     (result,) = would(action, [row], [])
     return page(
         request, "act.html", status=409 if result.error else 200, row=row, action=action, objection=result.error,
         effects=effects(action, row, related), reason_at_most=_REASON, as_of=as_of,
+        undone=undone, called=called(action, row["state"]),
     )  # fmt: skip
+
+
+def called(action: Action, state: str) -> str:
+    """How pages call an action on a file in this state."""
+    return "Bring back" if action == "force" and state in ("undone", "ignored") else action.capitalize()
 
 
 def effects(action: Action, row: _Row, related: Sequence[_Row]) -> list[Effect]:
@@ -90,11 +112,19 @@ def _undo(row: _Row, related: Sequence[_Row]) -> list[Effect]:
     if redrives := _of(related, "redrive", "loaded"):
         fixed = sum(redrive["lines"] for redrive in redrives)
         goes = f"goes what was loaded of {count(fixed, 'fixed line')}"
-        again = "Force brings the file back with these lines open. Its page then offers to send the same fixes again."
-        found.append(Effect(f"With it {goes}: {_counts(redrives)}. {again}", redrives))
+        found.append(Effect(f"With it {goes}: {_counts(redrives)}. {_again(redrives)}", redrives))
     if copies := _of(related, "duplicate", "duplicate"):
         found.append(Effect("Files with the same bytes stay unloaded until they are forced.", copies))
-    return [*found, Effect("No poll loads it again. Force brings it back.")]
+    return [*found, Effect("No poll loads it again. You can bring it back on its page.")]
+
+
+def _again(redrives: Sequence[_Row]) -> str:
+    """What becomes of fixed lines once their file is back."""
+    kept = sent_fixes(redrives, "loaded").redrives
+    if not kept:
+        return "They were not sent from a page, so they are not kept for the day when the file is brought back."
+    some = "" if len(kept) == len(redrives) else f" {count(len(kept), 'redrive')} of {len(redrives):,}: those sent from pages."
+    return f"They are kept: when you bring the file back, you can send them again in the same step.{some}"
 
 
 def _force(row: _Row, related: Sequence[_Row]) -> list[Effect]:

@@ -16,7 +16,8 @@ from ingest.report import Elsewhere, no_open_lines
 from ingest.ui import runs
 from ingest.ui.access import VisitorDep, dag_of
 from ingest.ui.pages.failures import LINES, Failed, Group, failed_lines, groups_of, meanings, visible_pointer
-from ingest.ui.pages.mending import undone_fixes
+from ingest.ui.pages.acting import called
+from ingest.ui.pages.mending import sent_fixes
 from ingest.ui.view import page
 from ingest.ui.world import open_world
 
@@ -53,7 +54,7 @@ def file(
         as_of = published.as_of
         may_act = visitor.runs(row["source"]) and visitor.may_run(runs.ACTION_DAG)
         may_mend = shows_raw and may_act and row["to_fix"] > 0
-        undone = undone_fixes(published, file_id) if may_mend else {}
+        undone = sent_fixes(related, "undone") if may_mend and row["state"] in KEEPS_LINES else None
     allowed = [action for action in ACTIONS if actions.would(action, [row], [])[0].error is None] if may_act else []
     wanted: dict[str, object] = {"code": code, "open": int(open)} if code or open or at else {}
     if wanted and pointer is not None:
@@ -63,7 +64,7 @@ def file(
         groups=groups, listed=listed, more=more, at=max(1, at), wanted=wanted, per_page=LINES,
         total=_total(counted, row, code, pointer, open), related=related, as_of=as_of,
         actions=allowed, elsewhere=_elsewhere(row, related),
-        may_mend=may_mend, undone_fixes=[one for one in related if one["run_id"] in undone],
+        may_mend=may_mend, undone=undone, called=called,
         warnings=_warnings(row), runs=_runs([row["run_id"], *(one["run_id"] for one in history)], row["source"]),
     )  # fmt: skip
 

@@ -2,16 +2,18 @@
 
 Checking judges mended lines by the rules of their file and loads nothing. Sending starts a run of `ingest_action`; that
 no line is loaded twice, whatever an old page still sends, is for the redrive to see to.
+What was edited on one page of lines comes along to the next, in the form, so that it works without scripts. What was
+uploaded and checked waits in the bucket for uploads, for who checked it and for its file: those bytes are sent.
 """
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
@@ -20,12 +22,13 @@ from starlette.datastructures import FormData, UploadFile
 from ingest.core.commands import Item
 from ingest.core.jsontext import replaced
 from ingest.core.states import KEEPS_LINES
-from ingest.errors import IngestError
-from ingest.redrive import MENDED_AT_MOST, Place, judge_mended, keep_mended, parse_fixed
+from ingest.errors import IngestError, ObjectGone
+from ingest.handout import Place, as_csv, as_text, changed, parse_fixed
+from ingest.redrive import MENDED_AT_MOST, judge_mended, keep_mended, kept_mended
 from ingest.report import line_to_mend, on_one_line
 from ingest.ui import runs
 from ingest.ui.access import Visitor, VisitorDep
-from ingest.ui.pages.failures import LINES, Failed, failed_lines, first_failures
+from ingest.ui.pages.failures import LINES, Failed, failed_lines, first_failures, meanings
 from ingest.ui.view import page
 from ingest.ui.world import open_world
 
@@ -33,20 +36,18 @@ if TYPE_CHECKING:
     from starlette.types import Message
 
     from ingest.pipeline import Pipeline
-    from ingest.ports import Published
+    from ingest.ports import Published, State
 
 router = APIRouter()
 
 _FORM_AT_MOST: Final = 4 << 20  # bytes
-_FIELDS_AT_MOST: Final = 200  # a page of lines has two each
+_UPLOADED_AT_MOST: Final = 64 << 20  # bytes: more than a download of what pages hold, with all that CSV adds
+_FIELDS_AT_MOST: Final = 2_000  # an edited line has two
 _EDITED_AT_MOST: Final = 16 << 10  # of a line in a text area; longer ones are for an editor
 _REASON_AT_MOST: Final = 500  # characters
 _WRONG_SHOWN: Final = 50
 _ITEMS_AT_MOST: Final = 1_000  # of a document that are looked through for one
-_CHUNK_BYTES: Final = 64 << 10
 _PLACE: Final = re.compile(r"line:([0-9]{1,15})((?:/[^\t\r\n]*)?)")
-_FORMULA: Final = re.compile(rb"(\A|\t)([=+\-@])")
-_TERMINAL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\xc2[\x80-\x9f]")  # C1 controls in UTF-8
 _NOT_ONE_LINE: Final = "A fixed line has to stay one line: there is a line break in it."
 
 
@@ -69,12 +70,14 @@ class Editable:
     """A line on the page: as it failed, and the text that stands in its box (None: it has none)."""
 
     place: Place
-    failed: Failed | None  # None: by now it is on another page, or mended
+    failed: Failed | None  # None: it is on another page, or not open any more
     text: str | None
     was: str  # SHA-256 of the text as it failed
     verdict: Verdict | None = None
     stated: tuple[str, ...] = ()  # values that its failures say to send
     why: str = ""  # it has no box
+    is_open: bool = True
+    is_edited: bool = False
 
     @property
     def name(self) -> str:
@@ -94,6 +97,12 @@ class Chosen:
         """But for the page, as it stands in an address."""
         return {"code": self.code, "from": self.first_line if self.first_line > 1 else None}
 
+    @property
+    def address(self) -> str:
+        """The query of its page."""
+        told = {name: value for name, value in (self.query | {"at": self.at if self.at > 1 else None}).items() if value}
+        return f"?{urlencode(told)}" if told else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Checked:
@@ -105,7 +114,12 @@ class Checked:
     blank_lines: int
     not_open: list[Place]  # the first ones
     not_open_lines: int
+    same_lines: int  # came back as they were handed out
     unjudged_lines: int  # what they were judged with is not on pages
+
+    @property
+    def may_be_right(self) -> bool:
+        return bool(self.right or self.unjudged_lines)
 
 
 async def _form(request: Request, limit: int) -> FormData:
@@ -130,7 +144,7 @@ async def mended_form(request: Request) -> FormData:
 
 async def upload_form(request: Request) -> FormData:
     """The form with a file of fixed lines."""
-    return await _form(request, MENDED_AT_MOST)
+    return await _form(request, _UPLOADED_AT_MOST)
 
 
 def chosen_lines(
@@ -157,15 +171,17 @@ def to_mend(request: Request, file_id: str) -> Response:
     return RedirectResponse(f"{request.scope['root_path']}/files/{quote(file_id, safe='')}/mend", 303)
 
 
-@router.get("/files/{file_id}/lines.txt")
-def download(visitor: VisitorDep, file_id: str) -> Response:
-    """The open lines in the shape in which they are taken back, streamed."""
+@router.get("/files/{file_id}/lines.{kind}")
+def download(visitor: VisitorDep, file_id: str, kind: Literal["txt", "csv"], code: str = "") -> Response:
+    """The open lines, or those that break one rule, in a shape in which they are taken back, streamed."""
     with open_world() as pipeline, pipeline.warehouse.published() as published:
         row = demanded(visitor, pipeline, published, file_id)
     name = re.sub(r"[^0-9a-f]", "", row["file_id"])  # ours, and still: nothing else gets into a header
+    name += f".{code}" * bool(re.fullmatch("[a-z0-9_]{1,60}", code))
     name += ".first" * bool(row["open_without_text"])  # pages do not hold all of them
-    headers = {"Content-Disposition": f'attachment; filename="{name}.lines.txt"'}
-    return StreamingResponse(_open_lines(row["file_id"]), headers=headers, media_type="text/plain; charset=utf-8")
+    headers = {"Content-Disposition": f'attachment; filename="{name}.lines.{kind}"'}
+    media_type = {"txt": "text/plain; charset=utf-8", "csv": "text/csv; charset=utf-8"}[kind]
+    return StreamingResponse(_open_lines(row, code, kind), headers=headers, media_type=media_type)
 
 
 @router.post("/files/{file_id}/mend")
@@ -176,28 +192,36 @@ def mend_lines(
     form: Annotated[FormData, Depends(mended_form)],
     chosen: Annotated[Chosen, Depends(chosen_lines)],
 ) -> Response:
-    """Check the edited lines, send them, have all open ones judged again, or send what was undone once more."""
-    what = str(form.get("do", "check"))
+    """Check the edited lines, send them, turn to other lines with them, have all open ones judged again, or send what
+    was undone once more."""
+    what, reason = str(form.get("do", "check")), str(form.get("reason", ""))
     with open_world() as pipeline, pipeline.warehouse.published() as published:
         row = demanded(visitor, pipeline, published, file_id)
         if what == "again":
             demand_mendable(row)
-            return sent_on(request, visitor, pipeline, row, None, str(form.get("reason", "")))
+            return sent_on(request, visitor, pipeline, row, None, reason)
         if what == "resend":
             demand_mendable(row)
-            at = undone_fixes(published, file_id).get(str(form.get("run", "")))
-            if at is None:
+            fixes = undone_fixes(published, file_id)
+            if not fixes.redrives:
                 raise HTTPException(409, "There are no such fixed lines, or they are loaded already.")
-            return _begun(request, visitor, file_id, at, str(form.get("reason", "")))
+            return _begun(request, visitor, file_id, fixes.lines_at, fixes.lines, reason)
         texts = _texts(form)
         if used := _PLACE.fullmatch(f"line:{form.get('use', '')}"):
             _use_stated(published, file_id, (int(used[1]), used[2]), texts)
         edited = {place: text for place, (text, was) in texts.items() if sha256(_bytes(text)).hexdigest() != was}
+        if what in ("show", "enter") and (asked := _asked(form, chosen)) != chosen:
+            what, chosen = "turn", asked
+        if what in ("show", "turn"):
+            if not edited:
+                root = request.scope.get("root_path", "")
+                return RedirectResponse(f"{root}/files/{quote(file_id, safe='')}/mend{chosen.address}", 303)
+            return _show(request, pipeline, published, row, chosen, texts, edited=edited.keys(), reason=reason)
         split = [place for place, text in edited.items() if "\n" in text or "\r" in text]
         whole = {place: _bytes(text) for place, text in edited.items() if place not in split}
         if what == "send" and whole and not split:
             demand_mendable(row)
-            return sent_on(request, visitor, pipeline, row, whole, str(form.get("reason", "")))
+            return sent_on(request, visitor, pipeline, row, whole, reason)
         contexts = _contexts(published, row, whole)
         verdicts = dict(verdicts_of(judge_mended(pipeline, row, whole, contexts), whole))
         for place in split:
@@ -207,8 +231,9 @@ def mend_lines(
         if what == "send" and split:
             notice = f"Nothing was sent: {_NOT_ONE_LINE[0].lower()}{_NOT_ONE_LINE[1:]}"
         status = 400 if what == "send" else 200
-        reason = str(form.get("reason", ""))
-        return _show(request, pipeline, published, row, chosen, texts, verdicts, notice, reason, status)
+        return _show(
+            request, pipeline, published, row, chosen, texts, verdicts, edited.keys(), notice, reason, status
+        )  # fmt: skip
 
 
 @router.post("/files/{file_id}/mended")
@@ -219,20 +244,39 @@ def upload(
     form: Annotated[FormData, Depends(upload_form)],
     do: Literal["check", "send"] = "check",
 ) -> Response:
-    """Check a file of fixed lines, or send it."""
+    """Check a file of fixed lines, or send it; or send one that was checked, `kept`."""
+    reason = str(form.get("reason", ""))
     with open_world() as pipeline:
         with pipeline.warehouse.published() as published:
             row = demanded(visitor, pipeline, published, file_id)
             demand_mendable(row)
+            if do == "send" and (kept := str(form.get("kept", ""))):
+                try:
+                    lines = kept_mended(pipeline, row["file_id"], kept, by=visitor.name)
+                except ObjectGone:
+                    raise HTTPException(404, "What you checked is not kept any more: choose the file again.") from None
+                return _begun(request, visitor, file_id, kept, lines, reason)
             try:
-                mended = _uploaded(form)
+                returned = _uploaded(form)
             except IngestError as error:
                 return _show(request, pipeline, published, row, Chosen(), notice=str(error), status=400)
+            mended = changed(returned, published.open_lines(row["file_id"]))
+            if not mended:
+                notice = "Each line in this file is as it was handed out, so there is nothing to check or to send."
+                return _show(request, pipeline, published, row, Chosen(), notice=notice, status=400)
             if do == "check":
                 open_places = published.open_among(row["file_id"], mended.keys())
                 checked, as_of = _checked(pipeline, published, row, mended, open_places), published.as_of
-                return page(request, "mended.html", row=row, checked=checked, lines=len(mended), as_of=as_of)
-        return sent_on(request, visitor, pipeline, row, mended, str(form.get("reason", "")))
+                checked = replace(checked, same_lines=len(returned) - len(mended))
+                can_send = pipeline.settings.uploads_bucket is not None
+                kept, to_send = "", 0
+                if can_send and checked.may_be_right:
+                    kept, to_send = _kept(pipeline, visitor, row["file_id"], mended)
+                return page(
+                    request, "mended.html", row=row, checked=checked, lines=len(returned), to_send=to_send, kept=kept,
+                    can_send=can_send, reason=reason[:_REASON_AT_MOST], as_of=as_of,
+                )  # fmt: skip
+        return sent_on(request, visitor, pipeline, row, mended, reason)
 
 
 def _uploaded(form: FormData) -> dict[Place, bytes]:
@@ -267,6 +311,20 @@ def _texts(form: FormData) -> dict[Place, tuple[str, str]]:
     return found
 
 
+def _asked(form: FormData, chosen: Chosen) -> Chosen:
+    """Which lines the fields of the form ask for; other lines than before begin with their first page."""
+    code = str(form.get("code", chosen.code))
+    first_line = _number(form.get("from"), chosen.first_line, 10**12)
+    if (code, first_line) != (chosen.code, chosen.first_line):
+        return Chosen(code, first_line)
+    return replace(chosen, at=_number(form.get("at"), chosen.at, 1_000_000))
+
+
+def _number(value: object, default: int, most: int) -> int:
+    """What was written into a field for a number, as far as it is one."""
+    return max(1, min(most, int(value))) if isinstance(value, str) and re.fullmatch("[0-9]{1,18}", value) else default
+
+
 def _use_stated(published: "Published", file_id: str, place: Place, texts: dict[Place, tuple[str, str]]) -> None:
     """Put the values that the failures of a line state into the text of its box."""
     found = published.failed_lines([file_id], open_only=True, first_line=place[0], limit=_ITEMS_AT_MOST)
@@ -297,7 +355,7 @@ def _editable(failed: Failed) -> tuple[str | None, str]:
     """A line as the text of a box, if a browser gives back exactly that; else why it has none."""
     raw = on_one_line(failed.raw or b"")
     if failed.without_text:
-        return None, f"To fix it: ingest failures {failed.file_id[:8]} --lines."
+        return None, "Its text is not on pages yet: it comes once lines before it are fixed."
     if not failed.mendable:
         return None, "It is not kept whole, so it cannot be fixed: have its producer send it again."
     if len(raw) > _EDITED_AT_MOST:
@@ -320,11 +378,13 @@ def _show(
     chosen: Chosen,
     texts: Mapping[Place, tuple[str, str]] | None = None,
     verdicts: Mapping[Place, Verdict] | None = None,
+    edited: Collection[Place] = (),
     notice: str = "",
     reason: str = "",
     status: int = 200,
 ) -> Response:
-    """The page. What somebody has written stays in its box, also where its line is on another page by now."""
+    """The page. What somebody has edited stays in its box; of lines on other pages it comes along in the form, and has
+    a box where it was checked, or the line is not open any more."""
     texts, verdicts = texts or {}, verdicts or {}
     file_id, wrong = row["file_id"], sum(bool(one.failures) for one in verdicts.values())
     rows = published.failed_lines(
@@ -341,17 +401,30 @@ def _show(
         stated = tuple(str(one["send"]) for one in failed.failures if "send" in one)
         was = sha256(on_one_line(failed.raw or b"")).hexdigest()
         shown[place] = Editable(place, failed, text, was, stated=() if text is None else stated, why=why)
+    elsewhere = published.open_among(file_id, [place for place in edited if place not in shown])
+    carried = []
     for place, (text, was) in texts.items():
-        failed_as = shown[place].failed if place in shown else None
-        is_right = place in verdicts and bool(verdicts[place].becomes)
-        values = shown[place].stated if place in shown and not is_right else ()
-        shown[place] = Editable(place, failed_as, text, was, verdicts.get(place), values)
+        if place in shown:
+            is_right = place in verdicts and bool(verdicts[place].becomes)
+            shown[place] = replace(
+                shown[place], text=text, was=was, verdict=verdicts.get(place), is_edited=place in edited,
+                stated=() if is_right else shown[place].stated,
+            )  # fmt: skip
+        elif place in edited:
+            line = Editable(
+                place, None, text, was, verdicts.get(place), is_open=place in elsewhere, is_edited=True
+            )  # fmt: skip
+            if line.verdict is None and line.is_open:
+                carried.append(line)
+            else:
+                shown[place] = line
     return page(
         request, "mend.html", status=status, row=row, lines=[shown[place] for place in sorted(shown)], chosen=chosen,
+        carried=carried, who=request.state.visitor.name,
         pages=max(1, -(-(open_lines if chosen.code else row["open_failures"]) // LINES)), more=len(rows) > LINES,
         groups=groups, groups_stated=[group for group in groups if group.code in told], notice=notice, reason=reason,
         mendable=row["state"] in KEEPS_LINES,
-        as_of=published.as_of, most_mb=MENDED_AT_MOST >> 20, checked=bool(verdicts),
+        as_of=published.as_of, most_mb=_UPLOADED_AT_MOST >> 20, checked=bool(verdicts),
         right=sum(bool(one.becomes) for one in verdicts.values()), wrong=wrong,
         can_send=pipeline.settings.uploads_bucket is not None,
     )  # fmt: skip
@@ -391,7 +464,7 @@ def _checked(
             name = " and ".join(verdict.becomes[:5]) + " …" * (len(verdict.becomes) > 5)
             right[name] = right.get(name, 0) + 1
     not_open = sorted(mended.keys() - open_places)
-    return Checked(right, wrong, wrong_lines, blank_lines, not_open[:_WRONG_SHOWN], len(not_open), len(unjudged))
+    return Checked(right, wrong, wrong_lines, blank_lines, not_open[:_WRONG_SHOWN], len(not_open), 0, len(unjudged))
 
 
 def _contexts(published: "Published", row: Mapping[str, Any], places: Iterable[Place]) -> dict[Place, bytes | None]:
@@ -415,32 +488,60 @@ def sent_on(
     reason: str,
 ) -> Response:
     """Start the run that loads mended lines (None: that judges all open ones again), and lead to its page."""
-    at = None if mended is None else _kept(pipeline, row["file_id"], mended)
-    return _begun(request, visitor, row["file_id"], at, reason)
+    if mended is None:
+        return _begun(request, visitor, row["file_id"], None, 0, reason)
+    return _begun(request, visitor, row["file_id"], *_kept(pipeline, visitor, row["file_id"], mended), reason)
 
 
-def _begun(request: Request, visitor: Visitor, file_id: str, lines_at: str | None, reason: str) -> Response:
+def _begun(
+    request: Request, visitor: Visitor, file_id: str, lines_at: str | None, lines: int, reason: str
+) -> Response:  # fmt: skip
     conf: dict[str, Any] = {"action": "redrive", "files": [file_id], "reason": reason[:_REASON_AT_MOST] or None}
-    conf |= {} if lines_at is None else {"lines_at": lines_at}
+    conf |= {} if lines_at is None else {"lines_at": lines_at, "sent": lines}
     run_id = runs.start(visitor, runs.ACTION_DAG, conf)
     root = request.scope.get("root_path", "")
     return RedirectResponse(f"{root}/run/{runs.ACTION_DAG}/{quote(run_id, safe='')}", 303)
 
 
-def undone_fixes(published: "Published", file_id: str) -> dict[str, str]:
-    """Where fixed lines of a file are that were sent from a page and were undone, by the run that loaded them."""
-    redrives = [one for one in published.related(file_id) if one["relation"] == "redrive"]
-    return runs.sent_fixes(one["run_id"] for one in redrives if one["state"] == "undone" and one["run_id"])
+@dataclass(frozen=True, slots=True)
+class Fixes:
+    """Redrives of a file that came from pages, so that their lines can be sent again."""
+
+    redrives: list[dict[str, Any]]  # in the order in which they were loaded
+    lines_at: str  # where their lines are, one address a line
+
+    @property
+    def lines(self) -> int:
+        return sum(int(one["lines"]) for one in self.redrives)
 
 
-def _kept(pipeline: "Pipeline", file_id: str, mended: Mapping[Place, bytes]) -> str:
-    """Where mended lines wait for their run. Not in its values: those are shown to whoever may read its DAG."""
+def undone_fixes(published: "Published", file_id: str) -> Fixes:
+    """Fixed lines of a file that were undone."""
+    return sent_fixes(published.related(file_id), "undone")
+
+
+def sent_fixes(related: Iterable[dict[str, Any]], state: "State") -> Fixes:
+    """Of the redrives in this state, among the files that are related to one."""
+    found = [one for one in related if one["relation"] == "redrive" and one["state"] == state and one["run_id"]]
+    addresses = runs.sent_fixes(one["run_id"] for one in found)
+    redrives = [one for one in reversed(found) if one["run_id"] in addresses]
+    every = dict.fromkeys(at for one in redrives for at in addresses[one["run_id"]].split("\n"))
+    return Fixes(redrives, "\n".join(every))
+
+
+def _kept(pipeline: "Pipeline", visitor: Visitor, file_id: str, mended: Mapping[Place, bytes]) -> tuple[str, int]:
+    """Where mended lines wait for their run, and how many. Not in its values: those are shown to whoever may read its
+    DAG."""
     # Lines that are no text, or hold U+0000, can be no JSON: they stay open.
     sound = sorted((place, raw) for place, raw in mended.items() if raw.strip() and b"\0" not in raw and _is_text(raw))
     if not sound:
         raise HTTPException(400, "None of these lines can be right: each is empty, no UTF-8, or holds U+0000.")
     text = b"".join(line_to_mend({"line": line, "item": item, "raw": raw}) for (line, item), raw in sound)
-    return keep_mended(pipeline, file_id, text, datetime.now(UTC))
+    if len(text) > MENDED_AT_MOST:
+        raise HTTPException(
+            413, f"These are more than {MENDED_AT_MOST >> 20} MB of edited lines, the most that is sent at once: send some of them."
+        )
+    return keep_mended(pipeline, file_id, text, datetime.now(UTC), by=visitor.name), len(sound)
 
 
 def _is_text(raw: bytes) -> bool:
@@ -451,19 +552,7 @@ def _is_text(raw: bytes) -> bool:
     return True
 
 
-def inert(raw: bytes) -> bytes:
-    """A raw line as it may be opened anywhere: what a spreadsheet would run begins with a space, what a terminal would
-    obey is written as in JSON. To JSON both mean the same, where it allows them at all."""
-    raw = _FORMULA.sub(rb"\1 \2", raw)
-    return _TERMINAL.sub(lambda found: b"\\u%04x" % ord(found[0].decode()), raw)
-
-
-def _open_lines(file_id: str) -> Iterator[bytes]:
-    chunk = bytearray()
+def _open_lines(row: Mapping[str, Any], code: str, kind: Literal["txt", "csv"]) -> Iterator[bytes]:
     with open_world() as pipeline, pipeline.warehouse.published() as published:
-        for line in published.open_lines(file_id):
-            chunk += line_to_mend(line | {"raw": inert(on_one_line(line["raw"]))})
-            if len(chunk) >= _CHUNK_BYTES:
-                yield bytes(chunk)
-                chunk.clear()
-    yield bytes(chunk)
+        lines = (line for line in published.open_lines(row["file_id"]) if code in ("", *line["codes"]))
+        yield from as_text(lines) if kind == "txt" else as_csv(lines, meanings(row["format"]))

@@ -102,3 +102,83 @@ async function waitFor(part) {
   }
 }
 document.querySelectorAll("[data-again]").forEach(waitFor);
+
+// Edits of failed lines outlive paging, a reload and an ended login: this tab keeps them, by person and file, until they
+// are sent. Lines that were sent and are still open get back what was written; they are not sent unseen.
+const SENT = "landfall sent";
+function stored(key) {
+  try {
+    return JSON.parse(sessionStorage.getItem(key)) || {};
+  } catch {
+    return {};
+  }
+}
+function store(key, edits) {
+  try {
+    if (Object.keys(edits).length) sessionStorage.setItem(key, JSON.stringify(edits));
+    else sessionStorage.removeItem(key);
+    return true;
+  } catch {
+    return false; // too much, or not allowed
+  }
+}
+function keepEdits(form) {
+  const key = `landfall edits ${form.dataset.edits}`;
+  const edits = stored(key);
+  const boxes = new Map([...form.querySelectorAll("textarea[name^='line:']")].map((box) => [box.name.slice(5), box]));
+  const was = (name) => form.elements[`was:${name}`].value;
+  let [here, safe] = [0, true];
+  for (const [name, box] of boxes) {
+    if ("edited" in box.dataset) edits[name] = { was: was(name), text: box.value };
+    else if (edits[name]?.was === was(name)) {
+      box.value = edits[name].text;
+      here += 1;
+    } else delete edits[name];
+    box.addEventListener("input", () => {
+      edits[name] = { was: was(name), text: box.value };
+      if (box.value === box.defaultValue && !("edited" in box.dataset)) delete edits[name];
+      safe = store(key, edits);
+    });
+  }
+  sessionStorage.removeItem(SENT);
+  for (const one of form.querySelectorAll("input[name^='line:']")) {
+    const name = one.name.slice(5);
+    edits[name] = { was: was(name), text: one.value };
+    form.elements[`was:${name}`].remove();
+    one.remove();
+  }
+  safe = store(key, edits);
+  const elsewhere = () => Object.entries(edits).filter(([name, edit]) => !boxes.has(name) && !edit.sent);
+  const [bar, lines] = [document.getElementById("kept-edits"), (number) => `${number} line${number === 1 ? "" : "s"}`];
+  const told = [here && `${lines(here)} on this page`, elsewhere().length && `${lines(elsewhere().length)} on other pages`];
+  bar.hidden = !here && !elsewhere().length;
+  bar.querySelector("span").textContent = `Your edits from before are here: ${told.filter(Boolean).join(", ")}. They are not sent yet.`;
+  bar.querySelector("a").addEventListener("click", () => {
+    store(key, {});
+    safe = true;
+  });
+  form.addEventListener("submit", (event) => {
+    const turns = ["turn", "show"].includes(event.submitter?.value) && safe; // what is kept need not come along
+    for (const one of form.querySelectorAll("[name^='line:'], [name^='was:']")) one.disabled = turns;
+    for (const [name, edit] of turns ? [] : elsewhere()) {
+      for (const [kind, value] of [["line", edit.text], ["was", edit.was]]) {
+        form.append(Object.assign(document.createElement("input"), { type: "hidden", className: "carried", name: `${kind}:${name}`, value }));
+      }
+    }
+    if (event.submitter?.value === "send") sessionStorage.setItem(SENT, key);
+    safe = true;
+  });
+  window.addEventListener("pageshow", () => {
+    form.querySelectorAll(".carried").forEach((one) => one.remove());
+    form.querySelectorAll(":disabled[name*=':']").forEach((one) => { one.disabled = false; });
+  });
+  window.addEventListener("beforeunload", (event) => {
+    if (!safe) event.preventDefault(); // the browser asks
+  });
+}
+document.querySelectorAll("form[data-edits]").forEach(keepEdits);
+if (location.pathname.includes("/run/ingest_action/") && sessionStorage.getItem(SENT)) {
+  const key = sessionStorage.getItem(SENT);
+  store(key, Object.fromEntries(Object.entries(stored(key)).map(([name, edit]) => [name, { ...edit, sent: true }])));
+  sessionStorage.removeItem(SENT);
+}
