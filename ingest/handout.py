@@ -2,8 +2,8 @@
 
 Text:  LINE[/ITEM], a tab, the line.
 CSV:   place, problem, remedy, raw. Of what comes back only `place` and `raw` are read, in any order of columns.
-Safe:  what a spreadsheet would run begins with a space (text) or an apostrophe (CSV, which is taken off again), and what
-       a terminal would obey is written as in JSON. To JSON both mean the same.
+Safe:  what a spreadsheet would run begins with a space (text) or an apostrophe (CSV, which is taken off again), and
+       what a terminal would obey is written as in JSON. To JSON both mean the same.
 Exact: a line that comes back as it was handed out is the line as it was, whatever stood for it: see `changed`. What
        somebody has edited is taken byte for byte.
 """
@@ -30,7 +30,7 @@ _CHUNK_BYTES: Final = 64 << 10
 _BOM: Final = b"\xef\xbb\xbf"
 _TEXT_FORMULA: Final = re.compile(rb"(\A|\t)([=+\-@])")
 _CELL_FORMULA: Final = tuple("=+-@\t\r'")
-# Where numbers have a decimal comma, spreadsheets take a semicolon as the end of a cell. In JSON it stands in texts only.
+# Where numbers have a decimal comma, spreadsheets end a cell with a semicolon. In JSON it stands in texts only.
 _NEXT_CELL: Final = re.compile(r"(;[\"\s]*)([=+\-@])")
 _TERMINAL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\xc2[\x80-\x9f]")  # C1 controls in UTF-8
 csv.field_size_limit(64 << 20)  # a line may have a megabyte
@@ -79,8 +79,8 @@ def parse_fixed(fixed: bytes) -> dict[Place, bytes]:
             raise IngestError(f"Line {place[0]}{place[1]} stands twice in what was sent, with two texts. Keep one.")
     if not mended:
         raise IngestError(
-            "There is no line in what was sent, so nothing was changed. Send lines in the shape in which they are handed"
-            " out; or send nothing at all, and the kept lines are judged again."
+            "There is no line in what was sent, so nothing was changed. Send lines in the shape in which they are"
+            " handed out; or send nothing at all, and the kept lines are judged again."
         )
     return mended
 

@@ -291,7 +291,14 @@ def _newest(warehouse: "DuckDBWarehouse") -> _Copy | None:
             return copy
         copy.connection.close()
         made = True
-    return _open(warehouse) if made else None
+    if not made:
+        return None
+    copy = _open(warehouse)
+    if copy is None:  # it was there a moment ago: to show nothing would say that nothing was ever loaded
+        raise TransientError(
+            "The copy of the warehouse that pages read could not be opened. Try again in a few seconds."
+        )
+    return copy
 
 
 def _open(warehouse: "DuckDBWarehouse") -> _Copy | None:

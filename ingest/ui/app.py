@@ -14,6 +14,7 @@ from typing import Final
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from ingest.errors import IngestError, ObjectGone, TransientError
@@ -27,6 +28,7 @@ _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self';"
     " base-uri 'none'; frame-ancestors 'self'"
 )
+_AGAIN_SECONDS: Final = 3
 _HEADERS: Final = {
     "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -62,6 +64,9 @@ def static(name: str) -> FileResponse:
 async def _with_headers(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
     try:
         response = await answer(request)
+    except OperationalError:  # of Airflow's own database: SQLite is locked while others write, a server is away
+        _log.warning("page_waits path=%s", request.url.path, exc_info=True)
+        response = _problem(request, 503, "Airflow's database did not answer in time.")
     except Exception:  # noqa: BLE001 - whatever it is, it gets our words and our headers
         _log.exception("page_failed path=%s", request.url.path)
         response = _problem(request, 500, "Something went wrong here that is not your fault. Airflow's own log has it.")
@@ -93,7 +98,11 @@ def _problem(request: Request, status: int, sentence: str | None) -> Response:
     if "application/json" in request.headers.get("accept", ""):
         return JSONResponse({"error": sentence}, status)
     if status != 401:
-        return page(request, "problem.html", status=status, sentence=sentence or "That did not work.")
+        again = status == 503 and request.method == "GET"  # it passes, so the page looks again by itself
+        response = page(request, "problem.html", status=status, sentence=sentence or "That did not work.", again=again)
+        if again:
+            response.headers["Refresh"] = str(_AGAIN_SECONDS)
+        return response
     # Without a login there is no style and no script to fetch, so this page brings its own, and says which they are.
     nonce = secrets.token_urlsafe(16)
     own = {f"{kind}_text": (_STATIC / f"landfall.{kind}").read_text(encoding="utf-8") for kind in ("css", "js")}

@@ -283,7 +283,7 @@ def test_download_mend_upload(site: Site) -> None:
     assert "Not open in this file: line 1." in told
     assert site.job.count("commands") == 1
 
-    mended = mended.removesuffix(f"1\t{MENDED}\r\n".encode()) .replace(b'{"_p": ""}', b'{"_p": "", "edited": 1}')
+    mended = mended.removesuffix(f"1\t{MENDED}\r\n".encode()).replace(b'{"_p": ""}', b'{"_p": "", "edited": 1}')
     answer = upload(site, f"{file_id}/mended?do=send", mended, 303, "by hand")
     conf, who = conf_of(answer)
     assert who == "the user"
@@ -305,7 +305,7 @@ def test_what_was_checked_is_what_is_sent_without_choosing_it_again(site: Site) 
     assert answer.headers["content-disposition"] == f'attachment; filename="{file_id}.time_missing.lines.csv"'
     assert answer.content.count(b"\r\n") == 3, "those of one problem, and the names of the columns"
     assert b"Send" not in answer.content
-    assert get(site, f"{file_id}/lines.txt?code=time_missing").content == b'3\t' + two.encode() + b'\n5\t{"_n": "x"}\n'
+    assert get(site, f"{file_id}/lines.txt?code=time_missing").content == b"3\t" + two.encode() + b'\n5\t{"_n": "x"}\n'
     whole = get(site, f"{file_id}/lines.csv").content
     assert whole.count(b"\r\n") == 5
     nothing = upload(site, f"{file_id}/mended", whole, 400).text
@@ -414,7 +414,9 @@ def test_mended_lines_are_read_from_the_prefix_of_uploads_only(site: Site) -> No
         with pytest.raises(ConfigError):
             run(wrong)
     another = load(site.job, "b.json", "broken, too")
-    of_another = site.job.ask(lambda pipeline: keep_mended(pipeline, another, f"1\t{MENDED}".encode(), _now(), by="ann"))
+    of_another = site.job.ask(
+        lambda pipeline: keep_mended(pipeline, another, f"1\t{MENDED}".encode(), _now(), by="ann")
+    )
     with pytest.raises(ConfigError, match=f"does not hold fixed lines of the file {file_id}"):
         run(of_another)
     site.job.s3.put(of_another.partition(f"{bucket}/")[2].replace(another, file_id), b"1\tother lines")

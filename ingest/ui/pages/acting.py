@@ -1,21 +1,25 @@
-"""Undo, force, release, ignore, retry: what would happen to one file, asked before a run does it.
+"""Undo, force, release, ignore, retry: what would happen to a file, or to many of a source, asked before it is done.
 
 Nothing is done here: a form starts `ingest_action`, whose page waits for its end.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
-from fastapi import APIRouter, Form, Request, Response
+from fastapi import APIRouter, Form, HTTPException, Request, Response
 from fastapi.responses import RedirectResponse
 
-from ingest.actions import would
-from ingest.core.states import KEEPS_LINES, Action
+from ingest.actions import TAKES, when, would
+from ingest.core.source import ONE_OFF
+from ingest.core.states import ACTIONS, KEEPS_LINES, Action
+from ingest.ports import FilesWanted, Published
 from ingest.text import count
 from ingest.ui import runs, shown
 from ingest.ui.access import Visitor, VisitorDep, dag_of
+from ingest.ui.pages.files import day_of
 from ingest.ui.pages.mending import sent_fixes, undone_fixes
 from ingest.ui.view import page
 from ingest.ui.world import open_world
@@ -23,6 +27,7 @@ from ingest.ui.world import open_world
 router = APIRouter()
 
 _REASON: Final = 1_000  # characters
+_AT_ONCE: Final = 5_000  # rows of the ledger
 _Row = dict[str, Any]
 
 
@@ -123,7 +128,11 @@ def _again(redrives: Sequence[_Row]) -> str:
     kept = sent_fixes(redrives, "loaded").redrives
     if not kept:
         return "They were not sent from a page, so they are not kept for the day when the file is brought back."
-    some = "" if len(kept) == len(redrives) else f" {count(len(kept), 'redrive')} of {len(redrives):,}: those sent from pages."
+    some = (
+        ""
+        if len(kept) == len(redrives)
+        else f" {count(len(kept), 'redrive')} of {len(redrives):,}: those sent from pages."
+    )
     return f"They are kept: when you bring the file back, you can send them again in the same step.{some}"
 
 
@@ -184,3 +193,94 @@ def _aliases(number: int) -> str:
 
 def _times(number: int) -> str:
     return "once" if number == 1 else f"{number:,} times"
+
+
+# --- many files of a source ------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Takes:
+    """How much an action on many files takes."""
+
+    files: int = 0
+    rows: int = 0  # records, sets and aliases that leave the warehouse
+    failed_lines: int = 0
+    redrives: int = 0
+
+
+@router.get("/act")
+def ask_many(request: Request, visitor: VisitorDep, source: str = "", action: str = "", since: str = "") -> Response:
+    """What an action would take of a source. Nothing is chosen beforehand."""
+    return _ask_many(request, visitor, source, action, since)
+
+
+@router.post("/act")
+def act_many(
+    request: Request,
+    visitor: VisitorDep,
+    source: Annotated[str, Form()],
+    action: Annotated[Action, Form()],
+    since: Annotated[str, Form()] = "",
+    reason: Annotated[str, Form(max_length=_REASON)] = "",
+) -> Response:
+    """Start the run, if a reason is given, and lead to the page that waits for it."""
+    told = _one_line(reason)
+    asked = _ask_many(request, visitor, source, action, since, "" if told else "Say why: nothing was done.")
+    if not told or asked.status_code != 200:
+        return asked
+    conf = {"action": action, "source": source, "since": _day(since) or None, "reason": told}
+    return _to_run(request, runs.start(visitor, runs.ACTION_DAG, conf))
+
+
+def _ask_many(
+    request: Request, visitor: Visitor, source: str, action: str, since: str, notice: str = ""
+) -> Response:  # fmt: skip
+    visitor.demand_run(runs.ACTION_DAG)
+    with open_world() as pipeline:
+        sources = [name for name in (*sorted(pipeline.settings.sources), ONE_OFF) if visitor.runs(name)]
+        if source and source not in sources:
+            raise HTTPException(404, "There is no such source.")
+        with pipeline.warehouse.published() as published:
+            chosen = next((known for known in ACTIONS if known == action), None)
+            takes = _takes(published, source, chosen, _day(since)) if source and chosen else None
+            as_of = published.as_of
+    return page(
+        request, "act_many.html", status=400 if notice else 200, sources=sources, actions=ACTIONS, takes=takes,
+        source=source, action=chosen or "", since=_day(since), notice=notice, reason_at_most=_REASON,
+        states=TAKES[chosen] if chosen else (), as_of=as_of,
+    )  # fmt: skip
+
+
+def _day(text: str) -> str:
+    """A day as runs are told of it; nothing where it is none."""
+    return str(day_of(text) or "")
+
+
+def _takes(published: Published, source: str, action: Action, since: str) -> Takes:
+    """As `actions.chosen` would choose the files, from the copy that pages read."""
+    begin = when(since) if since else None
+    takes, taken, redrives = Takes(), set[str](), list[_Row]()
+    wanted = FilesWanted(sources=(source,), states=tuple({*TAKES[action], "loaded"}), per_page=_AT_ONCE)
+    while rows := published.files(wanted).rows:
+        for row in rows:
+            if row["redrive_of"]:
+                redrives += [row] * (row["state"] == "loaded")
+            elif row["state"] in TAKES[action] and _is_since(row, begin):
+                taken.add(row["file_id"])
+                takes.failed_lines += row["failed"]
+                takes.rows += _rows(row)
+        wanted = replace(wanted, page=wanted.page + 1)
+    takes.files = len(taken)
+    along = [row for row in redrives if row["redrive_of"] in taken]
+    takes.redrives = len(along)
+    takes.rows += sum(map(_rows, along))
+    return takes
+
+
+def _is_since(row: _Row, begin: datetime | None) -> bool:
+    at = row["loaded_at"] or row["next_try_at"]
+    return begin is None or at is None or at >= begin
+
+
+def _rows(row: _Row) -> int:
+    return int(row["records"] + row["sets"] + row["aliases"]) if row["state"] == "loaded" else 0

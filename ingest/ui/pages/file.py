@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, HTTPException, Query, Request, Response
 
 from ingest import actions
 from ingest.core.schema import Meaning
@@ -13,11 +13,12 @@ from ingest.errors import IngestError
 from ingest.ports import FailureGroup
 from ingest.preview import Preview, preview
 from ingest.report import Elsewhere, no_open_lines
+from ingest.text import count
 from ingest.ui import runs
-from ingest.ui.access import VisitorDep, dag_of
-from ingest.ui.pages.failures import LINES, Failed, Group, failed_lines, groups_of, meanings, visible_pointer
+from ingest.ui.access import Visitor, VisitorDep, dag_of
 from ingest.ui.pages.acting import called
-from ingest.ui.pages.mending import sent_fixes
+from ingest.ui.pages.failures import LINES, Failed, Group, failed_lines, groups_of, meanings, visible_pointer
+from ingest.ui.pages.mending import came_of, sent_fixes
 from ingest.ui.view import page
 from ingest.ui.world import open_world
 
@@ -33,8 +34,10 @@ def file(
     pointer: str | None = None,
     open: Annotated[bool, Query()] = False,
     at: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
+    done: str = "",
 ) -> Response:
-    """The page of a file. With `code`, `open` or `at` it lists failed lines, else it shows some of each group."""
+    """The page of a file. With `code`, `open` or `at` it lists failed lines, else it shows some of each group; with
+    `done` it says what that run of `ingest_action` did, whose page leads here."""
     with open_world() as pipeline, pipeline.warehouse.published() as published:
         row = visitor.seen_file(published.file(file_id))
         shows_raw = visitor.reads(pipeline.settings, row)
@@ -64,7 +67,8 @@ def file(
         groups=groups, listed=listed, more=more, at=max(1, at), wanted=wanted, per_page=LINES,
         total=_total(counted, row, code, pointer, open), related=related, as_of=as_of,
         actions=allowed, elsewhere=_elsewhere(row, related),
-        may_mend=may_mend, undone=undone, called=called,
+        acts_on_source=may_act, may_mend=may_mend, undone=undone, called=called,
+        done=_done(visitor, file_id, done) if done else "",
         warnings=_warnings(row), runs=_runs([row["run_id"], *(one["run_id"] for one in history)], row["source"]),
     )  # fmt: skip
 
@@ -88,6 +92,27 @@ def lines(
         except IngestError as error:
             problem = str(error)
     return page(request, "lines.html", row=row, found=found, first=first, problem=problem, as_of=as_of, step=LINES)
+
+
+_DID: Final = {
+    "undo": "The file is undone.", "force": "The file is loaded again.", "release": "The file is released.",
+    "ignore": "The file is ignored from now on.", "retry": "The file was tried again.",
+}  # fmt: skip
+
+
+def _done(visitor: Visitor, file_id: str, run_id: str) -> str:
+    """What a run did to a file; nothing of one that is not known, or may not be seen."""
+    try:
+        run = runs.find(runs.ACTION_DAG, run_id) if visitor.may("GET", runs.ACTION_DAG, None) else None
+    except HTTPException:
+        return ""
+    results = runs.returned(runs.ACTION_DAG, run_id, "act") if run else []
+    result = next((one for part in results for one in part or () if one["file_id"] == file_id), None)
+    if run is None or result is None:
+        return ""
+    sent = run.conf.get("sent")
+    told = [_DID.get(str(run.conf.get("action")), ""), f"{count(sent, 'line')} sent." if isinstance(sent, int) else ""]
+    return " ".join(filter(None, [*told, *came_of(result), result["error"]]))
 
 
 def _elsewhere(row: Mapping[str, Any], related: Sequence[Mapping[str, Any]]) -> Elsewhere | None:

@@ -26,6 +26,7 @@ from ingest.errors import IngestError, ObjectGone
 from ingest.handout import Place, as_csv, as_text, changed, parse_fixed
 from ingest.redrive import MENDED_AT_MOST, judge_mended, keep_mended, kept_mended
 from ingest.report import line_to_mend, on_one_line
+from ingest.text import count
 from ingest.ui import runs
 from ingest.ui.access import Visitor, VisitorDep
 from ingest.ui.pages.failures import LINES, Failed, failed_lines, first_failures, meanings
@@ -503,6 +504,23 @@ def _begun(
     return RedirectResponse(f"{root}/run/{runs.ACTION_DAG}/{quote(run_id, safe='')}", 303)
 
 
+def came_of(result: Mapping[str, Any]) -> list[str]:
+    """What a run says of fixed lines that it was given, in sentences."""
+    told = []
+    if fixed := result.get("fixed"):
+        told.append(f"{count(fixed, 'line')} {'is' if fixed == 1 else 'are'} fixed.")
+    if wrong := result.get("still_wrong"):
+        told.append(f"{count(wrong, 'line')} still wrong: {'it stays' if wrong == 1 else 'they stay'} open.")
+    if already := result.get("already"):
+        was = "was fixed before" if already == 1 else "were fixed before"
+        told.append(f"{count(already, 'line')} {was}, so what was sent now in place of it was not loaded.")
+    if left := result.get("open"):
+        told.append(f"{count(left, 'line')} of this file {'is' if left == 1 else 'are'} open.")
+    elif fixed:
+        told.append("No line of this file is open any more.")
+    return told
+
+
 @dataclass(frozen=True, slots=True)
 class Fixes:
     """Redrives of a file that came from pages, so that their lines can be sent again."""
@@ -539,7 +557,8 @@ def _kept(pipeline: "Pipeline", visitor: Visitor, file_id: str, mended: Mapping[
     text = b"".join(line_to_mend({"line": line, "item": item, "raw": raw}) for (line, item), raw in sound)
     if len(text) > MENDED_AT_MOST:
         raise HTTPException(
-            413, f"These are more than {MENDED_AT_MOST >> 20} MB of edited lines, the most that is sent at once: send some of them."
+            413,
+            f"These are more than {MENDED_AT_MOST >> 20} MB of edited lines, the most that is sent at once: send some.",
         )
     return keep_mended(pipeline, file_id, text, datetime.now(UTC), by=visitor.name), len(sound)
 

@@ -24,10 +24,10 @@ from ingest.errors import IngestError, TransientError
 from ingest.pipeline import Pipeline
 from ingest.ports import FilesWanted
 from ingest.report import plain
-from ingest.text import count
 from ingest.ui import runs
 from ingest.ui.access import Visitor, VisitorDep, dag_of
 from ingest.ui.internals import Run
+from ingest.ui.pages.mending import came_of
 from ingest.ui.view import page
 from ingest.ui.world import known_sources, loaded_copy, open_world
 from ingest.uploads import read_check_report
@@ -134,8 +134,9 @@ def of(request: Request, visitor: VisitorDep, dag_id: str, run_id: str) -> Respo
             told = outcome.as_of is not None and run.ended_at is not None and outcome.as_of >= run.ended_at
             if not (told and only.file_id in outcome.known):
                 again = own
-            elif not only.note:  # else there is something to be read here first
-                then = f"{root}/files/{only.file_id}"
+            else:
+                says = f"?done={quote(run_id, safe='')}" if dag_id == runs.ACTION_DAG else ""
+                then = f"{root}/files/{only.file_id}{says}"
     return page(
         request, "run.html", run=run, is_check=is_check, again=again, then=then, outcome=outcome,
         files=outcome.files[:_SHOWN], reports=reports, problems=problems, address=runs.address,
@@ -211,17 +212,9 @@ def _of_load(result: Mapping[str, Any]) -> Became:
 
 
 def _of_action(result: Mapping[str, Any], row: Mapping[str, Any]) -> Became:
-    notes = []
-    if wrong := result.get("still_wrong"):
-        notes.append(f"{count(wrong, 'line')} still wrong: {'it stays' if wrong == 1 else 'they stay'} open.")
-    if already := result.get("already"):
-        was = "was fixed before" if already == 1 else "were fixed before"
-        notes.append(f"{count(already, 'line')} {was}, so what was sent now in place of it was not loaded.")
-    if left := result.get("open"):
-        notes.append(f"{count(left, 'line')} of this file {'is' if left == 1 else 'are'} open.")
     return Became(
         result["file_id"], row["key"], result["state"], result["error"], before=result["before"],
-        redrive=result.get("redrive"), went_along=len(result.get("redrives") or ()), note=" ".join(notes),
+        redrive=result.get("redrive"), went_along=len(result.get("redrives") or ()), note=" ".join(came_of(result)),
     )  # fmt: skip
 
 
