@@ -404,7 +404,7 @@ def test_actions_and_what_is_told_of_them(job: Job) -> None:
     assert (redriven.state, job.count("events")) == ("success", 2)
     undone = job.run("ingest_action", action="undo", files=[f"s3://{row['bucket']}/{row['key']}"])
     assert (undone.state, job.count("events")) == ("success", 0)
-    again = job.run("ingest_action", action="force", source="website")
+    again = job.run("ingest_action", action="force", source="website", reason="all again")
     assert (again.state, job.states()["1.json"]) == ("success", "loaded")
     wrong = job.run("ingest_action", action="retry", files=[row["file_id"][:12]])
     assert (wrong.tasks["verdict"], wrong.state) == ("failed", "failed")

@@ -1,13 +1,17 @@
 """Actions: each is asked first, refused to those without permission, and a run of `ingest_action`."""
 
+import re
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
+from ingest.airflow.action import Request
+from ingest.errors import ConfigError
 from ingest.ports import Note
 from ingest.redrive import redrive
 from tests.ui.conftest import ROOT, Site, runs_of
+from tests.ui.producers import text_of
 
 ANN: dict[str, Any] = {"_p": "ann", "_t": 1_700_000_000, "_n": "Signed Up"}
 
@@ -42,7 +46,10 @@ def test_undo_is_asked_first_done_by_a_run_and_leads_to_the_file(site: Site, adm
     assert (entry["action"], entry["by"], entry["reason"]) == ("undo", "the admin", "sent by <b>mistake</b>")
 
     done = admin.get(page, headers={"X-Part": "1"})
-    assert f'data-then="/landfall/files/{file_id}"' in done.text
+    run_id = page.rpartition("/")[2]
+    assert f'data-then="/landfall/files/{file_id}?done={run_id}"' in done.text
+    assert "The file is undone." in text_of(admin.get(f"{ROOT}/files/{file_id}?done={run_id}").text)
+    assert 'role="status"' not in admin.get(f"{ROOT}/files/{file_id}?done=another").text
     assert "data-again" not in done.text
     opened_later = admin.get(page)
     assert "data-then" not in opened_later.text
@@ -148,6 +155,38 @@ def test_a_rejected_file_is_forced_past_its_limits(site: Site, admin: TestClient
     page = site.carry_out(admin.post(f"{ROOT}/files/{file_id}/act/force"))
     assert site.job.states() == {"1.json": "loaded"}
     assert "rejected</span> → <span" in admin.get(page).text
+
+
+def test_many_files_are_chosen_by_a_person_counted_first_and_taken_with_a_reason(site: Site, admin: TestClient) -> None:
+    one, two = a_file(site), site.load("2.json", ANN | {"_p": "bob"}, ANN | {"_p": "cat"}, "no json")
+    site.job.ask(lambda pipeline: redrive(pipeline, two, b'3\t{"_p": "d", "_t": 1700000001}\n', Note("ann")))
+    mended = b'3\t{"_p": "d", "_t": 1700000001, "_n": "x"}\n'
+    site.job.ask(lambda pipeline: redrive(pipeline, two, mended, Note("ann")))
+    assert f'href="{ROOT}/act?source=website"' in admin.get(f"{ROOT}/files/{one}").text
+
+    nothing = admin.get(f"{ROOT}/act").text
+    assert " selected" not in nothing
+    assert 'method="post"' not in nothing
+    asked = admin.get(f"{ROOT}/act?source=website&action=undo").text
+    told = text_of(asked)
+    for takes in ("files 2", "rows in the warehouse now 4", "redrives 1", "failed lines 2"):
+        assert takes in told
+    assert re.search('name="reason"[^>]* required', asked)
+    assert "nothing to do" in admin.get(f"{ROOT}/act?source=website&action=undo&since=2100-01-01").text
+    assert "nothing to do" in admin.get(f"{ROOT}/act?source=website&action=release").text
+    assert admin.get(f"{ROOT}/act?source=nowhere&action=undo").status_code == 404
+
+    before = len(runs_of("ingest_action"))
+    undo = {"source": "website", "action": "undo", "since": "2020-01-01", "reason": " "}
+    assert "Say why" in admin.post(f"{ROOT}/act", data=undo).text
+    assert admin.post(f"{ROOT}/act", data=undo | {"action": ""}).status_code == 400
+    assert len(runs_of("ingest_action")) == before
+    page = site.carry_out(admin.post(f"{ROOT}/act", data=undo | {"reason": "sent twice"}))
+    assert set(site.job.states().values()) == {"undone"}
+    assert "sent twice" in admin.get(page).text
+    form = dict.fromkeys(("source", "since", "lines", "lines_at", "reason", "files")) | {"action": "undo"}
+    with pytest.raises(ConfigError, match="say why"):
+        Request.from_params(form | {"source": "website"})
 
 
 def test_hostile_keys_are_text(site: Site, admin: TestClient) -> None:

@@ -147,6 +147,9 @@ def test_send_starts_a_run_that_loads_each_line_once(site: Site) -> None:
     assert "1 line still wrong: it stays open." in told
     assert sorted(row["lines"] for row in site.job.ledger()) == [1, 4]
     assert site.job.count("commands") == 2
+    landed = text_of(get(site, f"{file_id}?done={answer.headers['location'].rpartition('/')[2]}").text)
+    assert "2 lines sent. 1 line is fixed. 1 line still wrong: it stays open. 2 lines of this file are open." in landed
+    assert "2 lines sent" not in text_of(get(site, f"{file_id}?done={'x' * 20}").text)
     told = text_of(get(site, f"{file_id}?at=1").text)
     assert "fixed just now by the user" in told
     assert "typo <b>" in told

@@ -1,11 +1,16 @@
 """How much is left to fix: on the page of failures, on cards, in the list of files. Each number leads to its lines."""
 
+import fcntl
 import re
 from datetime import UTC, datetime, timedelta
 from unittest.mock import patch
 
+import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy.exc import OperationalError
 
+from ingest.adapters import duckdb_published
+from ingest.ui.access import Visitor
 from tests.ui.conftest import ROOT, Site
 from tests.ui.producers import load, text_of
 
@@ -83,3 +88,31 @@ def test_a_source_that_is_late_says_so(site: Site, admin: TestClient) -> None:
     with patch("ingest.ui.pages.files.datetime") as clock:
         clock.now.return_value = datetime.now(UTC) + timedelta(hours=2, minutes=1)
         assert "Late: last file" in text_of(page_of(admin, "/"))
+
+
+def test_a_page_that_has_to_wait_looks_again_by_itself(
+    site: Site, admin: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages have no copy yet and a load is in the way; the copy cannot be opened; Airflow's own database is locked."""
+    monkeypatch.setattr(duckdb_published, "_FIRST_SECONDS", 0)
+    load(site.job, "a.json", ANN, "broken")
+
+    def waits(sentence: str) -> None:
+        answer = admin.get(f"{ROOT}/")
+        assert (answer.status_code, answer.headers.get("refresh")) == (503, "3"), answer.text
+        assert sentence in answer.text
+        assert "tries again by itself" in answer.text
+
+    with site.job.ask(lambda pipeline: pipeline.warehouse).locked(fcntl.LOCK_EX):
+        waits("Loads hold")
+    assert "a.json" in page_of(admin, "/")
+    with patch.object(duckdb_published, "_open", return_value=None):
+        load(site.job, "b.json", ANN)
+        waits("could not be opened")
+    with patch.object(Visitor, "seen", side_effect=OperationalError("", {}, Exception("database is locked"))):
+        waits("Airflow&#39;s database did not answer in time")
+        sent = admin.post(f"{ROOT}/act", data={"source": "website", "action": "undo", "reason": "x"})
+        assert "refresh" not in sent.headers, "nothing is sent twice"
+    answer = admin.get(f"{ROOT}/")
+    assert "refresh" not in answer.headers
+    assert "b.json" in answer.text

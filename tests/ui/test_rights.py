@@ -27,6 +27,7 @@ from tests.ui.producers import text_of
 
 KINDS: Final = ("website", "shop", "one_off")
 KEYS: Final = {"website": "landing/w.json", "shop": "shop/s.json", "one_off": "elsewhere/o.json"}
+MANY: Final = {"action": "undo", "reason": "all wrong"}
 WORDS: Final = {401: "login", 403: "no", 404: "not there", 303: "done"}
 PAGES: Final = CHECKOUT / "docs/pages.md"
 
@@ -148,7 +149,7 @@ ASKED: Final[dict[str, Ask]] = {
     "`GET /failures`": lambda _, client, kind: shown(client.get(f"{ROOT}/failures"), KEYS[kind], secret(kind)),
     "`GET /files/{file_id}`": of_file(),
     "`GET /files/{file_id}/lines`": of_file("/lines"),
-    "`GET /files/{file_id}/lines.txt`": of_file("/lines.txt"),
+    "`GET /files/{file_id}/lines.{kind}`": of_file("/lines.csv"),
     "`GET /files/{file_id}/mend`": of_file("/mend"),
     "`POST /files/{file_id}/mend`": post_file("/mend", data={"do": "again"}),
     "`GET /files/{file_id}/mended`": lambda world, client, kind: plain(
@@ -159,6 +160,8 @@ ASKED: Final[dict[str, Ask]] = {
     "`POST /files/{file_id}/fix`": post_file("/fix", data={"find": "raw", "put": "x", "do": "preview"}),
     "`GET /files/{file_id}/act/{action}`": of_file("/act/undo"),
     "`POST /files/{file_id}/act/{action}`": post_file("/act/undo"),
+    "`GET /act`": lambda _, client, kind: plain(client.get(f"{ROOT}/act?source={kind}&action=undo")),
+    "`POST /act`": lambda _, client, kind: plain(client.post(f"{ROOT}/act", data=MANY | {"source": kind})),
     "`GET /run/{dag_id}/{run_id}`: a run of the source's DAG": of_own_run,
     "`GET /run/{dag_id}/{run_id}`: a load by `ingest_one_off`": of_run(lambda world: world.loaded),
     "`GET /run/{dag_id}/{run_id}`: a check of uploads": of_run(lambda world: world.checked, upload=True),
