@@ -63,15 +63,15 @@ def test_no_cell_runs(raw: str) -> None:
     for separator in ",;":  # whichever of them the spreadsheet takes for the end of a cell
         for row in csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), delimiter=separator):
             assert not [cell for cell in row if cell.lstrip(' "').startswith(("=", "+", "-", "@"))]
-    (row,) = table(content)
-    assert (row["place"], row["problem"], row["remedy"]) == (
+    (told,) = table(content)
+    assert (told["place"], told["problem"], told["remedy"]) == (
         "line 7/3/order", "time_missing: =There is no _t.", "Add it. Send 5."
     )  # fmt: skip
     try:
         value = json.loads(raw)
     except ValueError:
         return
-    assert json.loads(row["raw"]) == value, "to JSON it means the same"
+    assert json.loads(told["raw"]) == value, "to JSON it means the same"
 
 
 def test_a_line_that_is_no_text_is_in_the_text_only() -> None:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from html import escape, unescape
+from html import unescape
 from typing import Any
 
 import pytest
@@ -307,7 +307,6 @@ def test_what_was_checked_is_what_is_sent_without_choosing_it_again(site: Site) 
     assert answer.headers["content-type"] == "text/csv; charset=utf-8"
     assert answer.headers["content-disposition"] == f'attachment; filename="{file_id}.time_missing.lines.csv"'
     assert answer.content.count(b"\r\n") == 3, "those of one problem, and the names of the columns"
-    assert b"Send" not in answer.content
     assert get(site, f"{file_id}/lines.txt?code=time_missing").content == b"3\t" + two.encode() + b'\n5\t{"_n": "x"}\n'
     whole = get(site, f"{file_id}/lines.csv").content
     assert whole.count(b"\r\n") == 5
@@ -361,7 +360,8 @@ def test_edits_come_along_to_other_lines(site: Site) -> None:
     assert boxes == {f"line:{n}" for n in range(21, 41)}
     assert "1 edited line on other pages comes along" in text_of(html)
     carried = {"line:3": MENDED, "was:3": form["was:3"]}
-    assert f'name="line:3" value="{escape(MENDED)}"' in html
+    (kept,) = re.findall('<input type="hidden" name="line:3" value="([^"]*)">', html)
+    assert unescape(kept) == MENDED
     form = form_of(html) | carried | {"code": "", "from": "1", "at": "2"}
 
     to_one = post(site, f"{file_id}/mend?at=2", form | {"line:22": "x", "code": "time_missing", "do": "show"}).text

@@ -13,7 +13,8 @@ from fastapi import APIRouter, Depends, Request, Response
 from starlette.datastructures import FormData
 
 from ingest.core.states import KEEPS_LINES
-from ingest.redrive import MENDED_AT_MOST, Place, judge_mended
+from ingest.handout import Place
+from ingest.redrive import MENDED_AT_MOST, judge_mended
 from ingest.report import line_to_mend, on_one_line
 from ingest.ui.access import VisitorDep
 from ingest.ui.pages.mending import Verdict, demand_mendable, demanded, mended_form, sent_on, stated, verdicts_of

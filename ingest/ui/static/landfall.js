@@ -152,7 +152,7 @@ function keepEdits(form) {
   const [bar, lines] = [document.getElementById("kept-edits"), (number) => `${number} line${number === 1 ? "" : "s"}`];
   const told = [here && `${lines(here)} on this page`, elsewhere().length && `${lines(elsewhere().length)} on other pages`];
   bar.hidden = !here && !elsewhere().length;
-  bar.querySelector("span").textContent = `Your edits from before are here: ${told.filter(Boolean).join(", ")}. They are not sent yet.`;
+  bar.querySelector("span").textContent = `Your edits from before are back: ${told.filter(Boolean).join(", ")}. All of them are sent together.`;
   bar.querySelector("a").addEventListener("click", () => {
     store(key, {});
     safe = true;
