@@ -48,7 +48,7 @@ def test_undo_is_asked_first_done_by_a_run_and_leads_to_the_file(site: Site, adm
     done = admin.get(page, headers={"X-Part": "1"})
     run_id = page.rpartition("/")[2]
     assert f'data-then="/landfall/files/{file_id}?done={run_id}"' in done.text
-    assert "The file is undone." in text_of(admin.get(f"{ROOT}/files/{file_id}?done={run_id}").text)
+    assert "The file is undone." not in admin.get(f"{ROOT}/files/{file_id}?done={run_id}").text, "its state says so"
     assert 'role="status"' not in admin.get(f"{ROOT}/files/{file_id}?done=another").text
     assert "data-again" not in done.text
     opened_later = admin.get(page)
@@ -126,13 +126,17 @@ def test_fixed_lines_that_went_along_are_offered_again_when_the_file_is_back(sit
     # Undo, and bring back with both parts, in one step.
     site.carry_out(admin.post(f"{ROOT}/files/{file_id}/act/undo"))
     assert site.job.count("commands") == 0
-    assert f'href="{ROOT}/files/{file_id}/act/force">Bring back</a>' in admin.get(f"{ROOT}/files/{file_id}").text
+    page = admin.get(f"{ROOT}/files/{file_id}").text
+    assert f'href="{ROOT}/files/{file_id}/act/force">Bring back</a>' in page
+    assert "Bring back sends its fixed lines again, too" in page
     asked = admin.get(f"{ROOT}/files/{file_id}/act/force").text
     assert 'name="fixes" value="1" checked> Send its fixed lines again, too: those of 2 redrives' in asked
     back = site.carry_out(admin.post(f"{ROOT}/files/{file_id}/act/force", data={"fixes": "1"}))
     assert site.job.count("commands") == 3
     assert {row["state"] for row in site.job.ledger()} == {"loaded"}
     assert "undone</span> → <span" in admin.get(back).text
+    landed = text_of(admin.get(f"{ROOT}/files/{file_id}?done={back.rpartition('/')[2]}").text)
+    assert "The file is loaded again. 2 lines sent. 2 lines are fixed. No line of this file is open any more." in landed
 
     # Or later, on its page.
     site.carry_out(admin.post(f"{ROOT}/files/{file_id}/act/undo"))

@@ -57,7 +57,7 @@ def file(
         as_of = published.as_of
         may_act = visitor.runs(row["source"]) and visitor.may_run(runs.ACTION_DAG)
         may_mend = shows_raw and may_act and row["to_fix"] > 0
-        undone = sent_fixes(related, "undone") if may_mend and row["state"] in KEEPS_LINES else None
+        undone = sent_fixes(related, "undone") if shows_raw and may_act else None
     allowed = [action for action in ACTIONS if actions.would(action, [row], [])[0].error is None] if may_act else []
     wanted: dict[str, object] = {"code": code, "open": int(open)} if code or open or at else {}
     if wanted and pointer is not None:
@@ -95,8 +95,7 @@ def lines(
 
 
 _DID: Final = {
-    "undo": "The file is undone.", "force": "The file is loaded again.", "release": "The file is released.",
-    "ignore": "The file is ignored from now on.", "retry": "The file was tried again.",
+    "force": "The file is loaded again.", "release": "The file is released.", "retry": "The file was tried again.",
 }  # fmt: skip
 
 
