@@ -150,21 +150,33 @@ def test_mend_a_line_send_it_again_and_undo(stack: Stack, open_page: Callable[..
     picture(page, "mend")
     frame.get_by_role("button", name="Send again").first.click()
     expect(frame.get_by_text(re.compile("1 line still wrong: it stays open"))).to_be_visible(timeout=SCHEDULED_MS)
-    expect(frame.locator("#run[data-again]")).to_have_count(0)  # the pages are as new as that
+    expect(frame.get_by_role("status")).to_contain_text("2 lines sent. 1 line is fixed.")
+    expect(frame.get_by_role("heading", level=1)).to_contain_text("orders-2026-11-23.json")  # it led to the file
 
     told = rows(stack, "SELECT count(*) AS n FROM events WHERE person = 'ann@example.com' AND event = 'Purchased'")
     assert told == [{"n": 1}]
-    frame.get_by_role("link", name=re.compile("orders-2026-11-23")).first.click()
     expect(frame.get_by_text("2 still open")).to_be_visible()
+    frame.get_by_role("link", name="Fix what is open").click()
+    expect(frame.get_by_label("Line 42", exact=True)).to_have_value(re.compile("soon"))  # sent, and still wrong
+    expect(frame.get_by_text("Your edits from before are back: 1 line on this page")).to_be_visible()
+    frame.get_by_role("link", name="Discard the edits").click()
+    expect(frame.get_by_label("Line 42", exact=True)).to_have_value(re.compile("cart"))
+    frame.get_by_role("link", name=re.compile("orders-2026-11-23")).click()
 
-    frame.get_by_role("link", name="Undo").click()
+    frame.get_by_role("link", name="Undo").click()  # 1
     frame.get_by_label("Why").fill("sent twice")
-    frame.get_by_role("button", name="Undo").click()
+    frame.get_by_role("button", name="Undo").click()  # 2
     expect(frame.locator("h1 .state")).to_have_text("undone", timeout=SCHEDULED_MS)
     expect(frame.get_by_text("sent twice")).to_be_visible()
     assert rows(stack, "SELECT count(*) AS n FROM events WHERE event = 'Purchased'") == [{"n": 0}]
     (entry,) = rows(stack, "SELECT \"by\", reason FROM history WHERE action = 'undo' AND reason IS NOT NULL LIMIT 1")
     assert entry == {"by": USER, "reason": "sent twice"}
+
+    frame.get_by_role("link", name="Bring back").click()  # 3
+    frame.get_by_role("button", name="Bring back").click()  # 4
+    told = "The file is loaded again. 2 lines sent. 1 line is fixed."
+    expect(frame.get_by_text(told)).to_be_visible(timeout=SCHEDULED_MS)
+    assert rows(stack, "SELECT count(*) AS n FROM events WHERE event = 'Purchased'") == [{"n": 41}]
 
 
 def test_upload_check_load_and_the_same_once_more(stack: Stack, open_page: Callable[..., Page], tmp_path: Path) -> None:
@@ -204,6 +216,18 @@ def test_five_hundred_lines_of_one_problem_are_fixed_in_four_clicks(
     expect(show).to_be_visible(timeout=SCHEDULED_MS)  # somebody who looks at the list learns of it
     show.click()
     expect(frame.get_by_text("loaded · 500 to fix")).to_be_visible()
+
+    frame.get_by_role("link", name=re.compile("milliseconds.json")).click()
+    frame.get_by_role("link", name="Fix and send again").click()
+    frame.get_by_label("Line 2", exact=True).fill("edited")
+    frame.get_by_role("button", name="Next").click()
+    expect(frame.get_by_label("Line 22", exact=True)).to_be_visible()
+    expect(frame.get_by_text("Your edits from before are back: 1 line on other pages")).to_be_visible()
+    page.reload()
+    frame.get_by_role("button", name="Before").click()
+    expect(frame.get_by_label("Line 2", exact=True)).to_have_value("edited")
+    frame.get_by_role("link", name="Discard the edits").click()
+    expect(frame.get_by_label("Line 2", exact=True)).to_have_value(wrong[0])
 
     frame.get_by_role("link", name="Failures", exact=True).click()  # 1
     expect(frame.get_by_role("heading", name="time_in_milliseconds")).to_be_visible()
@@ -351,14 +375,24 @@ def test_mending_with_the_keyboard_alone(stack: Stack, open_page: Callable[..., 
 def test_a_session_that_ended_leads_to_the_login(stack: Stack, open_page: Callable[..., Page]) -> None:
     page = open_page()
     frame = to_files(page)
+    frame.get_by_role("link", name=re.compile("hostile")).click()
+    frame.get_by_role("link", name="Fix and send again").click()
+    frame.get_by_label("Line 1", exact=True).fill("what took an hour")
     page.context.clear_cookies()
-    frame.get_by_role("link", name="Upload", exact=True).click()
+    frame.get_by_role("button", name="Check").first.click()
     button = frame.get_by_role("link", name="Log in")
     expect(button).to_be_visible()
     assert button.evaluate("one => getComputedStyle(one).backgroundColor") == "rgb(11, 95, 193)", "it has its style"
     button.click()
     page.wait_for_url(re.compile("/auth/login"))
-    expect(page.locator("input[name=username]")).to_be_visible()  # in the window, not in the frame
+    page.fill("input[name=username]", USER)  # in the window, not in the frame
+    page.fill("input[name=password]", PASSWORD)
+    page.press("input[name=password]", "Enter")
+    page.wait_for_url(lambda url: "login" not in url)
+    to_files(page)
+    frame.get_by_role("link", name=re.compile("hostile")).click()
+    frame.get_by_role("link", name="Fix and send again").click()
+    expect(frame.get_by_label("Line 1", exact=True)).to_have_value("what took an hour")
 
 
 def test_who_may_only_look_sees_no_lines_and_no_buttons(open_page: Callable[..., Page]) -> None:

@@ -334,12 +334,12 @@ def test_of_a_file_with_much_text_the_page_says_what_it_does_not_hold(
 
     told = text_of(page(site, file_id))
     assert "Of 7 failed lines the first 2 are shown here with their texts" in told
-    assert f"ingest failures {file_id[:8]} shows them" in told
+    assert "the next ones come once the first are fixed" in told
     assert "time_not_epoch_seconds 6 lines 6 open" in told
     assert "not_json 1 line 1 open" in told
     assert "first open ones" in told
     listed = text_of(page(site, f"{file_id}?at=1"))
-    assert listed.count(f"ingest failures {file_id[:8]} shows it") == 5
+    assert listed.count("it comes once lines before it are fixed") == 5
     assert "Its text is not on pages" not in text_of(page(site, f"{file_id}?at=1", "viewer"))
     whole = text_of(page(site, other))
     assert "shown here with their texts" not in whole
@@ -348,11 +348,12 @@ def test_of_a_file_with_much_text_the_page_says_what_it_does_not_hold(
     mending = site.of("user").get(f"{ROOT}/files/{file_id}/mend")
     assert mending.status_code == 200
     assert mending.text.count("<textarea") == 2
-    assert f"ingest failures {file_id[:8]} --lines writes all of them" in text_of(mending.text)
+    assert "the next ones come once these are fixed" in text_of(mending.text)
+    assert "ingest " not in told + listed + text_of(mending.text), "nobody here has a terminal"
     download = site.of("user").get(f"{ROOT}/files/{file_id}/lines.txt")
     assert f'{file_id}.first.lines.txt"' in download.headers["content-disposition"]
     assert len(download.text.splitlines()) == 2
     sent = {"file": ("x", b'7\t{"_p":"ann","_t":1393344603,"_n":"x"}\n9\t{}\n')}
     checked = text_of(site.of("user").post(f"{ROOT}/files/{file_id}/mended?do=check", files=sent).text)
-    assert "Of 2 lines, 1 is right" in checked
+    assert "Of 2 edited lines, 1 is right" in checked
     assert "Not open in this file: line 9" in checked

@@ -280,7 +280,7 @@ def test_download_mend_upload(site: Site) -> None:
 
     mended = answer.content.replace(b"<script>", MENDED.encode()).replace(b"\n", b"\r\n") + f"1\t{MENDED}\r\n".encode()
     told = text_of(upload(site, f"{file_id}/mended?do=check", b"\xef\xbb\xbf" + mended).text)
-    assert "Of 5 lines, 1 is right" in told
+    assert "Of 2 edited lines, 1 is right" in told
     assert "become record 1" in told
     assert "as they were: stay open 3" in told
     assert "Not open in this file: line 1." in told
@@ -315,7 +315,7 @@ def test_what_was_checked_is_what_is_sent_without_choosing_it_again(site: Site) 
 
     fixed = b'""_t"": 1700000000, ""_p"": ""ann""'
     checked = upload(site, f"{file_id}/mended", whole.replace(b'""_p"": ""ann""', fixed), reason="in a table").text
-    assert "Of 4 lines, 1 is right" in text_of(checked)
+    assert "Of 1 edited line, 1 is right" in text_of(checked)
     assert 'value="in a table"' in checked
     assert ">Send 1 line<" in checked
     (kept,) = re.findall('name="kept" value="([^"]*)"', checked)
@@ -346,7 +346,7 @@ def test_no_upload_is_too_large_that_was_handed_out(site: Site) -> None:
         handed_out = get(site, f"{file_id}/lines.{kind}").content
         assert len(handed_out) > 40_000_000
         edited = handed_out.replace(b"\\u0001\\u0001", b"edited")
-        assert "Of 12 lines, 0 are right" in text_of(upload(site, f"{file_id}/mended", edited).text)
+        assert "Of 12 edited lines, 0 are right" in text_of(upload(site, f"{file_id}/mended", edited).text)
 
 
 def test_edits_come_along_to_other_lines(site: Site) -> None:
@@ -383,7 +383,7 @@ def test_many_mended_lines_wait_in_the_bucket_for_uploads(site: Site) -> None:
     file_id = load(site.job, "a.json", *["broken"] * 3_000)
     site.know_dags()
     mended = b"".join(b'%d\t{"_p": "p%d", "_t": 1700000000, "_n": "%s"}\n' % (n, n, b"n" * 80) for n in range(1, 3_001))
-    assert "Of 3,000 lines, 3,000 are right" in text_of(upload(site, f"{file_id}/mended?do=check", mended).text)
+    assert "Of 3,000 edited lines, 3,000 are right" in text_of(upload(site, f"{file_id}/mended?do=check", mended).text)
     assert "set bucket of [uploads]" in upload(site, f"{file_id}/mended?do=send", mended, 400).text
     take_uploads(site)
     answer = upload(site, f"{file_id}/mended?do=send", mended, 303)

@@ -268,13 +268,13 @@ def upload(
             if do == "check":
                 open_places = published.open_among(row["file_id"], mended.keys())
                 checked, as_of = _checked(pipeline, published, row, mended, open_places), published.as_of
-                checked = replace(checked, same_lines=len(returned) - len(mended))
+                checked = replace(checked, same_lines=len(mended) - len(mended))
                 can_send = pipeline.settings.uploads_bucket is not None
                 kept, to_send = "", 0
                 if can_send and checked.may_be_right:
                     kept, to_send = _kept(pipeline, visitor, row["file_id"], mended)
                 return page(
-                    request, "mended.html", row=row, checked=checked, lines=len(returned), to_send=to_send, kept=kept,
+                    request, "mended.html", row=row, checked=checked, lines=len(mended), to_send=to_send, kept=kept,
                     can_send=can_send, reason=reason[:_REASON_AT_MOST], as_of=as_of,
                 )  # fmt: skip
         return sent_on(request, visitor, pipeline, row, mended, reason)
