@@ -3,12 +3,13 @@ r"""What a file is that holds no JSON, by its first bytes.
 In:     the first bytes of a file, unpacked: 64 KiB, or all there are.
 Out:    the kind of file, and what to do with it; None where these bytes may begin JSON, or nothing tells.
 Sure:   what begins as JSON does is no other kind, whatever follows: `{` or `[` behind white space and perhaps a BOM,
-        and then what JSON has there.
+        and then what JSON has there. Text is a table (CSV) only if nothing else fits: see `_is_table`.
 Own:    a table, since libraries know hundreds of kinds that nobody sends, and neither raw snappy nor UTF-16 without a
         mark, and none knows what to do.
 """
 
 import codecs
+import csv
 import re
 import zlib
 from typing import Final, NamedTuple
@@ -107,6 +108,11 @@ _ZLIB_BEGINS: Final = (b"x\x01", b"x\x5e", b"x\x9c", b"x\xda")
 _BINARY_FROM: Final = 64  # bytes; of less little can be said
 _CONTROLS: Final = bytes({*range(32)} - {*b"\t\n\f\r\x1b"})  # what text does not hold
 _CONTROLS_SHARE: Final = 0.04  # of all bytes; in packed data it is a tenth
+_TABLES: Final = {separator: Kind(name, _EXPORT) for separator, name in (
+    (",", "a table (CSV)"), (";", "a table (CSV)"), ("\t", "a table (TSV)"))}  # fmt: skip
+_COLUMNS_FROM: Final = 3  # of a table: a comma stands in many a sentence
+_ROWS_FROM: Final = 3  # of a table, with that of its names
+_COLUMN: Final = re.compile(r"(?=.*[^\W\d])[\w.#/()%&$-]+( [\w.#/()%&$-]+)*")  # a name in the first row
 _BEGINS_JSON: Final = re.compile(rb"[ \t\r\n]*(\Z|[\[{][ \t\r\n]*(\Z|[\[{\"\]}0-9tfn-]))")
 
 
@@ -122,7 +128,30 @@ def kind_of(head: bytes) -> Kind | None:
         return _ZLIB
     if _is_raw_snappy(head):
         return _SNAPPY
-    return _BINARY if _is_binary(head) else None
+    if _is_binary(head):
+        return _BINARY
+    return next((kind for separator, kind in _TABLES.items() if _is_table(head, separator)), None)
+
+
+def _is_table(head: bytes, separator: str) -> bool:
+    """Whether these bytes are rows of equally many fields below a row of names, and no line may be JSON.
+
+    Strict, since who has broken lines is helped line by line: each column has a name of its own that is like one, and
+    no row repeats the names.
+    """
+    lines = head.decode(errors="replace").splitlines(keepends=True)
+    if len(head) >= HEAD_BYTES:
+        lines.pop()  # cut, perhaps
+    if any(line.lstrip().startswith(("{", "[")) for line in lines):
+        return False
+    try:
+        rows = [row for row in csv.reader(lines, delimiter=separator, strict=True) if row]
+    except csv.Error:
+        return False
+    if len(rows) < _ROWS_FROM or len(rows[0]) < _COLUMNS_FROM or rows[0] in rows[1:]:
+        return False
+    named = len(set(rows[0])) == len(rows[0]) and all(map(_COLUMN.fullmatch, rows[0]))
+    return named and all(len(row) == len(rows[0]) for row in rows)
 
 
 def _is_zlib(head: bytes) -> bool:

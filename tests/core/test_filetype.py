@@ -131,6 +131,13 @@ KINDS = [
     pytest.param(codecs.BOM_UTF16_BE + "[]".encode("utf-16-be"), "text in UTF-16", id="utf-16-be with its mark"),
     pytest.param("".join("\x1e" + line for line in TEXT.splitlines(True)).encode(), "RFC 7464", id="json-seq"),
     pytest.param(bytes(100_000), "nothing but zero bytes", id="zeros"),
+    pytest.param(b"_p,_t,_n\nann,1393344604,x\nbob,1393344605,y\n", "a table (CSV)", id="CSV"),
+    pytest.param(b"\xef\xbb\xbfPerson;Time;Event name\r\n" + b"ann;1;x\r\n" * 9, "a table (CSV)", id="CSV of Excel"),
+    pytest.param(b"_p\t_t\tplan.name\nann\t1\t\n\n\t2\tpro", "a table (TSV)", id="TSV"),
+    pytest.param(
+        b'"_p","_t","note"\n"ann","1","says ""hi, \n you"""\n"bob","2","caf\xe9"\n', "a table (CSV)", id="CSV, quoted"
+    ),
+    pytest.param(b"_p,_t,json\n" + b'ann,1,"{""a"": 1}"\n' * 9_000, "a table (CSV)", id="CSV with JSON in it, cut off"),
 ]
 
 
@@ -158,7 +165,19 @@ def test_a_duckdb_file_is_named(tmp_path: Path) -> None:
     [
         pytest.param(b"", id="nothing"),
         pytest.param(b"\n \r\n", id="blank lines"),
-        pytest.param(b"_p,_t,_n\nann,1393344604,x\n", id="CSV"),
+        pytest.param(b"_p,_t,_n\nann,1393344604,x\n", id="CSV of one row"),
+        pytest.param(b"_p,_t\n" + b"ann,1393344604\n" * 9, id="two columns"),
+        pytest.param(b"_p,_t,_n\nann,1,x\nann,1\nann,1,y\n", id="a row that is short"),
+        pytest.param(b"_p,_t,_n\n" + b"ann,1,x\n" * 9 + b'{"_p":"ann"}\n', id="CSV, and a line that is none"),
+        pytest.param(b"ann,1393344604,x\nbob,1393344605,y\ncy,1393344606,z\n", id="no row of names"),
+        pytest.param(b"ann@example.com,a,x\nbob@example.com,b,y\ncy@example.com,c,z\n", id="data in the first row"),
+        pytest.param(b"not,JSON,at all\n" * 9, id="a broken line again and again"),
+        pytest.param(b"_p,_p,_n\nann,1,x\nbob,1,x\n", id="a name twice"),
+        pytest.param(b"No, sorry, no events\nNot now, nor then, ever\nWe, too, wait\n", id="sentences"),
+        pytest.param(b'"_p": "ann", "_t": 1, "_n": "x"}\n"_p": "bob", "_t": 1, "_n": "y"}\n' * 9, id="lines without {"),
+        pytest.param(b"_p: ann, _t: 1, _n: x\n_p: bob, _t: 2, _n: y\n" * 9, id="neither quotes nor braces"),
+        pytest.param(b"_p=ann,_t=1,_n=x\n_p=bob,_t=2,_n=y\n_p=cy,_t=2,_n=y\n", id="names in each line"),
+        pytest.param(b"2026-11-28 INFO a,b,c\n" * 2 + b"2026-11-28 INFO d,e,f\n", id="a log"),
         pytest.param(b"no JSON\n" + DATA, id="a broken line, and sound ones"),
         pytest.param(b"\0" * 20 + DATA, id="zeros, and sound lines"),
         pytest.param(b"\xff\0\1\2" * 20 + b"\n" + DATA, id="a line of noise, and sound ones"),
