@@ -351,6 +351,7 @@ class Glance:
     open: int  # failed lines to fix
     files: int  # that have such lines
     last_file_at: datetime | None  # when its newest file came
+    hours: Sequence[int] = ()  # since 1970, in which files came: the last of them, the newest first
 
 
 # A table of a warehouse as it goes to another engine: its name and rows. UUIDs and enumerations are text, JSON is its

@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 _MADE = {"publish_ledger": ("as_of",), "publish_history": ()}
 _MADE_OF_FAILED = ("publish_failed_table", "publish_candidates", "publish_parts", "publish_lengths", "publish_chosen",
                    "publish_failed_lines")  # fmt: skip
-_MADE_OF_THESE = ("publish_key_order", "publish_failure_places", "publish_failure_codes")
+_MADE_OF_THESE = ("publish_key_order", "publish_failure_places", "publish_failure_codes", "publish_glances")
 _QUICK_SECONDS = 0.2  # a copy that took no longer is made anew before a page is answered
 _WAITED_SECONDS = 1.0  # what a page waits for one that is made in the background, if the last one took no longer
 _FIRST_SECONDS = 5.0  # what a page waits for where there is no copy at all

@@ -133,13 +133,14 @@ def age(at: datetime | None, now: datetime | None = None) -> str:
     return "in a moment" if later else "just now"
 
 
-def lasting(length: timedelta) -> str:
-    """`24 hours`, `90 minutes`, `1 second`: in the largest unit that leaves no fraction."""
+def every(length: timedelta) -> str:
+    """`every hour`, `every 90 minutes`, `every day`: in the largest unit that leaves no fraction."""
     seconds = length.total_seconds()
-    for unit, size_seconds in (("hour", 3600), ("minute", 60), ("second", 1)):
+    for unit, size_seconds in (("day", 86_400), ("hour", 3600), ("minute", 60), ("second", 1)):
         if seconds % size_seconds == 0:
-            return count(int(seconds // size_seconds), unit)
-    return f"{seconds:,g} seconds"
+            number = int(seconds // size_seconds)
+            return f"every {unit}" if number == 1 else f"every {count(number, unit)}"
+    return f"every {seconds:,g} seconds"
 
 
 def moment(at: datetime | None) -> str:

@@ -34,7 +34,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {
-        "size": shown.size, "age": shown.age, "lasting": shown.lasting, "moment": shown.moment,
+        "size": shown.size, "age": shown.age, "every": shown.every, "moment": shown.moment,
         "plain": shown.plain, "segment": _segment, "number": lambda number: f"{number:,}",
     }  # fmt: skip
     environment.globals |= {"share": shown.share, "raw_pieces": shown.raw_pieces, "query": _query}

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from ingest.core.rhythm import HOURS_FROM
 from ingest.ports import Day
 from ingest.ui.chart import HEIGHT, chart
 from tests.ui.conftest import ROOT, Site
@@ -110,6 +111,29 @@ def test_without_a_login_the_page_brings_its_own_style(site: Site, nobody: TestC
     assert nonce not in nobody.get(f"{ROOT}/").text
     assert nobody.get(f"{ROOT}/static/landfall.css").status_code == 401
     assert 'src="' not in answer.text
+
+
+def test_how_often_files_come_is_learned_and_marked_as_a_guess(
+    site: Site, admin: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(HOURS_FROM):
+        site.job.put(f"{number}.json", ANN | {"n": number})
+    site.job.ask(lambda pipeline: pipeline.load(pipeline.discover("website").pending))
+
+    def came(hours_ago: int) -> str:
+        def write(pipeline: Any) -> None:
+            with pipeline.warehouse.writing() as connection:
+                connection.execute(f"UPDATE ledger SET last_modified = now() - to_hours({hours_ago} + file_no)")
+
+        site.job.ask(write)
+        return text_of(admin.get(f"{ROOT}/").text)
+
+    assert re.search(r"[^:] last file \d hours? ago, one every hour expected \(a guess\)", came(0))
+    assert re.search(r"Late: last file \d+ hours ago, one every hour expected \(a guess\)", came(4))
+    monkeypatch.setattr("ingest.ui.pages.files.runs.paused", set)  # then nobody looks for files
+    assert "Late:" not in came(4)
+    site.job.configure(expect_every="36h")
+    assert "one every 36 hours expected not polled yet" in came(0)
 
 
 # --- the picture -----------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.ui.shown import age, moment, plain, raw_pieces, share, size
+from ingest.ui.shown import age, every, moment, plain, raw_pieces, share, size
 
 AT = datetime(2026, 11, 24, 3, 25, 20, tzinfo=UTC)
 PLAIN = st.text(st.characters(categories=("L", "N", "P", "S", "Zs"), exclude_characters="\u3164\u115f\u1160"))
@@ -111,6 +111,16 @@ def test_shares(part: int, whole: int, words: str) -> None:
 )  # fmt: skip
 def test_ages(passed: int, words: str) -> None:
     assert age(AT - timedelta(seconds=passed), AT) == words
+
+
+@pytest.mark.parametrize(
+    ("length", "words"),
+    [(timedelta(hours=1), "every hour"), (timedelta(hours=24), "every day"), (timedelta(hours=36), "every 36 hours"),
+     (timedelta(days=7), "every 7 days"), (timedelta(minutes=90), "every 90 minutes"),
+     (timedelta(seconds=1.5), "every 1.5 seconds")],
+)  # fmt: skip
+def test_how_often(length: timedelta, words: str) -> None:
+    assert every(length) == words
 
 
 def test_what_never_was_is_nothing() -> None:

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, Final, Literal, cast, get_args
 
 from fastapi import APIRouter, Query, Request, Response
 
+from ingest.core.rhythm import Rhythm, rhythm
 from ingest.core.source import ONE_OFF
 from ingest.ports import FilesWanted, Published, State
 from ingest.settings import Settings
@@ -35,14 +36,14 @@ class SourceNow:
     landing: dict[str, Any] | None  # what the last poll found
     to_fix: int  # failed lines
     last_file_at: datetime | None
-    expect_every: timedelta | None
+    rhythm: Rhythm | None  # None: nothing is expected, and too little is known to guess
 
     @property
     def late(self) -> bool:
-        """As `ingest reconcile` has it: see `expect_every`."""
-        if self.expect_every is None:
+        """As `ingest reconcile` has it where a file is expected; by a guess, only while its DAG looks for files."""
+        if self.rhythm is None or (self.rhythm.is_guess and self.paused):
             return False
-        return self.last_file_at is None or datetime.now(UTC) - self.last_file_at > self.expect_every
+        return self.last_file_at is None or datetime.now(UTC) - self.last_file_at > self.rhythm.late_after
 
 
 @router.get("/")
@@ -109,7 +110,8 @@ def _sources_now(settings: Settings, published: Published, seen: Sequence[str], 
         found.append(
             SourceNow(
                 name, dag_of(name), dag_of(name) in paused, states[name], stuck, landing, glance.open if glance else 0,
-                glance.last_file_at if glance else None, its.expect_every if its else None,
+                glance.last_file_at if glance else None,
+                rhythm(its.expect_every, glance.hours if glance else ()) if its else None,
             )
         )  # fmt: skip
     return [one for one in found if one.name != ONE_OFF or one.states]
