@@ -254,6 +254,7 @@ class FilesWanted:
     sha256: str | None = None
     with_failures: bool = False  # only files with failed lines to fix
     code: str | None = None  # only files with failed lines to fix that break this rule
+    folded: bool = False  # a redrive finds its file, and is told with it: in `redrives` of that row, the newest first
     sort: Literal["dealt_at", "key", "source", "state", "lines", "failed", "failed_share", "size_bytes", "attempts"] = (
         "dealt_at"
     )
@@ -446,7 +447,7 @@ class Published(Protocol):
         """Every source of which the ledger knows a file: what may be shown of them is for the caller to ask."""
 
     def states(self, sources: Sequence[str]) -> list[tuple[str, str, int]]:
-        """(source, state, files), in order."""
+        """(source, state, files), in order. A redrive counts as its file, as in `files` where they are `folded`."""
 
     def glances(self, sources: Sequence[str]) -> list[Glance]:
         """Of each of these sources that has files, in order."""

@@ -41,7 +41,8 @@ log = logging.getLogger(__name__)
 _MADE = {"publish_ledger": ("as_of",), "publish_history": ()}
 _MADE_OF_FAILED = ("publish_failed_table", "publish_candidates", "publish_parts", "publish_lengths", "publish_chosen",
                    "publish_failed_lines")  # fmt: skip
-_MADE_OF_THESE = ("publish_key_order", "publish_failure_places", "publish_failure_codes", "publish_glances")
+_MADE_OF_THESE = ("publish_key_order", "publish_failure_places", "publish_failure_codes", "publish_glances",
+                  "publish_states")  # fmt: skip
 _QUICK_SECONDS = 0.2  # a copy that took no longer is made anew before a page is answered
 _WAITED_SECONDS = 1.0  # what a page waits for one that is made in the background, if the last one took no longer
 _FIRST_SECONDS = 5.0  # what a page waits for where there is no copy at all
@@ -89,6 +90,8 @@ class DuckDBPublished:
 
     def files(self, wanted: FilesWanted) -> FilesPage:
         matching, parameters = self._matching(wanted)
+        if wanted.folded:
+            matching = f"published.ledger WHERE file_no IN (SELECT of_file_no FROM {matching})"
         place = _PLACES.get(wanted.sort, wanted.sort)
         way = "DESC" if wanted.descending else "ASC"
         if wanted.sort == "key":
@@ -103,7 +106,8 @@ class DuckDBPublished:
         found = self._fetch(sql, parameters | paging)
         if not found:  # perhaps a page past the last one
             return FilesPage(self._fetch(f"SELECT count(*) FROM {matching}", parameters)[0][0], [])
-        return FilesPage(found[0][1], self._files([row for row, _ in found]))
+        rows = self._files([row for row, _ in found])
+        return FilesPage(found[0][1], self._with_redrives(rows) if wanted.folded else rows)
 
     def days(self, wanted: FilesWanted, last: int = 30) -> list[Day]:
         matching, parameters = self._matching(wanted)
@@ -208,6 +212,13 @@ class DuckDBPublished:
         self._want(row=pa.array(numbers, pa.int64()))
         found = {row.pop("row"): row for row in self._rows(statement("published_rows"), {})}
         return [found[number] for number in numbers]
+
+    def _with_redrives(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        self._want(file_no=pa.array([row["file_no"] for row in rows], pa.int64()))
+        of: dict[str, list[dict[str, Any]]] = {row["file_id"]: [] for row in rows}
+        for redrive in self._files([row for (row,) in self._fetch(statement("published_redrives"), {})]):
+            of[redrive["redrive_of"]].append(redrive)
+        return [row | {"redrives": of[row["file_id"]]} for row in rows]
 
     def _lines(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """These failed lines, in this order."""

@@ -7,6 +7,7 @@ Out:    HTML. What goes wrong is one sentence on a page, with the status that fi
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
@@ -62,6 +63,7 @@ def static(name: str) -> FileResponse:
 
 
 async def _with_headers(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
+    request.state.begun = datetime.now(UTC)
     try:
         response = await answer(request)
     except OperationalError:  # of Airflow's own database: SQLite is locked while others write, a server is away

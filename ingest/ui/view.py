@@ -9,19 +9,24 @@ from fastapi import Request, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ingest.ui import runs, shown
+from ingest.ui.plugin import ROUTE
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 _MOUNTED: Final = "/landfall"
 
 
 def page(request: Request, template: str, status: int = 200, **values: Any) -> Response:
-    """A page. `root` is where ours begin, `airflow` where Airflow's own do; neither ends with a slash."""
+    """A page. `root` is where ours begin, `airflow` where Airflow's own do; neither ends with a slash.
+
+    One that is as of a moment before it was asked for shows a copy that is stale: a newer one is being made.
+    """
     root: str = request.scope.get("root_path", "")
     airflow = root.removesuffix(_MOUNTED)
     who = getattr(request.state, "visitor", None)
     values |= {
         "root": root, "airflow": airflow, "status": status,
-        "may_upload": who is not None and who.may_run(runs.ONE_OFF_DAG),
+        "may_upload": who is not None and who.may_run(runs.ONE_OFF_DAG), "framed": f"{airflow}/plugin/{ROUTE}",
+        "is_behind": "as_of" in values and values["as_of"] < request.state.begun,
     }  # fmt: skip
     text = _environment().get_template(template).render(values)
     return Response(text, status, media_type="text/html")

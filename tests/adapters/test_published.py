@@ -181,6 +181,31 @@ def test_related_files_are_told_by_what_they_are(world: World) -> None:
         assert ("replaces", wrong) in related(new)
 
 
+def test_redrives_are_folded_under_their_file(world: World) -> None:
+    wrong = world.bring("a.json", BAD_TIME, NO_PERSON, source="web").file_id
+    other = world.bring("b.json", record("ann", 1, "y"), source="web").file_id
+    redriven = []
+    for line in (1, 2):
+        mended = b'%d\t{"_p":"ann","_t":139334460%d,"_n":"x"}\n' % (line, line)
+        told = redrive(world.pipeline, wrong, mended, NOTE).result
+        assert told
+        redriven.append(told.file_id)
+
+    with world.warehouse.published() as published:
+
+        def listed(**wanted: Any) -> list[tuple[str, list[str]]]:
+            found = published.files(FilesWanted(sources=("web",), folded=True, sort="lines", **wanted))
+            assert found.total == len(found.rows)
+            return [(row["file_id"], [one["file_id"] for one in row["redrives"]]) for row in found.rows]
+
+        mine = (wrong, redriven[::-1])
+        assert listed() == [mine, (other, [])]
+        assert listed(text="a.json") == listed(text=redriven[0][:12]) == listed(states=("rejected",)) == [mine]
+        assert listed(states=("loaded",)) == [mine, (other, [])], "what was fixed of it is loaded"
+        assert published.states(("web",)) == [("web", "loaded", 2), ("web", "rejected", 1)], "as many as are listed"
+        assert published.files(FilesWanted(sources=("web",))).total == 4
+
+
 # --- failed lines ----------------------------------------------------------------------------------------------------
 
 

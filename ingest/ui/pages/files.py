@@ -70,7 +70,7 @@ def files(
             sources=tuple(name for name in seen if source in ("", name)),
             states=cast("tuple[State, ...]", tuple(name for name in state if name in STATES)),
             since=day_of(since), until=day_of(until), text=q.strip(), with_failures=failures, code=code or None,
-            sort=sort, descending=down, page=at, per_page=_MORE,
+            sort=sort, descending=down, page=at, per_page=_MORE, folded=True,
         )  # fmt: skip
         with pipeline.warehouse.published() as published:
             found = published.files(wanted)

@@ -17,6 +17,7 @@ from fastapi import APIRouter, HTTPException, Request, Response
 
 from ingest.core.address import split_address
 from ingest.core.formats import FORMATS
+from ingest.core.formats.guess import another
 from ingest.core.schema import Meaning, codes
 from ingest.core.source import ONE_OFF
 from ingest.discovery import owner_of
@@ -37,6 +38,8 @@ router = APIRouter()
 _SHOWN: Final = 200  # files of a run on its page
 _LINES: Final = 20  # failed lines of a check
 _CHECKED: Final = "checked"
+_WHOLE: Final = frozenset({"wrong_format", "document_not_lines"})
+_REPORTS: Final = 100  # of one check
 _LOOK_FIRST: Final = ("retrying", "gone", "rejected", "held")
 NO_RUN: Final = "There is no such run."
 
@@ -104,6 +107,23 @@ class Report:
     warnings: list[Told]
     lines: list[tuple[Mapping[str, Any], bytes]]  # (failed line, its raw bytes)
     preview: list[tuple[Mapping[str, Any], str]]  # (command, its properties as JSON)
+    seems: str | None  # the other format that the file surely has
+    takers: list[str]  # sources of that format that who asks may send it for
+
+    @property
+    def good(self) -> int:
+        """What it asks for that can be loaded."""
+        return sum(self.numbers[name] for name in ("records", "sets", "aliases"))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is refused as a whole: no line of it can be fixed."""
+        return self.numbers["lines"] == 1 and any(told.code in _WHOLE for told in self.failures)
+
+    @property
+    def well(self) -> bool:
+        """Whether a load brings something into the warehouse."""
+        return bool(self.good) and not self.rejected and not self.copy_of
 
 
 # --- the page that waits ---------------------------------------------------------------------------------------------
@@ -229,7 +249,7 @@ def _of_row(row: Mapping[str, Any]) -> Became:
 def _reports(pipeline: Pipeline, visitor: Visitor, files: Sequence[Became]) -> list[Report]:
     """Of the uploads that a run checked; other files have none. Each is for those who may see its source."""
     found = []
-    for one in files[:10]:
+    for one in files[:_REPORTS]:
         bucket, key = split_address(one.name)
         source = owner_of(pipeline.settings, bucket, key) or ONE_OFF
         if not visitor.sees(source):
@@ -238,11 +258,30 @@ def _reports(pipeline: Pipeline, visitor: Visitor, files: Sequence[Became]) -> l
             copy_of = None
             with suppress(TransientError):  # the report is there all the same
                 copy_of = report.get("sha256") and loaded_copy(pipeline, str(report["sha256"]), [source])
-            found.append(_report(report, key, source, copy_of, raw=visitor.runs(source)))
+            seems = _other_format(report)
+            its = pipeline.settings.sources.items()
+            takers = [name for name, other in its if other.format == seems and name != source and visitor.runs(name)]
+            found.append(_report(report, key, source, copy_of, seems, takers, raw=visitor.runs(source)))
     return found
 
 
-def _report(report: Mapping[str, Any], key: str, source: str, copy_of: dict[str, Any] | None, *, raw: bool) -> Report:
+def _other_format(report: Mapping[str, Any]) -> str | None:
+    """What a file that was refused as a whole surely is instead, by its first bytes."""
+    if not _WHOLE.isdisjoint(report.get("codes") or ()) and report.get("failures"):
+        return another(str(report["format"]), _raw(report["failures"][0]))
+    return None
+
+
+def _report(
+    report: Mapping[str, Any],
+    key: str,
+    source: str,
+    copy_of: dict[str, Any] | None,
+    seems: str | None,
+    takers: list[str],
+    *,
+    raw: bool,
+) -> Report:
     numbers = ("lines", "blank", "items", "records", "sets", "aliases", "failed", "repaired")
     try:
         known = codes(report["format"]) if report["format"] in FORMATS else {}
@@ -255,6 +294,7 @@ def _report(report: Mapping[str, Any], key: str, source: str, copy_of: dict[str,
             _meanings(report["codes"], known), _meanings(report["warnings"], known),
             [(line, _raw(line)) for line in report["failures"][:_LINES]] if raw else [],
             [(row, orjson.dumps(plain(row["properties"])).decode()) for row in report["preview"]] if raw else [],
+            seems, takers,
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise IngestError("This is no report of a check: check the file again.") from error

@@ -1,6 +1,6 @@
-"""A file from a person's disk: streamed into the bucket for uploads, then checked or loaded by a run.
+"""Files from a person's disk: streamed into the bucket for uploads, then checked or loaded by a run.
 
-The bytes come first, with a key of our own making; the form that starts the run names only that key. How much of a file
+The bytes come first, with keys of our own making; the form that starts the run names only these keys. How much of a file
 is on its way never depends on its size: a store that is slow slows the browser.
 """
 
@@ -32,6 +32,7 @@ router = APIRouter()
 
 # Each has a few parts of some MB in memory. Others wait before their first byte is read.
 _at_once: Final = CapacityLimiter(3)
+_FILES_AT_ONCE: Final = 100  # for one run
 _NAME_AT_MOST: Final = 1_000  # characters that are looked at of a file's name
 _OUR_NAME: Final = re.compile(
     r"(sources/[a-z0-9_]+/)?\d{4}/\d\d/\d\d/\d{8}T\d{6}Z-[0-9a-f]{12}-[A-Za-z0-9._-]{1,60}\.json(\.gz)?"
@@ -53,12 +54,15 @@ LimitsDep = Annotated[Settings, Depends(_limits)]
 
 
 @router.get("/upload")
-def upload(request: Request, visitor: VisitorDep) -> Response:
-    """The form."""
+def upload(request: Request, visitor: VisitorDep, source: str = "") -> Response:
+    """The form; `source` is chosen in it beforehand."""
     visitor.demand_run(runs.ONE_OFF_DAG)
     found = settings()
     sources = [name for name in sorted(found.sources) if visitor.runs(name)]
-    return page(request, "upload.html", settings=found, sources=sources, formats=FORMATS, auto=AUTO, one_off=ONE_OFF)
+    return page(
+        request, "upload.html", settings=found, sources=sources, chosen=source, formats=FORMATS, auto=AUTO,
+        one_off=ONE_OFF, at_once=_FILES_AT_ONCE,
+    )  # fmt: skip
 
 
 @router.put("/upload/file")
@@ -88,34 +92,40 @@ def begin(
     visitor: VisitorDep,
     limits: LimitsDep,
     action: Literal["check", "load"],
-    key: Annotated[str, Form()],
+    key: Annotated[list[str], Form(max_length=_FILES_AT_ONCE)],
     source: Annotated[str, Form()] = ONE_OFF,
     format: Annotated[str, Form()] = AUTO,
 ) -> Response:
-    """Start the run over an upload, and lead to the page that waits for it."""
-    bucket, name = str(limits.uploads_bucket), key.removeprefix(limits.uploads_prefix)
-    ours = limits.is_upload(bucket, key) and _OUR_NAME.fullmatch(name)
-    if not ours or own_object(limits, bucket, key):
-        raise HTTPException(400, "This is no file that was uploaded here: choose it again.")
-    owner = owner_of(limits, bucket, key) or ONE_OFF
-    _demand_source(visitor, limits, owner)
-    _demand_source(visitor, limits, source)
-    if source != owner:
+    """Start the run over uploads, and lead to the page that waits for it."""
+    bucket = str(limits.uploads_bucket)
+    owners = {_owner(limits, bucket, one) for one in key}
+    for owner in (*owners, source):
+        _demand_source(visitor, limits, owner)
+    if owners != {source}:
         raise HTTPException(400, f"This file was sent for another source than {source}: send it again.")
     if format not in (AUTO, *FORMATS):
         raise HTTPException(400, "There is no such format.")
-    if owner != ONE_OFF and format not in (AUTO, limits.sources[owner].format):
-        its = limits.sources[owner].format
-        raise HTTPException(400, f"Files of the source {owner} have the format {its}: leave the choice of the format.")
-    if owner != ONE_OFF and action == "load":
+    if source != ONE_OFF and format not in (AUTO, limits.sources[source].format):
+        its = limits.sources[source].format
+        raise HTTPException(400, f"Files of the source {source} have the format {its}: leave the choice of the format.")
+    if source != ONE_OFF and action == "load":
         with open_world() as pipeline:
-            allow_load(pipeline, bucket, key, by=visitor.name)
+            for one in key:
+                allow_load(pipeline, bucket, one, by=visitor.name)
     run_id = runs.start(visitor, runs.ONE_OFF_DAG, {
-        "files": [f"s3://{limits.uploads_bucket}/{key}"], "lines": None, "action": action, "format": format,
+        "files": [f"s3://{bucket}/{one}" for one in key], "lines": None, "action": action, "format": format,
         "force": False,
     })  # fmt: skip
     root = request.scope.get("root_path", "")
     return RedirectResponse(f"{root}/run/{runs.ONE_OFF_DAG}/{quote(run_id, safe='')}", 303)
+
+
+def _owner(limits: Settings, bucket: str, key: str) -> str:
+    """The source that an upload was sent for. Raises HTTPException 400 for what is none."""
+    ours = limits.is_upload(bucket, key) and _OUR_NAME.fullmatch(key.removeprefix(limits.uploads_prefix))
+    if not ours or own_object(limits, bucket, key):
+        raise HTTPException(400, "This is no file that was uploaded here: choose it again.")
+    return owner_of(limits, bucket, key) or ONE_OFF
 
 
 def _demand_source(visitor: Visitor, limits: Settings, source: str) -> None:

@@ -34,6 +34,37 @@ document.addEventListener("click", (event) => {
   twin.remove();
 });
 
+// The address of a page within Airflow, as which its own frame shows it. That of the frame alone is a bare page.
+const { airflow, framed } = document.documentElement.dataset;
+const within = () => framed + location.pathname + location.search + location.hash;
+
+// So a bare page, opened from a link that was copied, goes there: if Airflow shows its plugins to whoever looks.
+if (framed && window.top === window)
+  fetch(`${airflow}/api/v2/plugins?limit=1`).then((answer) => answer.ok && location.replace(within()), () => {});
+
+const copyLink = document.getElementById("copy-link");
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch { // without TLS there is no clipboard
+    const field = document.createElement("textarea");
+    field.value = text;
+    document.body.append(field);
+    field.select();
+    document.execCommand("copy");
+    field.remove();
+    copyLink.focus();
+  }
+}
+if (copyLink) {
+  copyLink.hidden = false;
+  copyLink.addEventListener("click", async () => {
+    await copy(outside ? location.origin + within() : location.href);
+    copyLink.textContent = "Link copied";
+    setTimeout(() => (copyLink.textContent = "Copy link"), 3000);
+  });
+}
+
 // A form is sent once, however often its button is pressed.
 document.addEventListener("submit", (event) => {
   if (event.target.dataset.sent) event.preventDefault();
@@ -52,35 +83,60 @@ function age(seconds) {
   }
   return seconds < 0 ? "in a moment" : "just now";
 }
-setInterval(() => {
+function tick() {
   for (const one of document.querySelectorAll("time[datetime]")) {
     const words = age((Date.now() - Date.parse(one.dateTime)) / 1000);
     if (one.textContent !== words) one.textContent = words;
   }
-}, 10_000);
-
-// What came in since is not put under somebody's eyes: a button says that it is there.
-const fresh = document.getElementById("fresh");
-function told(page) {
-  const main = page.querySelector("main").cloneNode(true);
-  main.querySelectorAll("time").forEach((one) => one.remove());
-  return main.textContent;
 }
-if (fresh && document.querySelector("main[data-fresh]")) {
-  const first = told(document);
+setInterval(tick, 10_000);
+window.addEventListener("pageshow", tick);
+
+// What came in since is not put under somebody's eyes: a button says that it is there. But a page that was behind when
+// it was opened is brought up to date by itself, as long as nobody has done anything in it.
+const fresh = document.getElementById("fresh");
+const main = document.querySelector("main[data-fresh]");
+function told(page) {
+  const copied = page.querySelector("main").cloneNode(true);
+  copied.querySelectorAll("time").forEach((one) => one.remove());
+  return copied.textContent;
+}
+if (fresh && main) {
+  let shown = told(document);
+  let touched = false;
+  for (const name of ["pointerdown", "keydown", "wheel", "touchstart"])
+    window.addEventListener(name, () => (touched = true), { once: true, passive: true });
   fresh.addEventListener("click", () => location.reload());
-  const asking = setInterval(async () => {
+
+  const look = async () => {
     if (document.hidden) return;
-    try {
-      const answer = await fetch(location.href);
-      if (!answer.ok || answer.redirected) return;
-      if (told(new DOMParser().parseFromString(await answer.text(), "text/html")) === first) return;
-      clearInterval(asking);
-      fresh.hidden = false;
-    } catch {
-      // The server is away for a moment: ask again.
+    const answer = await fetch(location.href);
+    if (!answer.ok || answer.redirected) return;
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const itsMain = page.querySelector("main[data-fresh]");
+    const its = itsMain ? told(page) : shown;
+    if (its !== shown) {
+      if (touched || !main.dataset.behind) return (fresh.hidden = false);
+      main.replaceChildren(...itsMain.childNodes);
+      shown = its;
     }
-  }, Number(document.querySelector("main").dataset.fresh) * 1000);
+    if (!itsMain) return;
+    document.getElementById("as-of").replaceWith(page.getElementById("as-of"));
+    if (!itsMain.dataset.behind) delete main.dataset.behind;
+  };
+  let wake = () => {};
+  document.addEventListener("visibilitychange", () => wake()); // who comes back is not to wait
+  const goOn = async () => {
+    for (let times = 1; fresh.hidden; times++) {
+      const seconds = main.dataset.behind ? Math.min(1 + times, 30) : 30;
+      await new Promise((resolve) => {
+        setTimeout(resolve, 1000 * seconds);
+        wake = resolve;
+      });
+      await look().catch(() => {}); // the server is away for a moment: look again
+    }
+  };
+  goOn();
 }
 
 // A page that waits for a run: its part is asked for again until it says that there is nothing more to wait for.
@@ -95,7 +151,11 @@ async function waitFor(part) {
       part.replaceChildren(...fresh.childNodes);
       if (fresh.dataset.again) continue;
       delete part.dataset.again;
-      if (fresh.dataset.then) location.assign(fresh.dataset.then);
+      if (fresh.dataset.then) return location.assign(fresh.dataset.then);
+      const result = part.querySelector("[data-result], .notice");
+      if (!result || ![document.body, null].includes(document.activeElement)) continue; // somebody is elsewhere by now
+      result.tabIndex = -1;
+      result.focus();
     } catch {
       // The server is away for a moment: ask again.
     }

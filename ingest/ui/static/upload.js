@@ -1,12 +1,12 @@
-// Sends a file with a progress bar, then the form that checks or loads it. The name of a file is text, never HTML.
+// Sends files with a progress bar each, then the form that checks or loads them. The name of a file is text, never HTML.
 "use strict";
 
 const form = document.getElementById("upload");
 const part = (id) => document.getElementById(id);
 const buttons = form.querySelectorAll("button[name=action]");
-let file = null; // what was chosen
-let stored = null; // the server's answer about it
+let chosen = []; // {file, line, wrong, stored}: `wrong` is why it is not sent, `stored` the server's answer about it
 let sending = null; // the request on its way
+let cancelled = false;
 
 function size(bytes) {
   for (const unit of ["B", "kB", "MB", "GB"]) {
@@ -16,14 +16,27 @@ function size(bytes) {
   return `${bytes.toFixed(1)} TB`;
 }
 
-function say(kind, ...pieces) {
-  const notice = document.createElement("p");
-  notice.className = `notice ${kind}`;
-  notice.append(...pieces);
-  part("said").replaceChildren(...(pieces.length ? [notice] : []));
+function element(tag, className, ...pieces) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  made.append(...pieces);
+  return made;
 }
 
-function enable(yes) {
+// About all of them, above the list; about one, in its line.
+function say(kind, ...pieces) {
+  part("said").replaceChildren(...(pieces.length ? [element("p", `notice ${kind}`, ...pieces)] : []));
+}
+
+function state(one, kind, ...pieces) {
+  one.line.lastElementChild.className = `state-of ${kind}`;
+  one.line.lastElementChild.replaceChildren(...pieces);
+}
+
+const ready = () => chosen.filter((one) => !one.wrong);
+
+function enable() {
+  const yes = !sending && ready().length > 0;
   for (const button of buttons) button.disabled = !yes;
 }
 
@@ -40,46 +53,75 @@ const KINDS = [
   [/^(\xff\xfe|\xfe\xff|([\t-~]\0){2}|(\0[\t-~]){2})/, "text in UTF-16: save it as UTF-8"],
 ];
 const PACKED = /^(\x1f\x8b|\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18)/;
+const HEAD_BYTES = 65536;
 
-// A table: its first lines have the same number of separators each, and none begins as JSON does.
-function isTable(head) {
-  const lines = head.replace(/^\xef\xbb\xbf/, "").split(/\r?\n/).filter((line) => line.trim()).slice(0, 3);
-  if (lines.length < 2 || lines.some((line) => /^\s*[{[]/.test(line))) return false;
-  return [",", ";", "\t"].some((mark) => {
-    const found = lines.map((line) => line.replace(/"[^"]*"/g, "").split(mark).length);
-    return found[0] > 1 && found.every((number) => number === found[0]);
-  });
+// Whether it is a table: "surely" as the server has it (`_is_table` in ingest/core/filetype.py), which refuses it, or
+// "perhaps": then it is for the person to say.
+function table(head) {
+  const lines = head.replace(/^\xef\xbb\xbf/, "").split(/\r\n?|\n/).filter((line) => line.trim());
+  if (head.length >= HEAD_BYTES) lines.pop();
+  if (lines.length < 2 || lines.some((line) => /^\s*[{[]/.test(line))) return "";
+  for (const mark of [",", ";", "\t"]) {
+    const rows = lines.map((line) => line.replace(/"[^"]*"/g, (quoted) => quoted.slice(1, -1).replaceAll(mark, " ")).split(mark));
+    const names = rows[0];
+    if (names.length < 2 || rows.some((row) => row.length !== names.length)) continue;
+    const named = names.every((name) => /^(?=.*[a-z_\x80-\xff])[\w.#/()%&$\x80-\xff-]+( [\w.#/()%&$\x80-\xff-]+)*$/i.test(name));
+    const sure = named && rows.length > 2 && names.length > 2 && new Set(names).size === names.length && !lines.slice(1).includes(lines[0]);
+    return sure ? "surely" : "perhaps";
+  }
+  return "";
 }
 
-function kindOf(head) {
-  if (PACKED.test(head)) return "";
+// [kind of notice, words, whether it may be sent]
+function judge(file, head) {
+  if (file.size === 0) return ["bad", "The file is empty.", false];
+  if (file.size > Number(form.dataset.most)) return ["bad", `The file is larger than ${form.dataset.mostTold}.`, false];
+  if (PACKED.test(head)) return ["", "Ready", true];
   const known = KINDS.find(([pattern]) => pattern.test(head));
-  return known ? known[1] : isTable(head) ? "a table (CSV): export it as JSON, one object a line" : "";
+  if (known) return ["bad", `The file is ${known[1]}.`, false];
+  const found = table(head);
+  if (found === "surely") return ["bad", "The file is a table (CSV): export it as JSON, one object a line.", false];
+  if (found) return ["look", "It looks like a table (CSV). If it is one, export it as JSON, one object a line.", true];
+  return ["", "Ready", true];
 }
 
-async function choose(chosen) {
-  if (!chosen || sending) return;
-  file = chosen;
-  stored = null;
+async function choose(files) {
+  if (!files.length || sending) return;
+  const most = Number(form.dataset.atOnce);
+  const mine = files.slice(0, most).map((file) => ({
+    file, wrong: "", stored: null,
+    line: element("li", "", element("span", "name", file.name), element("span", "small", size(file.size)), element("span", "state-of")),
+  }));
+  chosen = mine;
   say("");
-  part("chosen").textContent = `${file.name}, ${size(file.size)}`;
-  const most = Number(form.dataset.most);
-  const wrong = file.size === 0 ? "The file is empty." : file.size > most ? `The file is larger than ${form.dataset.mostTold}.` : "";
-  enable(false);
-  const head = wrong ? "" : String.fromCharCode(...new Uint8Array(await file.slice(0, 4096).arrayBuffer()));
-  if (file !== chosen) return; // another one was chosen meanwhile
-  const kind = kindOf(head);
-  if (wrong) say("bad", wrong);
-  else if (kind) say("bad", `The file is ${kind}.`);
-  enable(!wrong && !kind);
+  if (files.length > most) say("look", `At most ${most} files are taken at once: the first ${most} are listed.`);
+  part("files").replaceChildren(...mine.map((one) => one.line));
+  enable();
+  for (const button of buttons) button.disabled = true;
+  for (const one of mine) {
+    let head;
+    try {
+      head = Array.from(new Uint8Array(await one.file.slice(0, HEAD_BYTES).arrayBuffer()), (byte) => String.fromCharCode(byte)).join("");
+    } catch {
+      head = null; // a folder, or a file that is gone
+    }
+    if (chosen !== mine) return; // others were chosen meanwhile
+    const [kind, words, good] = head === null ? ["bad", "This cannot be read. A folder? Choose the files in it.", false] : judge(one.file, head);
+    if (!good) one.wrong = words;
+    state(one, kind, words);
+  }
+  enable();
 }
 
-part("file").addEventListener("change", (event) => choose(event.target.files[0]));
+part("file").addEventListener("change", (event) => choose([...event.target.files]));
 
 // A file is stored for the source that was chosen: for another one it has to be sent again.
 form.elements.source.addEventListener("change", () => {
-  if (stored) say("");
-  stored = null;
+  say("");
+  for (const one of ready()) {
+    if (one.stored) state(one, "", "Ready");
+    one.stored = null;
+  }
 });
 
 const drop = part("drop");
@@ -91,85 +133,119 @@ for (const name of ["dragenter", "dragover"])
 for (const name of ["dragleave", "drop"]) drop.addEventListener(name, () => drop.classList.remove("over"));
 drop.addEventListener("drop", (event) => {
   event.preventDefault();
-  choose(event.dataTransfer.files[0]);
+  choose([...event.dataTransfer.files]);
 });
 // Beside the field the browser would leave this page and open the file.
 for (const name of ["dragover", "drop"]) window.addEventListener(name, (event) => event.preventDefault());
 
-function finished() {
-  sending = null;
-  part("sending").hidden = part("cancel").hidden = true;
-  part("file").disabled = form.elements.source.disabled = false;
-  enable(true);
+// Resolves to whether the file is stored; its line says why not.
+function send(one) {
+  return new Promise((resolve) => {
+    const request = (sending = new XMLHttpRequest());
+    const source = form.elements.source.value;
+    const name = one.file.name.toWellFormed?.() ?? one.file.name;
+    request.open("PUT", `${form.dataset.store}?name=${encodeURIComponent(name)}&source=${source}`);
+    request.setRequestHeader("Accept", "application/json");
+    request.setRequestHeader("Content-Type", "application/octet-stream");
+    const bar = document.createElement("progress");
+    bar.max = 1;
+    bar.value = 0;
+    bar.setAttribute("aria-label", `${name}: sent`);
+    const sent = element("span", "", "Waits for its turn…");
+    state(one, "", bar, sent);
+    request.upload.onprogress = (event) => {
+      bar.value = event.loaded / (event.total || 1);
+      sent.textContent = event.loaded < event.total ? `${size(event.loaded)} of ${size(event.total)}` : "Sent; it is being stored…";
+    };
+    const over = (kind, ...pieces) => {
+      state(one, kind, ...pieces);
+      resolve(one.stored !== null);
+    };
+    request.onload = () => {
+      let told = {};
+      try {
+        told = JSON.parse(request.responseText);
+      } catch {
+        // not ours: a server in between
+      }
+      if (request.status === 200) {
+        one.stored = told;
+        return told.twin ? over("look", ...twin(told.twin)) : over("good", "Sent");
+      }
+      const words = told.error || `The server answered ${request.status}.`;
+      if (request.status === 400 || request.status === 413) one.wrong = words; // it stays so
+      over("bad", words);
+    };
+    request.onerror = () => over("bad", "The connection broke. Nothing was kept: try again.");
+    request.onabort = () => over("look", "Cancelled. Nothing was kept.");
+    request.send(one.file);
+  });
 }
-
-function send(then) {
-  sending = new XMLHttpRequest();
-  sending.open("PUT", `${form.dataset.store}?name=${encodeURIComponent(file.name.toWellFormed?.() ?? file.name)}&source=${form.elements.source.value}`);
-  sending.setRequestHeader("Accept", "application/json");
-  sending.setRequestHeader("Content-Type", "application/octet-stream");
-  sending.upload.onprogress = (event) => {
-    part("sending").querySelector("progress").value = event.loaded / (event.total || 1);
-    part("sent").textContent = event.loaded < event.total ? `${size(event.loaded)} of ${size(event.total)}` : "Sent; it is being stored…";
-  };
-  sending.onload = () => {
-    const answer = sending;
-    let told = {};
-    try {
-      told = JSON.parse(answer.responseText);
-    } catch {
-      // not ours: a server in between
-    }
-    finished();
-    if (answer.status !== 200) return say("bad", told.error || `The server answered ${answer.status}.`);
-    stored = told;
-    form.elements.key.value = told.key;
-    then();
-  };
-  sending.onerror = () => {
-    finished();
-    say("bad", "The connection broke. Nothing was kept: try again.");
-  };
-  sending.onabort = () => {
-    finished();
-    say("look", "Cancelled. Nothing was kept.");
-  };
-  say("");
-  enable(false);
-  part("file").disabled = form.elements.source.disabled = true;
-  part("sent").textContent = "Waits for its turn…";
-  part("sending").hidden = part("cancel").hidden = false;
-  part("cancel").focus();
-  sending.send(file);
-}
-
-part("cancel").addEventListener("click", () => sending?.abort());
 
 // Whether these bytes are loaded already is known once they are stored. Then a person decides.
-function told(twin) {
-  const link = document.createElement("a");
-  link.href = form.dataset.files + encodeURIComponent(twin.file_id);
-  link.textContent = twin.key;
-  const same = twin.source === form.elements.source.value;
-  const rest = same ? "; loading them again changes nothing." : `, by the rules of ${twin.source}; each fact counts once.`;
-  say("look", "These bytes were loaded already as ", link, rest);
+function twin(found) {
+  const link = element("a", "", found.key);
+  link.href = form.dataset.files + encodeURIComponent(found.file_id);
+  const same = found.source === form.elements.source.value;
+  return ["These bytes were loaded already as ", link, same ? "; loading them again changes nothing." : `, by the rules of ${found.source}; each fact counts once.`];
 }
 
-// Runs before the listener of landfall.js, which would take a form that waits for its file as sent.
+part("cancel").addEventListener("click", () => {
+  cancelled = true;
+  sending?.abort?.();
+});
+
+// What a person should know first stops it once: press again, and the rest goes on.
+async function sendAll(button) {
+  say("");
+  cancelled = false;
+  const waiting = ready().filter((one) => !one.stored);
+  sending = {};
+  enable();
+  part("file").disabled = form.elements.source.disabled = true;
+  part("cancel").hidden = false;
+  part("cancel").focus();
+  let well = true;
+  for (const one of waiting) {
+    if (cancelled) state(one, "look", "Not sent.");
+    else well = (await send(one)) && !one.stored.twin && well;
+  }
+  sending = null;
+  part("cancel").hidden = true;
+  part("file").disabled = form.elements.source.disabled = false;
+  enable();
+  const kept = ready().filter((one) => one.stored);
+  if (well && !cancelled) return go(button);
+  if (kept.length && chosen.length > 1) say("look", `${kept.length} of ${chosen.length} files are sent: look at the list, then press again to go on.`);
+  (button.disabled ? part("file") : button).focus();
+}
+
+function go(button) {
+  const keys = ready().map((one) => {
+    const key = element("input", "");
+    key.type = "hidden";
+    key.name = "key";
+    key.value = one.stored.key;
+    return key;
+  });
+  part("keys").replaceChildren(...keys);
+  form.requestSubmit(button);
+}
+
+// Runs before the listener of landfall.js, which would take a form that waits for its files as sent.
 form.addEventListener("submit", (event) => {
-  const button = event.submitter?.name === "action" ? event.submitter : buttons[0];
-  if (stored) return;
+  if (part("keys").childElementCount) return;
   event.preventDefault();
   event.stopPropagation();
-  if (!file || sending) return;
-  send(() => {
-    if (stored.twin) {
-      told(stored.twin);
-      button.focus();
-    } else form.requestSubmit(button);
-  });
+  if (sending || !ready().length) return;
+  const button = event.submitter?.name === "action" ? event.submitter : buttons[0];
+  if (ready().every((one) => one.stored)) go(button);
+  else sendAll(button);
+});
+window.addEventListener("beforeunload", (event) => {
+  if (sending) event.preventDefault(); // the browser asks
 });
 window.addEventListener("pageshow", (event) => {
-  if (event.persisted) return location.reload(); // the key of a file that was handled
-  choose(part("file").files[0]); // some browsers keep the choice
+  if (event.persisted) return location.reload(); // the keys of files that were handled
+  choose([...part("file").files]); // some browsers keep the choice
 });
