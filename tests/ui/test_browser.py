@@ -243,7 +243,7 @@ def test_five_hundred_lines_of_one_problem_are_fixed_in_four_clicks(
 
 WRONG: tuple[tuple[str, bytes, str], ...] = (
     ("a.xlsx", b"PK\x03\x04" + bytes(26) + b"[Content_Types].xml", "an Office document"),
-    ("a.csv", b"person,time,event\nann,1700000000,Signed up\n", "a table (CSV)"),
+    ("a.csv", b"person,time,event\n" + b"ann,1700000000,Signed up\n" * 2, "a table (CSV)"),
     ("a.png", b"\x89PNG\r\n\x1a\n" + bytes(40), "an image"),
     ("a.zip", b"PK\x03\x04" + bytes(40), "a ZIP archive"),
     ("a.pdf", b"%PDF-1.7\n", "a PDF document"),
@@ -252,6 +252,7 @@ WRONG: tuple[tuple[str, bytes, str], ...] = (
     ("c.json", b'\xef\xbb\xbf{"_p": "a,b"}\n{"_p": "a,b"}\n', ""),
     ("d.json.gz", b"\x1f\x8b\x08\x00" + bytes(20), ""),
     ("e.json", b"a, b\nc\n", ""),
+    ("f.csv", b"ann,1700000000\nbob,1700000001\n", "perhaps"),
 )
 
 
@@ -263,13 +264,51 @@ def test_wrong_files_are_named_before_they_are_sent(open_page: Callable[..., Pag
     for name, content, told in WRONG:
         (tmp_path / name).write_bytes(content)
         frame.locator("input[type=file]").set_input_files(tmp_path / name)
-        expect(frame.get_by_text(f"{name}, ")).to_be_visible()
-        if told:
-            expect(frame.get_by_text(f"The file is {told}")).to_be_visible()
-            expect(check).to_be_disabled()
-        else:
-            expect(check).to_be_enabled()
-            assert frame.locator("#said").inner_text() == ""
+        line = frame.locator("#files li").filter(has_text=name)
+        words = {"": "Ready", "perhaps": "It looks like a table (CSV)."}.get(told, f"The file is {told}")
+        expect(line.locator(".state-of")).to_contain_text(words)
+        expect(check).to_be_enabled(enabled=told in ("", "perhaps"))
+    frame.locator("input[type=file]").set_input_files([tmp_path / "c.json", tmp_path / "a.png"])
+    expect(frame.locator("#files .state-of")).to_contain_text(["Ready", "The file is an image"])
+    expect(check).to_be_enabled()  # for the one that may be sent
+
+
+def test_several_files_at_once(stack: Stack, open_page: Callable[..., Page], tmp_path: Path) -> None:
+    for name, content in {
+        "one": line("una@example.com", 1, "Several"),
+        "two": b"broken",
+        "a.png": b"\x89PNG\r\n\x1a\n",
+    }.items():
+        (tmp_path / name).write_bytes(content)
+    page = open_page()
+    frame = to_files(page)
+    frame.get_by_role("link", name="Upload").first.click()
+    frame.locator("input[type=file]").set_input_files([tmp_path / name for name in ("one", "two", "a.png")])
+    frame.get_by_role("button", name="Check first").click()
+    result = frame.get_by_role("heading", name="2 files are checked: 1 can be loaded")
+    expect(result).to_be_focused(timeout=SCHEDULED_MS)
+    expect(frame.get_by_text("reject it", exact=True)).to_be_visible()
+    frame.get_by_role("button", name="Load the 1 that can be loaded").click()
+    expect(frame.locator("h1 .state")).to_have_text("loaded", timeout=SCHEDULED_MS)
+    assert rows(stack, "SELECT count(*) AS n FROM events WHERE event = 'Several'") == [{"n": 1}]
+
+
+def test_a_copied_link_opens_within_airflow(stack: Stack, open_page: Callable[..., Page]) -> None:
+    page = open_page(permissions=["clipboard-read", "clipboard-write"])
+    frame = to_files(page)
+    file = frame.get_by_role("link", name=re.compile("orders-2026-11-23"))
+    bare = file.get_attribute("href")  # what a browser's own menu copies
+    file.click()
+    expect(frame.get_by_role("heading", level=1)).to_contain_text("orders-2026-11-23.json")
+    frame.get_by_role("button", name="Copy link").click()
+    expect(frame.get_by_role("button", name="Link copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == f"{stack.url}/plugin/landfall{bare}"
+    page.goto(f"{stack.url}{bare}")
+    page.wait_for_url(f"{stack.url}/plugin/landfall{bare}")
+    expect(frame.get_by_role("heading", level=1)).to_contain_text("orders-2026-11-23.json")
+    page.go_back()  # and not in a circle
+    page.go_back()
+    expect(page).not_to_have_url(re.compile("/landfall/files/"))
 
 
 def test_hostile_lines_do_nothing(open_page: Callable[..., Page]) -> None:

@@ -1,6 +1,8 @@
 """The list of files: who sees what, what is asked for, the picture above it, and addresses that make no sense."""
 
+import json
 import re
+import threading
 from datetime import date
 from typing import Any
 
@@ -8,7 +10,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from ingest.core.rhythm import HOURS_FROM
-from ingest.ports import Day
+from ingest.ports import Day, Note
+from ingest.redrive import redrive
 from ingest.ui.chart import HEIGHT, chart
 from tests.ui.conftest import ROOT, Site
 from tests.ui.producers import HOSTILE, load, text_of
@@ -111,6 +114,39 @@ def test_without_a_login_the_page_brings_its_own_style(site: Site, nobody: TestC
     assert nonce not in nobody.get(f"{ROOT}/").text
     assert nobody.get(f"{ROOT}/static/landfall.css").status_code == 401
     assert 'src="' not in answer.text
+
+
+def test_fixed_lines_are_folded_under_their_file(site: Site, admin: TestClient) -> None:
+    file_id = load(site.job, "a.json", ANN, "broken", "too")
+    fixed = f"2\t{json.dumps(ANN | {'n': 1})}\n3\t{json.dumps(ANN | {'n': 2})}\n".encode()
+    told = site.job.ask(lambda pipeline: redrive(pipeline, file_id, fixed, Note("ann")).result)
+    assert told
+    html = admin.get(f"{ROOT}/").text
+    assert "1 file<" in html
+    assert "a.json 2 fixed lines sent again 2 lines loaded just now" in text_of(html)
+    assert f'href="{ROOT}/files/{told.file_id}"' in html
+
+
+def test_who_comes_first_after_a_load_sees_the_present_as_soon_as_it_is_read(
+    site: Site, admin: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(site.job, "a.json", ANN)
+    assert "data-behind" not in admin.get(f"{ROOT}/").text
+    load(site.job, "b.json", ANN | {"n": 1})
+    for name in ("_QUICK_SECONDS", "_WAITED_SECONDS"):  # as with a copy that takes long
+        monkeypatch.setattr(f"ingest.adapters.duckdb_published.{name}", 0.0)
+    monkeypatch.setattr("ingest.adapters.duckdb_published._REST", 0.0)
+    first = admin.get(f"{ROOT}/").text
+    assert "b.json" not in first
+    assert "newer data is being read" in first
+    assert '<main id="content" tabindex="-1" data-fresh data-behind="1">' in first, "so its script asks again soon"
+    assert '<noscript><meta http-equiv="refresh"' in first
+    for thread in threading.enumerate():
+        if thread.name == "landfall-published":
+            thread.join()
+    then = admin.get(f"{ROOT}/").text
+    assert "b.json" in then
+    assert "data-behind" not in then
 
 
 def test_how_often_files_come_is_learned_and_marked_as_a_guess(

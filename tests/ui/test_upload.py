@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from httpx import Response
 from ingest.airflow.dags import one_off_params
 from tests.support import lines, record
 from tests.ui.conftest import ROOT, Site, runs_of
+from tests.ui.producers import text_of
 
 EVENTS = lines(record("ann", 0, "Signed <b>up</b>", plan="1.10"), record("bob", 1, "Paid"), b'{"_p":"<i>","_t":"then"}')
 HOSTILE = [
@@ -52,7 +54,9 @@ def stored(site: Site) -> list[str]:
     return [file.key for file in site.job.s3.store.list(site.job.s3.bucket, "uploads/")]
 
 
-def begin(client: TestClient, action: str, key: str, source: str = "one_off", format: str = "auto") -> Response:
+def begin(
+    client: TestClient, action: str, key: str | list[str], source: str = "one_off", format: str = "auto"
+) -> Response:
     begun: Response = client.post(f"{ROOT}/upload/{action}", data={"key": key, "source": source, "format": format})
     return begun
 
@@ -86,6 +90,8 @@ def test_check_load_and_the_same_bytes_again(site: Site, admin: TestClient, tmp_
     assert "<b>up" not in shown.text
     assert "<mark>&#34;then&#34;</mark>" in shown.text
     assert f'name="key" value="{told["key"]}"' in shown.text
+    assert "1 of 3 lines is wrong." in text
+    assert main_of(shown) == ["Load it"]
 
     page = site.carry_out(begin(admin, "load", told["key"], "website"))
     (row,) = site.job.ledger()
@@ -110,9 +116,52 @@ def test_check_load_and_the_same_bytes_again(site: Site, admin: TestClient, tmp_
     copy = send(admin, EVENTS, source="website").json()["key"]
     shown = admin.get(site.carry_out(begin(admin, "check", copy, "website")))
     assert "A load would find it to be a duplicate and load nothing" in shown.text
+    assert main_of(shown) == []
     assert f'href="{ROOT}/files/{row["file_id"]}"' in shown.text
     shown = admin.get(site.carry_out(begin(admin, "check", send(admin, EVENTS).json()["key"])))
     assert "duplicate" not in shown.text, "the bytes are loaded by another source"
+
+
+def main_of(page: Response) -> list[str]:
+    """What is on the main buttons of a page."""
+    return re.findall(r'<(?:button|a) class="(?:button )?main"[^>]*>([^<]+)<', page.text)
+
+
+def test_several_are_checked_and_loaded_together(site: Site, admin: TestClient) -> None:
+    other = b'{"visitor": {"id": "ann"}, "actions": [{"time": 1393344604000, "name": "x"}]}\n'
+    good, seems, wrong, broken = (
+        send(admin, body).json()["key"] for body in (EVENTS, other, b"no\n" * 9, b'{\n"a": 1')
+    )
+    keys = [good, seems, wrong, broken]
+    shown = admin.get(site.carry_out(begin(admin, "check", keys, format="kissmetrics")))
+    assert "4 files are checked: 1 can be loaded" in shown.text
+    text = text_of(shown.text)
+    assert "it seems to be woopra. A load would reject it." in text
+    mains = ["Load the 1 that can be loaded", "Load it", "Check again as woopra", "Upload a corrected file"]
+    assert sorted(main_of(shown)) == sorted(mains), "of what cannot be loaded, Load is never the main button"
+    assert text.count("Load it all the same") == text.count("Upload a corrected file") - 1 == 3
+
+    page = site.carry_out(begin(admin, "load", keys))
+    states = [row["state"] for row in site.job.ledger()]
+    assert sorted(states) == ["loaded", "loaded", "rejected", "rejected"], "woopra was told by the file itself"
+    done = admin.get(page, headers={"X-Part": "1"})
+    assert "data-then" not in done.text, "the list of what became of each is here"
+    website = send(admin, EVENTS, source="website").json()["key"]
+    assert begin(admin, "load", [good, website]).status_code == 400
+    assert begin(admin, "load", [good, "landing/1.json"]).status_code == 400
+    assert begin(admin, "load", [good] * 101).status_code == 400
+
+
+def test_what_was_sent_for_a_source_of_another_format_may_go_to_one_that_has_it(site: Site, admin: TestClient) -> None:
+    bucket = site.job.s3.bucket
+    crm = f'[[source]]\nname = "crm"\nbucket = "{bucket}"\nprefix = "crm/"\nformat = "woopra"\n'
+    uploads(site, crm)
+    key = send(admin, b'{"visitor": {"id": "ann"}, "actions": []}\n', source="website").json()["key"]
+    shown = admin.get(site.carry_out(begin(admin, "check", key, "website")))
+    assert f'href="{ROOT}/upload?source=crm">Upload it for crm<' in shown.text
+    assert f'href="{ROOT}/upload?source=website">Upload a corrected file<' in shown.text
+    assert "Check again as" not in shown.text
+    assert '<option value="crm" selected>' in admin.get(f"{ROOT}/upload?source=crm").text
 
 
 def report_of(site: Site, key: str) -> dict[str, Any]:
@@ -276,6 +325,7 @@ def test_without_a_bucket_the_page_says_what_to_set(site: Site, admin: TestClien
         pytest.param("", b"", 400, "empty", id="empty"),
         pytest.param("", b"PK\3\4", 400, "The file is a ZIP archive: unpack it", id="ZIP"),
         pytest.param("", gzip.compress(EVENTS)[:-9], 400, "", id="cut off"),
+        pytest.param("", b"_p,_t,_n\nann,1,x\nbob,2,y\n", 400, "The file is a table (CSV): export it", id="CSV"),
     ],
 )
 def test_what_is_refused_is_said_and_leaves_nothing(

@@ -4,6 +4,7 @@ Airflow's own pages have the rest, and are linked. What a run tells is shown as 
 """
 
 import base64
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -40,6 +41,7 @@ _LINES: Final = 20  # failed lines of a check
 _CHECKED: Final = "checked"
 _WHOLE: Final = frozenset({"wrong_format", "document_not_lines"})
 _REPORTS: Final = 100  # of one check
+_BEFORE_NAME: Final = re.compile(r".*/\d{8}T\d{6}Z-[0-9a-f]{12}-", re.DOTALL)  # see `ingest.uploads.upload_key`
 _LOOK_FIRST: Final = ("retrying", "gone", "rejected", "held")
 NO_RUN: Final = "There is no such run."
 
@@ -109,6 +111,11 @@ class Report:
     preview: list[tuple[Mapping[str, Any], str]]  # (command, its properties as JSON)
     seems: str | None  # the other format that the file surely has
     takers: list[str]  # sources of that format that who asks may send it for
+
+    @property
+    def name(self) -> str:
+        """What the person called the file, as far as its key has it."""
+        return _BEFORE_NAME.sub("", self.key)
 
     @property
     def good(self) -> int:

@@ -1,7 +1,7 @@
 """Files from a person's disk: streamed into the bucket for uploads, then checked or loaded by a run.
 
-The bytes come first, with keys of our own making; the form that starts the run names only these keys. How much of a file
-is on its way never depends on its size: a store that is slow slows the browser.
+The bytes come first, with keys of our own making; the form that starts the run names only these keys. How much of a
+file is on its way never depends on its size: a store that is slow slows the browser.
 """
 
 import re

@@ -152,7 +152,7 @@ async function waitFor(part) {
       if (fresh.dataset.again) continue;
       delete part.dataset.again;
       if (fresh.dataset.then) return location.assign(fresh.dataset.then);
-      const result = part.querySelector("[data-result], .notice");
+      const result = part.querySelector("[data-result]") ?? part.querySelector(".notice");
       if (!result || ![document.body, null].includes(document.activeElement)) continue; // somebody is elsewhere by now
       result.tabIndex = -1;
       result.focus();
