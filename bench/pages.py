@@ -63,7 +63,7 @@ def load(path: Path, ready: Connection) -> None:
 
 def calls(file_id: str, other: str) -> dict[str, Callable[[Published], Any]]:
     """What pages ask, the dearest of each."""
-    mine: dict[str, Any] = {"sources": SOURCES}
+    mine: dict[str, Any] = {"sources": SOURCES, "folded": True}
     one = [file_id]
     return {
         "files, newest": lambda p: p.files(FilesWanted(**mine)),
@@ -78,6 +78,7 @@ def calls(file_id: str, other: str) -> dict[str, Callable[[Published], Any]]:
         ),
         "days": lambda p: p.days(FilesWanted(**mine)),
         "states": lambda p: p.states(SOURCES),
+        "glances": lambda p: p.glances(SOURCES),
         "file": lambda p: p.file(other),
         "related": lambda p: p.related(other),
         "history": lambda p: p.history(other),
