@@ -89,7 +89,7 @@ def test_an_object_without_a_time_holds_up_no_neighbour() -> None:
     assert [file.key for file in found] == [key for key in FIVE if key != "l/2.json"]
     assert doubt is not None
     assert doubt.cut
-    assert str(doubt).startswith("s3://b/l/2.json: the listing does not tell its size and time")
+    assert str(doubt).startswith("s3://b/l/2.json: the listing does not give its size and time")
 
 
 def test_pages_of_nothing_come_to_an_end() -> None:
