@@ -56,9 +56,9 @@ def look(warehouse: "DuckDBWarehouse") -> Look | None:
     size_bytes = warehouse._size()
     if not size_bytes:
         return None
-    steps, views = definitions()
+    steps, _ = definitions()
     with warehouse._read(), warehouse._open(read_only=True) as connection:
-        step = warehouse._found(connection, steps, views)[0]
+        step = warehouse._found(connection)[0]
         if not step:
             return Look(size_bytes, 0, len(steps))
         (files,) = connection.execute(_SUMMED_UP).fetchall()
