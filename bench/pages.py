@@ -143,7 +143,8 @@ def main() -> None:
     spawned = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="landfall-bench-") as folder:
         path = Path(folder) / "ours.duckdb"
-        DuckDBWarehouse(path).files({})  # makes the tables
+        with DuckDBWarehouse(path).writing():  # makes the tables
+            pass
         with duckdb.connect(str(path)) as connection:
             connection.execute("SET enable_progress_bar = false")
             connection.execute(LEDGER, sizes)

@@ -8,13 +8,18 @@ SELECT
     coalesce(
         l.loaded_at, CASE WHEN l.next_try_at IS NOT NULL THEN least(l.next_try_at, $as_of) END, l.last_modified
     ) AS dealt_at,
-    coalesce(o.file_no, l.file_no) AS of_file_no, -- of a redrive that of the file whose lines it fixes
+    coalesce(r.of_file_no, l.file_no) AS of_file_no, -- of a redrive that of the file whose lines it fixes
     coalesce(f.open_failures, 0) AS open_failures,
     CASE WHEN l.state IN ('loaded', 'rejected') THEN coalesce(f.open_failures, 0) ELSE 0 END AS to_fix,
     coalesce(f.without_text, 0) AS without_text, -- failed lines that are told here without their texts
     coalesce(f.open_without_text, 0) AS open_without_text
 FROM warehouse.ledger AS l
-LEFT JOIN warehouse.ledger AS o ON o.file_id = l.redrive_of
+LEFT JOIN (
+    SELECT redriven.file_no, original.file_no AS of_file_no
+    FROM warehouse.ledger AS redriven
+    JOIN warehouse.ledger AS original ON original.file_id = redriven.redrive_of
+    WHERE redriven.redrive_of IS NOT NULL
+) AS r ON r.file_no = l.file_no
 LEFT JOIN (
     SELECT
         file_no, count(*) FILTER (redriven_by IS NULL) AS open_failures,
