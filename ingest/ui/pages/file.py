@@ -102,7 +102,7 @@ _DID: Final = {
 def _done(visitor: Visitor, file_id: str, run_id: str) -> str:
     """What a run did to a file; nothing of one that is not known, or may not be seen."""
     try:
-        run = runs.find(runs.ACTION_DAG, run_id) if visitor.may("GET", runs.ACTION_DAG, None) else None
+        run = runs.find(runs.ACTION_DAG, run_id) if visitor.may_read(runs.ACTION_DAG) else None
     except HTTPException:
         return ""
     results = runs.returned(runs.ACTION_DAG, run_id, "act") if run else []
