@@ -11,25 +11,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from ingest.core.address import is_s3, split_address
+from ingest.core.lifecycle import ENDS, TAKES, Action, Intent, State, refusal
 from ingest.core.source import SourceFile
-from ingest.core.states import Action
 from ingest.discovery import owner_of, takes
 from ingest.errors import ConfigError, IngestError
 from ingest.pipeline import Pipeline
-from ingest.ports import ActionResult, FileResult, Intent, Note, State
-from ingest.text import alternatives
+from ingest.ports import ActionResult, FileResult, Note
 
-# The states that an action takes on; of others it says why not.
-TAKES: Final[Mapping[Action, tuple[State, ...]]] = {
-    "undo": ("loaded", "rejected"),
-    "force": ("loaded", "rejected", "held", "duplicate", "undone", "replaced", "ignored", "retrying"),
-    "release": ("held",),
-    "ignore": ("retrying", "held", "rejected", "duplicate", "undone"),
-    "retry": ("retrying",),
-}
-_ENDS: Final[Mapping[Action, tuple[State, ...]]] = {
-    "undo": ("undone",), "force": (), "release": (), "ignore": ("ignored",), "retry": (),
-}  # fmt: skip
 _UNITS: Final = {"m": 60, "h": 3600, "d": 86_400}
 
 
@@ -97,7 +85,7 @@ def would(action: Action, rows: Sequence[Mapping[str, Any]], new: Sequence[Sourc
 
 def failed(action: Action, result: ActionResult) -> bool:
     """Whether the file is not as the action was to leave it."""
-    return result.error is not None and result.state not in _ENDS[action]
+    return result.error is not None and result.state != ENDS.get(action)
 
 
 def when(since: str) -> datetime:
@@ -142,11 +130,7 @@ def _retry(pipeline: Pipeline, rows: Sequence[Mapping[str, Any]], note: Note) ->
 
 
 def _objection(action: Action, row: Mapping[str, Any]) -> str | None:
-    if row["redrive_of"] and action == "force":
-        return "It holds fixed lines: send them again from the file that they fix."
-    if row["state"] in TAKES[action]:
-        return None
-    return f"It is {row['state']}; {action} is for files that are {alternatives(TAKES[action])}."
+    return refusal(action, row["state"], is_redrive=bool(row["redrive_of"]))
 
 
 def _warned(action: Action, result: ActionResult, row: Mapping[str, Any] | None) -> ActionResult:

@@ -17,11 +17,11 @@ from ingest.core.address import is_file_id, meant, split_address
 from ingest.core.commands import Rules
 from ingest.core.formats import FORMATS
 from ingest.core.formats.guess import AUTO, guess
+from ingest.core.lifecycle import WAITS, Intent, is_due
 from ingest.core.source import LOCAL_BUCKET, ONE_OFF, SourceFile
-from ingest.core.states import is_due
 from ingest.discovery import ARCHIVED, Selection, in_order, own_object, owner_of
 from ingest.errors import ConfigError, IngestError, ListingDoubted, ObjectGone, TransientError
-from ingest.ports import Counts, FileResult, Intent, Note, ObjectStore, StagedFile, Staging, Warehouse, not_entered
+from ingest.ports import Counts, FileResult, Note, ObjectStore, StagedFile, Staging, Warehouse, not_entered
 from ingest.readable import canonical
 from ingest.reading import HEAD_BYTES, Digest, decompressed, peek
 from ingest.settings import Settings, Source
@@ -87,7 +87,7 @@ class Pipeline:
         """
         now = datetime.now(UTC)
         # Read before the listing: what is entered meanwhile is no row that the listing misses.
-        waiting = {row["file_id"]: row for row in self.warehouse.files({"source": name, "state": ["retrying", "held"]})}
+        waiting = {row["file_id"]: row for row in self.warehouse.files({"source": name, "state": [*WAITS]})}
         keys = {row["key"] for row in waiting.values()}
         selection, files = self._landing(self.source(name))
         doubts: list[ListingDoubted] = []

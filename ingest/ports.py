@@ -12,21 +12,8 @@ import pyarrow as pa
 
 from ingest.core.commands import Failure
 from ingest.core.identity import Match
+from ingest.core.lifecycle import Intent, State
 from ingest.core.source import SourceFile
-
-State = Literal[
-    "loaded", "rejected", "held", "duplicate", "undone", "replaced", "ignored",  # final for a poll
-    "retrying", "gone",  # `gone` is never in the ledger: the object vanished between listing and reading
-]  # fmt: skip
-FINAL_STATES: tuple[State, ...] = ("loaded", "rejected", "held", "duplicate", "undone", "replaced", "ignored")
-
-
-# Which files a load takes on: those that the ledger has not dealt with; also those that were undone or ignored, since a
-# person names them; those that are held; all, in the place of their former rows.
-Intent = Literal["new", "again", "release", "force"]
-REOPENED: Mapping[Intent, tuple[State, ...]] = {
-    "new": (), "again": ("undone", "ignored"), "release": ("held",), "force": FINAL_STATES,
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from ingest.core import jsontext
 from ingest.core.address import split_address
 from ingest.core.commands import Item
 from ingest.core.formats import open_format
+from ingest.core.lifecycle import KEEPS_LINES
 from ingest.core.source import ONE_OFF, SourceFile
 from ingest.discovery import MENDED
 from ingest.documents import documents
@@ -72,7 +73,7 @@ def redrive(pipeline: Pipeline, reference: str, fixed: bytes | None, note: Note)
     original = pipeline.warehouse.find_file(reference)
     sent = None if fixed is None else parse_fixed(fixed)
     for _ in range(_ATTEMPTS):
-        if original["state"] not in ("loaded", "rejected"):
+        if original["state"] not in KEEPS_LINES:
             raise IngestError(
                 f"{original['key']} is {original['state']}: only lines of loaded and rejected files can be fixed."
             )

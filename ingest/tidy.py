@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
+from ingest.core.lifecycle import KEEPS_LINES
 from ingest.core.source import LOCAL_BUCKET, SourceFile
-from ingest.core.states import KEEPS_LINES
 from ingest.discovery import takes
 from ingest.errors import ConfigError, IngestError, ObjectGone, TransientError
 from ingest.pipeline import Pipeline

@@ -23,8 +23,8 @@ import pytest
 from ingest import actions
 from ingest.adapters import duckdb_rows
 from ingest.cli.loading import show_files
+from ingest.core.lifecycle import ACTIONS, HISTORY, KEEPS_LINES, Action, Done
 from ingest.core.source import SourceFile
-from ingest.core.states import ACTIONS, HISTORY, KEEPS_LINES, Action, Done
 from ingest.errors import IngestError, ObjectGone, TransientError
 from ingest.ports import ActionResult, Mark, Note, Staging
 from ingest.preview import preview

@@ -20,8 +20,7 @@ import duckdb
 import pytest
 
 from ingest.cli import main
-from ingest.core.states import STATES
-from ingest.ports import State
+from ingest.core.lifecycle import STATES, State
 from tests.conftest import S3
 from tests.support import ROOT, START, alias, lines, put, record
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from ingest.core.lifecycle import LONGEST_DELAY
 from ingest.core.source import SourceFile
-from ingest.core.states import LONGEST_DELAY
 from ingest.errors import ListingDoubted, TransientError
 from ingest.ports import Note
 from ingest.reconcile import reconcile

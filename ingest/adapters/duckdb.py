@@ -30,21 +30,18 @@ import pyarrow as pa
 
 from ingest.adapters.duckdb_errors import first_line
 from ingest.core.address import is_file_id, meant, split_address
+from ingest.core.lifecycle import LONGEST_DELAY, Intent, State, is_settled, may_return
 from ingest.core.schema import schemas_folder
 from ingest.core.source import SourceFile
-from ingest.core.states import LONGEST_DELAY
 from ingest.disk import FOLDER_PREFIX, no_more_open_than, opened, private_folder
 from ingest.errors import ConfigError, IngestError, TransientError
 from ingest.ports import (
     COUNTED,
-    FINAL_STATES,
-    REOPENED,
     ActionResult,
     ArchivedCopy,
     Counts,
     FailuresWanted,
     FileResult,
-    Intent,
     Mark,
     Note,
     OpenFailures,
@@ -52,7 +49,6 @@ from ingest.ports import (
     QueryLimits,
     QueryResult,
     Staging,
-    State,
     Table,
 )
 from ingest.settings import Source
@@ -163,7 +159,7 @@ class DuckDBWarehouse:
             rows = _rows(
                 connection, "SELECT * FROM ledger WHERE file_id IN (SELECT unnest($ids))", {"ids": list(file_ids)}
             )
-        return {row["file_id"]: result_of(row, already=True) for row in rows if is_settled(row, intent)}
+        return {row["file_id"]: result_of(row, already=True) for row in rows if is_left(row, intent)}
 
     def was_polled(self, source: str) -> bool:
         with self.reading() as connection:
@@ -719,12 +715,9 @@ def recognised(connection: duckdb.DuckDBPyConnection, met: Mapping[int, SourceFi
     return {place: replace(file, known_as=found[place]) for place, file in met.items() if place in found}
 
 
-def is_settled(row: Mapping[str, Any], intent: Intent) -> bool:
+def is_left(row: Mapping[str, Any], intent: Intent = "new") -> bool:
     """Whether a load with this intent leaves a file as its ledger row says."""
-    state = row["state"]
-    if state == "replaced" and (row["version_id"] is None or row["replaced_by"] is None):
-        return False  # its key came back to these bytes; or it seemed to be gone, and is there again
-    return state in FINAL_STATES and state not in REOPENED[intent]
+    return is_settled(row["state"], intent, may_return=may_return(row["version_id"], row["replaced_by"]))
 
 
 def result_of(row: Mapping[str, Any], *, already: bool = False) -> FileResult:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from ingest.adapters.duckdb import MUCH_MEMORY_MB, recognised, statement
 from ingest.adapters.duckdb_errors import could_not_write
 from ingest.adapters.duckdb_rows import Rows
+from ingest.core.lifecycle import WAITS, refusal
 from ingest.core.source import SourceFile
 from ingest.errors import TransientError
 from ingest.ports import ActionResult, Mark, Note
@@ -64,8 +65,8 @@ def _undo(
         copies = _copies(rows, list(chosen))
         for file_id, row in chosen.items():
             state = "undone" if file_id in leaving else row["state"]  # it may have gone along with another
-            if state not in ("loaded", "rejected"):
-                results.append(_refused(row | {"state": state}, f"It is {state}: nothing of it is in the warehouse."))
+            if why := refusal("undo", state):
+                results.append(_refused(row | {"state": state}, why))
                 continue
             along = [one for one in redrives[file_id] if one["file_id"] not in leaving]
             if row["redrive_of"]:
@@ -102,8 +103,8 @@ def ignore(
         known = _ledger_rows(rows, [*file_ids, *(file.file_id for file in new)])
         results = []
         for row in known.values():
-            if row["state"] in ("loaded", "replaced", "ignored"):
-                results.append(_refused(row, f"It is {row['state']}{': undo it first' * (row['state'] == 'loaded')}."))
+            if why := refusal("ignore", row["state"]):
+                results.append(_refused(row, why))
             else:
                 results.append(_done(row, "ignored"))
         taken = [result.file_id for result in results if result.error is None]
@@ -141,8 +142,8 @@ def retry(warehouse: "DuckDBWarehouse", file_ids: Sequence[str], note: Note) -> 
     results = []
     with _session(warehouse) as (rows, now):
         for row in _ledger_rows(rows, file_ids).values():
-            if row["state"] != "retrying":
-                results.append(_refused(row, f"It is {row['state']}: it does not wait for another attempt."))
+            if why := refusal("retry", row["state"]):
+                results.append(_refused(row, why))
                 continue
             sql = "UPDATE ledger SET next_try_at = $now WHERE file_id = $file_id"
             rows.connection.execute(sql, {"now": now, "file_id": row["file_id"]})
@@ -155,7 +156,7 @@ def close_gone(warehouse: "DuckDBWarehouse", file_ids: Sequence[str], note: Note
     """See `ingest.ports.Warehouse.close_gone`."""
     with _session(warehouse) as (rows, now):
         found = _ledger_rows(rows, file_ids)
-        waiting = [file_id for file_id, row in found.items() if row["state"] in ("retrying", "held")]
+        waiting = [file_id for file_id, row in found.items() if row["state"] in WAITS]
         sql = (
             "UPDATE ledger SET error = $error, loaded_at = $now, next_try_at = NULL WHERE list_contains($ids, file_id)"
         )

@@ -18,22 +18,19 @@ import duckdb
 import orjson
 import pyarrow as pa
 
-from ingest.adapters.duckdb import MUCH_MEMORY_MB, is_settled, recognised, result_of, statement
+from ingest.adapters.duckdb import MUCH_MEMORY_MB, is_left, recognised, result_of, statement
 from ingest.adapters.duckdb_errors import could_not_write, first_line, is_of_the_world
 from ingest.adapters.duckdb_rows import Rows
+from ingest.core.lifecycle import FINAL_STATES, KEEPS_LINES, LOADED_AS, Intent, State, next_try
 from ingest.core.source import SourceFile
-from ingest.core.states import FIRST_DELAY, LONGEST_DELAY, Done
 from ingest.errors import StaleRedrive, TransientError
 from ingest.ports import (
     COUNTED,
-    FINAL_STATES,
     FileResult,
-    Intent,
     Note,
     Redrive,
     StagedFile,
     Staging,
-    State,
     not_entered,
 )
 
@@ -41,12 +38,6 @@ if TYPE_CHECKING:
     from ingest.adapters.duckdb import DuckDBWarehouse
 
 _BYTES_AT_ONCE = 160 << 20  # of staged rows: what the engine compares at once must fit its memory
-_ACTIONS: Mapping[Intent, Done] = {
-    "new": "load",
-    "again": "load",
-    "release": "release",
-    "force": "force",
-}  # in `history`
 
 
 @dataclass(slots=True)
@@ -77,8 +68,6 @@ class _Entry:
     def row(self, load_id: str, run_id: str | None, now: datetime) -> dict[str, Any]:
         file, counts = self.staged.file, self.staged.counts
         retrying = self.state == "retrying"
-        # Twice as long after each attempt, so that a broken object costs less and less and is never given up.
-        delay = min(FIRST_DELAY * 2 ** min(self.attempts - 1, 30), LONGEST_DELAY)
         return {
             "file_id": file.file_id, "file_no": self.file_no, "source": file.source, "bucket": file.bucket,
             "key": file.key, "etag": file.etag, "version_id": file.version_id, "last_modified": file.last_modified,
@@ -88,7 +77,7 @@ class _Entry:
             **{name: getattr(counts, name) for name in COUNTED if name != "duplicates"},
             "warnings": orjson.dumps(counts.warnings).decode(), "load_id": load_id, "run_id": run_id,
             "loaded_at": None if retrying else now, "attempts": self.attempts,
-            "next_try_at": now + delay if retrying else None, "duplicate_of": self.duplicate_of,
+            "next_try_at": next_try(self.attempts, now) if retrying else None, "duplicate_of": self.duplicate_of,
             "redrive_of": self.staged.redrive.of if self.staged.redrive else None,
             "error": self.staged.error or None, "position": file.position, "replaced_by": None,
         }  # fmt: skip
@@ -192,7 +181,7 @@ class _Load:
         self._claim(files, now)
         self._compare_bytes(now)
         taken = [entry for entry in self.entries if entry.state == "loaded"]
-        kept = [entry for entry in self.entries if entry.state in ("loaded", "rejected")]
+        kept = [entry for entry in self.entries if entry.state in KEEPS_LINES]
         if any(entry.failed for entry in kept):
             self._insert_failed(kept)
         for entry in self.entries:
@@ -212,10 +201,10 @@ class _Load:
         before = self._before(files)
         for file in files:
             row = before.get(file.file.file_id)
-            if row and is_settled(row, self.intent):
+            if row and is_left(row, self.intent):
                 self.results[row["file_id"]] = result_of(row, already=True)
                 continue
-            if row and is_settled(row, "new") and file.outcome == "retrying":
+            if row and is_left(row) and file.outcome == "retrying":
                 # What is there stays until there is something better.
                 self.results[row["file_id"]] = replace(result_of(row), state="retrying", error=file.error)
                 continue
@@ -229,7 +218,7 @@ class _Load:
                 self.leaving.append(row["file_no"])
             if self.note.is_named or (row and (row["state"] in FINAL_STATES or self.intent != "new")):
                 file_id = row["file_id"] if row else file.file.file_id
-                self.rows.remember(_ACTIONS[self.intent], [file_id], self.note, now)
+                self.rows.remember(LOADED_AS[self.intent], [file_id], self.note, now)
             if file.redrive:
                 self._mend(entry, file.redrive, now)
             self.entries.append(entry)
@@ -301,7 +290,7 @@ class _Load:
 
     def _compare_bytes(self, now: datetime) -> None:
         """What the policies make of files whose key, or whose bytes, are in the ledger already."""
-        new = [entry for entry in self.entries if entry.state in ("loaded", "rejected")]
+        new = [entry for entry in self.entries if entry.state in KEEPS_LINES]
         if not new:
             return
         candidates = [
@@ -337,7 +326,7 @@ class _Load:
                 entry.copies = self._copies(entry)
                 gone.update(entry.replaces)
             if entry.state == "loaded" and not redrive:
-                there = [row["file_no"] for row in versions if row["state"] in ("loaded", "rejected")]
+                there = [row["file_no"] for row in versions if row["state"] in KEEPS_LINES]
                 entry.mended = self.rows.mended_lines(there) + entry.mended
         self._find_copies([entry for entry in new if entry.state == "loaded" and not entry.staged.redrive], found, gone)
 

@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from ingest.adapters.duckdb import statement
 from ingest.core.identity import is_ignored
+from ingest.core.lifecycle import Done
 from ingest.core.people import Key, components
 from ingest.core.source import SourceFile
-from ingest.core.states import Done
 from ingest.ports import Note
 
 

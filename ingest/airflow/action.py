@@ -14,7 +14,7 @@ import orjson
 from airflow.sdk import Param
 
 from ingest.airflow.one_off import PASTED_AT_MOST
-from ingest.core.states import ACTIONS
+from ingest.core.lifecycle import ACTIONS
 from ingest.errors import ConfigError
 from ingest.text import count
 

@@ -27,8 +27,8 @@ from urllib.error import HTTPError, URLError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from ingest.airflow import tables
+from ingest.core.lifecycle import KEEPS_LINES
 from ingest.core.source import SourceFile
-from ingest.core.states import KEEPS_LINES
 from ingest.errors import ConfigError, IngestError
 from ingest.ports import Note
 from ingest.settings import NOTIFY_TYPES

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ingest.airflow import action, tables
 from ingest.archive import look_at_poll
+from ingest.core.lifecycle import KEEPS_LINES
 from ingest.core.schema import codes
 from ingest.core.source import LOCAL_BUCKET, SourceFile
-from ingest.core.states import KEEPS_LINES
 from ingest.pipeline import still_waiting
 from ingest.ports import Counts, Note
 from ingest.reconcile import reconcile as compare

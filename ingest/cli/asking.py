@@ -26,8 +26,8 @@ from ingest.cli.output import (
     write_table,
     write_waiting,
 )
+from ingest.core.lifecycle import KEEPS_LINES, STATES
 from ingest.core.source import ONE_OFF
-from ingest.core.states import KEEPS_LINES, STATES
 from ingest.errors import IngestError
 from ingest.text import count, visible
 

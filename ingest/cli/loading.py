@@ -21,14 +21,15 @@ from ingest.cli.base import (
     user,
 )
 from ingest.cli.output import MOST_ROWS, Moved, places, progress, say, say_some, write_json, write_table
-from ingest.core.states import KEEPS_LINES
+from ingest.core.lifecycle import KEEPS_LINES
 from ingest.text import count
 from ingest.unforeseen import said
 
 if TYPE_CHECKING:
+    from ingest.core.lifecycle import Intent
     from ingest.core.source import SourceFile
     from ingest.pipeline import Pipeline
-    from ingest.ports import FileResult, Intent, Note
+    from ingest.ports import FileResult, Note
 
 _NUMBERS = {  # of a file, as a table shows them: those that are 0 everywhere are left out
     "lines": "lines", "records": "records", "sets": "sets", "aliases": "aliases", "failed": "failed",

@@ -26,8 +26,8 @@ from ingest.errors import IngestError
 from ingest.text import count, visible
 
 if TYPE_CHECKING:
+    from ingest.core.lifecycle import Action
     from ingest.core.source import SourceFile
-    from ingest.core.states import Action
     from ingest.pipeline import Pipeline
     from ingest.ports import ActionResult
 
@@ -163,7 +163,7 @@ def _takes(
     pipeline: "Pipeline", action: "Action", rows: Sequence[Mapping[str, Any]], new: "Sequence[SourceFile]"
 ) -> dict[str, int]:
     """How much an action would take: files that it is for; if it takes their rows away, these and the redrives too."""
-    from ingest.actions import TAKES
+    from ingest.core.lifecycle import TAKES
 
     taken = [row for row in rows if row["state"] in TAKES[action]]
     if action != "undo":

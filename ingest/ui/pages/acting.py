@@ -12,9 +12,9 @@ from urllib.parse import quote
 from fastapi import APIRouter, Form, HTTPException, Request, Response
 from fastapi.responses import RedirectResponse
 
-from ingest.actions import TAKES, when, would
+from ingest.actions import when, would
+from ingest.core.lifecycle import ACTIONS, KEEPS_LINES, TAKES, Action
 from ingest.core.source import ONE_OFF
-from ingest.core.states import ACTIONS, KEEPS_LINES, Action
 from ingest.ports import FilesWanted, Published
 from ingest.text import count
 from ingest.ui import runs, shown

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 
 from ingest import actions
+from ingest.core.lifecycle import ACTIONS, KEEPS_LINES
 from ingest.core.schema import Meaning
-from ingest.core.states import ACTIONS, KEEPS_LINES
 from ingest.errors import IngestError
 from ingest.ports import FailureGroup
 from ingest.preview import Preview, preview

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
-from typing import Annotated, Any, Final, Literal, cast, get_args
+from typing import Annotated, Any, Final, Literal, cast
 
 from fastapi import APIRouter, Query, Request, Response
 
+from ingest.core.lifecycle import STATES, State
 from ingest.core.rhythm import Rhythm, rhythm
 from ingest.core.source import ONE_OFF
-from ingest.ports import FilesWanted, Published, State
+from ingest.ports import FilesWanted, Published
 from ingest.settings import Settings
 from ingest.ui import internals, runs
 from ingest.ui.access import Visitor, VisitorDep, dag_of
@@ -19,7 +20,6 @@ from ingest.ui.world import known_sources, open_world
 
 router = APIRouter()
 
-STATES: Final = tuple(state for state in get_args(State) if state != "gone")
 _STUCK_ATTEMPTS: Final = 5  # by then it has been tried for half an hour
 _MORE: Final = 50  # files on a page
 

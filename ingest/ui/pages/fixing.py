@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.datastructures import FormData
 
-from ingest.core.states import KEEPS_LINES
+from ingest.core.lifecycle import KEEPS_LINES
 from ingest.handout import Place
 from ingest.redrive import MENDED_AT_MOST, judge_mended
 from ingest.report import line_to_mend, on_one_line

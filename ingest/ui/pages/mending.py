@@ -21,7 +21,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from ingest.core.commands import Item
 from ingest.core.jsontext import replaced
-from ingest.core.states import KEEPS_LINES
+from ingest.core.lifecycle import KEEPS_LINES
 from ingest.errors import IngestError, ObjectGone
 from ingest.handout import Place, as_csv, as_text, changed, parse_fixed
 from ingest.redrive import MENDED_AT_MOST, judge_mended, keep_mended, kept_mended
@@ -36,8 +36,9 @@ from ingest.ui.world import open_world
 if TYPE_CHECKING:
     from starlette.types import Message
 
+    from ingest.core.lifecycle import State
     from ingest.pipeline import Pipeline
-    from ingest.ports import Published, State
+    from ingest.ports import Published
 
 router = APIRouter()
 

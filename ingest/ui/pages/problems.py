@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 
+from ingest.core.lifecycle import KEEPS_LINES
 from ingest.core.schema import Meaning
-from ingest.core.states import KEEPS_LINES
 from ingest.ports import FilesWanted, Problem
 from ingest.ui import runs
 from ingest.ui.access import VisitorDep, dag_of
