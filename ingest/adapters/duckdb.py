@@ -23,35 +23,31 @@ from itertools import islice
 from pathlib import Path
 from tempfile import gettempdir
 from threading import Event, Thread, current_thread, main_thread
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import duckdb
 import pyarrow as pa
 
-from ingest.adapters.duckdb_errors import first_line
+from ingest.adapters.duckdb_errors import could_not_write, first_line
 from ingest.core.address import is_file_id, meant, split_address
-from ingest.core.lifecycle import LONGEST_DELAY, Intent, State, is_settled, may_return
+from ingest.core.lifecycle import LONGEST_DELAY
 from ingest.core.schema import schemas_folder
 from ingest.core.source import SourceFile
 from ingest.disk import FOLDER_PREFIX, no_more_open_than, opened, private_folder
 from ingest.errors import ConfigError, IngestError, TransientError
 from ingest.ports import (
-    COUNTED,
-    ActionResult,
     ArchivedCopy,
-    Counts,
     FailuresWanted,
-    FileResult,
-    Mark,
     Note,
     OpenFailures,
     Published,
     QueryLimits,
     QueryResult,
-    Staging,
     Table,
 )
 from ingest.settings import Source
+from ingest.warehouse.changes import Answer, Applied, Plan, Reader
+from ingest.warehouse.warehouse import Warehouse
 
 # Files of this storage version are read and written by every supported DuckDB (1.5 and 2).
 STORAGE_VERSION = "v1.2.0"
@@ -93,7 +89,7 @@ def connect() -> duckdb.DuckDBPyConnection:
 
 
 @dataclass(frozen=True, slots=True)
-class DuckDBWarehouse:
+class DuckDBWarehouse(Warehouse):
     """Implements `ingest.ports.Warehouse`."""
 
     path: Path
@@ -154,55 +150,34 @@ class DuckDBWarehouse:
                 places = connection.execute(statement("unknown_copies")).fetchall()
             yield from (some[place] for (place,) in places)
 
-    def known(self, file_ids: Sequence[str], intent: Intent = "new") -> dict[str, FileResult]:
+    @contextmanager
+    def reader(self) -> Iterator[Reader]:
+        from ingest.adapters.duckdb_apply import DuckDBReader
+        from ingest.adapters.duckdb_rows import Rows
+
         with self.reading() as connection:
-            rows = _rows(
-                connection, "SELECT * FROM ledger WHERE file_id IN (SELECT unnest($ids))", {"ids": list(file_ids)}
-            )
-        return {row["file_id"]: result_of(row, already=True) for row in rows if is_left(row, intent)}
+            yield DuckDBReader(Rows(connection, self.ignored_identities))
 
-    def was_polled(self, source: str) -> bool:
-        with self.reading() as connection:
-            return bool(_rows(connection, "SELECT 1 FROM polled_sources WHERE source = $source", {"source": source}))
+    def transact(self, plan: Plan[Answer]) -> tuple[Answer, Applied]:
+        try:
+            try:
+                return self._transact(plan)
+            except (duckdb.OutOfMemoryException, duckdb.TransactionException):
+                # Thousands of lines of hundreds of KB, or rows from all over the tables that leave: rather more memory
+                # than not at all. Where such lines are in the table already, it is the commit that holds them.
+                return self._transact(plan, MUCH_MEMORY_MB)
+        except duckdb.Error as error:
+            raise could_not_write(self, error) from error
 
-    # What writes is imported when it is needed: most commands only read.
+    def _transact(self, plan: Plan[Answer], memory_mb: int | None = None) -> tuple[Answer, Applied]:
+        # What writes is imported when it is needed: most commands only read.
+        from ingest.adapters.duckdb_apply import DuckDBReader, apply
+        from ingest.adapters.duckdb_rows import Rows
 
-    def first_poll(self, source: str, there: Iterable[SourceFile], now: datetime) -> int:
-        from ingest.adapters.duckdb_actions import first_poll
-
-        return first_poll(self, source, there, now)
-
-    def load(
-        self, staging: Staging, load_id: str, run_id: str | None, *, intent: Intent = "new", note: Note | None = None
-    ) -> list[FileResult]:
-        from ingest.adapters.duckdb_load import load
-
-        return load(self, staging, load_id, run_id, intent=intent, note=note)
-
-    def undo(self, file_ids: Sequence[str], note: Note) -> list[ActionResult]:
-        from ingest.adapters.duckdb_actions import undo
-
-        return undo(self, file_ids, note)
-
-    def ignore(self, file_ids: Sequence[str], new: Sequence[SourceFile], note: Note) -> list[ActionResult]:
-        from ingest.adapters.duckdb_actions import ignore
-
-        return ignore(self, file_ids, new, note)
-
-    def retry(self, file_ids: Sequence[str], note: Note) -> list[ActionResult]:
-        from ingest.adapters.duckdb_actions import retry
-
-        return retry(self, file_ids, note)
-
-    def close_gone(self, file_ids: Sequence[str], note: Note) -> None:
-        from ingest.adapters.duckdb_actions import close_gone
-
-        close_gone(self, file_ids, note)
-
-    def mark(self, marks: Sequence[Mark], note: Note) -> None:
-        from ingest.adapters.duckdb_actions import mark
-
-        mark(self, marks, note)
+        with self.writing(memory_mb) as connection:
+            rows = Rows(connection, self.ignored_identities)
+            changes, answer = plan(DuckDBReader(rows))
+            return answer, apply(rows, changes)
 
     def untidied(
         self,
@@ -243,16 +218,6 @@ class DuckDBWarehouse:
         from ingest.adapters.duckdb_reconcile import repair
 
         repair(self, note)
-
-    def notify_once(self, file_ids: Sequence[str], note: Note) -> list[str]:
-        from ingest.adapters.duckdb_actions import notify_once
-
-        return notify_once(self, file_ids, note)
-
-    def not_notified(self, file_ids: Sequence[str], note: Note) -> None:
-        from ingest.adapters.duckdb_actions import not_notified
-
-        not_notified(self, file_ids, note)
 
     def history(self, file_id: str | None = None, run_id: str | None = None) -> list[dict[str, Any]]:
         with self.reading() as connection:
@@ -713,20 +678,6 @@ def recognised(connection: duckdb.DuckDBPyConnection, met: Mapping[int, SourceFi
     found = dict(connection.execute(statement("recognise")).fetchall())
     connection.unregister("met")
     return {place: replace(file, known_as=found[place]) for place, file in met.items() if place in found}
-
-
-def is_left(row: Mapping[str, Any], intent: Intent = "new") -> bool:
-    """Whether a load with this intent leaves a file as its ledger row says."""
-    return is_settled(row["state"], intent, may_return=may_return(row["version_id"], row["replaced_by"]))
-
-
-def result_of(row: Mapping[str, Any], *, already: bool = False) -> FileResult:
-    """A ledger row as the outcome of its file."""
-    return FileResult(
-        file_id=row["file_id"], bucket=row["bucket"], key=row["key"], state=cast("State", row["state"]),
-        counts=Counts(**{name: row[name] for name in COUNTED}), source=row["source"], load_id=row["load_id"],
-        error=row["error"], duplicate_of=row["duplicate_of"], already=already,
-    )  # fmt: skip
 
 
 def _rows(connection: duckdb.DuckDBPyConnection, sql: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:

@@ -9,21 +9,12 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from ingest.disk import free_space, has_room
-from ingest.errors import TransientError
+from ingest.warehouse.changes import NotWrittenError
 
 if TYPE_CHECKING:
     from ingest.adapters.duckdb import DuckDBWarehouse
 
 _OF_THE_WORLD = (duckdb.OperationalError, duckdb.InternalError, duckdb.FatalException)
-
-
-class NotWrittenError(TransientError):
-    """The warehouse could not be written; nothing was. `is_disk`: for want of a disk that takes it."""
-
-    def __init__(self, sentence: str, *, is_disk: bool, is_for_all: bool) -> None:
-        super().__init__(sentence)
-        self.is_disk = is_disk
-        self.is_for_all = is_for_all  # even for the smallest file
 
 
 def is_of_the_world(error: duckdb.Error) -> bool:
@@ -33,20 +24,22 @@ def is_of_the_world(error: duckdb.Error) -> bool:
 
 def could_not_write(warehouse: "DuckDBWarehouse", error: duckdb.Error) -> NotWrittenError:
     """What is said of an error that ended a writing session."""
-    folder = warehouse.path.parent
-    if is_of_the_world(error) and not has_room(folder):
-        return NotWrittenError(
-            f"{warehouse.name} could not be written: the disk of {folder} is full ({free_space(folder)} free). Free"
-            f" some space there, then run again. ({first_line(error)})",
-            is_disk=True,
-            is_for_all=True,
-        )
-    is_disk = isinstance(error, duckdb.OperationalError) and not isinstance(error, duckdb.OutOfMemoryException)
+    folder, reason = warehouse.path.parent, first_line(error)
+    is_full = is_of_the_world(error) and not has_room(folder)
+    sentence = (
+        f"{warehouse.name} could not be written: the disk of {folder} is full ({free_space(folder)} free). Free"
+        f" some space there, then run again. ({reason})"
+        if is_full
+        else f"{warehouse.name} could not be written: {reason} On the disk of {folder} {free_space(folder)} are"
+        " free. Nothing was loaded; see that this is enough, then run again."
+    )
+    of_disk = isinstance(error, duckdb.OperationalError) and not isinstance(error, duckdb.OutOfMemoryException)
     return NotWrittenError(
-        f"{warehouse.name} could not be written: {first_line(error)} On the disk of {folder} {free_space(folder)} are"
-        " free. Nothing was loaded; see that this is enough, then run again.",
-        is_disk=is_disk,
-        is_for_all=False,
+        sentence,
+        reason=reason,
+        is_disk=is_full or of_disk,
+        is_for_all=is_full,
+        is_of_the_world=is_of_the_world(error),
     )
 
 

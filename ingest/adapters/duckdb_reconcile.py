@@ -6,12 +6,18 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from ingest.adapters.duckdb import statement
+from ingest.adapters.duckdb_apply import DuckDBReader, apply
 from ingest.adapters.duckdb_errors import could_not_write
 from ingest.adapters.duckdb_rows import Rows
 from ingest.ports import Note
+from ingest.warehouse.changes import Changes
 
 if TYPE_CHECKING:
     from ingest.adapters.duckdb import DuckDBWarehouse
+
+_NOT_LOADED = """
+    SELECT DISTINCT redriven_by FROM failed_line_rows
+    WHERE redriven_by IS NOT NULL AND redriven_by NOT IN (SELECT file_id FROM ledger WHERE state = 'loaded')"""
 
 
 def disagreements(warehouse: "DuckDBWarehouse") -> list[dict[str, Any]]:
@@ -42,20 +48,16 @@ def repair(warehouse: "DuckDBWarehouse", note: Note) -> None:
             found = _disagreements(rows)
             what = {one["what"] for one in found}
             ids = {name: [one["file_id"] for one in found if one["what"] == name] for name in what}
-            sql = "SELECT file_no FROM ledger WHERE file_id IN (SELECT unnest($file_ids))"
-            left_over = rows.fetch(sql, {"file_ids": ids.get("leftover_rows", [])})
-            rows.take_away([row["file_no"] for row in left_over])
-            if "redriven_by" in what:
-                connection.execute(
-                    "UPDATE failed_line_rows SET redriven_at = NULL, redriven_by = NULL WHERE redriven_by IS NOT NULL"
-                    " AND redriven_by NOT IN (SELECT file_id FROM ledger WHERE state = 'loaded')"
-                )
+            changes = Changes(note, datetime.now(UTC))
+            left_over = DuckDBReader(rows).ledger("file_id", ids.get("leftover_rows", ()))
+            changes.leaving = [row.file_no for row in left_over]
+            changes.reopened = [by for (by,) in connection.execute(_NOT_LOADED).fetchall()]
+            changes.tell("repair", dict.fromkeys([*ids.get("leftover_rows", ()), *ids.get("redriven_by", ())]))
+            apply(rows, changes)
             if "first_rows" in what:
                 connection.execute(statement("wrong_first"))  # taking rows away has changed it
                 connection.execute(statement("mark_first"))
             if "person_links" in what:
                 rows.join_persons_anew()
-            mended = [*ids.get("leftover_rows", ()), *ids.get("redriven_by", ())]
-            rows.remember("repair", dict.fromkeys(mended), note, datetime.now(UTC))
     except duckdb.Error as error:
         raise could_not_write(warehouse, error) from error

@@ -3,7 +3,6 @@
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import duckdb
@@ -11,10 +10,7 @@ import pyarrow as pa
 
 from ingest.adapters.duckdb import statement
 from ingest.core.identity import is_ignored
-from ingest.core.lifecycle import Done
 from ingest.core.people import Key, components
-from ingest.core.source import SourceFile
-from ingest.ports import Note
 
 
 @dataclass(slots=True)
@@ -85,54 +81,6 @@ class Rows:
             for space, one, other in aliases
             if not is_ignored(one, self.ignored_identities) and not is_ignored(other, self.ignored_identities)
         ]
-
-    def redrives_of(self, file_ids: Collection[str]) -> list[dict[str, Any]]:
-        """What mended lines of these files brought and is loaded, in order: file_id, file_no, redrive_of."""
-        sql = (
-            "SELECT file_id, file_no, redrive_of FROM ledger"
-            " WHERE redrive_of IN (SELECT unnest($file_ids)) AND state = 'loaded' ORDER BY file_no"
-        )
-        return self.fetch(sql, {"file_ids": list(file_ids)})
-
-    def reopen(self, redrives: Collection[str]) -> None:
-        """The lines that these redrives mended are open again."""
-        self.connection.execute(
-            "UPDATE failed_line_rows SET redriven_at = NULL, redriven_by = NULL"
-            " WHERE redriven_by IN (SELECT unnest($redrives))",
-            {"redrives": list(redrives)},
-        )
-
-    def mends_now(self, redrives: Collection[str], file: SourceFile) -> None:
-        """These redrives mend lines of this file from now on."""
-        self.connection.execute(
-            "UPDATE ledger SET redrive_of = $file_id WHERE file_id IN (SELECT unnest($redrives))",
-            {"file_id": file.file_id, "redrives": list(redrives)},
-        )
-
-    def mended_lines(self, file_nos: Collection[int]) -> list[dict[str, Any]]:
-        """The failed lines of files that redrives have mended, so that they stay mended where they come again."""
-        sql = (
-            "SELECT line, item, raw_sha256, redriven_at, redriven_by FROM failed_line_rows"
-            " WHERE file_no IN (SELECT unnest($file_nos)) AND redriven_by IS NOT NULL ORDER BY file_no"
-        )
-        return self.fetch(sql, {"file_nos": list(file_nos)})
-
-    def set_state(self, file_ids: Collection[str], state: str, replaced_by: str | None = None) -> None:
-        """Write down what became of files whose rows were taken away."""
-        self.connection.execute(
-            "UPDATE ledger SET state = $state, replaced_by = $replaced_by WHERE file_id IN (SELECT unnest($file_ids))",
-            {"state": state, "replaced_by": replaced_by, "file_ids": list(file_ids)},
-        )
-
-    def remember(self, action: Done, file_ids: Iterable[str], note: Note, at: datetime) -> None:
-        """Append to `history`."""
-        self.connection.execute(
-            "INSERT INTO history SELECT unnest($file_ids), $action, $at, $by, $reason, $run_id",
-            {
-                "file_ids": list(file_ids), "action": action, "at": at, "by": note.by, "reason": note.reason or None,
-                "run_id": note.run_id,
-            },
-        )  # fmt: skip
 
     # --- handing over Arrow ------------------------------------------------------------------------------------------
 

@@ -62,7 +62,7 @@ LONGEST_DELAY: Final = timedelta(hours=6)
 
 def next_try(attempts: int, now: datetime) -> datetime:
     """When a file is tried again: it costs less and less, and is never given up."""
-    return now + min(FIRST_DELAY * 2 ** min(attempts - 1, 30), LONGEST_DELAY)
+    return now + min(FIRST_DELAY * (1 << min(attempts - 1, 30)), LONGEST_DELAY)
 
 
 def is_due(next_try_at: datetime, now: datetime) -> bool:

@@ -1,9 +1,6 @@
--- mark_mended.sql: failed lines that a redrive mends.
--- in: mended (Arrow: line, item), $file_no of the original, $by (file_id of the redrive), $at.   out: how many were open.
+-- mark_mended.sql: failed lines that redrives mend.
+-- in: marks (Arrow: file_no, line, item, redriven_at, redriven_by (file_id of the redrive)).
 UPDATE failed_line_rows
-SET redriven_at = $at, redriven_by = $by
-FROM mended AS m
-WHERE failed_line_rows.file_no = $file_no
-  AND failed_line_rows.line = m.line
-  AND failed_line_rows.item = m.item
-  AND failed_line_rows.redriven_by IS NULL
+SET redriven_at = m.redriven_at, redriven_by = m.redriven_by
+FROM marks AS m
+WHERE failed_line_rows.file_no = m.file_no AND failed_line_rows.line = m.line AND failed_line_rows.item = m.item
