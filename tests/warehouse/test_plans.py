@@ -1,0 +1,260 @@
+"""What actions and loads mean, tried on dictionaries: each state with each of them, and what goes along with what."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ingest.core.lifecycle import ENDS, FINAL_STATES, STATES, TAKES, WAITS, Intent, State, is_settled, refusal
+from ingest.core.source import SourceFile
+from ingest.errors import StaleRedrive, TransientError
+from ingest.ports import Counts, Mark, Note, Redrive, StagedFile, Staging
+from ingest.warehouse.changes import LedgerRow, NotWrittenError, Plan
+from tests.memory_engine import MemoryWarehouse, Tables
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+NOTE = Note("ann", "because", "run 7")
+
+
+def file(name: str, **more: Any) -> SourceFile:
+    return SourceFile(
+        **{"bucket": "b", "key": f"{name}.json", "etag": name, "last_modified": NOW, "size_bytes": 1} | more
+    )
+
+
+def row(name: str, state: State, number: int, **more: Any) -> LedgerRow:
+    of = file(name)
+    return LedgerRow(
+        **{
+            "file_id": of.file_id, "file_no": number, "source": "web", "bucket": "b", "key": of.key, "etag": of.etag,
+            "version_id": None, "last_modified": NOW, "size_bytes": 1, "format": "kissmetrics", "people_space": "web",
+            "state": state, "position": of.position, "sha256": name, "attempts": 1,
+            "next_try_at": NOW if state == "retrying" else None,
+        } | more
+    )  # fmt: skip
+
+
+def warehouse(
+    rows: Iterable[LedgerRow], failed: Mapping[int, Mapping[int, str | None]] | None = None
+) -> MemoryWarehouse:
+    """`failed`: of files the failed lines, and by whom they are mended."""
+    lines = {
+        number: {
+            (line, ""): {"line": line, "item": "", "raw_sha256": "x", "redriven_by": by, "redriven_at": by and NOW}
+            for line, by in of.items()
+        }
+        for number, of in (failed or {}).items()
+    }
+    ledger = {one.file_id: one for one in rows}
+    return MemoryWarehouse(Tables(ledger, {}, lines, [], {}, max((one.file_no for one in ledger.values()), default=0)))
+
+
+def states(of: MemoryWarehouse) -> dict[str, State]:
+    return {one.key.removesuffix(".json"): one.state for one in of.tables.ledger.values()}
+
+
+def told(of: MemoryWarehouse) -> list[tuple[str, str]]:
+    names = {one.file_id: one.key.removesuffix(".json") for one in of.tables.ledger.values()}
+    return [(names[line["file_id"]], line["action"]) for line in of.tables.history]
+
+
+def staged(*files: SourceFile, folder: Path = Path(), **more: Any) -> Staging:
+    return Staging(
+        folder, [StagedFile(one, n, Counts(), sha256=one.etag, **more) for n, one in enumerate(files)], [], []
+    )
+
+
+EACH = [row(state, state, number) for number, state in enumerate(STATES, 1)]
+
+
+# --- each state with each action -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("action", ["undo", "ignore", "retry"])
+def test_an_action_takes_the_states_of_the_diagram_and_refuses_the_others(action: Any) -> None:
+    there = warehouse(EACH)
+    ids = [one.file_id for one in EACH]
+    ways: dict[str, Callable[[], Any]] = {
+        "undo": lambda: there.undo(ids, NOTE),
+        "ignore": lambda: there.ignore(ids, [], NOTE),
+        "retry": lambda: there.retry(ids, NOTE),
+    }
+    results = ways[action]()
+    assert [(result.before, result.error) for result in results] == [
+        (state, refusal(action, state)) for state in STATES
+    ]
+    ends = {state: ENDS.get(action, state) if state in TAKES[action] else state for state in STATES}
+    assert states(there) == ends == {result.before: result.state for result in results}
+    assert sorted(told(there)) == sorted((state, action) for state in TAKES[action])
+
+
+def test_what_waits_is_closed_when_its_object_is_gone_and_nothing_else() -> None:
+    there = warehouse(EACH)
+    there.close_gone([one.file_id for one in EACH], NOTE)
+    assert states(there) == {state: "replaced" if state in WAITS else state for state in STATES}
+    assert sorted(told(there)) == [("held", "gone"), ("retrying", "gone")]
+    assert all("was deleted" in line["reason"] for line in there.tables.history)
+
+
+@pytest.mark.parametrize("intent", ["new", "again", "release", "force"])
+@pytest.mark.parametrize("outcome", ["loaded", "rejected", "retrying"])
+def test_a_load_takes_the_states_of_the_diagram_and_leaves_the_others(intent: Intent, outcome: State) -> None:
+    versions = [replace(one, version_id="1", replaced_by="another") for one in EACH]
+    there = warehouse(versions)
+    files = [one.file for one in versions]
+    results = there.load(staged(*files, outcome=outcome, skip_same_bytes=False), "load", None, intent=intent)
+    for state, result, before in zip(STATES, results, versions, strict=True):
+        after = there.tables.ledger[before.file_id]
+        settled = is_settled(state, intent)
+        assert result.already == settled
+        if settled or (outcome == "retrying" and state in FINAL_STATES):  # what is there stays
+            assert after == before
+            assert result.state == (before.state if settled else "retrying")
+        else:
+            assert (result.state, after.state, after.attempts) == (outcome, outcome, 2)
+            assert after.file_no > len(EACH)
+
+
+def test_what_is_not_known_is_ignored_too() -> None:
+    there = warehouse([])
+    (result,) = there.ignore([], [file("new")], NOTE)
+    assert (result.before, result.state, states(there)) == ("pending", "ignored", {"new": "ignored"})
+    assert told(there) == [("new", "ignore")]
+
+
+# --- what goes along -------------------------------------------------------------------------------------------------
+
+
+def redriven(state: State) -> MemoryWarehouse:
+    """A file with two lines, each mended by a redrive, and a copy."""
+    of = row("a", state, 1, failed=2)
+    first = row("first", "loaded", 2, redrive_of=of.file_id)
+    second = row("second", "loaded", 3, redrive_of=of.file_id)
+    copy = row("copy", "duplicate", 4, duplicate_of=of.file_id)
+    return warehouse([of, first, second, copy], {1: {1: first.file_id, 2: second.file_id}})
+
+
+@pytest.mark.parametrize(("state", "chosen", "gone"), [
+    pytest.param("loaded", "a", "a first second", id="a file takes its redrives along"),
+    pytest.param("loaded", "first", "first", id="a redrive goes alone"),
+    pytest.param("rejected", "first", "first second", id="the first of a rejected file holds all of it"),
+    pytest.param("rejected", "second", "second", id="a later one goes alone"),
+    pytest.param("loaded", "second a", "a first second", id="what went along is told once"),
+])  # fmt: skip
+def test_what_an_undo_takes_along(state: State, chosen: str, gone: str) -> None:
+    there = redriven(state)
+    results = there.undo([file(name).file_id for name in chosen.split()], NOTE)
+    assert {name for name, now in states(there).items() if now == "undone"} == {*gone.split()}
+    assert sorted(told(there)) == [(name, "undo") for name in sorted(gone.split())]
+    names = {file(name).file_id: name for name in ("a", "first", "second", "copy")}
+    assert [[names[one] for one in result.duplicates] for result in results][-1] == ["copy"] * ("a" in chosen.split())
+    lines = there.tables.failed.get(1, {}).values()
+    assert [names.get(line["redriven_by"]) for line in lines if line["redriven_by"]] == [
+        name for name in ("first", "second") if "a" not in gone.split() and name not in gone.split()
+    ]
+
+
+def test_marks_are_told_once_and_the_first_stays() -> None:
+    there = warehouse([row("a", "loaded", 1)])
+    for copy in ("there", "elsewhere"):
+        there.mark([Mark(file("a").file_id, archived_to=copy), Mark(file("unknown").file_id, deleted_at=NOW)], NOTE)
+    there.mark([Mark(file("a").file_id, archived_to="there", deleted_at=NOW, reason="it was not there")], NOTE)
+    (found,) = there.tables.ledger.values()
+    assert (found.archived_to, found.deleted_at) == ("there", NOW)
+    assert told(there) == [("a", "archived"), ("a", "deleted")]
+    assert [line["reason"] for line in there.tables.history] == ["because", "it was not there"]
+
+
+def test_a_notice_is_sent_once_unless_it_could_not_be_sent() -> None:
+    there = warehouse([])
+    assert [there.notify_once(["a", "b", "a"], NOTE), there.notify_once(["a", "b"], NOTE)] == [["a", "b"], []]
+    assert there.notify_once(["a"], Note("ann", "another")) == ["a"]
+    there.not_notified(["b"], NOTE)
+    assert there.notify_once(["a", "b"], NOTE) == ["b"]
+
+
+def test_the_first_poll_passes_over_what_no_id_of_the_ledger_is_of() -> None:
+    there = warehouse([row("a", "loaded", 1)])
+    versioned = file("a", version_id="1")  # the same object, seen with other eyes
+    listed = [versioned, file("b")]
+    assert [there.first_poll("web", listed, NOW), there.first_poll("web", [file("c")], NOW)] == [1, 0]
+    assert states(there) == {"a": "loaded", "b": "ignored"}
+    assert there.was_polled("web")
+
+
+# --- loads -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_redrive_of_lines_that_are_not_open_any_more_is_stale() -> None:
+    there = redriven("loaded")
+    mending = file("mended", key="a.json#1", mends="a.json")
+    before = there.tables
+    (one,) = staged(mending).files
+    for lines, whole_of in (([(1, "")], None), ([(9, "")], None), ([], 2)):
+        redrive = Redrive(file("a").file_id, lines, whole_of=whole_of)
+        with pytest.raises(StaleRedrive):
+            there.load(replace(staged(), files=[replace(one, redrive=redrive)]), "load", None, intent="again")
+    assert there.tables is before
+
+
+def test_two_redrives_of_one_line_in_one_load_are_stale() -> None:
+    there = warehouse([row("a", "loaded", 1, failed=1)], {1: {1: None}})
+    redrive = Redrive(file("a").file_id, [(1, "")])
+    both = staged(
+        *(file(name, key=f"a.json#{name}", mends="a.json") for name in "xy"), redrive=redrive, skip_same_bytes=False
+    )
+    with pytest.raises(StaleRedrive):
+        there.load(both, "load", None, intent="again")
+    (first,) = there.load(replace(both, files=both.files[:1]), "load", None, intent="again")
+    assert first.state == "loaded"
+    assert there.tables.failed[1][1, ""]["redriven_by"] == first.file_id
+
+
+class Refusing(MemoryWarehouse):
+    """An engine that refuses whatever holds a file called `bad`."""
+
+    world = False
+
+    def transact(self, plan: Plan[Any]) -> Any:
+        before = self.tables
+        done = super().transact(plan)
+        if any(name == "bad" and state == "loaded" for name, state in states(self).items()):
+            self.tables = before
+            raise NotWrittenError("No.", reason="No.", is_disk=self.world, is_for_all=False, is_of_the_world=self.world)
+        return done
+
+
+@pytest.mark.parametrize("of_the_disk", [False, True])
+def test_a_load_that_the_engine_refuses_is_halved_until_it_is_known_why(of_the_disk: bool) -> None:
+    there = Refusing()
+    there.world = of_the_disk
+    names = ("a", "b", "bad", "c", "d")
+    results = there.load(staged(*map(file, names)), "load", None)
+    assert [result.state for result in results] == ["retrying" if name == "bad" else "loaded" for name in names]
+    assert "No." in (results[2].error or "")
+    assert states(there).get("bad") == (None if of_the_disk else "retrying")
+    if of_the_disk:
+        with pytest.raises(TransientError):
+            there.load(staged(file("bad")), "load", None)
+
+
+def test_a_failure_at_any_step_of_a_load_leaves_all_or_nothing() -> None:
+    def load(of: MemoryWarehouse) -> object:
+        new = replace(file("a"), etag="other", last_modified=NOW + timedelta(seconds=1))
+        return of.load(staged(new, file("b"), changed_file="replace"), "load", None)
+
+    whole = redriven("loaded")
+    load(whole)
+    ended = [(one.file_id, one.state) for one in whole.tables.ledger.values()]
+    assert {state for _, state in ended} == {"replaced", "duplicate", "loaded"}
+    for step in range(1, len(whole.steps) + 1):
+        there = redriven("loaded")
+        before, there.fail_at, there.error = there.tables, step, KeyboardInterrupt()
+        with pytest.raises(KeyboardInterrupt):
+            load(there)
+        assert (there.tables is before) == (whole.steps[step - 1] != "after the commit")
+        load(there)
+        assert [(one.file_id, one.state) for one in there.tables.ledger.values()] == ended
