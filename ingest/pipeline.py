@@ -408,9 +408,7 @@ class Pipeline:
                 files, self.read, self.rules, folder,
                 processes=settings.processes, limits=self.limits, progress=progress,
             )  # fmt: skip
-            for staged in staging.files:
-                self.apply_policies(staged, intent)
-            yield staging
+            yield replace(staging, files=[self.by_policies(staged, intent) for staged in staging.files])
 
     @property
     def limits(self) -> Limits:
@@ -473,30 +471,31 @@ class Pipeline:
     def _source_of(self, file: SourceFile) -> Source:
         return self.settings.sources.get(file.source) or Source(name=file.source, bucket=file.bucket)
 
-    def apply_policies(self, staged: StagedFile, intent: Intent) -> None:
+    def by_policies(self, staged: StagedFile, intent: Intent) -> StagedFile:
         """What the source's settings make of a judged file. To force is a person's word that limits do not hold."""
         source, counts, force = self._source_of(staged.file), staged.counts, intent == "force"
-        staged.changed_file = source.changed_file
-        staged.skip_same_bytes = (
-            source.same_bytes == "skip"
+        staged = replace(
+            staged,
+            changed_file=source.changed_file,
+            skip_same_bytes=source.same_bytes == "skip"
             and not force
             and staged.all_timed
             and staged.file.size_bytes > 0
-            and not staged.file.is_from_intake
+            and not staged.file.is_from_intake,
         )
         if staged.outcome != "loaded" or force:
-            return
+            return staged
         judged, failed = counts.items, counts.failed
         of = f"{failed} of {judged} lines failed"
         if failed and failed == judged:
-            staged.error = "Its only line failed." if judged == 1 else f"All of its {judged} lines failed."
+            error = "Its only line failed." if judged == 1 else f"All of its {judged} lines failed."
         elif source.max_failed_lines is not None and failed > source.max_failed_lines:
-            staged.error = f"{of}; max_failed_lines is {source.max_failed_lines}."
+            error = f"{of}; max_failed_lines is {source.max_failed_lines}."
         elif source.max_failed_share is not None and failed > source.max_failed_share * judged:
-            staged.error = f"{of}; max_failed_share is {source.max_failed_share}."
+            error = f"{of}; max_failed_share is {source.max_failed_share}."
         else:
-            return
-        staged.outcome = "rejected"
+            return staged
+        return replace(staged, outcome="rejected", error=error)
 
 
 def _heard(listed: Iterable[SourceFile], hear: Callable[[ListingDoubted], object]) -> Iterator[SourceFile]:

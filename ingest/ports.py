@@ -74,7 +74,7 @@ class Redrive:
     whole_of: int | None = None  # set: it holds all of a rejected file, of which so many lines are open and none loaded
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class StagedFile:
     """One file, judged, its rows waiting in the staging folder under `staged_no`; or why it could not be."""
 

@@ -274,8 +274,7 @@ class _Attempt:
                 [mending], mended, pipeline.rules, folder,
                 processes=pipeline.settings.processes, limits=pipeline.limits,
             )  # fmt: skip
-            (staged,) = staging.files
-            pipeline.apply_policies(staged, "new")
+            staged = pipeline.by_policies(staging.files[0], "new")
             still, new = _sifted(staging.failed, open_places, wrong, edits, folder / "new.parquet")
             if staged.outcome != "loaded":
                 return _Loaded(error=staged.error)
@@ -288,11 +287,15 @@ class _Attempt:
                 if place in told or not failing.isdisjoint(_upwards(place))
             ]  # fmt: skip
             wrong.forget(closed)
-            staged.counts.lines -= sum(not item for _, item in failing)
-            staged.counts.items -= len(failing)
-            staged.counts.failed = 0  # they are the original's
+            counts = replace(
+                staged.counts,
+                lines=staged.counts.lines - sum(not item for _, item in failing),
+                items=staged.counts.items - len(failing),
+                failed=0,  # they are the original's
+            )
             mends = Redrive(self.original["file_id"], closed, failed=len(new), whole_of=len(open_places))
-            result = self._load(replace(staging, failed=[folder / "new.parquet"]), mends)
+            staging = replace(staging, failed=[folder / "new.parquet"], files=[replace(staged, counts=counts)])
+            result = self._load(staging, mends)
         return _Loaded(result, closed=len(closed), new=len(new))
 
     def _mending(self, lines: Mapping[Place, Mapping[str, Any]]) -> SourceFile:
@@ -308,8 +311,7 @@ class _Attempt:
 
     def _load(self, staging: Staging, mends: Redrive) -> FileResult:
         (staged,) = staging.files
-        staged.redrive = mends
-        staged.skip_same_bytes = False
+        staging = replace(staging, files=[replace(staged, redrive=mends, skip_same_bytes=False)])
         (result,) = self.pipeline.warehouse.load(staging, uuid4().hex, self.note.run_id, intent="again", note=self.note)
         return result
 

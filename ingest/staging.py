@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from multiprocessing import current_process, get_context, parent_process
 from pathlib import Path
@@ -31,6 +31,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ingest.core.commands import Item, Rules
 from ingest.core.formats import open_format
+from ingest.core.identity import Match
+from ingest.core.lifecycle import State
 from ingest.core.source import SourceFile
 from ingest.disk import FOLDER_PREFIX, FULL, free_space, has_room, private_folder
 from ingest.documents import documents
@@ -132,10 +134,10 @@ def stage(
         TooMuchAtOnce: something ran out. Nothing was kept; with fewer files it may do.
         TransientError: nothing can be written to the folder's disk, whatever it is, or no process can begin.
     """
-    staged = [StagedFile(file=file, staged_no=number, counts=Counts()) for number, file in enumerate(files)]
+    staged = [_Staged(file, number) for number, file in enumerate(files)]
     processes = processes or len(os.sched_getaffinity(0))
 
-    def judge(one: StagedFile) -> None:
+    def judge(one: _Staged) -> None:
         if blocks_of is None:
             _stage_file(one, read, rules_of(one.file), work, limits, progress or (lambda _: None))
         else:
@@ -159,7 +161,7 @@ def stage(
             _log.info("judged again with fewer files at once, since one of %d may be to blame: %s", len(files), reason)
             raise TooMuchAtOnce(reason, _apart(files, work.unfinished())) from error
         staged[0].outcome, staged[0].error = "retrying", reason
-        return Staging(folder, staged, [], [])
+        return Staging(folder, [staged[0].done()], [], [])
     for tally in work.tallies:
         _add(staged[tally.staged_no], tally)
     for one in staged:
@@ -168,10 +170,29 @@ def stage(
     written = sorted(work.written, key=lambda rows: rows.path)
     commands = [rows.path for rows in written if rows.path.name.startswith("commands-")]
     failed = [rows.path for rows in written if rows.path.name.startswith("failed-")]
-    return Staging(folder, staged, commands, failed, written).checked()
+    return Staging(folder, [one.done() for one in staged], commands, failed, written).checked()
 
 
-def _judge_each(staged: Sequence[StagedFile], judge: Callable[[StagedFile], None], work: "_Work") -> None:
+@dataclass(slots=True)
+class _Staged:
+    """A file while it is judged: see `StagedFile`."""
+
+    file: SourceFile
+    staged_no: int
+    counts: Counts = field(default_factory=Counts)
+    sha256: str = ""
+    read_bytes: int | None = None
+    people_space: str = "kissmetrics"
+    match: Match = "kissmetrics"
+    all_timed: bool = True
+    error: str = ""
+    outcome: State = "loaded"
+
+    def done(self) -> StagedFile:
+        return StagedFile(**{one.name: getattr(self, one.name) for one in fields(self)})
+
+
+def _judge_each(staged: Sequence["_Staged"], judge: Callable[["_Staged"], None], work: "_Work") -> None:
     """Judge all files. Raises what is no single file's doing for sure."""
     for one in staged:
         work.reading = one.staged_no
@@ -308,7 +329,7 @@ class _Work:
         }
 
 
-def _add(staged: StagedFile, tally: Tally) -> None:
+def _add(staged: _Staged, tally: Tally) -> None:
     ours, theirs = staged.counts, tally.counts
     for name in COUNTED:
         setattr(ours, name, getattr(ours, name) + getattr(theirs, name))
@@ -318,14 +339,14 @@ def _add(staged: StagedFile, tally: Tally) -> None:
         _put_off(staged, tally.error, tally.fault)
 
 
-def _put_off(staged: StagedFile, sentence: str, where: str) -> None:
+def _put_off(staged: "_Staged", sentence: str, where: str) -> None:
     if staged.outcome != "gone":
         staged.outcome, staged.error = "retrying", sentence
     if where:
         _log.error("fault of the program file=%s\n%s", staged.file.uri, where)
 
 
-def _stage_file(staged: StagedFile, read: Read, rules: Rules, work: _Work, limits: Limits, progress: Progress) -> None:
+def _stage_file(staged: _Staged, read: Read, rules: Rules, work: _Work, limits: Limits, progress: Progress) -> None:
     digest = Digest()
     deadline = monotonic() + limits.seconds
 
@@ -366,14 +387,14 @@ def _stage_file(staged: StagedFile, read: Read, rules: Rules, work: _Work, limit
     staged.sha256, staged.read_bytes = digest.hexdigest(), digest.size_bytes
 
 
-def _stage_blocks(staged: StagedFile, given: Iterable[Block], rules: Rules, work: _Work) -> None:
+def _stage_blocks(staged: _Staged, given: Iterable[Block], rules: Rules, work: _Work) -> None:
     staged.people_space, staged.match = rules.people_space, rules.match
     staged.sha256 = staged.sha256 or staged.file.etag
     for block in given:
         work.add(Part(staged.staged_no, staged.file.format, rules, block))
 
 
-def _refuse(staged: StagedFile, refusal: Item, content: Iterator[bytes], rules: Rules, work: _Work) -> None:
+def _refuse(staged: _Staged, refusal: Item, content: Iterator[bytes], rules: Rules, work: _Work) -> None:
     """Enter the whole file as one failed line: its text if it is short, else its beginning and its hash."""
     text, digest = b"", Digest()
     for piece in digest.over(content):

@@ -280,8 +280,8 @@ def _failed(
         for place in mending.places:
             mark(mending.file_no, place, mending.by, changes.now)
     for row, entry in entries:
-        for line in entry.kept:
-            mark(row.file_no, line.place, line.redriven_by, line.redriven_at)
+        for kept in entry.kept:
+            mark(row.file_no, kept.place, kept.redriven_by, kept.redriven_at)
     for file_no, of in failed.items():
         for place, line in of.items():
             if line["redriven_by"] in changes.reopened:

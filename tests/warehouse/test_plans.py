@@ -20,21 +20,19 @@ NOTE = Note("ann", "because", "run 7")
 
 
 def file(name: str, **more: Any) -> SourceFile:
-    return SourceFile(
-        **{"bucket": "b", "key": f"{name}.json", "etag": name, "last_modified": NOW, "size_bytes": 1} | more
-    )
+    told: dict[str, Any] = {"bucket": "b", "key": f"{name}.json", "etag": name, "last_modified": NOW, "size_bytes": 1}
+    return SourceFile(**told | more)
 
 
 def row(name: str, state: State, number: int, **more: Any) -> LedgerRow:
     of = file(name)
-    return LedgerRow(
-        **{
-            "file_id": of.file_id, "file_no": number, "source": "web", "bucket": "b", "key": of.key, "etag": of.etag,
-            "version_id": None, "last_modified": NOW, "size_bytes": 1, "format": "kissmetrics", "people_space": "web",
-            "state": state, "position": of.position, "sha256": name, "attempts": 1,
-            "next_try_at": NOW if state == "retrying" else None,
-        } | more
-    )  # fmt: skip
+    told: dict[str, Any] = {
+        "file_id": of.file_id, "file_no": number, "source": "web", "bucket": "b", "key": of.key, "etag": of.etag,
+        "version_id": None, "last_modified": NOW, "size_bytes": 1, "format": "kissmetrics", "people_space": "web",
+        "state": state, "position": of.position, "sha256": name, "attempts": 1,
+        "next_try_at": NOW if state == "retrying" else None,
+    }  # fmt: skip
+    return LedgerRow(**told | more)
 
 
 def warehouse(
