@@ -282,14 +282,14 @@ class _Load:
         changes = self.draft.changes
         for entry in self.entries:
             row = self._row(entry)
+            # What a redrive that went had mended is open.
+            kept = tuple(line for line in entry.kept if line.redriven_by not in changes.reopened)
+            lines_of = entry.original.file_no if entry.original else None
             changes.ledger.pop(row.file_id, None)
-            changes.entries.append(
-                Entry(row, entry.staged, entry.original.file_no if entry.original else None, tuple(entry.kept))
-            )
+            changes.entries.append(Entry(row, entry.staged, lines_of, kept))
             self.results[row.file_id] = replace(
-                row.result(), fixed=len({line.place for line in entry.kept}), replaces=entry.replaces,
-                copies=entry.copies,
-            )  # fmt: skip
+                row.result(), fixed=len(kept), replaces=entry.replaces, copies=entry.copies
+            )
 
     def _row(self, entry: _Entry) -> LedgerRow:
         file, staged, former, order = entry.file, entry.staged, entry.former, self.order

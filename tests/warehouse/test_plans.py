@@ -6,11 +6,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from ingest.core.lifecycle import ENDS, FINAL_STATES, STATES, TAKES, WAITS, Intent, State, is_settled, refusal
 from ingest.core.source import SourceFile
 from ingest.errors import StaleRedrive, TransientError
+from ingest.judging import FAILED
 from ingest.ports import Counts, Mark, Note, Redrive, StagedFile, Staging
 from ingest.warehouse.changes import LedgerRow, NotWrittenError, Plan
 from tests.memory_engine import MemoryWarehouse, Tables
@@ -209,6 +212,129 @@ def test_two_redrives_of_one_line_in_one_load_are_stale() -> None:
     (first,) = there.load(replace(both, files=both.files[:1]), "load", None, intent="again")
     assert first.state == "loaded"
     assert there.tables.failed[1][1, ""]["redriven_by"] == first.file_id
+
+
+def test_a_redrive_never_takes_the_place_of_the_file_that_it_mends() -> None:
+    there = warehouse([row("a", "loaded", 1, failed=1)], {1: {1: None}})
+    mending = file("mended", key="a.json#1", mends="a.json")
+    redrive = Redrive(file("a").file_id, [(1, "")], failed=0)
+    there.load(staged(mending, redrive=redrive, changed_file="replace"), "load", None, intent="again")
+    assert states(there) == {"a": "loaded", "a.json#1": "loaded"}
+
+
+def test_lines_that_were_right_when_a_file_was_rejected_fail_in_it_and_are_counted_there(tmp_path: Path) -> None:
+    there = warehouse([row("a", "rejected", 1, failed=1)], {1: {1: None}})
+    mending = file("mended", key="a.json#1", mends="a.json")
+    redrive = Redrive(file("a").file_id, [(1, "")], failed=1, whole_of=1)
+    there.load(failing(tmp_path, staged(mending, redrive=redrive), {2: "y"}), "load", None, intent="again")
+    assert there.tables.ledger[file("a").file_id].failed == 2
+    assert {place[0]: line["redriven_by"] for place, line in there.tables.failed[1].items()} == {
+        1: mending.file_id, 2: None,
+    }  # fmt: skip
+
+
+def failing(folder: Path, staging: Staging, lines: Mapping[int, str]) -> Staging:
+    """The same with failed lines of its first file: the number of each, and the hash of what stands there."""
+    (first, *others) = staging.files
+    rows = [
+        dict.fromkeys(FAILED.names)
+        | {"staged_no": first.staged_no, "line": line, "item": "", "raw_sha256": raw, "raw": b"", "codes": ["not_json"]}
+        for line, raw in lines.items()
+    ]
+    parquet.write_table(pa.Table.from_pylist(rows, FAILED), folder / "failed.parquet")
+    counts = Counts(failed=0 if first.redrive else len(lines))
+    return replace(staging, files=[replace(first, counts=counts), *others], failed=[folder / "failed.parquet"])
+
+
+@pytest.mark.parametrize(("policy", "lines", "mended", "of_first", "of_second"), [
+    pytest.param("new_version", {1: "x", 2: "x"}, "first second", "a", "a", id="a version beside, the same lines"),
+    pytest.param("new_version", {1: "x", 2: "y"}, "first", "a", "a", id="a version beside, one line is another"),
+    pytest.param("replace", {1: "x", 2: "x"}, "first second", "new", "new", id="in its place, the same lines"),
+    pytest.param("replace", {1: "x", 2: "y"}, "first", "new", "replaced", id="in its place, one line is another"),
+    pytest.param("replace", {1: "x"}, "first", "new", "replaced", id="in its place, one line is right"),
+])  # fmt: skip
+def test_lines_that_fail_as_they_did_stay_mended(
+    tmp_path: Path, policy: Any, lines: Mapping[int, str], mended: str, of_first: str, of_second: str
+) -> None:
+    there = redriven("loaded")
+    new = file("a", etag="other", last_modified=NOW + timedelta(seconds=1))
+    (result,) = there.load(failing(tmp_path, staged(new, changed_file=policy), lines), "load", None)
+    redrives = {name: there.tables.ledger[file(name).file_id] for name in ("first", "second")}
+    names = {file("a").file_id: "a", new.file_id: "new"}
+    assert [names[str(one.redrive_of)] if one.state == "loaded" else one.state for one in redrives.values()] == [
+        of_first,
+        of_second,
+    ]
+    kept = [line["redriven_by"] for line in there.tables.failed[5].values() if line["redriven_by"]]
+    assert kept == [file(name).file_id for name in mended.split()]
+    assert result.fixed == len(kept)
+    assert (1 in there.tables.failed) == (policy == "new_version")
+
+
+def test_what_is_put_anew_keeps_what_was_mended_of_it(tmp_path: Path) -> None:
+    """A redrive that mended another line, too, goes: that line may be accepted now."""
+    there = redriven("loaded")
+    again = failing(tmp_path, staged(file("a")), {1: "x"})
+    there.load(again, "load", None, intent="force", note=NOTE)
+    assert states(there) == {"a": "loaded", "first": "loaded", "second": "undone", "copy": "duplicate"}
+    assert told(there) == [("a", "force"), ("second", "undo")]
+
+
+def test_what_a_redrive_that_goes_had_mended_is_open_and_not_told_as_fixed(tmp_path: Path) -> None:
+    both = row("both", "loaded", 2, redrive_of=file("a").file_id)
+    there = warehouse([row("a", "loaded", 1, failed=2), both], {1: dict.fromkeys((1, 2), both.file_id)})
+    (result,) = there.load(failing(tmp_path, staged(file("a")), {1: "x"}), "load", None, intent="force")
+    assert states(there) == {"a": "loaded", "both": "undone"}
+    assert (result.fixed, there.tables.failed[3][1, ""]["redriven_by"]) == (0, None)
+
+
+def test_a_rejected_file_that_is_put_anew_takes_its_redrives_along() -> None:
+    there = redriven("rejected")
+    there.load(staged(file("a")), "load", None, intent="force")
+    assert states(there) == {"a": "loaded", "first": "undone", "second": "undone", "copy": "duplicate"}
+
+
+def test_what_was_brought_of_a_rejected_version_leaves_with_the_change() -> None:
+    there = redriven("rejected")
+    new = file("a", etag="other", last_modified=NOW + timedelta(seconds=1))
+    (result,) = there.load(staged(new, changed_file="replace"), "load", None)
+    assert {one.state for one in there.tables.ledger.values() if one.redrive_of} == {"replaced"}
+    assert len(result.replaces) == 2
+    assert not any(line["redriven_by"] for line in there.tables.failed[1].values())
+
+
+def test_a_copy_of_what_this_load_replaces_is_none() -> None:
+    there = warehouse([row("a", "loaded", 1, sha256="x")])
+    new = file("a", etag="other", last_modified=NOW + timedelta(seconds=1))
+    a, b = staged(new, file("b"), changed_file="replace").files
+    results = there.load(replace(staged(), files=[a, replace(b, sha256="x")]), "load", None)
+    assert [result.state for result in results] == ["loaded", "loaded"]
+
+
+@pytest.mark.parametrize(("state", "becomes"), [
+    ("loaded", "duplicate"), ("duplicate", "duplicate"), ("replaced", "loaded"), ("held", "held"),
+    ("undone", "loaded"), ("ignored", "ignored"), ("rejected", "rejected"),
+])  # fmt: skip
+def test_the_same_bytes_under_a_key_are_no_change_whatever_the_store_calls_them(state: State, becomes: State) -> None:
+    """`undone`, as asked for by name."""
+    there = warehouse([row("a", state, 1, sha256="x", duplicate_of="1" * 32 if state == "duplicate" else None)])
+    new = file("a", etag="other", last_modified=NOW + timedelta(seconds=1))
+    (one,) = staged(new, changed_file="hold").files
+    intent: Intent = "again" if state == "undone" else "new"
+    (result,) = there.load(replace(staged(), files=[replace(one, sha256="x")]), "load", None, intent=intent)
+    assert result.state == becomes
+    is_same = state in ("held", "ignored", "rejected", "undone")
+    assert (result.file_id == file("a").file_id) == is_same
+    assert there.tables.ledger[result.file_id].etag == "other"
+    if becomes == "duplicate":
+        assert result.duplicate_of == ("1" * 32 if state == "duplicate" else file("a").file_id)
+
+
+def test_where_the_object_of_a_file_went_is_kept_when_it_is_put_anew() -> None:
+    there = warehouse([row("a", "loaded", 1, archived_to="there", deleted_at=NOW)])
+    there.load(staged(file("a")), "load", None, intent="force")
+    (found,) = there.tables.ledger.values()
+    assert (found.archived_to, found.deleted_at) == ("there", NOW)
 
 
 class Refusing(MemoryWarehouse):
