@@ -249,6 +249,7 @@ def _applied(before: Tables, changes: Changes, step: Any) -> tuple[Tables, Appli
     ignored = changes.ignored_rows(0, len(changes.ignored))
     ignored = [replace(row, file_no=before.last_no + len(rows) + n) for n, row in enumerate(ignored, 1)]
     entered = [replace(row, duplicates=duplicates.get(row.file_id, 0)) for row in rows]
+    assert changes.ledger.keys().isdisjoint(row.file_id for row in entered), "a row is entered and changed"
     ledger = {**before.ledger, **changes.ledger, **{row.file_id: row for row in (*entered, *ignored)}}
     assert len({row.file_no for row in ledger.values()}) == len(ledger)
     assert {*commands} | {*failed} <= {row.file_no for row in ledger.values()}, "rows of no file"

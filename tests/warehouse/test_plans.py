@@ -306,7 +306,7 @@ def test_what_was_brought_of_a_rejected_version_leaves_with_the_change() -> None
 def test_a_copy_of_what_this_load_replaces_is_none() -> None:
     there = warehouse([row("a", "loaded", 1, sha256="x")])
     new = file("a", etag="other", last_modified=NOW + timedelta(seconds=1))
-    a, b = staged(new, file("b"), changed_file="replace").files
+    a, b = staged(*(replace(one, source="web") for one in (new, file("b"))), changed_file="replace").files
     results = there.load(replace(staged(), files=[a, replace(b, sha256="x")]), "load", None)
     assert [result.state for result in results] == ["loaded", "loaded"]
 
@@ -328,6 +328,15 @@ def test_the_same_bytes_under_a_key_are_no_change_whatever_the_store_calls_them(
     assert there.tables.ledger[result.file_id].etag == "other"
     if becomes == "duplicate":
         assert result.duplicate_of == ("1" * 32 if state == "duplicate" else file("a").file_id)
+
+
+def test_bytes_of_which_a_redrive_holds_all_are_loaded() -> None:
+    there = redriven("rejected")
+    new = file("a", etag="other", last_modified=NOW + timedelta(seconds=1))
+    (one,) = staged(new).files
+    (result,) = there.load(replace(staged(), files=[replace(one, sha256="a")]), "load", None)
+    assert (result.state, result.duplicate_of, result.file_id) == ("duplicate", file("a").file_id, new.file_id)
+    assert states(there) | {"a": "duplicate"} == {**states(redriven("rejected")), "a": "duplicate"}
 
 
 def test_where_the_object_of_a_file_went_is_kept_when_it_is_put_anew() -> None:
