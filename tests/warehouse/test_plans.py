@@ -158,6 +158,12 @@ def test_what_an_undo_takes_along(state: State, chosen: str, gone: str) -> None:
     ]
 
 
+def test_what_went_along_is_refused_when_it_is_named_too() -> None:
+    there = redriven("loaded")
+    results = there.undo([file("a").file_id, file("second").file_id], NOTE)
+    assert [(result.state, bool(result.error)) for result in results] == [("undone", False), ("undone", True)]
+
+
 def test_marks_are_told_once_and_the_first_stays() -> None:
     there = warehouse([row("a", "loaded", 1)])
     for copy in ("there", "elsewhere"):
@@ -292,6 +298,15 @@ def test_a_rejected_file_that_is_put_anew_takes_its_redrives_along() -> None:
     there = redriven("rejected")
     there.load(staged(file("a")), "load", None, intent="force")
     assert states(there) == {"a": "loaded", "first": "undone", "second": "undone", "copy": "duplicate"}
+
+
+def test_a_plan_reads_what_it_has_changed() -> None:
+    """The redrives that go with a rejected file are gone when a change of the same load looks for them."""
+    there = redriven("rejected")
+    new = file("a", etag="other", last_modified=NOW + timedelta(seconds=1))
+    there.load(staged(file("a"), new, changed_file="replace"), "load", None, intent="force")
+    assert {one.state for one in there.tables.ledger.values() if one.redrive_of} == {"undone"}
+    assert sorted(told(there)) == [("a", "force"), ("first", "undo"), ("second", "undo")]
 
 
 def test_what_was_brought_of_a_rejected_version_leaves_with_the_change() -> None:
