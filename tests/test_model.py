@@ -234,10 +234,11 @@ class Model:
         versions = [row for row in versions if row.state not in ("undone", "ignored", "retrying")]
         newest = max(versions, key=lambda row: row.entered, default=None)
         changed = newest is not None and newest.content != file.content
+        holds = changed and intent in ("new", "again") and source.changed_file == "hold"  # whatever is in it
         self._judge(file)
         failed = len(file.failed)
         most = source.max_failed_lines
-        if intent != "force" and failed and (not file.commands or (most is not None and failed > most)):
+        if intent != "force" and not holds and failed and (not file.commands or (most is not None and failed > most)):
             file.commands = []
             self._enter(file, "rejected")
             return
@@ -249,7 +250,7 @@ class Model:
         if intent != "force" and source.same_bytes == "skip" and copies:
             state = "duplicate"
             file.duplicate_of = min(copies, key=lambda row: row.entered).file_id
-        elif changed and intent in ("new", "again") and source.changed_file == "hold":
+        elif holds:
             state = "held"
         else:
             state = "loaded"
