@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy.exc import OperationalError
 
 from ingest.adapters import duckdb_published
+from ingest.adapters.duckdb import DuckDBWarehouse
 from ingest.ui.access import Visitor
 from tests.ui.conftest import ROOT, Site
 from tests.ui.producers import load, text_of
@@ -103,7 +104,9 @@ def test_a_page_that_has_to_wait_looks_again_by_itself(
         assert sentence in answer.text
         assert "tries again by itself" in answer.text
 
-    with site.job.ask(lambda pipeline: pipeline.warehouse).locked(fcntl.LOCK_EX):
+    warehouse = site.job.ask(lambda pipeline: pipeline.warehouse)
+    assert isinstance(warehouse, DuckDBWarehouse)
+    with warehouse.locked(fcntl.LOCK_EX):
         waits("Loads hold")
     assert "a.json" in page_of(admin, "/")
     with patch.object(duckdb_published, "_open", return_value=None):
