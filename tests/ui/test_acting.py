@@ -136,7 +136,7 @@ def test_fixed_lines_that_went_along_are_offered_again_when_the_file_is_back(sit
     assert {row["state"] for row in site.job.ledger()} == {"loaded"}
     assert "undone</span> → <span" in admin.get(back).text
     landed = text_of(admin.get(f"{ROOT}/files/{file_id}?done={back.rpartition('/')[2]}").text)
-    assert "The file is loaded again. 2 lines sent. 2 lines are fixed. No line of this file is open any more." in landed
+    assert "The file is loaded again. 2 lines are fixed. No line of this file is open any more." in landed
 
     # Or later, on its page.
     site.carry_out(admin.post(f"{ROOT}/files/{file_id}/act/undo"))

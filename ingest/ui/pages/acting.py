@@ -63,7 +63,7 @@ def act(
         with open_world() as pipeline, pipeline.warehouse.published() as published:
             visitor.demand_lines(pipeline.settings, visitor.seen_file(published.file(file_id)))
             undone = undone_fixes(published, file_id)
-        conf |= {"lines_at": undone.lines_at, "sent": undone.lines} if undone.redrives else {}
+        conf |= {"lines_at": undone.lines_at} if undone.redrives else {}
     return _to_run(request, runs.start(visitor, runs.ACTION_DAG, conf))
 
 

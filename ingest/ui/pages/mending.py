@@ -207,7 +207,7 @@ def mend_lines(
             fixes = undone_fixes(published, file_id)
             if not fixes.redrives:
                 raise HTTPException(409, "There are no such fixed lines, or they are loaded already.")
-            return _begun(request, visitor, file_id, fixes.lines_at, fixes.lines, reason)
+            return _begun(request, visitor, file_id, fixes.lines_at, 0, reason)
         texts = _texts(form)
         if used := _PLACE.fullmatch(f"line:{form.get('use', '')}"):
             _use_stated(published, file_id, (int(used[1]), used[2]), texts)
@@ -499,7 +499,8 @@ def _begun(
     request: Request, visitor: Visitor, file_id: str, lines_at: str | None, lines: int, reason: str
 ) -> Response:  # fmt: skip
     conf: dict[str, Any] = {"action": "redrive", "files": [file_id], "reason": reason[:_REASON_AT_MOST] or None}
-    conf |= {} if lines_at is None else {"lines_at": lines_at, "sent": lines}
+    conf |= {} if lines_at is None else {"lines_at": lines_at}
+    conf |= {"sent": lines} if lines else {}
     run_id = runs.start(visitor, runs.ACTION_DAG, conf)
     root = request.scope.get("root_path", "")
     return RedirectResponse(f"{root}/run/{runs.ACTION_DAG}/{quote(run_id, safe='')}", 303)
@@ -528,10 +529,6 @@ class Fixes:
 
     redrives: list[dict[str, Any]]  # in the order in which they were loaded
     lines_at: str  # where their lines are, one address a line
-
-    @property
-    def lines(self) -> int:
-        return sum(int(one["lines"]) for one in self.redrives)
 
 
 def undone_fixes(published: "Published", file_id: str) -> Fixes:
