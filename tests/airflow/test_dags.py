@@ -419,5 +419,5 @@ def test_actions_and_what_is_told_of_them(job: Job) -> None:
     assert told(again.run_id) == ["loaded"]
     history = job.ask(lambda pipeline: pipeline.warehouse.history(row["file_id"]))
     assert [(entry["action"], entry["reason"]) for entry in history] == [
-        ("redrive", "typo"), ("undo", None), ("force", None),
+        ("redrive", "typo"), ("undo", None), ("force", "all again"),
     ]  # fmt: skip
