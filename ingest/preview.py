@@ -99,7 +99,7 @@ def preview(pipeline: Pipeline, row: Mapping[str, Any], first: int, most: int = 
                 break
             raise IngestError(
                 f"The document in line {number:,} holds more than is judged for a page ({_JUDGED_BYTES >> 20} MB,"
-                f" {_JUDGED_VALUES:,} values): `ingest check` judges the whole file."
+                f" {_JUDGED_VALUES:,} values). Check the whole file: upload it, or `ingest check`."
             )
         shown_bytes += len(unit)
         found.lines.append(_line(number, offset, unit, whole_length, format, rules))

@@ -152,7 +152,7 @@ def params(sources: Sequence[str]) -> dict[str, Param]:
         ),
         "lines": Param(
             None, type=["null", "string"], format="multiline", maxLength=PASTED_AT_MOST, title="Fixed lines",
-            description="For redrive: LINE, a tab, the text, as `ingest failures FILE_ID --lines` gives them."
+            description="For redrive: LINE, a tab, the text, as the page of the file lets you download them."
             " Empty: the kept lines are judged again.",
         ),
         "lines_at": Param(

@@ -26,8 +26,8 @@ def source_doc(source: Source) -> str:
 
 Loads what is new under `s3://{source.bucket}/{source.prefix}`{f" (`{source.pattern}`)" if source.pattern else ""},
 {schedule if source.schedule else "when it is started by hand"}. A file is in the warehouse once and whole, or not at
-all; lines that break a rule are kept in `failed_lines`, from where `ingest failures FILE_ID --lines` gets them to be
-fixed.
+all; lines that break a rule are kept. Fix them on the page *Landfall*, or with `ingest failures FILE_ID --lines` and
+`ingest redrive`.
 {_TASKS}
 **Red?** The task *Which files could not be loaded* names them and says why. What did not answer is tried again by later
 runs, less and less often; a rejected file waits for a person. Nothing is held up by it.
@@ -41,10 +41,10 @@ ONE_OFF_DOC: Final = f"""
 ### Your own files or lines, now
 
 Trigger it and fill in the form: addresses in S3, or pasted lines; check or load. Only buckets of sources, the one for
-uploads and `allowed_buckets` of `ingest.toml` are read. The way is that of scheduled files, the ledger included.
+uploads and `allowed_buckets` of `ingest.toml` are read. They take the same way as scheduled files, through the ledger.
 
 A file that belongs to a source (it lies below its prefix or in its archive, was uploaded for it on the page *Landfall*,
-or is in the ledger as its file) is taken by the rules of that source, whoever names it. Pasted lines belong to none.
+or is in the ledger as its file) is loaded by the rules of that source, also here. Pasted lines belong to none.
 {
     _TASKS.replace(
         "lists the bucket and takes away what the ledger knows", "finds the files; stores pasted lines"
@@ -55,10 +55,10 @@ or is in the ledger as its file) is taken by the rules of that source, whoever n
 ACTION_DOC: Final = """
 ### Undo, force, release, ignore, retry, redrive
 
-What a person does to files that were handled: trigger it and fill in the form. Each is one transaction, kept in the
-table `history` with who triggered the run, and why.
+What a person does to files that the ledger knows: trigger it and fill in the form. Each action is one transaction. The
+table `history` keeps who triggered the run, and why.
 
-**Whoever may trigger this DAG acts on the files of every source.** A task does not know the rights of who triggered it.
+**Who may trigger this DAG can act on the files of every source.** A task does not know the rights of who triggered it.
 Give this right only to those who may run all sources. The pages of *Landfall* ask for more: the right to run the source
 of the file, too.
 
@@ -66,18 +66,18 @@ of the file, too.
 | --- | --- | --- |
 | undo | loaded, rejected | undone: their rows are gone, and those of their redrives |
 | force | anything | loaded again in the place of their rows, past all limits |
-| release | held | loaded, beside what is there |
+| release | held | loaded; what is there stays |
 | ignore | retrying, held, rejected, a copy, undone, not loaded yet | never loaded |
 | retry | retrying | tried now |
-| redrive | loaded or rejected, with failed lines | joined by the lines that are right now |
+| redrive | loaded or rejected, with failed lines | completed: the lines that are right now are loaded |
 """
 
 RECONCILE_DOC: Final = """
 ### Was anything missed?
 
-Holds the buckets, the archive, the ledger and the tables against each other: files that wait, that are tried again and
+Compares the buckets, the archive, the ledger and the tables: files that wait, that are tried again and
 again or need a person, sources that send nothing (`expect_every`), archived objects that are gone, rows that the ledger
-does not know. Red if there is something to look at, and says what; who is named by `notify` gets a notice, of each
+does not know. Red if there is something to look at, and says what; `notify` sends a notice of each
 thing once. It repairs nothing: `ingest reconcile --repair` does, where that is safe.
 """
 

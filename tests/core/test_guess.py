@@ -46,7 +46,7 @@ def test_every_example_is_known_and_refused_as_any_other(format: str, path: Path
         assert refused
         (failure,) = refused.failures
         assert failure.code == "wrong_format" or (given_as == "kissmetrics" and failure.code == "document_not_lines")
-        assert f"It seems to be {format}: load it with --format {format}" in failure.message
+        assert f"It seems to be {format}. Choose that format where you upload it" in failure.message
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -201,6 +201,6 @@ def test_a_file_of_another_format_is_rejected_once(folder: Path) -> None:
         assert "It seems to be" in file["error"]
     _, found = run("sql", "SELECT codes FROM failed_lines")
     assert [row["codes"] for row in found] == [["wrong_format"]] * 3
-    (told,) = re.findall("load it with (.*?), or", file["error"])
+    (told,) = re.findall("load it with (.*?);", file["error"])
     _, mended = run("load", name, *told.split())
     assert mended["files"][0]["state"] == "loaded"

@@ -70,8 +70,8 @@ def refusal(name: str, head: bytes) -> Item | None:
 def seems(format: str) -> str:
     """What to say of a file that surely is of this format. Once it was rejected, only force takes it."""
     return (
-        f"It seems to be {format}: load it with --format {format} --force, or set"
-        f' format = "{format}" for its source and load it with --force.'
+        f"It seems to be {format}. Choose that format where you upload it, or load it with --format {format} --force;"
+        f' for all files of a source set format = "{format}" in ingest.toml, and force those that were refused.'
     )
 
 

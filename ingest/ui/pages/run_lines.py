@@ -73,7 +73,7 @@ def failed(
         total=found.total if found else 0, groups=groups, listed=listed, more=more, at=max(1, at), code=code,
         pointer=pointer, keys={row["file_id"]: row["key"] for row in rows},
         chosen={"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "map_index": map_index},
-        lines=sum(row["failed"] for row in rows), open=sum(row["open_failures"] for row in rows),
+        lines=sum(row["failed"] for row in rows), open=sum(row["to_fix"] for row in rows),
         cut=len(rows) == _FILES, as_of=as_of,
     )  # fmt: skip
 
