@@ -33,6 +33,7 @@ QUIET = [
 ]
 PICTURES = os.environ.get("LANDFALL_PICTURES")  # `make pictures` says docs/pictures
 SCHEDULED_MS = 90_000  # until the scheduler has begun and ended a run, on a busy machine
+expect.set_options(timeout=30_000)  # as the pages' own: on a busy machine Airflow's take long
 
 
 @pytest.fixture(scope="module")
@@ -343,15 +344,15 @@ def test_the_page_of_a_dag_counts_what_is_left_to_fix_and_a_strange_dag_does_not
     page.goto(f"{stack.url}/dags/ingest_website")
     button = page.get_by_role("link", name=re.compile(r"^\d+ lines? to fix$"))
     tab = page.get_by_role("link", name="Failed lines", exact=True)
-    expect(tab).to_be_visible(timeout=30_000)
+    expect(tab).to_be_visible()
     if scopes:
-        expect(button).to_have_text(re.compile(rf"^{left['n']} line"), timeout=30_000)
+        expect(button).to_have_text(re.compile(rf"^{left['n']} line"))
         button.click()
         expect(landfall(page).get_by_role("heading", level=1)).to_have_text("Failures")
     page.goto(f"{stack.url}/dags/strange")
-    expect(page.get_by_role("link", name="Code", exact=True)).to_be_visible(timeout=30_000)
+    expect(page.get_by_role("link", name="Code", exact=True)).to_be_visible()
     if scopes:
-        expect(page.get_by_role("link", name="Landfall", exact=True)).to_be_visible(timeout=30_000)  # plugins are known
+        expect(page.get_by_role("link", name="Landfall", exact=True)).to_be_visible()  # plugins are known
         page.wait_for_load_state("networkidle")
         expect(tab).to_have_count(0)
     else:
