@@ -16,6 +16,7 @@ from ingest.core.identity import IGNORED_IDENTITIES, is_ignored
 from ingest.core.lifecycle import KEEPS_LINES, STATES, Done, State, is_due, may_return
 from ingest.core.people import Key, components
 from ingest.core.source import SourceFile
+from ingest.errors import IngestError
 from ingest.warehouse.changes import (
     LEDGER_COLUMNS,
     Answer,
@@ -148,6 +149,8 @@ class MemoryWarehouse(Warehouse):
         return fit[:limit]
 
     def find_file(self, reference: str) -> dict[str, Any]:
+        if reference not in self.tables.ledger:
+            raise IngestError(f"No file {reference} is in the ledger.")
         return _as_dict(self.tables.ledger[reference])
 
     @contextmanager

@@ -174,6 +174,10 @@ class Model:
         there = self.landing[source, key]
         return Row(there.file_id, source, key, there.content, there.arrived)
 
+    def again(self, row: Row) -> Row:
+        """The same file, put anew: it came when it came first, whenever its bytes were sent again."""
+        return replace(self.file(row.source, row.key), arrived=row.arrived)
+
     def is_current(self, row: Row) -> bool:
         there = self.landing.get((row.source, row.key))
         return there is not None and there.file_id == row.file_id
@@ -775,7 +779,7 @@ class Life(RuleBasedStateMachine):
             assert result.error
         elif acts:
             assert result.state == "loaded"
-            self._model_load([self.model.file(row.source, row.key)], "force")
+            self._model_load([self.model.again(row)], "force")
         self.agree("force", acted=acts)
 
     @rule(number=any_of)
@@ -955,7 +959,7 @@ class Life(RuleBasedStateMachine):
             )  # fmt: skip
         elif row.redrive_of is None and self.model.is_current(row):
             rows = self.rows([row])
-            again = self.model.file(row.source, row.key)
+            again = self.model.again(row)
             self._crash(
                 lambda: actions.act(self.world.pipeline, "force", rows, [], NOTE),
                 lambda: self._model_load([again], "force"), step, after,
