@@ -18,8 +18,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from ingest.adapters.duckdb import DuckDBWarehouse
 from ingest.core.commands import Rules
+from ingest.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.judging import Part, judge_batch
 from ingest.ports import FilesWanted
 from ingest.reading import Block

@@ -25,8 +25,8 @@ import duckdb
 import pyarrow as pa
 from run import run
 
-from ingest.adapters.duckdb import DuckDBWarehouse
 from ingest.core.source import SourceFile
+from ingest.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.ports import Note
 
 BUCKET, PREFIX, NEW, AT_ONCE = "large", "landing/", 100, 50_000

@@ -18,7 +18,7 @@ from typing import Any
 
 import duckdb
 
-from ingest.adapters.duckdb import DuckDBWarehouse
+from ingest.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.ports import FilesWanted, Published
 
 SOURCES = tuple(f"source_{number}" for number in range(20))

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ingest.adapters.duckdb import DuckDBWarehouse
 from ingest.core.source import SourceFile
+from ingest.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.errors import ConfigError, ObjectGone, TransientError
 from ingest.pipeline import Pipeline
 from ingest.ports import FileResult, Warehouse

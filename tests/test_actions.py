@@ -21,10 +21,10 @@ import pyarrow as pa
 import pytest
 
 from ingest import actions
-from ingest.adapters import duckdb_rows
 from ingest.cli.loading import show_files
 from ingest.core.lifecycle import ACTIONS, HISTORY, KEEPS_LINES, Action, Done
 from ingest.core.source import SourceFile
+from ingest.engines.duckdb import rows as duckdb_rows
 from ingest.errors import IngestError, ObjectGone, TransientError
 from ingest.ports import ActionResult, Mark, Note, Staging
 from ingest.preview import preview
@@ -1312,7 +1312,7 @@ def test_a_redrive_that_the_warehouse_refuses_leaves_its_lines_open(
     def refuse(*_: object) -> None:
         raise duckdb.ConversionException("no")
 
-    monkeypatch.setattr("ingest.adapters.duckdb_apply._Applying._insert_commands", refuse)
+    monkeypatch.setattr("ingest.engines.duckdb.apply._Applying._insert_commands", refuse)
     with pytest.raises(IngestError, match="refused the fixed lines"):
         mend(world, file, {2: record("bob", 1, "x")})
     assert all_of(world) == shows

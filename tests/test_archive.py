@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from ingest import archive
-from ingest.adapters.duckdb import DuckDBWarehouse
 from ingest.archive import copies_of, look_at_poll
 from ingest.core.source import SourceFile
+from ingest.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.ports import Mark, Note
 from ingest.reconcile import reconcile
 from ingest.settings import Source

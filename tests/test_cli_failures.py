@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ingest.adapters import duckdb_failures
-from ingest.adapters.duckdb import DuckDBWarehouse
+from ingest.engines.duckdb import failures as duckdb_failures
+from ingest.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.ports import FailuresWanted
 from tests.support import World, record
 from tests.test_cli import GOOD, Shell, ingest

@@ -10,9 +10,9 @@ from typing import Any
 import orjson
 import pytest
 
-from ingest.adapters.duckdb import DuckDBWarehouse
 from ingest.core.identity import IGNORED_IDENTITIES
 from ingest.core.source import SourceFile, intake_key
+from ingest.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.ports import Note
 from ingest.redrive import Outcome, redrive
 from ingest.settings import Source

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ingest.adapters.duckdb import DuckDBWarehouse
 from ingest.adapters.local import LocalStore
 from ingest.core.source import SourceFile
+from ingest.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.errors import ConfigError
 from ingest.pipeline import Pipeline
 from ingest.ports import Mark, Note

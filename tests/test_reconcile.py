@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from ingest.adapters.duckdb import DuckDBWarehouse
 from ingest.core.identity import IGNORED_IDENTITIES
 from ingest.core.source import SourceFile
+from ingest.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.errors import ConfigError
 from ingest.ports import Note
 from ingest.reconcile import Difference, Reconciliation, _Many, reconcile

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from ingest import unforeseen
-from ingest.adapters import duckdb_published, duckdb_snapshot
-from ingest.adapters.duckdb import DuckDBWarehouse
 from ingest.adapters.local import LocalStore
 from ingest.disk import no_more_open_than, opened, private_folder
+from ingest.engines.duckdb import published as duckdb_published
+from ingest.engines.duckdb import snapshot as duckdb_snapshot
+from ingest.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.errors import ConfigError, IngestError
 from ingest.staging import staging_folder
 from ingest.transfer import export

@@ -13,9 +13,9 @@ from typing import Any
 import duckdb
 import pytest
 
-from ingest.adapters import duckdb_snapshot
-from ingest.adapters.duckdb import DuckDBWarehouse
 from ingest.core.identity import IGNORED_IDENTITIES
+from ingest.engines.duckdb import snapshot as duckdb_snapshot
+from ingest.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.errors import ConfigError, TransientError
 from ingest.settings import Source
 from tests.support import ROOT, World, everything, record

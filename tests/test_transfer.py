@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from ingest import transfer
-from ingest.adapters.duckdb import DuckDBWarehouse
 from ingest.core.identity import IGNORED_IDENTITIES
+from ingest.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.errors import IngestError, TransientError
 from ingest.ports import Note, Warehouse
 from ingest.settings import Source

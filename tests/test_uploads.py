@@ -27,9 +27,9 @@ import pyarrow as pa
 import pytest
 from botocore.awsrequest import AWSResponse
 
-from ingest.adapters.duckdb import DuckDBWarehouse
 from ingest.adapters.local import LocalStore
 from ingest.adapters.s3 import PART_BYTES
+from ingest.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.errors import ConfigError, IngestError, TooLarge, TransientError, UploadRefused
 from ingest.pipeline import Pipeline
 from ingest.report import Most, check_report

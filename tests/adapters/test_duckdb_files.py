@@ -13,8 +13,9 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from ingest.adapters.duckdb import DuckDBWarehouse, connect
 from ingest.core.identity import IGNORED_IDENTITIES
+from ingest.engines.duckdb.session import connect
+from ingest.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.errors import ConfigError, IngestError
 from tests.support import ROOT, World, lines, record
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ingest.adapters.duckdb import DuckDBWarehouse
 from ingest.airflow import steps
+from ingest.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.ports import Note
 from tests.support import World, record
 from tests.test_exactly_once import Steps

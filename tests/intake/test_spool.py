@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ingest.adapters.duckdb import DuckDBWarehouse
 from ingest.core.identity import IGNORED_IDENTITIES
 from ingest.core.source import SourceFile, intake_key
+from ingest.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.errors import IngestError, TransientError
 from ingest.intake.bodies import Body, Refused, Room
 from ingest.intake.spool import Spool

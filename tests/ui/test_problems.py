@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy.exc import OperationalError
 
-from ingest.adapters import duckdb_published
+from ingest.engines.duckdb import published as duckdb_published
 from ingest.ui.access import Visitor
 from tests.ui.conftest import ROOT, Site
 from tests.ui.producers import load, text_of

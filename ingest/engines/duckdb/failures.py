@@ -2,15 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import duckdb
 
-from ingest.adapters.duckdb import statement
+from ingest.engines.duckdb.session import DuckDBFile
+from ingest.engines.duckdb.statements import statement
 from ingest.ports import FailuresWanted, OpenFailures
-
-if TYPE_CHECKING:
-    from ingest.adapters.duckdb import DuckDBWarehouse
 
 # The rows are told as plain numbers: then the engine decompresses long lines of these only.
 _LINES = """
@@ -22,7 +20,7 @@ _LINES = """
 
 
 @contextmanager
-def open_failures(warehouse: "DuckDBWarehouse", wanted: FailuresWanted) -> Iterator[OpenFailures]:
+def open_failures(warehouse: DuckDBFile, wanted: FailuresWanted) -> Iterator[OpenFailures]:
     """See `ingest.ports.Warehouse.open_failures`."""
     where = {"source": wanted.source, "since": wanted.since, "code": wanted.code}
     with warehouse.reading() as connection:

@@ -12,16 +12,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import duckdb
 
-from ingest.adapters.duckdb import connect, flocked, holder_of, log_of, quoted, version_of
 from ingest.disk import flush
+from ingest.engines.duckdb.session import DuckDBFile, connect, flocked, holder_of, log_of, quoted, version_of
 from ingest.errors import ConfigError, TransientError
-
-if TYPE_CHECKING:
-    from ingest.adapters.duckdb import DuckDBWarehouse
 
 _COPIED_AT_ONCE = 8 << 20
 _MEMORY = "1GB"
@@ -29,7 +25,7 @@ _MEMORY = "1GB"
 _NOT_KNOWN_HERE = "SELECT count(*) FROM former.ledger ANTI JOIN warehouse.ledger USING (bucket, key, last_modified)"
 
 
-def save(warehouse: "DuckDBWarehouse", file: Path) -> tuple[int, int]:
+def save(warehouse: DuckDBFile, file: Path) -> tuple[int, int]:
     """See `ingest.ports.Warehouse.save`."""
     file = file.resolve()
     folder = file.with_name(file.name + ".unfinished")  # nobody else may look into it
@@ -50,7 +46,7 @@ def save(warehouse: "DuckDBWarehouse", file: Path) -> tuple[int, int]:
     return size, files
 
 
-def _refuse(warehouse: "DuckDBWarehouse", file: Path) -> None:
+def _refuse(warehouse: DuckDBFile, file: Path) -> None:
     """Whatever would be lost if it were replaced."""
     own = warehouse.path.name
     if not file.parent.is_dir():
@@ -81,7 +77,7 @@ def _refuse(warehouse: "DuckDBWarehouse", file: Path) -> None:
 
 
 @contextmanager
-def _alone(warehouse: "DuckDBWarehouse") -> Iterator[None]:
+def _alone(warehouse: DuckDBFile) -> Iterator[None]:
     """No other snapshot of this warehouse is made. Its folder is locked, since the other place may be on a network."""
     if not warehouse.is_there:
         raise ConfigError(f"There is no warehouse at {warehouse.path} yet.")
@@ -94,7 +90,7 @@ def _alone(warehouse: "DuckDBWarehouse") -> Iterator[None]:
         os.close(folder)
 
 
-def _copy(warehouse: "DuckDBWarehouse", to: Path) -> None:
+def _copy(warehouse: DuckDBFile, to: Path) -> None:
     with warehouse.locked(fcntl.LOCK_SH), warehouse.path.open("rb") as file:
         deadline = time.monotonic() + warehouse.lock_timeout_seconds
         while True:

@@ -1,4 +1,4 @@
-"""The warehouse in one DuckDB file: sessions, schema and reading. Writing a load is `duckdb_load`.
+"""One DuckDB file: sessions and schema.
 
 Several processes share the file (loader tasks, command line, UI), but DuckDB lets a writer have it alone. So every
 session is short, and takes a lock on a side file first: shared to read, exclusive to write. The lock of a killed
@@ -9,76 +9,32 @@ import errno
 import fcntl
 import os
 import re
-import signal
-import socket
 import stat
 import struct
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from functools import cache
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import gettempdir
-from threading import Event, Thread, current_thread, main_thread
-from typing import Any, Literal
+from typing import Any
 
 import duckdb
-import pyarrow as pa
 
-from ingest.adapters.duckdb_errors import could_not_write, first_line
-from ingest.core.address import is_file_id, meant, split_address
-from ingest.core.lifecycle import LONGEST_DELAY
-from ingest.core.schema import schemas_folder
-from ingest.core.source import SourceFile
 from ingest.disk import FOLDER_PREFIX, no_more_open_than, opened, private_folder
-from ingest.errors import ConfigError, IngestError, TransientError
-from ingest.ports import (
-    ArchivedCopy,
-    FailuresWanted,
-    Note,
-    OpenFailures,
-    Published,
-    QueryLimits,
-    QueryResult,
-    Table,
-)
+from ingest.engines.duckdb.errors import first_line
+from ingest.engines.duckdb.naming import name_anew
+from ingest.engines.duckdb.rows import Rows
+from ingest.engines.duckdb.statements import definitions
+from ingest.errors import ConfigError, TransientError
 from ingest.settings import Source
-from ingest.warehouse.changes import Answer, Applied, Plan, Reader
-from ingest.warehouse.warehouse import Warehouse
 
 # Files of this storage version are read and written by every supported DuckDB (1.5 and 2).
 STORAGE_VERSION = "v1.2.0"
 MUCH_MEMORY_MB = 4096  # rather more than not at all
-_LISTED_AT_ONCE = 25_000
-_UNTIDIED_AT_ONCE = 5_000
-_COMPARED_MB = 256  # of listings that are held beside the ledger; the rest is on disk
-_MET = pa.schema(
-    [
-        ("place", pa.int64()), ("bucket", pa.string()), ("key", pa.string()), ("etag", pa.string()),
-        ("version_id", pa.string()), ("size_bytes", pa.int64()), ("last_modified", pa.timestamp("us", "UTC")),
-    ]
-)  # fmt: skip
 # With these bytes DuckDB's log begins: the field of its first entry's type, which is that of a version.
 _LOG_BEGINS = b"\x64\x00\x62\x65\x00"
 _NO_RIGHT = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EISDIR})
-_SQL_FOLDER = Path(__file__).parent / "sql" / "duckdb"
-
-
-@cache
-def statement(name: str) -> str:
-    """The text of one statement in sql/duckdb/."""
-    return (_SQL_FOLDER / f"{name}.sql").read_text(encoding="utf-8")
-
-
-@cache
-def definitions() -> tuple[tuple[str, ...], str]:
-    """What makes the tables, step by step, and what makes the views."""
-    folder = schemas_folder() / "warehouse" / "duckdb"
-    steps = tuple(step.read_text(encoding="utf-8") for step in sorted(folder.glob("[0-9]*.sql")))
-    return steps, (folder / "views.sql").read_text(encoding="utf-8")
 
 
 def connect() -> duckdb.DuckDBPyConnection:
@@ -89,8 +45,8 @@ def connect() -> duckdb.DuckDBPyConnection:
 
 
 @dataclass(frozen=True, slots=True)
-class DuckDBWarehouse(Warehouse):
-    """Implements `ingest.ports.Warehouse`."""
+class DuckDBFile:
+    """Where the tables are, and how to get at them."""
 
     path: Path
     lock_timeout_seconds: float = 60.0
@@ -101,215 +57,6 @@ class DuckDBWarehouse(Warehouse):
     @property
     def name(self) -> str:
         return f"duckdb:///{self.path}"
-
-    # --- the protocol ------------------------------------------------------------------------------------------------
-
-    def unseen(self, listed: Iterable[SourceFile], now: datetime) -> list[SourceFile]:
-        listing = iter(listed)
-        new: list[SourceFile] = []
-        while files := list(islice(listing, _LISTED_AT_ONCE)):  # so that a million objects are never held
-            with self.reading() as connection:
-                found = _unseen(connection, files, now)
-                places = [place for place, is_known in found if not is_known]
-                known = recognised(connection, {place: files[place] for place in places})
-                again = {place for place, _ in _unseen(connection, list(known.values()), now)}
-            settled = {place for number, place in enumerate(known) if number not in again}
-            new += [known.get(place, files[place]) for place, _ in found if place not in settled]
-        return new
-
-    def recognise(self, files: Sequence[SourceFile]) -> list[SourceFile]:
-        with self.reading() as connection:
-            ids = {"ids": [file.file_id for file in files]}
-            rows = _rows(connection, "SELECT file_id FROM ledger WHERE file_id IN (SELECT unnest($ids))", ids)
-            has_row = {row["file_id"] for row in rows}
-            met = {place: file for place, file in enumerate(files) if file.file_id not in has_row}
-            known = recognised(connection, met)
-        return [known.get(place, file) for place, file in enumerate(files)]
-
-    def unknown_copies(self, copies: Iterable[ArchivedCopy]) -> Iterator[ArchivedCopy]:
-        listing = iter(copies)
-        while some := list(islice(listing, _LISTED_AT_ONCE)):
-            begin = [datetime.combine(one.day, datetime.min.time(), UTC) for one in some]
-            table = pa.table(
-                {
-                    "place": range(len(some)),
-                    "source": [one.file.source for one in some],
-                    "bucket": [one.file.bucket for one in some],
-                    "archived_to": [one.copy.key for one in some],
-                    "key": [one.file.key for one in some],
-                    "plain_key": [one.plain_key for one in some],
-                    "etag": [one.file.etag for one in some],
-                    "size_bytes": [one.file.size_bytes for one in some],
-                    "archived_at": [one.copy.last_modified for one in some],
-                    "day_from": begin,
-                    "day_until": [day + timedelta(days=1) for day in begin],
-                }
-            )
-            with self.reading() as connection:
-                connection.register("copies", table)
-                places = connection.execute(statement("unknown_copies")).fetchall()
-            yield from (some[place] for (place,) in places)
-
-    @contextmanager
-    def reader(self) -> Iterator[Reader]:
-        from ingest.adapters.duckdb_apply import DuckDBReader
-        from ingest.adapters.duckdb_rows import Rows
-
-        with self.reading() as connection:
-            yield DuckDBReader(Rows(connection, self.ignored_identities))
-
-    def transact(self, plan: Plan[Answer]) -> tuple[Answer, Applied]:
-        try:
-            try:
-                return self._transact(plan)
-            except (duckdb.OutOfMemoryException, duckdb.TransactionException):
-                # Thousands of lines of hundreds of KB, or rows from all over the tables that leave: rather more memory
-                # than not at all. Where such lines are in the table already, it is the commit that holds them.
-                return self._transact(plan, MUCH_MEMORY_MB)
-        except duckdb.Error as error:
-            raise could_not_write(self, error) from error
-
-    def _transact(self, plan: Plan[Answer], memory_mb: int | None = None) -> tuple[Answer, Applied]:
-        # What writes is imported when it is needed: most commands only read.
-        from ingest.adapters.duckdb_apply import DuckDBReader, apply
-        from ingest.adapters.duckdb_rows import Rows
-
-        with self.writing(memory_mb) as connection:
-            rows = Rows(connection, self.ignored_identities)
-            changes, answer = plan(DuckDBReader(rows))
-            return answer, apply(rows, changes)
-
-    def untidied(
-        self,
-        source: str,
-        bucket: str,
-        prefix: str,
-        *,
-        step: Literal["archive", "copy", "delete"],
-        file_ids: Sequence[str] | None = None,
-        before: int | None = None,
-    ) -> list[dict[str, Any]]:
-        parameters = {
-            "source": source, "bucket": bucket, "prefix": prefix, "step": step, "before": before,
-            "file_ids": None if file_ids is None else list(file_ids), "limit": _UNTIDIED_AT_ONCE,
-        }  # fmt: skip
-        with self.reading() as connection:
-            return _rows(connection, statement("untidied"), parameters)
-
-    def archives(self) -> list[tuple[str, str, str]]:
-        with self.reading() as connection:
-            return connection.execute(statement("archives")).fetchall()
-
-    @contextmanager
-    def ledger(self, landings: Path, archives: Path, since: datetime) -> Iterator[Iterator[dict[str, Any]]]:
-        with self.reading() as connection:
-            connection.execute(f"SET memory_limit = '{_COMPARED_MB}MB'")
-            for name, path in (("landings", landings), ("archives", archives)):
-                quoted = str(path).replace("'", "''")
-                connection.execute(f"CREATE TEMP VIEW {name} AS SELECT * FROM read_parquet('{quoted}')")
-            yield _streamed(connection, "ledger", since=since)
-
-    def disagreements(self) -> list[dict[str, Any]]:
-        from ingest.adapters.duckdb_reconcile import disagreements
-
-        return disagreements(self)
-
-    def repair(self, note: Note) -> None:
-        from ingest.adapters.duckdb_reconcile import repair
-
-        repair(self, note)
-
-    def history(self, file_id: str | None = None, run_id: str | None = None) -> list[dict[str, Any]]:
-        with self.reading() as connection:
-            sql = 'SELECT * FROM history WHERE file_id = $file_id OR run_id = $run_id ORDER BY "at"'
-            return _rows(connection, sql, {"file_id": file_id, "run_id": run_id})
-
-    def files(self, where: Mapping[str, object], limit: int | None = None) -> list[dict[str, Any]]:
-        conditions = [
-            f"{_column(name)} IN (SELECT unnest(${name}))" if isinstance(value, list) else f"{_column(name)} = ${name}"
-            for name, value in where.items()
-        ] or ["TRUE"]
-        limited = "" if limit is None else f"LIMIT {int(limit)}"
-        sql = f"SELECT * FROM ledger WHERE {' AND '.join(conditions)} ORDER BY file_no DESC {limited}"
-        with self.reading() as connection:
-            return _rows(connection, sql, dict(where))
-
-    def find_file(self, reference: str) -> dict[str, Any]:
-        if not reference:  # a variable that was not set: each id begins with it
-            raise IngestError("A FILE_ID is empty. Give one, the beginning of one, or an s3:// URI.")
-        if not is_file_id(reference):
-            bucket, key = split_address(reference)
-            found = self.files({"bucket": bucket, "key": key}, limit=1)
-        else:
-            with self.reading() as connection:
-                sql = "SELECT * FROM ledger WHERE starts_with(file_id, $prefix) ORDER BY file_id LIMIT 2"
-                found = _rows(connection, sql, {"prefix": reference})
-        if not found:
-            raise IngestError(
-                f"No file {reference} is in the ledger. `ingest files` lists those that are.{meant(reference)}"
-            )
-        if len(found) > 1:
-            raise IngestError(
-                f"More than one file begins with {reference}. Give more of its id: `ingest files --json`."
-            )
-        return found[0]
-
-    @contextmanager
-    def failed_lines(self, file_id: str) -> Iterator[Iterator[dict[str, Any]]]:
-        with self.reading() as connection:
-            yield _streamed(connection, "failed_lines_of_file", file_id=file_id)
-
-    def open_failures(self, wanted: FailuresWanted) -> AbstractContextManager[OpenFailures]:
-        from ingest.adapters.duckdb_failures import open_failures
-
-        return open_failures(self, wanted)
-
-    def published(self) -> AbstractContextManager[Published]:
-        from ingest.adapters.duckdb_published import published
-
-        return published(self)
-
-    @contextmanager
-    def query(self, sql: str, limits: QueryLimits | None = None) -> Iterator[QueryResult]:
-        with _refused():
-            if not _only_reads(sql):
-                raise IngestError(
-                    "Only one statement that reads (SELECT, WITH, PIVOT, DESCRIBE, EXPLAIN) can be run here."
-                )
-        with self.reading() as connection, _limited(connection, limits), _refused():
-            # A statement may name no file, not even the warehouse, which the engine would open in any case. Tried
-            # in a session of its own: where no file can be opened, none can be spilled to, either.
-            _enclose(connection, "SET disabled_filesystems = 'LocalFileSystem'")
-            connection.sql(sql)
-        with self.reading(prepared=False) as connection, _limited(connection, limits), _refused():
-            _enclose(connection)
-            relation = connection.sql(sql)
-            if len(set(relation.columns)) < len(relation.columns):
-                relation = relation.project("*")  # which makes names unique: a, a_1
-            json_columns = {
-                name for name, type in zip(relation.columns, relation.types, strict=True) if str(type) == "JSON"
-            }
-            yield QueryResult(frozenset(json_columns), relation.to_arrow_reader(1000))
-
-    @contextmanager
-    def snapshot(self) -> Iterator["DuckDBWarehouse"]:
-        with self.reading():  # while anybody reads, nobody writes
-            yield self
-
-    def save(self, file: Path) -> tuple[int, int]:
-        from ingest.adapters.duckdb_snapshot import save
-
-        return save(self, file)
-
-    def tables(self) -> AbstractContextManager[Iterator[Table]]:
-        from ingest.adapters.duckdb_transfer import tables
-
-        return tables(self)
-
-    def fill(self, tables: Iterable[Table]) -> None:
-        from ingest.adapters.duckdb_transfer import fill
-
-        fill(self, tables)
 
     # --- sessions ----------------------------------------------------------------------------------------------------
 
@@ -628,9 +375,6 @@ class DuckDBWarehouse(Warehouse):
             dict(zip(("step", "views", "identities", "naming"), wanted, strict=True)),
         )
         if done and (identities, named) != wanted[2:]:
-            from ingest.adapters.duckdb_naming import name_anew
-            from ingest.adapters.duckdb_rows import Rows
-
             rows = Rows(connection, self.ignored_identities)
             if identities != wanted[2]:
                 rows.join_persons_anew()
@@ -651,54 +395,6 @@ class DuckDBWarehouse(Warehouse):
         return found
 
 
-def _unseen(
-    connection: duckdb.DuckDBPyConnection, files: Sequence[SourceFile], now: datetime
-) -> list[tuple[int, bool]]:
-    """The places of files that are to be dealt with, and whether the ledger has a row of them."""
-    if not files:
-        return []
-    listed = {
-        "place": range(len(files)),
-        "file_id": [file.file_id for file in files],
-        "version_id": pa.array([file.version_id for file in files], pa.string()),
-    }
-    connection.register("listed", pa.table(listed))
-    found = connection.execute(statement("unseen"), {"now": now, "latest": now + LONGEST_DELAY}).fetchall()
-    connection.unregister("listed")
-    return found
-
-
-def recognised(connection: duckdb.DuckDBPyConnection, met: Mapping[int, SourceFile]) -> dict[int, SourceFile]:
-    """Those of these files that have a row under another id, with that id; by their places, in order."""
-    if not met:
-        return {}
-    columns = ("bucket", "key", "etag", "version_id", "size_bytes", "last_modified")
-    rows = [{"place": place} | {name: getattr(file, name) for name in columns} for place, file in met.items()]
-    connection.register("met", pa.Table.from_pylist(rows, _MET))
-    found = dict(connection.execute(statement("recognise")).fetchall())
-    connection.unregister("met")
-    return {place: replace(file, known_as=found[place]) for place, file in met.items() if place in found}
-
-
-def _rows(connection: duckdb.DuckDBPyConnection, sql: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = connection.sql(sql, params=parameters).to_arrow_table().to_pylist()
-    return rows
-
-
-def _streamed(connection: duckdb.DuckDBPyConnection, name: str, **variables: Any) -> Iterator[dict[str, Any]]:
-    """The rows of a statement, some at a time. With parameters the engine would hold its whole answer."""
-    for variable, value in variables.items():
-        connection.execute(f"SET VARIABLE {variable} = $value", {"value": value})
-    reader = connection.sql(statement(name)).to_arrow_reader(1000)
-    return (row for batch in reader for row in batch.to_pylist())
-
-
-def _column(name: str) -> str:
-    if not name.isidentifier():
-        raise ValueError(name)
-    return name
-
-
 def version_of(connection: duckdb.DuckDBPyConnection) -> tuple[Any, ...]:
     """(step, views, ignored_identities, naming) as they were when the tables were last made; (0,) before."""
     ours = "database_name = 'warehouse' AND table_name = 'schema_version' AND column_name IN ('step', 'views')"
@@ -715,96 +411,6 @@ def _foreign(connection: duckdb.DuckDBPyConnection, texts: Sequence[str]) -> lis
         """
     made = re.findall(r"^CREATE (?:OR REPLACE )?(?:TABLE|VIEW) (\w+)", "\n".join(texts), re.MULTILINE)
     return sorted({"schema_version", *made} & {name for (name,) in connection.execute(sql).fetchall()})
-
-
-@contextmanager
-def _refused() -> Iterator[None]:
-    """What the engine says to a statement of somebody else's."""
-    try:
-        yield
-    except (duckdb.IOException, duckdb.InternalException, duckdb.FatalException):  # no fault of the statement
-        raise
-    except (duckdb.Error, OSError) as error:  # the latter from the reader of the answer
-        if isinstance(error, OSError) and error.errno:  # of whoever uses it: a full disk, say
-            raise
-        raise IngestError(f"The warehouse refused the statement: {error}") from error
-
-
-@contextmanager
-def _limited(connection: duckdb.DuckDBPyConnection, limits: QueryLimits | None) -> Iterator[None]:
-    """Raises IngestError, in place of what the engine says, once a statement asks for more than it may."""
-    if limits is None:
-        yield
-        return
-    connection.execute(f"SET memory_limit = '{limits.memory_bytes}B'")
-    done, late = Event(), Event()
-    heard, bell = socket.socketpair()
-
-    def stop_in_time() -> None:
-        heard.settimeout(limits.seconds)
-        try:
-            heard.recv(1)  # a signal, or that it is done
-        except TimeoutError:
-            late.set()
-        while not done.wait(0.05):  # one that comes while the engine rests is lost
-            with suppress(duckdb.Error):
-                connection.interrupt()
-
-    clock = Thread(target=stop_in_time, name="landfall-query", daemon=True)
-    clock.start()
-    try:
-        with _signals_ring(bell):
-            yield
-    except (IngestError, duckdb.Error, OSError, MemoryError) as error:
-        if late.is_set():
-            raise IngestError(
-                f"The statement was stopped after {limits.seconds:g} s. Ask for less, or raise max_query_time."
-            ) from error
-        cause = error.__cause__ or error
-        # The reader of an answer has no classes of its own, only the engine's words.
-        in_words = isinstance(cause, OSError) and str(cause).startswith("Out of Memory Error")
-        if isinstance(cause, (duckdb.OutOfMemoryException, MemoryError)) or in_words:
-            raise IngestError(
-                f"The statement needs more than {limits.memory_bytes:,} bytes of memory. Ask for less, or raise"
-                " max_query_bytes."
-            ) from error
-        raise
-    finally:
-        with suppress(duckdb.Error):
-            connection.interrupt()  # closing it waits for what is left of a statement
-        done.set()
-        bell.send(b"\0")
-        clock.join()
-        heard.close()
-        bell.close()
-
-
-@contextmanager
-def _signals_ring(bell: socket.socket) -> Iterator[None]:
-    """A signal writes to `bell`: its handler in Python has to wait until the engine gives the main thread back."""
-    if current_thread() is not main_thread():
-        yield
-        return
-    bell.setblocking(False)
-    before = signal.set_wakeup_fd(bell.fileno(), warn_on_full_buffer=False)
-    try:
-        yield
-    finally:
-        signal.set_wakeup_fd(before)
-
-
-def _enclose(connection: duckdb.DuckDBPyConnection, *more: str) -> None:
-    """No file, no network, and no way back."""
-    for setting in ("SET enable_external_access = false", *more, "SET lock_configuration = true"):
-        connection.execute(setting)
-
-
-def _only_reads(sql: str) -> bool:
-    """Whether it is one statement, which reads. DuckDB puts types before a PIVOT, which are gone with the session."""
-    statements = duckdb.extract_statements(sql)
-    if not statements or statements[-1].type not in {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}:
-        return False
-    return all(one.type == duckdb.StatementType.CREATE and not one.query for one in statements[:-1])
 
 
 def holder_of(path: Path) -> int | None:

@@ -4,15 +4,13 @@ Its classes say which: a full disk is an IOException while rows are inserted, a 
 and an OutOfMemoryException where the engine finds no room to spill to.
 """
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Protocol
 
 import duckdb
 
 from ingest.disk import free_space, has_room
 from ingest.warehouse.changes import NotWrittenError
-
-if TYPE_CHECKING:
-    from ingest.adapters.duckdb import DuckDBWarehouse
 
 _OF_THE_WORLD = (duckdb.OperationalError, duckdb.InternalError, duckdb.FatalException)
 
@@ -22,7 +20,14 @@ def is_of_the_world(error: duckdb.Error) -> bool:
     return isinstance(error, _OF_THE_WORLD)
 
 
-def could_not_write(warehouse: "DuckDBWarehouse", error: duckdb.Error) -> NotWrittenError:
+class _OnDisk(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def path(self) -> Path: ...
+
+
+def could_not_write(warehouse: _OnDisk, error: duckdb.Error) -> NotWrittenError:
     """What is said of an error that ended a writing session."""
     folder, reason = warehouse.path.parent, first_line(error)
     is_full = is_of_the_world(error) and not has_room(folder)

@@ -8,9 +8,9 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from ingest.adapters.duckdb import statement
 from ingest.core.identity import is_ignored
 from ingest.core.people import Key, components
+from ingest.engines.duckdb.statements import statement
 
 
 @dataclass(slots=True)

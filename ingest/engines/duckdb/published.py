@@ -22,18 +22,16 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from threading import Event, Lock, Thread, current_thread
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from ingest.adapters.duckdb import STORAGE_VERSION, connect, log_of, quoted, statement
 from ingest.core.schema import schemas_folder
+from ingest.engines.duckdb.session import STORAGE_VERSION, DuckDBFile, connect, log_of, quoted
+from ingest.engines.duckdb.statements import statement
 from ingest.errors import IngestError, TransientError
 from ingest.ports import Day, FailureGroup, FailurePlace, FilesPage, FilesWanted, Glance, Problem
-
-if TYPE_CHECKING:
-    from ingest.adapters.duckdb import DuckDBWarehouse
 
 log = logging.getLogger(__name__)
 
@@ -261,7 +259,7 @@ class _Copy:
 
 
 @contextmanager
-def published(warehouse: "DuckDBWarehouse") -> Iterator[DuckDBPublished]:
+def published(warehouse: DuckDBFile) -> Iterator[DuckDBPublished]:
     """See `ingest.ports.Warehouse.published`."""
     copy = _newest(warehouse) if warehouse.path.exists() else None
     if copy is None:
@@ -279,7 +277,7 @@ def published(warehouse: "DuckDBWarehouse") -> Iterator[DuckDBPublished]:
         yield DuckDBPublished(copy.connection, datetime.fromtimestamp(now, UTC))
 
 
-def _newest(warehouse: "DuckDBWarehouse") -> _Copy | None:
+def _newest(warehouse: DuckDBFile) -> _Copy | None:
     """The copy to show: not stale where that takes no time. None: the warehouse has no tables yet."""
     copy = _open(warehouse)
     if copy is None:
@@ -312,7 +310,7 @@ def _newest(warehouse: "DuckDBWarehouse") -> _Copy | None:
     return copy
 
 
-def _open(warehouse: "DuckDBWarehouse") -> _Copy | None:
+def _open(warehouse: DuckDBFile) -> _Copy | None:
     """The finished copy; None if there is none, or one of another version."""
     place = _place(warehouse)
     if not place.is_file() or place.is_symlink():  # the engine would wait for what a pipe holds
@@ -333,7 +331,7 @@ def _open(warehouse: "DuckDBWarehouse") -> _Copy | None:
     return _Copy(connection, stamp, took_seconds, made_at, as_of)
 
 
-def _make(warehouse: "DuckDBWarehouse", wait_for_others: float, wait_for_loads: float) -> bool:
+def _make(warehouse: DuckDBFile, wait_for_others: float, wait_for_loads: float) -> bool:
     """Put a copy of the warehouse as it is now in its place, unless one is there. False: it has no tables yet.
 
     Raises:
@@ -363,7 +361,7 @@ def _make(warehouse: "DuckDBWarehouse", wait_for_others: float, wait_for_loads: 
         raise TransientError(f"{place} could not be written (is the disk full?): {error}") from error
 
 
-def _make_alone(warehouse: "DuckDBWarehouse", place: Path, own: Path) -> bool:
+def _make_alone(warehouse: DuckDBFile, place: Path, own: Path) -> bool:
     _clear(own)  # of one that was killed
     own.mkdir(mode=0o700)
     new, spilled = own / "copy", own / "spilled"
@@ -484,7 +482,7 @@ def _rest_seconds(stale: _Copy) -> float:
     return min(_REST * stale.took_seconds, _LONGEST_REST_SECONDS) - (time.time() - stale.made_at)
 
 
-def _make_in_background(warehouse: "DuckDBWarehouse", stale: _Copy) -> Thread:
+def _make_in_background(warehouse: DuckDBFile, stale: _Copy) -> Thread:
     rest = _rest_seconds(stale)
     with _guard:
         thread = _threads.get(warehouse.path)
@@ -496,7 +494,7 @@ def _make_in_background(warehouse: "DuckDBWarehouse", stale: _Copy) -> Thread:
         return thread
 
 
-def _make_quietly(warehouse: "DuckDBWarehouse", rest_seconds: float) -> None:
+def _make_quietly(warehouse: DuckDBFile, rest_seconds: float) -> None:
     _ending.wait(max(0.0, rest_seconds))
     try:
         _make(warehouse, 0, warehouse.lock_timeout_seconds)
@@ -556,7 +554,7 @@ def _layout() -> str:
     ).hexdigest()
 
 
-def _place(warehouse: "DuckDBWarehouse") -> Path:
+def _place(warehouse: DuckDBFile) -> Path:
     return warehouse.path.with_name(warehouse.path.name + ".published")
 
 

@@ -3,18 +3,15 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import duckdb
 import pyarrow as pa
 
-from ingest.adapters.duckdb import statement, version_of
-from ingest.adapters.duckdb_errors import could_not_write, is_of_the_world
+from ingest.engines.duckdb.errors import could_not_write, is_of_the_world
+from ingest.engines.duckdb.session import DuckDBFile, version_of
+from ingest.engines.duckdb.statements import statement
 from ingest.errors import IngestError, NotEmpty
 from ingest.ports import Table
-
-if TYPE_CHECKING:
-    from ingest.adapters.duckdb import DuckDBWarehouse
 
 _READ_AT_ONCE = 2048  # rows, the engine's own measure
 # The engine keeps what it has touched while there is room, so this bounds a copy of any size. But what is committed of
@@ -23,7 +20,7 @@ _MEMORY = "1GB"
 
 
 @contextmanager
-def tables(warehouse: "DuckDBWarehouse") -> Iterator[Iterator[Table]]:
+def tables(warehouse: DuckDBFile) -> Iterator[Iterator[Table]]:
     """See `ingest.ports.Warehouse.tables`."""
     with warehouse.reading() as connection:
         connection.execute(f"SET memory_limit = '{_MEMORY}'")
@@ -33,7 +30,7 @@ def tables(warehouse: "DuckDBWarehouse") -> Iterator[Iterator[Table]]:
         )
 
 
-def fill(warehouse: "DuckDBWarehouse", tables: Iterable[Table]) -> None:
+def fill(warehouse: DuckDBFile, tables: Iterable[Table]) -> None:
     """See `ingest.ports.Warehouse.fill`."""
     try:
         if warehouse.path.exists():  # another program's file must not even get our tables
@@ -64,7 +61,7 @@ def fill(warehouse: "DuckDBWarehouse", tables: Iterable[Table]) -> None:
         raise IngestError(f"{warehouse.name} refused what was copied, and is still empty: {error}") from error
 
 
-def _refuse_unless_empty(warehouse: "DuckDBWarehouse", connection: duckdb.DuckDBPyConnection) -> None:
+def _refuse_unless_empty(warehouse: DuckDBFile, connection: duckdb.DuckDBPyConnection) -> None:
     for name in _columns(connection):
         if connection.execute(f"SELECT 1 FROM {_quoted(name)} LIMIT 1").fetchall():
             raise NotEmpty(f"{warehouse.name} is not empty ({name} has rows). Copy to a new warehouse.")

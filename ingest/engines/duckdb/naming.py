@@ -12,9 +12,9 @@ import duckdb
 import orjson
 import pyarrow as pa
 
-from ingest.adapters.duckdb import statement
-from ingest.adapters.duckdb_rows import Rows
 from ingest.core.rows import fact_of, keys
+from ingest.engines.duckdb.rows import Rows
+from ingest.engines.duckdb.statements import statement
 from ingest.settings import Source
 
 _ROWS_AT_ONCE = 20_480

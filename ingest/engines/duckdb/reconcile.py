@@ -1,26 +1,24 @@
 """Does the warehouse agree with itself? What its tables say of each other, and what of it can be fixed."""
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import duckdb
 
-from ingest.adapters.duckdb import statement
-from ingest.adapters.duckdb_apply import DuckDBReader, apply
-from ingest.adapters.duckdb_errors import could_not_write
-from ingest.adapters.duckdb_rows import Rows
+from ingest.engines.duckdb.apply import DuckDBReader, apply
+from ingest.engines.duckdb.errors import could_not_write
+from ingest.engines.duckdb.rows import Rows
+from ingest.engines.duckdb.session import DuckDBFile
+from ingest.engines.duckdb.statements import statement
 from ingest.ports import Note
 from ingest.warehouse.changes import Changes
-
-if TYPE_CHECKING:
-    from ingest.adapters.duckdb import DuckDBWarehouse
 
 _NOT_LOADED = """
     SELECT DISTINCT redriven_by FROM failed_line_rows
     WHERE redriven_by IS NOT NULL AND redriven_by NOT IN (SELECT file_id FROM ledger WHERE state = 'loaded')"""
 
 
-def disagreements(warehouse: "DuckDBWarehouse") -> list[dict[str, Any]]:
+def disagreements(warehouse: DuckDBFile) -> list[dict[str, Any]]:
     """See `ingest.ports.Warehouse.disagreements`."""
     with warehouse.reading() as connection:
         return _disagreements(Rows(connection, warehouse.ignored_identities))
@@ -40,7 +38,7 @@ def _disagreements(rows: Rows) -> list[dict[str, Any]]:
     ]
 
 
-def repair(warehouse: "DuckDBWarehouse", note: Note) -> None:
+def repair(warehouse: DuckDBFile, note: Note) -> None:
     """See `ingest.ports.Warehouse.repair`."""
     try:
         with warehouse.writing() as connection:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ingest.adapters.duckdb import statement
-from ingest.adapters.duckdb_rows import Rows
 from ingest.core.lifecycle import KEEPS_LINES, STATES, Done, State
+from ingest.engines.duckdb.rows import Rows
+from ingest.engines.duckdb.statements import statement
 from ingest.ports import COUNTED
 from ingest.warehouse.changes import (
     LEDGER_COLUMNS,

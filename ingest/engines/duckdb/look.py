@@ -5,12 +5,9 @@ While it looks, the engine's own lock keeps writers away, for some milliseconds;
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
 
-from ingest.adapters.duckdb import definitions
-
-if TYPE_CHECKING:
-    from ingest.adapters.duckdb import DuckDBWarehouse
+from ingest.engines.duckdb.session import DuckDBFile
+from ingest.engines.duckdb.statements import definitions
 
 # A rejected file is loaded once a redrive has brought what is right of it.
 _FILES = """
@@ -46,7 +43,7 @@ class Look:
     with_open_lines: int = 0  # files
 
 
-def look(warehouse: "DuckDBWarehouse") -> Look | None:
+def look(warehouse: DuckDBFile) -> Look | None:
     """What there is of it; None: nothing yet.
 
     Raises:
