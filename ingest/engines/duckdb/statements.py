@@ -1,5 +1,6 @@
 """The statements of this engine, and what makes its tables and views."""
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -9,9 +10,18 @@ _FOLDER = Path(__file__).parent / "sql"
 
 
 @cache
+def statements() -> dict[str, str]:
+    """All statements in sql/, by their names."""
+    texts = (path.read_text(encoding="utf-8") for path in sorted(_FOLDER.glob("*.sql")))
+    sections = [section for text in texts for section in re.split(r"^-- name: ", text, flags=re.MULTILINE)[1:]]
+    found = dict(section.split("\n", 1) for section in sections)
+    assert len(found) == len(sections), "two statements have one name"
+    return found
+
+
 def statement(name: str) -> str:
-    """The text of one statement in sql/."""
-    return (_FOLDER / f"{name}.sql").read_text(encoding="utf-8")
+    """The text of one of them."""
+    return statements()[name]
 
 
 @cache

@@ -1,0 +1,200 @@
+-- load.sql: what a load brings, in the order in which it runs.
+
+-- name: count_staged_failed
+-- how many failed lines each file of this load would add. Reads one narrow column.
+-- in: staged_failed, entered.   out: staged_no, kind, rows.
+SELECT staged_no, 'failed' AS kind, count(*) AS rows FROM staged_failed JOIN entered USING (staged_no) GROUP BY staged_no
+
+-- name: insert_failed
+-- the failed lines of a load, of rejected files too.
+-- in: staged_failed (Parquet), entered (every file of this load whose lines are kept).
+INSERT INTO failed_line_rows
+SELECT
+    e.file_no, s.line, s.item, s.byte_offset, s.byte_length, s.raw, s.raw_sha256, s.mendable, s.codes, s.failures,
+    NULL, NULL, s.context
+FROM staged_failed AS s
+JOIN entered AS e USING (staged_no)
+
+-- name: mark_mended
+-- failed lines that redrives mend.
+-- in: marks (Arrow: file_no, line, item, redriven_at, redriven_by (file_id of the redrive)).
+UPDATE failed_line_rows
+SET redriven_at = m.redriven_at, redriven_by = m.redriven_by
+FROM marks AS m
+WHERE failed_line_rows.file_no = m.file_no AND failed_line_rows.line = m.line AND failed_line_rows.item = m.item
+
+-- name: lost_facts
+-- facts whose first row is about to go.
+-- in: leaving (Arrow: file_no).   out: temp table lost_facts; `is_timeless`: see staged_facts.
+CREATE OR REPLACE TEMP TABLE lost_facts AS
+SELECT
+    command_id, occurred_at, coalesce(identity >= '["only"' AND identity < '["only#', FALSE) AS is_timeless
+FROM command_rows
+SEMI JOIN leaving USING (file_no)
+WHERE is_first
+
+-- name: other_rows
+-- of facts whose first row is about to go, the rows that stay.
+-- Equal facts have equal times, so only those times need looking at; but for the timeless, see repeated_facts.
+-- in: lost_facts, leaving (Arrow: file_no).   out: temp table other_rows.
+CREATE OR REPLACE TEMP TABLE other_rows AS
+SELECT c.command_id, c.file_no, c.line, c.item_no, c.rowid AS row_no
+FROM command_rows AS c
+ANTI JOIN leaving USING (file_no)
+WHERE c.occurred_at >= (SELECT min(occurred_at) FROM lost_facts)
+  AND c.occurred_at <= (SELECT max(occurred_at) FROM lost_facts)
+  AND c.command_id IN (SELECT command_id FROM lost_facts)
+UNION ALL
+SELECT c.command_id, c.file_no, c.line, c.item_no, c.rowid AS row_no
+FROM command_rows AS c
+ANTI JOIN leaving USING (file_no)
+WHERE c.identity >= '["only"' AND c.identity < '["only#'
+  AND NOT c.occurred_at BETWEEN (SELECT min(occurred_at) FROM lost_facts) AND (SELECT max(occurred_at) FROM lost_facts)
+  AND c.command_id IN (SELECT command_id FROM lost_facts WHERE is_timeless)
+
+-- name: promote_first
+-- when the first of a fact is about to go, the next in position takes its place.
+-- in: other_rows.
+UPDATE command_rows
+SET is_first = TRUE
+FROM (
+    WITH arrived AS (  -- only files that share such a fact: the ledger may be long
+        SELECT file_no, row_number() OVER (ORDER BY position, file_no) AS place
+        FROM ledger
+        WHERE file_no IN (SELECT file_no FROM other_rows)
+    )
+    SELECT
+        o.command_id,
+        arg_min(
+            o.row_no,
+            (a.place::HUGEINT * 4294967296 * 281474976710656) + (o.line::HUGEINT * 4294967296) + o.item_no
+        ) AS next_row
+    FROM other_rows AS o
+    JOIN arrived AS a USING (file_no)
+    GROUP BY o.command_id
+) AS heir
+WHERE command_rows.rowid = heir.next_row
+
+-- name: leaving_alias_pairs
+-- which keys the aliases of some files join.
+-- in: leaving (Arrow: file_no).   out: people_space, person_key, alias_key.
+SELECT DISTINCT people_space, person_key, alias_key
+FROM full_rows
+SEMI JOIN leaving USING (file_no)
+WHERE kind = 'alias' AND person_key <> alias_key
+
+-- name: staged_commands
+-- the commands of this load, and where each stands among them.
+-- in: staged_rows (Parquet), taken (the files of this load; `place`: their order).
+-- out: view staged_commands; `place` sorts as `position` does: file, line, item.
+CREATE OR REPLACE TEMP VIEW staged_commands AS
+SELECT
+    s.*, t.file_no,
+    (t.place::HUGEINT * 4294967296 * 281474976710656) + (s.line::HUGEINT * 4294967296) + s.item_no AS place
+FROM staged_rows AS s
+JOIN taken AS t USING (staged_no)
+
+-- name: staged_facts
+-- the identities of what this load would add, and where each stands.
+-- in: staged_commands.   out: `is_timeless`: its identity is not what it says (["only", …]), so neither is its time.
+CREATE OR REPLACE TEMP TABLE staged_facts AS
+SELECT
+    command_id, staged_no, place, occurred_at, coalesce(identity >= '["only"' AND identity < '["only#', FALSE) AS is_timeless
+FROM staged_commands
+
+-- name: repeated_facts
+-- facts that this load brings more than once, or that are there already.
+-- Equal facts have equal times, so only the times of this load need looking at; but for those whose identity is not what
+-- they say, which are looked for among their like. Few columns, numbers instead of texts,
+-- and a grouping instead of joins: so the engine can leave memory for disk.
+-- in: staged_facts, taken (the files of this load; `place`: 1, 3, 5 … by position).
+-- out: temp table repeated_facts: where the first that this load brings stands, whether one is there, and whether that
+-- one has the smaller position and stays the first.
+CREATE OR REPLACE TEMP TABLE facts_here AS
+SELECT c.command_id, c.file_no, c.line, c.item_no
+FROM command_rows AS c
+WHERE c.is_first
+  AND c.occurred_at >= (SELECT min(occurred_at) FROM staged_facts)
+  AND c.occurred_at <= (SELECT max(occurred_at) FROM staged_facts)
+  AND c.command_id IN (SELECT command_id FROM staged_facts)
+UNION ALL
+SELECT c.command_id, c.file_no, c.line, c.item_no
+FROM command_rows AS c
+WHERE c.is_first
+  AND c.identity >= '["only"' AND c.identity < '["only#'  -- not LIKE: so the engine need not look where there are none
+  AND NOT c.occurred_at BETWEEN (SELECT min(occurred_at) FROM staged_facts) AND (SELECT max(occurred_at) FROM staged_facts)
+  AND c.command_id IN (SELECT command_id FROM staged_facts WHERE is_timeless);
+
+-- Where their files stand among those of this load: between two of them are the even numbers.
+CREATE OR REPLACE TEMP TABLE files_here AS
+SELECT l.file_no, CASE WHEN t.place IS NULL THEN 0 WHEN t.position = l.position THEN t.place ELSE t.place + 1 END AS place
+FROM (SELECT file_no, position FROM ledger WHERE file_no IN (SELECT DISTINCT file_no FROM facts_here)) AS l
+ASOF LEFT JOIN taken AS t ON l.position >= t.position
+UNION ALL
+SELECT file_no, place FROM taken;  -- of which some rows may be inserted already
+
+CREATE OR REPLACE TEMP TABLE repeated_facts AS
+SELECT
+    command_id,
+    min(place) FILTER (NOT is_here) AS place,
+    bool_or(is_here) AS is_here,
+    coalesce(min(place) FILTER (is_here) <= min(place) FILTER (NOT is_here), FALSE) AS here_is_first
+FROM (
+    SELECT command_id, place, FALSE AS is_here FROM staged_facts
+    UNION ALL
+    SELECT
+        h.command_id,
+        (f.place::HUGEINT * 4294967296 * 281474976710656) + (h.line::HUGEINT * 4294967296) + h.item_no,
+        TRUE
+    FROM facts_here AS h
+    JOIN files_here AS f USING (file_no)
+)
+GROUP BY command_id
+HAVING count(*) > 1;
+
+-- name: count_duplicates
+-- per file, the accepted commands whose fact was there already, in the order of the load.
+-- in: staged_facts, repeated_facts.   out: staged_no, duplicates.
+SELECT s.staged_no, count(*) AS duplicates
+FROM staged_facts AS s
+JOIN repeated_facts AS r USING (command_id)
+WHERE r.is_here OR s.place <> r.place
+GROUP BY s.staged_no
+
+-- name: yield_first
+-- rows that were the first of their fact until this load brings one with a smaller position.
+-- in: repeated_facts, of rows that are not inserted yet.
+UPDATE command_rows
+SET is_first = FALSE
+FROM repeated_facts AS r
+WHERE command_rows.command_id = r.command_id
+  AND r.is_here
+  AND NOT r.here_is_first
+  AND command_rows.is_first
+
+-- name: count_staged_commands
+-- how many commands of each kind each file of this load would add. Reads two narrow columns.
+-- in: staged_commands.   out: staged_no, kind, rows.
+SELECT staged_no, kind, count(*) AS rows FROM staged_commands GROUP BY staged_no, kind
+
+-- name: insert_commands
+-- the rows of a load, each knowing whether it is the first of its fact.
+-- in: staged_commands, repeated_facts.
+INSERT INTO command_rows
+SELECT
+    s.file_no, s.line, s.item_no, nullif(s.item, ''), s.kind, s.people_space, s.person, s.person_key, s.occurred_at,
+    s.event, s.event_key, s.alias, s.alias_key, s.properties, s.time_source, s.command_id,
+    r.command_id IS NULL OR (NOT r.here_is_first AND r.place = s.place), s.identity
+FROM staged_commands AS s
+LEFT JOIN repeated_facts AS r USING (command_id)
+
+-- name: enter_people_space
+-- how names match in a people space.
+-- in: $people_space, $match.
+INSERT INTO people_spaces VALUES ($people_space, $match)
+ON CONFLICT (people_space) DO UPDATE SET match = excluded.match
+
+-- name: enter_file
+-- the ledger row of a file that was dealt with, whatever came of it.
+-- in: entries (Arrow: a column for each that is told).
+INSERT OR REPLACE INTO ledger BY NAME SELECT * FROM entries
