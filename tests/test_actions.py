@@ -557,7 +557,7 @@ def test_a_redrive_itself_is_not_forced(world: World) -> None:
     shows = all_of(world)
     (result,) = do(world, "force", outcome.result.file_id)
     assert result.error
-    assert "redrive" in result.error
+    assert "fixed lines" in result.error
     assert all_of(world) == shows
 
 
