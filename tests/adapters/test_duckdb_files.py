@@ -183,7 +183,7 @@ def test_nothing_is_fetched() -> None:
         for line in path.read_text().splitlines()
         if "duckdb.connect(" in line
     ]
-    assert made == ["duckdb.py"]
+    assert made == ["session.py"]
 
 
 # --- its log ---------------------------------------------------------------------------------------------------------
