@@ -184,7 +184,7 @@ class Changes:
     staging: Staging | None = None
     entries: list[Entry] = field(default_factory=list)  # numbered in this order
     mended: list[Mending] = field(default_factory=list)
-    reopened: list[str] = field(default_factory=list)  # file_ids of redrives
+    reopened: set[str] = field(default_factory=set)  # file_ids of redrives
     leaving: list[int] = field(default_factory=list)  # file_nos
     ledger: dict[str, LedgerRow] = field(default_factory=dict)  # rows that are there, as they are to be, by file_id
     ignored: Sequence[SourceFile] = ()  # files that are entered without being loaded; there may be a million
@@ -301,7 +301,7 @@ class Draft:
         gone = [replace(row, state=state, replaced_by=by) for row in now]
         ids = tuple(row.file_id for row in gone)
         self.changes.leaving += [row.file_no for row in gone]
-        self.changes.reopened += [row.file_id for row in gone if row.redrive_of]
+        self.changes.reopened.update(row.file_id for row in gone if row.redrive_of)
         self.put(gone)
         self.changes.tell("undo" if state == "undone" else "replace", ids)
         return ids

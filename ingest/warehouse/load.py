@@ -236,16 +236,11 @@ class _Load:
 
     def _replace(self, versions: Sequence[LedgerRow], entry: _Entry) -> None:
         """Take away the other versions of a key, and what redrives of them brought: see `keep_mended`."""
-        gone: list[LedgerRow] = []
-        brought: list[LedgerRow] = []
-        for row in versions:
-            redrives = self.draft.redrives_of([row.file_id])
-            if row.state == "loaded":
-                gone.append(row)
-                entry.inherited += redrives
-            else:  # a redrive of a rejected file may hold all of it
-                brought += redrives
-        file = entry.file
+        file, gone = entry.file, [row for row in versions if row.state == "loaded"]
+        loaded = {row.file_id for row in gone}
+        redrives = self.draft.redrives_of([row.file_id for row in versions])
+        entry.inherited += [one for one in redrives if one.redrive_of in loaded]
+        brought = [one for one in redrives if one.redrive_of not in loaded]  # one of a rejected file may hold all of it
         for some in (gone, brought):
             entry.replaces += self.draft.take_away(some, "replaced", file.file_id)
         copies = self.draft.rows("duplicate_of", entry.replaces, ("duplicate",))

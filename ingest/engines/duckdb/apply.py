@@ -162,7 +162,7 @@ class _Applying:
             self.rows.connection.execute(
                 "UPDATE failed_line_rows SET redriven_at = NULL, redriven_by = NULL"
                 " WHERE redriven_by IN (SELECT unnest($redrives))",
-                {"redrives": self.changes.reopened},
+                {"redrives": list(self.changes.reopened)},
             )
 
     # --- commands ----------------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ def repair(warehouse: DuckDBFile, note: Note) -> None:
             changes = Changes(note, datetime.now(UTC))
             left_over = DuckDBReader(rows).ledger("file_id", ids.get("leftover_rows", ()))
             changes.leaving = [row.file_no for row in left_over]
-            changes.reopened = [by for (by,) in connection.execute(_NOT_LOADED).fetchall()]
+            changes.reopened = {by for (by,) in connection.execute(_NOT_LOADED).fetchall()}
             changes.tell("repair", dict.fromkeys([*ids.get("leftover_rows", ()), *ids.get("redriven_by", ())]))
             apply(rows, changes)
             if "first_rows" in what:
