@@ -19,11 +19,11 @@ from typing import Any
 import pyarrow as pa
 
 from ingest.core.commands import Rules
-from ingest.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.judging import Part, judge_batch
 from ingest.ports import FilesWanted
 from ingest.reading import Block
 from ingest.settings import Settings
+from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.wiring import open_pipeline
 
 MIB = 1 << 20

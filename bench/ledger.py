@@ -26,8 +26,8 @@ import pyarrow as pa
 from run import run
 
 from ingest.core.source import SourceFile
-from ingest.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.ports import Note
+from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 
 BUCKET, PREFIX, NEW, AT_ONCE = "large", "landing/", 100, 50_000
 ARCHIVE = "completed_imports/2026/01/01/"

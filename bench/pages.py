@@ -18,8 +18,8 @@ from typing import Any
 
 import duckdb
 
-from ingest.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.ports import FilesWanted, Published
+from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 
 SOURCES = tuple(f"source_{number}" for number in range(20))
 TIMES = 10  # each call

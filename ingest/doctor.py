@@ -46,7 +46,7 @@ from ingest.wiring import stores_of, warehouse_at
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-    from ingest.engines.duckdb.look import Look
+    from ingest.warehouse.engines.duckdb.look import Look
 
 State = Literal["ok", "warning", "problem", "skipped"]
 
@@ -431,9 +431,9 @@ def _file_system(folder: Path) -> str:
 
 
 def _warehouse(settings: Settings) -> Checks:
-    from ingest.engines.duckdb.look import look
-    from ingest.engines.duckdb.session import holder_of
-    from ingest.engines.duckdb.warehouse import DuckDBWarehouse
+    from ingest.warehouse.engines.duckdb.look import look
+    from ingest.warehouse.engines.duckdb.session import holder_of
+    from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 
     try:
         warehouse = warehouse_at(settings.warehouse_url, replace(settings, lock_timeout_seconds=_LOCK_SECONDS))

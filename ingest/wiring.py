@@ -95,7 +95,7 @@ def _open(settings: Settings) -> Warehouse:
         raise ConfigError(
             f"INGEST_WAREHOUSE: {scheme}:// is not a warehouse of this version. Use duckdb:///path.duckdb."
         )
-    from ingest.engines.duckdb.warehouse import DuckDBWarehouse
+    from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 
     return DuckDBWarehouse(
         Path(rest).resolve(),  # so that a warehouse has one name, and one lock

@@ -17,7 +17,7 @@ from ingest.core.lifecycle import KEEPS_LINES, STATES, Done, State, is_due, may_
 from ingest.core.people import Key, components
 from ingest.core.source import SourceFile
 from ingest.errors import IngestError
-from ingest.warehouse.changes import (
+from ingest.plans.changes import (
     LEDGER_COLUMNS,
     Answer,
     Applied,
@@ -50,7 +50,7 @@ class Tables:
 
 @dataclass
 class MemoryReader:
-    """Implements `ingest.warehouse.changes.Reader`."""
+    """Implements `ingest.plans.changes.Reader`."""
 
     tables: Tables
     step: Any

@@ -11,11 +11,11 @@ from types import ModuleType
 from typing import Any
 
 from ingest.core.source import SourceFile
-from ingest.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.errors import ConfigError, ObjectGone, TransientError
 from ingest.pipeline import Pipeline
 from ingest.ports import FileResult, Warehouse
 from ingest.settings import Settings, Source
+from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 
 START = 1_393_344_603  # 2014-02-25 16:10:03 UTC, the moment of the vendor's own examples
 ARRIVAL = datetime(2026, 1, 1, tzinfo=UTC)

@@ -24,7 +24,6 @@ from ingest import actions
 from ingest.cli.loading import show_files
 from ingest.core.lifecycle import ACTIONS, HISTORY, KEEPS_LINES, Action, Done
 from ingest.core.source import SourceFile
-from ingest.engines.duckdb import rows as duckdb_rows
 from ingest.errors import IngestError, ObjectGone, TransientError
 from ingest.ports import ActionResult, Mark, Note, Staging
 from ingest.preview import preview
@@ -33,6 +32,7 @@ from ingest.redrive import Outcome, _Edits, _substituted, redrive
 from ingest.report import no_open_lines
 from ingest.settings import Source
 from ingest.staging import stage
+from ingest.warehouse.engines.duckdb import rows as duckdb_rows
 from tests.conftest import S3
 from tests.support import ROOT, VOLATILE, Line, Rows, World, alias, everything, in_order, lines, put, record
 from tests.test_exactly_once import Steps, broken_promises, environment, warehouse_at
@@ -1312,7 +1312,7 @@ def test_a_redrive_that_the_warehouse_refuses_leaves_its_lines_open(
     def refuse(*_: object) -> None:
         raise duckdb.ConversionException("no")
 
-    monkeypatch.setattr("ingest.engines.duckdb.apply._Applying._insert_commands", refuse)
+    monkeypatch.setattr("ingest.warehouse.engines.duckdb.apply._Applying._insert_commands", refuse)
     with pytest.raises(IngestError, match="refused the fixed lines"):
         mend(world, file, {2: record("bob", 1, "x")})
     assert all_of(world) == shows

@@ -16,10 +16,10 @@ import pytest
 from ingest import archive
 from ingest.archive import copies_of, look_at_poll
 from ingest.core.source import SourceFile
-from ingest.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.ports import Mark, Note
 from ingest.reconcile import reconcile
 from ingest.settings import Source
+from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from tests.conftest import S3
 from tests.support import VOLATILE, Line, World, everything, lines, record
 from tests.test_tidy import BAD, GOOD, TODAY, Landing

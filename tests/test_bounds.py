@@ -7,13 +7,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from ingest.engines.duckdb.warehouse import DuckDBWarehouse
+from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from tests.support import ROOT, World, record
 
 READ = """
 import sys
 from pathlib import Path
-from ingest.engines.duckdb.warehouse import DuckDBWarehouse
+from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.ports import FilesWanted
 with DuckDBWarehouse(Path(sys.argv[1])).published() as published:
     for row in sorted(published.files(FilesWanted(sources=("one_off",))).rows, key=lambda row: row["key"]):

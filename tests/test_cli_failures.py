@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ingest.engines.duckdb import failures as duckdb_failures
-from ingest.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.ports import FailuresWanted
+from ingest.warehouse.engines.duckdb import failures as duckdb_failures
+from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from tests.support import World, record
 from tests.test_cli import GOOD, Shell, ingest
 

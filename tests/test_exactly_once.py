@@ -22,10 +22,10 @@ import pytest
 
 from ingest.core.identity import IGNORED_IDENTITIES
 from ingest.core.source import SourceFile
-from ingest.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.errors import ConfigError, IngestError, TransientError
 from ingest.ports import Staging
 from ingest.settings import Source
+from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from tests.support import (
     ROOT,
     START,
@@ -486,7 +486,7 @@ def test_a_program_that_holds_the_file_is_waited_for(tmp_path: Path, monkeypatch
             holder.wait(30)
 
         clock = SimpleNamespace(monotonic=time.monotonic, sleep=let_go)
-        monkeypatch.setattr("ingest.engines.duckdb.session.time", clock)
+        monkeypatch.setattr("ingest.warehouse.engines.duckdb.session.time", clock)
         assert world.bring("b.json", record("ann", 1, "x")).state == "loaded"
         assert waits
     assert world.count("commands") == 2
@@ -503,7 +503,7 @@ def test_a_program_that_lets_go_while_we_ask_who_it_is(tmp_path: Path, monkeypat
             holder.stdin.close()
             holder.wait(30)
 
-        monkeypatch.setattr("ingest.engines.duckdb.session.holder_of", let_go)
+        monkeypatch.setattr("ingest.warehouse.engines.duckdb.session.holder_of", let_go)
         assert world.bring("b.json", record("ann", 1, "x")).state == "loaded"
 
 

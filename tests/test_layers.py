@@ -12,9 +12,9 @@ MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path
 # What each layer may import of ours, beside itself.
 MAY: dict[str, tuple[str, ...]] = {
     "ingest.core": ("ingest.errors", "ingest.text"),
-    "ingest.warehouse": ("ingest.core", "ingest.errors", "ingest.ports"),
-    "ingest.engines": (
-        "ingest.core", "ingest.disk", "ingest.errors", "ingest.ports", "ingest.settings", "ingest.warehouse",
+    "ingest.plans": ("ingest.core", "ingest.errors", "ingest.ports"),
+    "ingest.warehouse": (
+        "ingest.core", "ingest.disk", "ingest.errors", "ingest.plans", "ingest.ports", "ingest.settings",
     ),
 }  # fmt: skip
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from ingest.core.identity import IGNORED_IDENTITIES
-from ingest.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.ports import Note
 from ingest.redrive import redrive
 from ingest.settings import Source
+from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from tests.support import World, alias, everything, record
 
 OLD = Source(name="web", bucket="bucket", match="exact", people_space="ours")
@@ -76,8 +76,8 @@ def test_sources_without_settings_stay_as_they_are(tmp_path: Path) -> None:
 
 
 def test_a_change_that_fails_half_way_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ingest.engines.duckdb import naming as duckdb_naming
-    from ingest.engines.duckdb import rows as duckdb_rows
+    from ingest.warehouse.engines.duckdb import naming as duckdb_naming
+    from ingest.warehouse.engines.duckdb import rows as duckdb_rows
 
     load_all(world(tmp_path, OLD))
     before = everything(world(tmp_path, OLD).warehouse)

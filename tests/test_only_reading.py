@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest.engines.duckdb.warehouse import DuckDBWarehouse
+from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from tests.support import record
 from tests.test_cli import GOOD, Shell, ingest
 

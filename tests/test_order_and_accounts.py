@@ -12,10 +12,10 @@ import pytest
 
 from ingest.core.identity import IGNORED_IDENTITIES
 from ingest.core.source import SourceFile, intake_key
-from ingest.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.ports import Note
 from ingest.redrive import Outcome, redrive
 from ingest.settings import Source
+from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from tests.support import TABLES, World, everything
 from tests.test_exactly_once import warehouse_at
 

@@ -8,11 +8,11 @@ import pytest
 
 from ingest.adapters.local import LocalStore
 from ingest.core.source import SourceFile
-from ingest.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.errors import ConfigError
 from ingest.pipeline import Pipeline
 from ingest.ports import Mark, Note
 from ingest.settings import Source, load_settings
+from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from tests.support import World, record
 
 WEB = Source(name="web", bucket="bucket", prefix="web/", people_space="of web")

@@ -13,12 +13,12 @@ import pytest
 
 from ingest.core.identity import IGNORED_IDENTITIES
 from ingest.core.source import SourceFile
-from ingest.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.errors import ConfigError
 from ingest.ports import Note
 from ingest.reconcile import Difference, Reconciliation, _Many, reconcile
 from ingest.redrive import redrive
 from ingest.settings import Source
+from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from tests.support import ARRIVAL, World, alias, everything, put, record
 
 NOTE = Note("tester", "to see")

@@ -15,12 +15,12 @@ import pytest
 from ingest import unforeseen
 from ingest.adapters.local import LocalStore
 from ingest.disk import no_more_open_than, opened, private_folder
-from ingest.engines.duckdb import published as duckdb_published
-from ingest.engines.duckdb import snapshot as duckdb_snapshot
-from ingest.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.errors import ConfigError, IngestError
 from ingest.staging import staging_folder
 from ingest.transfer import export
+from ingest.warehouse.engines.duckdb import published as duckdb_published
+from ingest.warehouse.engines.duckdb import snapshot as duckdb_snapshot
+from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from tests.support import ROOT, World, lines, record
 from tests.test_exactly_once import warehouse_at
 

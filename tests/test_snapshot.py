@@ -14,10 +14,10 @@ import duckdb
 import pytest
 
 from ingest.core.identity import IGNORED_IDENTITIES
-from ingest.engines.duckdb import snapshot as duckdb_snapshot
-from ingest.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.errors import ConfigError, TransientError
 from ingest.settings import Source
+from ingest.warehouse.engines.duckdb import snapshot as duckdb_snapshot
+from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from tests.support import ROOT, World, everything, record
 
 

@@ -220,7 +220,7 @@ def test_what_is_broken_is_put_off_and_its_neighbours_are_judged(broken: bytes) 
 
 
 def test_nothing_of_a_broken_file_is_loaded(tmp_path: Path) -> None:
-    from ingest.engines.duckdb.warehouse import DuckDBWarehouse
+    from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
     from tests.support import World
 
     world = World(DuckDBWarehouse(tmp_path / "w.duckdb"))
@@ -238,7 +238,7 @@ def test_nothing_of_a_broken_file_is_loaded(tmp_path: Path) -> None:
 def test_a_fault_of_the_program_puts_off_its_file_and_no_other(
     spread: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from ingest.engines.duckdb.warehouse import DuckDBWarehouse
+    from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
     from tests.support import World
 
     judge = Kissmetrics.judge
@@ -290,7 +290,7 @@ def big(key: str, number: int = 3000) -> bytes:
 
 def loading(tmp_path: Path, bodies: Mapping[str, bytes], **chosen: Any) -> tuple[World, Pipeline, list[SourceFile]]:
     """A world in which these files wait, and a pipeline with settings of its own."""
-    from ingest.engines.duckdb.warehouse import DuckDBWarehouse
+    from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 
     world = World(DuckDBWarehouse(tmp_path / "w.duckdb"))
     files = [world.put(key, body=body) for key, body in bodies.items()]
@@ -550,7 +550,7 @@ def largest_file(size_bytes: int) -> Iterator[None]:
 def test_a_full_disk_of_the_warehouse_is_not_blamed_on_a_file(
     room: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ingest.engines.duckdb import errors as duckdb_errors
+    from ingest.warehouse.engines.duckdb import errors as duckdb_errors
 
     world, pipeline, files = loading(tmp_path, {"a": big("a"), "b": big("b", 30_000)})
     world.bring("0", record("ann", 1, "x"))

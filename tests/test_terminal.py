@@ -180,7 +180,7 @@ def test_a_statement_that_cannot_be_stopped_ends_the_process(tmp_path: Path) -> 
     script = """
 import time
 from ingest.cli import asking, main
-from ingest.engines.duckdb.warehouse import DuckDBWarehouse
+from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 asking._GRACE_SECONDS = 0.5
 DuckDBWarehouse.query = lambda *_: time.sleep(60)
 main()

@@ -21,13 +21,13 @@ from ingest.adapters.stores import Stores
 from ingest.core.schema import load
 from ingest.core.source import SourceFile
 from ingest.discovery import verdict
-from ingest.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.errors import ConfigError, TransientError
 from ingest.pipeline import Pipeline
 from ingest.ports import FileResult, Mark, Note
 from ingest.reconcile import reconcile
 from ingest.settings import Settings, Source
 from ingest.tidy import tidy
+from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from tests.adapters.odd_store import odd_store
 from tests.conftest import S3
 from tests.support import Line, everything, in_order, lines, record
@@ -252,7 +252,7 @@ def test_a_long_ledger_is_read_in_pieces_and_only_some_of_it_at_a_poll(
         world.put(f"landing/{n}.json", record("ann", n, "Signed up"))
     results = world.load()
     monkeypatch.setattr(tidy_module, "_PER_POLL", 4)  # an archived and deleted file is two marks
-    monkeypatch.setattr("ingest.engines.duckdb.warehouse._UNTIDIED_AT_ONCE", 2)
+    monkeypatch.setattr("ingest.warehouse.engines.duckdb.warehouse._UNTIDIED_AT_ONCE", 2)
     left = list[int]()
     for _ in range(2):
         assert world.tidy() == []
@@ -474,7 +474,7 @@ def test_a_store_that_cannot_delete_is_not_asked_for_every_file(landing: Open, m
         raise ConfigError("it cannot delete")
 
     monkeypatch.setattr(S3Store, "remove", refuse)
-    monkeypatch.setattr("ingest.engines.duckdb.warehouse._UNTIDIED_AT_ONCE", 10)
+    monkeypatch.setattr("ingest.warehouse.engines.duckdb.warehouse._UNTIDIED_AT_ONCE", 10)
     assert tidy(world.pipeline, "website", NOTE, results) == ["it cannot delete"]
     assert len(world.listed()) == 100  # all are copied
     assert 20 <= len(asked) < 30

@@ -17,10 +17,10 @@ import pytest
 
 from ingest import transfer
 from ingest.core.identity import IGNORED_IDENTITIES
-from ingest.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.errors import IngestError, TransientError
 from ingest.ports import Note, Warehouse
 from ingest.settings import Source
+from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from tests.conftest import S3
 from tests.support import ROOT, TABLES, World, alias, everything, put, record, rows
 

@@ -29,12 +29,12 @@ from botocore.awsrequest import AWSResponse
 
 from ingest.adapters.local import LocalStore
 from ingest.adapters.s3 import PART_BYTES
-from ingest.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.errors import ConfigError, IngestError, TooLarge, TransientError, UploadRefused
 from ingest.pipeline import Pipeline
 from ingest.report import Most, check_report
 from ingest.settings import UPLOAD_AT_MOST, Settings
 from ingest.uploads import Stored, keep_check_report, read_check_report, store_upload, upload_key
+from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from tests.conftest import S3
 from tests.support import lines, record
 

@@ -24,7 +24,7 @@ NewWorld = Callable[..., World]
 
 
 def duckdb_warehouse(folder: Path) -> Warehouse:
-    from ingest.engines.duckdb.warehouse import DuckDBWarehouse
+    from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 
     return DuckDBWarehouse(folder / "warehouse.duckdb", ignored_identities=IGNORED_IDENTITIES)
 
@@ -728,7 +728,7 @@ def test_a_dry_run_leaves_nothing(world: World) -> None:
 
 
 def test_ignored_identities_hold_backwards(tmp_path: Path) -> None:
-    from ingest.engines.duckdb.warehouse import DuckDBWarehouse
+    from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 
     def persons(*ignored: str) -> list[str]:
         warehouse = DuckDBWarehouse(tmp_path / "w.duckdb", ignored_identities=frozenset(ignored))

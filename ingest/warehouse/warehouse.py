@@ -14,8 +14,7 @@ from pyarrow import parquet
 from ingest.core.lifecycle import Intent
 from ingest.core.source import SourceFile
 from ingest.errors import TransientError
-from ingest.ports import ActionResult, FileResult, Mark, Note, StagedFile, Staging, not_entered
-from ingest.warehouse.actions import (
+from ingest.plans.actions import (
     plan_close_gone,
     plan_first_poll,
     plan_ignore,
@@ -25,8 +24,9 @@ from ingest.warehouse.actions import (
     plan_retry,
     plan_undo,
 )
-from ingest.warehouse.changes import Answer, Applied, NotWrittenError, Place, Plan, Reader, RowsLostError
-from ingest.warehouse.load import Order, plan_load
+from ingest.plans.changes import Answer, Applied, NotWrittenError, Place, Plan, Reader, RowsLostError
+from ingest.plans.load import Order, plan_load
+from ingest.ports import ActionResult, FileResult, Mark, Note, StagedFile, Staging, not_entered
 
 
 class Warehouse(ABC):
@@ -157,7 +157,7 @@ def _apart(staging: Staging, again: Callable[[Staging], list[FileResult]]) -> li
 
 
 def _failing(staging: Staging, staged_no: int, places: Collection[Place]) -> dict[Place, str]:
-    """See `ingest.warehouse.load.Failing`. Holds the rows of these lines only."""
+    """See `ingest.plans.load.Failing`. Holds the rows of these lines only."""
     found: dict[Place, str] = {}
     lines = pa.array({line for line, _ in places}, pa.int64())
     columns = ["staged_no", "line", "item", "raw_sha256"]

@@ -5,8 +5,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from ingest.engines.duckdb import errors as duckdb_errors
-from ingest.engines.duckdb.warehouse import DuckDBWarehouse
+from ingest.warehouse.engines.duckdb import errors as duckdb_errors
+from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from tests.support import World
 
 ROWS = 700_000

@@ -14,9 +14,9 @@ import duckdb
 import pytest
 
 from ingest.core.identity import IGNORED_IDENTITIES
-from ingest.engines.duckdb.session import connect
-from ingest.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.errors import ConfigError, IngestError
+from ingest.warehouse.engines.duckdb.session import connect
+from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from tests.support import ROOT, World, lines, record
 
 ANOTHER_USER = 54_321

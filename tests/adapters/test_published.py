@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.core.identity import natural
-from ingest.engines.duckdb import published as duckdb_published
-from ingest.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.errors import TransientError
 from ingest.ports import Day, FilesWanted, Note
 from ingest.redrive import redrive
 from ingest.settings import Source
+from ingest.warehouse.engines.duckdb import published as duckdb_published
+from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from tests.support import ROOT, World, record
 
 NOTE = Note(by="ann")
@@ -388,8 +388,9 @@ def test_named_files_and_the_last_days(many: DuckDBWarehouse) -> None:
 def another(world: World, script: str) -> Iterator[subprocess.Popen[str]]:
     """A process that runs this with the `warehouse`; with `meet()` it says how far it has come, and waits."""
     begin = (
-        "import sys; from pathlib import Path; from ingest.engines.duckdb import published as duckdb_published;"
-        "from ingest.engines.duckdb.warehouse import DuckDBWarehouse; from ingest.ports import FilesWanted;"
+        "import sys; from pathlib import Path;"
+        "from ingest.warehouse.engines.duckdb import published as duckdb_published;"
+        "from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse; from ingest.ports import FilesWanted;"
         "warehouse = DuckDBWarehouse(Path(sys.argv[1])); duckdb_published._QUICK_SECONDS = 60.0\n"
         "def meet(): print('here', flush=True); sys.stdin.readline()\n"
     )

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from ingest.airflow import steps
-from ingest.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.ports import Note
+from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from tests.support import World, record
 from tests.test_exactly_once import Steps
 

@@ -10,11 +10,11 @@ import pytest
 
 from ingest.core.identity import IGNORED_IDENTITIES
 from ingest.core.source import SourceFile, intake_key
-from ingest.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.errors import IngestError, TransientError
 from ingest.intake.bodies import Body, Refused, Room
 from ingest.intake.spool import Spool
 from ingest.settings import Source
+from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from tests.support import MemoryStore, World
 
 SOURCE = Source(name="shop", bucket="bucket", prefix="landing/shop/")

@@ -119,7 +119,7 @@ def of(web: FastAPI) -> Callable[[str], TestClient]:
 @pytest.fixture
 def site(job: Job, of: Callable[[str], TestClient], monkeypatch: pytest.MonkeyPatch) -> Site:  # noqa: F811
     # On a busy machine a copy takes long, and pages would show the last one until the next is made in the background.
-    monkeypatch.setattr("ingest.engines.duckdb.published._QUICK_SECONDS", 3600.0)
+    monkeypatch.setattr("ingest.warehouse.engines.duckdb.published._QUICK_SECONDS", 3600.0)
     return Site(job, of)
 
 

@@ -327,7 +327,7 @@ def test_a_document_is_refused_as_a_whole(site: Site) -> None:
 def test_of_a_file_with_much_text_the_page_says_what_it_does_not_hold(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ingest.engines.duckdb.published._TEXTS_BYTES", 3_000)
+    monkeypatch.setattr("ingest.warehouse.engines.duckdb.published._TEXTS_BYTES", 3_000)
     nested: dict[str, object] = {f"x{n}": [] for n in range(15)}
     file_id = load(site.job, "a.json", *[LATE | {"y": f"{'y' * 500}{n}"} for n in range(6)], "broken")
     other = load(site.job, "b.json", NESTED | nested)

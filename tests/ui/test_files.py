@@ -134,8 +134,8 @@ def test_who_comes_first_after_a_load_sees_the_present_as_soon_as_it_is_read(
     assert "data-behind" not in admin.get(f"{ROOT}/").text
     load(site.job, "b.json", ANN | {"n": 1})
     for name in ("_QUICK_SECONDS", "_WAITED_SECONDS"):  # as with a copy that takes long
-        monkeypatch.setattr(f"ingest.engines.duckdb.published.{name}", 0.0)
-    monkeypatch.setattr("ingest.engines.duckdb.published._REST", 0.0)
+        monkeypatch.setattr(f"ingest.warehouse.engines.duckdb.published.{name}", 0.0)
+    monkeypatch.setattr("ingest.warehouse.engines.duckdb.published._REST", 0.0)
     first = admin.get(f"{ROOT}/").text
     assert "b.json" not in first
     assert "newer data is being read" in first

@@ -10,8 +10,8 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy.exc import OperationalError
 
-from ingest.engines.duckdb import published as duckdb_published
 from ingest.ui.access import Visitor
+from ingest.warehouse.engines.duckdb import published as duckdb_published
 from tests.ui.conftest import ROOT, Site
 from tests.ui.producers import load, text_of
 

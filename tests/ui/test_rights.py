@@ -202,7 +202,7 @@ def world(
         extra = {"region_name": "us-east-1", "endpoint_url": moto_endpoint}
         connection = {"conn_type": "aws", "login": "test", "password": "test", "extra": extra}
         patch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(connection))
-        patch.setattr("ingest.engines.duckdb.published._QUICK_SECONDS", 3600.0)
+        patch.setattr("ingest.warehouse.engines.duckdb.published._QUICK_SECONDS", 3600.0)
         patch.setitem(COMMON["default_args"], "retries", 0)
         client = boto3.client("s3")
         client.create_bucket(Bucket="rights")

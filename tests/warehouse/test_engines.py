@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from ingest.core.lifecycle import LONGEST_DELAY, STATES, State, is_due, is_settled, may_return
-from ingest.engines.duckdb.warehouse import DuckDBWarehouse
+from ingest.plans.changes import Changes, LedgerRow
 from ingest.ports import Note
-from ingest.warehouse.changes import Changes, LedgerRow
+from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from tests.memory_engine import MemoryWarehouse
 from tests.warehouse.test_plans import NOW, file, row
 

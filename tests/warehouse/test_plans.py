@@ -14,8 +14,8 @@ from ingest.core.lifecycle import ENDS, FINAL_STATES, STATES, TAKES, WAITS, Inte
 from ingest.core.source import SourceFile
 from ingest.errors import StaleRedrive, TransientError
 from ingest.judging import FAILED
+from ingest.plans.changes import LedgerRow, NotWrittenError, Plan
 from ingest.ports import Counts, Mark, Note, Redrive, StagedFile, Staging
-from ingest.warehouse.changes import LedgerRow, NotWrittenError, Plan
 from tests.memory_engine import MemoryWarehouse, Tables
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -14,18 +14,8 @@ import pyarrow as pa
 from ingest.core.address import is_file_id, meant, split_address
 from ingest.core.lifecycle import LONGEST_DELAY
 from ingest.core.source import SourceFile
-from ingest.engines.duckdb.apply import DuckDBReader, apply
-from ingest.engines.duckdb.errors import could_not_write
-from ingest.engines.duckdb.failures import open_failures
-from ingest.engines.duckdb.published import published
-from ingest.engines.duckdb.query import query
-from ingest.engines.duckdb.reconcile import disagreements, repair
-from ingest.engines.duckdb.rows import Rows
-from ingest.engines.duckdb.session import MUCH_MEMORY_MB, DuckDBFile
-from ingest.engines.duckdb.snapshot import save
-from ingest.engines.duckdb.statements import statement
-from ingest.engines.duckdb.transfer import fill, tables
 from ingest.errors import IngestError
+from ingest.plans.changes import Answer, Applied, Plan, Reader
 from ingest.ports import (
     ArchivedCopy,
     FailuresWanted,
@@ -36,7 +26,17 @@ from ingest.ports import (
     QueryResult,
     Table,
 )
-from ingest.warehouse.changes import Answer, Applied, Plan, Reader
+from ingest.warehouse.engines.duckdb.apply import DuckDBReader, apply
+from ingest.warehouse.engines.duckdb.errors import could_not_write
+from ingest.warehouse.engines.duckdb.failures import open_failures
+from ingest.warehouse.engines.duckdb.published import published
+from ingest.warehouse.engines.duckdb.query import query
+from ingest.warehouse.engines.duckdb.reconcile import disagreements, repair
+from ingest.warehouse.engines.duckdb.rows import Rows
+from ingest.warehouse.engines.duckdb.session import MUCH_MEMORY_MB, DuckDBFile
+from ingest.warehouse.engines.duckdb.snapshot import save
+from ingest.warehouse.engines.duckdb.statements import statement
+from ingest.warehouse.engines.duckdb.transfer import fill, tables
 from ingest.warehouse.warehouse import Warehouse
 
 _LISTED_AT_ONCE = 25_000

@@ -12,8 +12,8 @@ from datetime import datetime
 
 from ingest.core.lifecycle import WAITS, Action, State, refusal
 from ingest.core.source import SourceFile
+from ingest.plans.changes import Changes, Draft, LedgerRow, Reader, same_file
 from ingest.ports import ActionResult, Mark, Note
-from ingest.warehouse.changes import Changes, Draft, LedgerRow, Reader, same_file
 
 _GONE = "Its object was deleted, or another version stands under its key now: nothing of it was loaded."
 _SKIPPED = 'It was there at the first poll, and existing_files is "skip".'

@@ -5,13 +5,13 @@ from typing import Any
 
 import duckdb
 
-from ingest.engines.duckdb.apply import DuckDBReader, apply
-from ingest.engines.duckdb.errors import could_not_write
-from ingest.engines.duckdb.rows import Rows
-from ingest.engines.duckdb.session import DuckDBFile
-from ingest.engines.duckdb.statements import statement
+from ingest.plans.changes import Changes
 from ingest.ports import Note
-from ingest.warehouse.changes import Changes
+from ingest.warehouse.engines.duckdb.apply import DuckDBReader, apply
+from ingest.warehouse.engines.duckdb.errors import could_not_write
+from ingest.warehouse.engines.duckdb.rows import Rows
+from ingest.warehouse.engines.duckdb.session import DuckDBFile
+from ingest.warehouse.engines.duckdb.statements import statement
 
 _NOT_LOADED = """
     SELECT DISTINCT redriven_by FROM failed_line_rows

@@ -16,8 +16,8 @@ from pathlib import Path
 import duckdb
 
 from ingest.disk import flush
-from ingest.engines.duckdb.session import DuckDBFile, connect, flocked, holder_of, log_of, quoted, version_of
 from ingest.errors import ConfigError, TransientError
+from ingest.warehouse.engines.duckdb.session import DuckDBFile, connect, flocked, holder_of, log_of, quoted, version_of
 
 _COPIED_AT_ONCE = 8 << 20
 _MEMORY = "1GB"

@@ -16,8 +16,8 @@ import orjson
 from ingest.core.lifecycle import COMPARED, KEEPS_LINES, LOADED_AS, SAME_AGAIN, Intent, State, next_try
 from ingest.core.source import SourceFile
 from ingest.errors import StaleRedrive
+from ingest.plans.changes import Changes, Draft, Entry, LedgerRow, MendedLine, Mending, Place, Reader, same_file
 from ingest.ports import COUNTED, FileResult, Note, Redrive, StagedFile, Staging
-from ingest.warehouse.changes import Changes, Draft, Entry, LedgerRow, MendedLine, Mending, Place, Reader, same_file
 
 _STALE = "Somebody fixed, undid or loaded these lines again in the meantime."
 _HELD = "The object has changed since it was loaded, and changed_file is hold."

@@ -12,10 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from ingest.core.lifecycle import KEEPS_LINES, STATES, Done, State
-from ingest.engines.duckdb.rows import Rows
-from ingest.engines.duckdb.statements import statement
-from ingest.ports import COUNTED
-from ingest.warehouse.changes import (
+from ingest.plans.changes import (
     LEDGER_COLUMNS,
     Applied,
     Changes,
@@ -25,6 +22,9 @@ from ingest.warehouse.changes import (
     Place,
     RowsLostError,
 )
+from ingest.ports import COUNTED
+from ingest.warehouse.engines.duckdb.rows import Rows
+from ingest.warehouse.engines.duckdb.statements import statement
 
 _BYTES_AT_ONCE = 160 << 20  # of staged rows: what the engine compares at once must fit its memory
 _ROWS_AT_ONCE = 10_000  # of the ledger
@@ -49,7 +49,7 @@ _MARKED = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class DuckDBReader:
-    """Implements `ingest.warehouse.changes.Reader`."""
+    """Implements `ingest.plans.changes.Reader`."""
 
     rows: Rows
 

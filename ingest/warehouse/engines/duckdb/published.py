@@ -28,10 +28,10 @@ import duckdb
 import pyarrow as pa
 
 from ingest.core.schema import schemas_folder
-from ingest.engines.duckdb.session import STORAGE_VERSION, DuckDBFile, connect, log_of, quoted
-from ingest.engines.duckdb.statements import statement
 from ingest.errors import IngestError, TransientError
 from ingest.ports import Day, FailureGroup, FailurePlace, FilesPage, FilesWanted, Glance, Problem
+from ingest.warehouse.engines.duckdb.session import STORAGE_VERSION, DuckDBFile, connect, log_of, quoted
+from ingest.warehouse.engines.duckdb.statements import statement
 
 log = logging.getLogger(__name__)
 

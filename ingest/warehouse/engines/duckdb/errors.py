@@ -10,7 +10,7 @@ from typing import Protocol
 import duckdb
 
 from ingest.disk import free_space, has_room
-from ingest.warehouse.changes import NotWrittenError
+from ingest.plans.changes import NotWrittenError
 
 _OF_THE_WORLD = (duckdb.OperationalError, duckdb.InternalError, duckdb.FatalException)
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import duckdb
 
-from ingest.engines.duckdb.session import DuckDBFile
-from ingest.engines.duckdb.statements import statement
 from ingest.ports import FailuresWanted, OpenFailures
+from ingest.warehouse.engines.duckdb.session import DuckDBFile
+from ingest.warehouse.engines.duckdb.statements import statement
 
 # The rows are told as plain numbers: then the engine decompresses long lines of these only.
 _LINES = """

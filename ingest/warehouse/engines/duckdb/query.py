@@ -8,9 +8,9 @@ from threading import Event, Thread, current_thread, main_thread
 
 import duckdb
 
-from ingest.engines.duckdb.session import DuckDBFile
 from ingest.errors import IngestError
 from ingest.ports import QueryLimits, QueryResult
+from ingest.warehouse.engines.duckdb.session import DuckDBFile
 
 
 @contextmanager

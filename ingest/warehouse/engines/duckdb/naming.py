@@ -13,9 +13,9 @@ import orjson
 import pyarrow as pa
 
 from ingest.core.rows import fact_of, keys
-from ingest.engines.duckdb.rows import Rows
-from ingest.engines.duckdb.statements import statement
 from ingest.settings import Source
+from ingest.warehouse.engines.duckdb.rows import Rows
+from ingest.warehouse.engines.duckdb.statements import statement
 
 _ROWS_AT_ONCE = 20_480
 _KEYS = pa.schema(

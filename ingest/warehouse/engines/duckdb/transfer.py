@@ -7,11 +7,11 @@ from contextlib import contextmanager
 import duckdb
 import pyarrow as pa
 
-from ingest.engines.duckdb.errors import could_not_write, is_of_the_world
-from ingest.engines.duckdb.session import DuckDBFile, version_of
-from ingest.engines.duckdb.statements import statement
 from ingest.errors import IngestError, NotEmpty
 from ingest.ports import Table
+from ingest.warehouse.engines.duckdb.errors import could_not_write, is_of_the_world
+from ingest.warehouse.engines.duckdb.session import DuckDBFile, version_of
+from ingest.warehouse.engines.duckdb.statements import statement
 
 _READ_AT_ONCE = 2048  # rows, the engine's own measure
 # The engine keeps what it has touched while there is room, so this bounds a copy of any size. But what is committed of

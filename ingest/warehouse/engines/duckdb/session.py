@@ -22,12 +22,12 @@ from typing import Any
 import duckdb
 
 from ingest.disk import FOLDER_PREFIX, no_more_open_than, opened, private_folder
-from ingest.engines.duckdb.errors import first_line
-from ingest.engines.duckdb.naming import name_anew
-from ingest.engines.duckdb.rows import Rows
-from ingest.engines.duckdb.statements import definitions
 from ingest.errors import ConfigError, TransientError
 from ingest.settings import Source
+from ingest.warehouse.engines.duckdb.errors import first_line
+from ingest.warehouse.engines.duckdb.naming import name_anew
+from ingest.warehouse.engines.duckdb.rows import Rows
+from ingest.warehouse.engines.duckdb.statements import definitions
 
 # Files of this storage version are read and written by every supported DuckDB (1.5 and 2).
 STORAGE_VERSION = "v1.2.0"

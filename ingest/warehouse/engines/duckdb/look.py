@@ -6,8 +6,8 @@ While it looks, the engine's own lock keeps writers away, for some milliseconds;
 from dataclasses import dataclass
 from datetime import datetime
 
-from ingest.engines.duckdb.session import DuckDBFile
-from ingest.engines.duckdb.statements import definitions
+from ingest.warehouse.engines.duckdb.session import DuckDBFile
+from ingest.warehouse.engines.duckdb.statements import definitions
 
 # A rejected file is loaded once a redrive has brought what is right of it.
 _FILES = """

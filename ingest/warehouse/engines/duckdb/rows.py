@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from ingest.core.identity import is_ignored
 from ingest.core.people import Key, components
-from ingest.engines.duckdb.statements import statement
+from ingest.warehouse.engines.duckdb.statements import statement
 
 
 @dataclass(slots=True)
