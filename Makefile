@@ -27,6 +27,7 @@ setup: .venv/.ready ## the virtual environment, with the command at .venv/bin/in
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-setup.txt
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python --compile-bytecode --require-hashes requirements-dev.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps --editable .
+	@echo 'The command is .venv/bin/ingest (or ingest, after `. .venv/bin/activate`). Begin with `ingest check FILE`, or `ingest init`.'
 	@touch $@
 
 demo: setup ## Airflow, a store and a warehouse on this machine, with sample files; EXIT=1 ends by itself

@@ -203,7 +203,7 @@ class _Attempt:
                 cut += sent is None and not whole and not row["mendable"]
         if sent and (unknown := sorted(sent.keys() - open_places - mended_before)):
             shown = ", ".join(f"{line}{item}" for line, item in unknown[:_TOLD_AT_MOST])
-            raise IngestError(f"Of {self.original['key']} these lines did not fail, so they cannot be fixed: {shown}.")
+            raise IngestError(f"These are no failed lines of {self.original['key']}, so they cannot be fixed: {shown}.")
         wrong = _Wrong()
         right = self._right(lines, wrong)
         loaded = self._whole(right, wrong, open_places) if whole else self._lines(right)

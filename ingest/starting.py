@@ -79,7 +79,8 @@ def former_content(path: Path, *, add: bool) -> bytes:
 
 def _taken(path: Path) -> ConfigError:
     return ConfigError(
-        f"{path} is there already, and stays as it is. `ingest init --add` adds a source to it; or name another FILE."
+        f"{path} is there already, and stays as it is. Edit it, or remove it to begin again; `ingest init --add`"
+        " adds another source to it."
     )
 
 

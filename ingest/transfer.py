@@ -210,6 +210,8 @@ def _put_back(folder: Path) -> None:
 @contextmanager
 def _aside(folder: Path, notice: Notice) -> Iterator[Path]:
     """A folder within `folder`, which may be a mounted one, so that a rename puts files in place. Ours alone."""
+    if folder.exists() and not folder.is_dir():
+        raise IngestError(f"{folder} is a file. Name a folder.")
     folder.mkdir(exist_ok=True)
     other = {path.name for path in folder.iterdir()} - {f"{name}.parquet" for name in EXPORTED} - {_UNFINISHED, _FORMER}
     if other:

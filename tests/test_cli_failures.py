@@ -89,7 +89,7 @@ def test_what_cannot_be_asked_is_said(ingest: Shell, arguments: tuple[str, ...],
 
 def test_a_source_that_nobody_knows_is_said(ingest: Shell) -> None:
     ran = ingest("failures", "--source", "nobody", "--json")
-    assert (ran.code, ran.json["codes"], "no source nobody" in ran.err) == (0, [], True)
+    assert (ran.code, "no source nobody" in ran.err, "no source nobody" in ran.json["error"]) == (2, True, True)
 
 
 def test_long_lines_are_read_some_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -528,7 +528,7 @@ def test_the_command_exports_to_a_bucket(world: World, tmp_path: Path, s3: S3) -
     pytest.param(("copy", "--to", "hunter2"), "--to: no warehouse is known", id="no URL"),
     pytest.param(("copy", "--to", "duckdb:///link.duckdb"), "would be copied", id="itself through a link"),
     pytest.param(("export", "--to", "no/where"), "No such file", id="no such folder to export to"),
-    pytest.param(("export", "--to", "a-file"), "File exists", id="a file"),
+    pytest.param(("export", "--to", "a-file"), "a-file is a file. Name a folder.", id="a file"),
 ])  # fmt: skip
 def test_what_cannot_be_done_is_said(world: World, tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
     (tmp_path / "link.duckdb").symlink_to(world.warehouse.path)  # type: ignore[attr-defined]

@@ -28,7 +28,7 @@ from ingest.cli.output import (
 )
 from ingest.core.lifecycle import KEEPS_LINES, STATES
 from ingest.core.source import ONE_OFF
-from ingest.errors import IngestError
+from ingest.errors import ConfigError, IngestError
 from ingest.text import count, visible
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def files(source: str | None, state: str | None, limit: int, as_json: bool) -> N
     where = {name: given for name, given in (("source", source), ("state", state)) if given}
     with opened_pipeline() as pipeline:
         rows = pipeline.warehouse.files(where, limit)
-        _say_if_unknown(pipeline, source)
+        _refuse_unknown(pipeline, source)
     if as_json:
         write_json({"files": [plain(row, {"warnings"}) for row in rows]})
         return
@@ -78,10 +78,10 @@ def files(source: str | None, state: str | None, limit: int, as_json: bool) -> N
             click.echo(visible(f"{name}: {row['error'] or 'the same bytes as ' + row['duplicate_of'][:SHORT_ID]}"))
 
 
-def _say_if_unknown(pipeline: "Pipeline", source: str | None) -> None:
+def _refuse_unknown(pipeline: "Pipeline", source: str | None) -> None:
     if source in (None, ONE_OFF, *pipeline.settings.sources) or pipeline.warehouse.files({"source": source}, 1):
         return
-    say(f"There is no source {source} in ingest.toml, and no file of it in the ledger.")
+    raise ConfigError(f"There is no source {source} in ingest.toml, and no file of it in the ledger.")
 
 
 @cli.command()
@@ -129,7 +129,7 @@ def _across(source: str | None, code: str | None, since: str | None, limit: int,
         raise IngestError(f"There is no code {code!r}. `ingest failures` shows those of open lines.")
     wanted = FailuresWanted(source=source, code=code, since=when(since) if since else None, limit=limit)
     with opened_pipeline() as pipeline:
-        _say_if_unknown(pipeline, source)
+        _refuse_unknown(pipeline, source)
         with pipeline.warehouse.open_failures(wanted) as found:
             groups = [
                 group | codes(group["format"]).get(group["code"], Meaning("", ""))._asdict() for group in found.by_code
@@ -249,8 +249,8 @@ def _empty(elsewhere: "Elsewhere") -> str:
 def sql(statement: str | None, file: str | None, as_csv: bool, as_json: bool) -> None:
     """Ask the warehouse: one SELECT.
 
-    STATEMENT: the text of it; - for standard input. Over events, people, identities, kissmetrics_events, ledger,
-    failed_lines, commands.
+    STATEMENT: the text of it; - for standard input. Over the views events, people, identities, accounts and
+    kissmetrics_events, and the tables ledger, commands, failed_lines and history.
 
     In CSV NULL is nothing and an empty text is "". Times are as in JSON, bytes base64, lists and structures JSON.
     """

@@ -62,6 +62,8 @@ def check(path: str, format: str | None, source: str | None, fail_on: str, as_js
 def _show_check(path: str, report: dict[str, Any]) -> None:
     counted = total({name: report[name] for name in ("records", "sets", "aliases", "failed", "blank")}, ("failed",))
     click.echo(f"{visible(path)}: {count(report['lines'], 'line')}: {counted}")
+    if not report["lines"]:
+        click.echo("The file is empty: a load would enter it in the ledger, and no row.")
     if report["first_time"]:
         click.echo(f"{count(report['persons'], 'person')}, {report['first_time']} to {report['last_time']}")
     if report["rejected"]:

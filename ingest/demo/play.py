@@ -47,14 +47,16 @@ def play(stack: Stack, processes: Processes, tell: Callable[[str], None], *, sta
     for sentence in wrong or ["Every expected row is there, and no other."]:
         say(sentence)
     if stays:
-        say(
-            f"\nLook around: {stack.url}/plugin/landfall  (login {USER}, password {PASSWORD})"
-            f"\nThe DAG that loads: {stack.url}/dags/{DAG_ID}"
-            "\nYour own questions, in another terminal:"
-            f"\n  export INGEST_CONFIG={stack.environment['INGEST_CONFIG']}"
-            f'\n  {Path(sys.executable).parent / "ingest"} sql "select * from events"'
-            "\nCtrl-C ends it and removes everything."
-        )
+        for line in (
+            "",
+            f"Look around: {stack.url}/plugin/landfall  (login {USER}, password {PASSWORD})",
+            f"The DAG that loads: {stack.url}/dags/{DAG_ID}",
+            "Your own questions, in another terminal:",
+            f"  export INGEST_CONFIG={stack.environment['INGEST_CONFIG']}",
+            f'  {Path(sys.executable).parent / "ingest"} sql "select * from events"',
+            "Ctrl-C ends it and removes everything.",
+        ):
+            say(line)
     return not wrong
 
 
