@@ -3,7 +3,8 @@
 Text:  LINE[/ITEM], a tab, the line.
 CSV:   place, problem, remedy, raw. Of what comes back only `place` and `raw` are read, in any order of columns.
 Safe:  what a spreadsheet would run begins with a space (text) or an apostrophe (CSV, which is taken off again), and
-       what a terminal would obey is written as in JSON. To JSON both mean the same.
+       what a terminal would obey is written as in JSON. To JSON both mean the same. In CSV a carriage return is a
+       space, since a spreadsheet may take it for the end of a row: JSON has none but between its values.
 Exact: a line that comes back as it was handed out is the line as it was, whatever stood for it: see `changed`. What
        somebody has edited is taken byte for byte.
 """
@@ -16,6 +17,7 @@ from typing import Any, Final
 
 import orjson
 
+from ingest.core.filetype import HEAD_BYTES, kind_of
 from ingest.core.schema import Meaning
 from ingest.errors import IngestError
 from ingest.report import line_to_mend, on_one_line
@@ -134,13 +136,19 @@ def _row(cells: Iterable[str]) -> bytes:
 
 def _cell(text: str) -> str:
     """Text that no spreadsheet runs, whatever it takes for the end of a cell."""
-    return f"'{text}" if text.startswith(_CELL_FORMULA) else text
+    shown = _one_row(_shown(text.encode(errors="backslashreplace")).decode())
+    shown = _NEXT_CELL.sub(r"\1'\2", shown)
+    return f"'{shown}" if shown.lstrip(" ").startswith(_CELL_FORMULA) else shown
+
+
+def _one_row(text: str) -> str:
+    return text.replace("\r", " ").replace("\n", " ")
 
 
 def _cell_text(raw: bytes) -> bytes:
     if not _is_text(raw):
         return raw
-    text = _shown(raw).decode()
+    text = _one_row(_shown(raw).decode())
     return _NEXT_CELL.sub(lambda found: f"{found[1]}\\u{ord(found[2]):04x}", text).encode()
 
 
@@ -190,6 +198,11 @@ def _lines(fixed: bytes) -> Iterator[tuple[Place, bytes]]:
         else:
             wrong.append(number)
     if wrong:
+        if kind := kind_of(fixed[:HEAD_BYTES]):
+            raise IngestError(
+                f"What was sent is {kind.name}. Send the lines as they are handed out: as text, or as a table (CSV)"
+                " with the columns place and raw, in UTF-8."
+            )
         shown = ", ".join(map(str, wrong[:_SHOWN_AT_MOST])) + " …" * (len(wrong) > _SHOWN_AT_MOST)
         raise IngestError(
             f"Fixed lines begin with their number and a tab, as they are handed out: see line {shown} of what was sent."

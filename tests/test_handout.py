@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from typing import Any
 
 import pytest
@@ -72,6 +73,30 @@ def test_no_cell_runs(raw: str) -> None:
     except ValueError:
         return
     assert json.loads(told["raw"]) == value, "to JSON it means the same"
+
+
+@pytest.mark.parametrize("name", ["x;=1+1", "x\r=1+1", 'x;"\n @SUM', "\x1b[31m"])
+def test_no_name_in_a_problem_runs(name: str) -> None:
+    """A pointer holds names that a producer chose. Behind the first cell nothing is quoted to who ends cells at `;`."""
+    raw = f'{{"x": "\r=1+1", "{name}": {{}}}}'.encode()
+    failure = FAILURE | {"pointer": f"/{name}"}
+    content = b"".join(as_csv([failed(raw) | {"failures": json.dumps([failure])}], MEANINGS))
+    assert b"\x1b" not in content
+    for separator in ",;":
+        for row in csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), delimiter=separator):
+            assert not [cell for cell in row if cell.lstrip(' "').startswith(("=", "+", "-", "@"))]
+    assert changed(parse_fixed(content + b"9,,,more"), [failed(on_one_line(raw))]).keys() == {(9, "")}
+
+
+def test_what_is_neither_text_nor_csv_is_named() -> None:
+    content = b"".join(as_csv([failed(b"broken")], MEANINGS)).decode("utf-8-sig")
+    for sent, kind in (
+        (content.encode("utf-16"), "text in UTF-16"),
+        (b"PK\x03\x04" + b"\0" * 26 + b"[Content_Types].xml", "an Office document"),
+        (b"who,where,when\n1,2,3\n4,5,6\n", "a table (CSV)"),
+    ):
+        with pytest.raises(IngestError, match=f"What was sent is {re.escape(kind)}"):
+            parse_fixed(sent)
 
 
 def test_a_line_that_is_no_text_is_in_the_text_only() -> None:
