@@ -60,11 +60,17 @@ class Outcome:
     already: int = 0  # lines that were mended before
     fixed: int = 0  # lines of the original that this redrive closed
     open: int = 0  # lines of the original that are open now, those that are still wrong among them
+    not_failed: int = 0  # lines that were sent, and do not fail: passed over
     error: str | None = None  # why nothing was loaded, or lines were not judged
 
 
-def redrive(pipeline: Pipeline, reference: str, fixed: bytes | None, note: Note) -> Outcome:
+def redrive(
+    pipeline: Pipeline, reference: str, fixed: bytes | None, note: Note, *, passes_over: bool = False
+) -> Outcome:
     """Judge failed lines of a file again, and load those that are right now.
+
+    With `passes_over`, lines that do not fail are counted only. It is for lines that were kept for this file: since
+    then the file may have been loaded again by other rules, which accept some.
 
     Raises:
         IngestError: no such file, none of its lines can be mended, or `fixed` holds no line or is not in the shape.
@@ -77,7 +83,7 @@ def redrive(pipeline: Pipeline, reference: str, fixed: bytes | None, note: Note)
             raise IngestError(
                 f"{original['key']} is {original['state']}: only lines of loaded and rejected files can be fixed."
             )
-        attempt = _Attempt(pipeline, original, note)
+        attempt = _Attempt(pipeline, original, note, passes_over)
         try:
             return attempt.run(sent)
         except StaleRedrive:
@@ -176,6 +182,7 @@ class _Attempt:
     pipeline: Pipeline
     original: dict[str, Any]
     note: Note
+    passes_over: bool
 
     def run(self, sent: Mapping[Place, bytes] | None) -> Outcome:
         # The first redrive of a rejected file brings all of it; after that only lines are missing.
@@ -201,7 +208,8 @@ class _Attempt:
                 elif sent is None and not whole and row["mendable"]:
                     lines[place] = row
                 cut += sent is None and not whole and not row["mendable"]
-        if sent and (unknown := sorted(sent.keys() - open_places - mended_before)):
+        unknown = sorted((sent or {}).keys() - open_places - mended_before)
+        if unknown and not self.passes_over:
             shown = ", ".join(f"{line}{item}" for line, item in unknown[:_TOLD_AT_MOST])
             raise IngestError(f"These are no failed lines of {self.original['key']}, so they cannot be fixed: {shown}.")
         wrong = _Wrong()
@@ -218,7 +226,8 @@ class _Attempt:
             already, fixed = already + len(right), 0
         left = len(open_places) - loaded.closed + loaded.new
         return Outcome(
-            self.original["file_id"], loaded.result, wrong.rows, len(wrong.places), already, fixed, left, error
+            self.original["file_id"], loaded.result, wrong.rows, len(wrong.places), already, fixed, left,
+            len(unknown), error,
         )  # fmt: skip
 
     def _right(self, lines: Mapping[Place, dict[str, Any]], wrong: "_Wrong") -> dict[Place, dict[str, Any]]:

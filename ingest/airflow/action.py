@@ -112,7 +112,8 @@ def _redrive(pipeline: "Pipeline", request: Request, note: "Note", fixed: "Seque
     """Send fixed lines, part by part."""
     from ingest.redrive import redrive
 
-    outcomes = [redrive(pipeline, request.files[0], part, note) for part in fixed]
+    kept = request.lines_at is not None
+    outcomes = [redrive(pipeline, request.files[0], part, note, passes_over=kept) for part in fixed]
     last = outcomes[-1]
     original = pipeline.warehouse.find_file(last.of)
     still_wrong = sum(one.still_wrong for one in outcomes)
@@ -123,6 +124,7 @@ def _redrive(pipeline: "Pipeline", request: Request, note: "Note", fixed: "Seque
         "file_id": last.of, "bucket": original["bucket"], "key": original["key"], "before": original["state"],
         "state": original["state"], "redrive": loaded[-1] if loaded else None, "still_wrong": still_wrong,
         "already": sum(one.already for one in outcomes), "fixed": sum(one.fixed for one in outcomes),
+        "not_failed": sum(one.not_failed for one in outcomes),
         "open": last.open, "error": " ".join(errors) or None,
     }  # fmt: skip
 

@@ -112,7 +112,7 @@ def test_what_goes_along_is_named(site: Site, admin: TestClient) -> None:
 
 def test_fixed_lines_that_went_along_are_offered_again_when_the_file_is_back(site: Site, admin: TestClient) -> None:
     site.job.write(f'[uploads]\nbucket = "{site.job.s3.bucket}"\n{(site.job.folder / "ingest.toml").read_text()}')
-    file_id = site.load("1.json", ANN, "no json", "nor this")
+    file_id = site.load("1.json", ANN, "no json", ANN | {"of": {"a": 1}})
     one = {"line:2": '{"_p": "bob", "_t": 1700000001, "_n": "x"}', "was:2": "", "do": "send"}
     site.carry_out(admin.post(f"{ROOT}/files/{file_id}/mend", data=one))
     assert site.job.count("commands") == 2
@@ -150,6 +150,15 @@ def test_fixed_lines_that_went_along_are_offered_again_when_the_file_is_back(sit
     assert "Send them again" not in admin.get(f"{ROOT}/files/{file_id}").text
     assert admin.post(f"{ROOT}/files/{file_id}/mend", data=again).status_code == 409
 
+    # One of them is accepted by the rules of today: the others are sent all the same.
+    site.carry_out(admin.post(f"{ROOT}/files/{file_id}/act/undo"))
+    settings = site.job.folder / "ingest.toml"
+    site.job.write(settings.read_text().replace("[[source]]", '[[source]]\nnested = "flatten"'))
+    back = site.carry_out(admin.post(f"{ROOT}/files/{file_id}/act/force", data={"fixes": "1"}))
+    landed = text_of(admin.get(f"{ROOT}/files/{file_id}?done={back.rpartition('/')[2]}").text)
+    assert "1 line is fixed. 1 line does not fail, so what was sent is not loaded. No line of this file is" in landed
+    assert site.job.count("commands") == 3
+
 
 def test_a_rejected_file_is_forced_past_its_limits(site: Site, admin: TestClient) -> None:
     site.job.configure(max_failed_lines=0)
@@ -179,11 +188,13 @@ def test_many_files_are_chosen_by_a_person_counted_first_and_taken_with_a_reason
     assert "nothing to do" in admin.get(f"{ROOT}/act?source=website&action=undo&since=2100-01-01").text
     assert "nothing to do" in admin.get(f"{ROOT}/act?source=website&action=release").text
     assert admin.get(f"{ROOT}/act?source=nowhere&action=undo").status_code == 404
+    assert "not 7 days" in admin.get(f"{ROOT}/act?source=website&action=undo&since=7+days").text
 
     before = len(runs_of("ingest_action"))
     undo = {"source": "website", "action": "undo", "since": "2020-01-01", "reason": " "}
     assert "Say why" in admin.post(f"{ROOT}/act", data=undo).text
     assert admin.post(f"{ROOT}/act", data=undo | {"action": ""}).status_code == 400
+    assert admin.post(f"{ROOT}/act", data=undo | {"reason": "x", "since": "7d"}).status_code == 400, "all is not meant"
     assert len(runs_of("ingest_action")) == before
     page = site.carry_out(admin.post(f"{ROOT}/act", data=undo | {"reason": "sent twice"}))
     assert set(site.job.states().values()) == {"undone"}

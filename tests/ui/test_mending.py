@@ -316,6 +316,7 @@ def test_what_was_checked_is_what_is_sent_without_choosing_it_again(site: Site) 
     fixed = b'""_t"": 1700000000, ""_p"": ""ann""'
     checked = upload(site, f"{file_id}/mended", whole.replace(b'""_p"": ""ann""', fixed), reason="in a table").text
     assert "Of 1 edited line, 1 is right" in text_of(checked)
+    assert "as they were: stay open 3" in text_of(checked)
     assert 'value="in a table"' in checked
     assert ">Send 1 line<" in checked
     (kept,) = re.findall('name="kept" value="([^"]*)"', checked)

@@ -252,8 +252,10 @@ def _ask_many(
 
 
 def _day(text: str) -> str:
-    """A day as runs are told of it; nothing where it is none."""
-    return str(day_of(text) or "")
+    """A day as runs are told of it, if one is named. Raises HTTPException 400 for what is none: all would be taken."""
+    if text.strip() and not day_of(text):
+        raise HTTPException(400, f"Since is a day such as 2026-11-01, not {text}. Nothing was done.")
+    return text and str(day_of(text))
 
 
 def _takes(published: Published, source: str, action: Action, since: str) -> Takes:

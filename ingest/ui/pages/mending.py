@@ -269,7 +269,7 @@ def upload(
             if do == "check":
                 open_places = published.open_among(row["file_id"], mended.keys())
                 checked, as_of = _checked(pipeline, published, row, mended, open_places), published.as_of
-                checked = replace(checked, same_lines=len(mended) - len(mended))
+                checked = replace(checked, same_lines=len(returned) - len(mended))
                 can_send = pipeline.settings.uploads_bucket is not None
                 kept, to_send = "", 0
                 if can_send and checked.may_be_right:
@@ -516,6 +516,10 @@ def came_of(result: Mapping[str, Any]) -> list[str]:
     if already := result.get("already"):
         was = "was fixed before" if already == 1 else "were fixed before"
         told.append(f"{count(already, 'line')} {was}, so what was sent now in place of it was not loaded.")
+    if passed := result.get("not_failed"):
+        told.append(
+            f"{count(passed, 'line')} {'does' if passed == 1 else 'do'} not fail, so what was sent is not loaded."
+        )
     if left := result.get("open"):
         told.append(f"{count(left, 'line')} of this file {'is' if left == 1 else 'are'} open.")
     elif fixed:
