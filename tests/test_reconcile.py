@@ -19,7 +19,7 @@ from ingest.reconcile import Difference, Reconciliation, _Many, reconcile
 from ingest.redrive import redrive
 from ingest.settings import Source
 from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
-from tests.support import ARRIVAL, World, alias, everything, put, record
+from tests.support import ARRIVAL, World, alias, everything, lines, put, record
 
 NOTE = Note("tester", "to see")
 LONG_AGO = "TIMESTAMPTZ '2026-01-02 00:00:00+00'"
@@ -93,6 +93,17 @@ def test_a_sound_world_has_no_difference(world: World) -> None:
 
     assert (found.differences, found.information) == ([], [])
     assert (found.compared, found.ignored) == ({"website": 5}, {"website": 0})
+
+
+def test_a_file_that_says_again_what_its_redrive_says_is_sound_once_it_is_forced(world: World) -> None:
+    """A file and its redrives stand at one position, so which row of a fact is the first is for one rule to say."""
+    said = record("ann", 0, "again")
+    file = world.put("again.json", said, "no json", source="website")
+    (loaded,) = world.load(file)
+    redrive(world.pipeline, loaded.file_id, b"2\t" + lines(said), Note("ann"))
+    world.load(file, force=True)
+    assert world.warehouse.disagreements() == []
+    assert len(world.rows("SELECT line FROM events WHERE event = 'again'")) == 1
 
 
 def test_an_empty_world_has_no_difference(world: World) -> None:

@@ -125,11 +125,12 @@ WHERE c.is_first
   AND NOT c.occurred_at BETWEEN (SELECT min(occurred_at) FROM staged_facts) AND (SELECT max(occurred_at) FROM staged_facts)
   AND c.command_id IN (SELECT command_id FROM staged_facts WHERE is_timeless);
 
--- Where their files stand among those of this load: between two of them are the even numbers.
+-- Where their files stand among those of this load: between two of them are the even numbers. Where positions are equal
+-- (a file and its redrives), the one that was entered before stands before: as in wrong_first and promote_first.
 CREATE OR REPLACE TEMP TABLE files_here AS
-SELECT l.file_no, CASE WHEN t.place IS NULL THEN 0 WHEN t.position = l.position THEN t.place ELSE t.place + 1 END AS place
+SELECT l.file_no, coalesce(t.place + 1, 0) AS place
 FROM (SELECT file_no, position FROM ledger WHERE file_no IN (SELECT DISTINCT file_no FROM facts_here)) AS l
-ASOF LEFT JOIN taken AS t ON l.position >= t.position
+ASOF LEFT JOIN taken AS t ON l.position > t.position
 UNION ALL
 SELECT file_no, place FROM taken;  -- of which some rows may be inserted already
 
