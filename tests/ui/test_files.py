@@ -23,7 +23,7 @@ def listed(client: TestClient, query: str = "") -> list[str]:
     """The keys on a page, in order."""
     answer = client.get(f"{ROOT}/{query}")
     assert answer.status_code == 200, answer.text
-    return [text_of(key).strip() for key in re.findall(r'class="key">(.*?)</th>', answer.text)]
+    return [text_of(key).strip() for key in re.findall(r'class="key"><a[^>]*>(.*?)</a>', answer.text)]
 
 
 def test_who_sees_the_list(site: Site, nobody: TestClient, viewer: TestClient, admin: TestClient) -> None:
