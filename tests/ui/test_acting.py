@@ -32,7 +32,7 @@ def test_undo_is_asked_first_done_by_a_run_and_leads_to_the_file(site: Site, adm
     asked = admin.get(f"{ROOT}/files/{file_id}/act/undo")
     assert asked.status_code == 200
     assert "1 record, 0 sets and 0 aliases leave the warehouse" in asked.text
-    assert "1 failed line can no longer be" in asked.text
+    assert "1 failed line cannot be seen until the file is back" in asked.text
     assert runs_of("ingest_action") == before
 
     started = admin.post(f"{ROOT}/files/{file_id}/act/undo", data={"reason": "sent\0 by <b>mistake</b>\n"})
@@ -102,7 +102,7 @@ def test_what_goes_along_is_named(site: Site, admin: TestClient) -> None:
     site.job.ask(lambda pipeline: redrive(pipeline, file_id, mended, Note("ann")))
 
     undo = admin.get(f"{ROOT}/files/{file_id}/act/undo").text
-    assert "With it goes what was loaded of 1 fixed line: 1 command. They were not sent from a page" in undo
+    assert "With it goes what was loaded of 1 fixed line: 1 record. They were not sent from a page" in undo
     assert f'<a href="/landfall/files/{copy}">landing/copy.json</a>' in undo
     assert "stay unloaded until they are forced" in undo
     force = admin.get(f"{ROOT}/files/{copy}/act/force").text
@@ -121,7 +121,7 @@ def test_fixed_lines_that_went_along_are_offered_again_when_the_file_is_back(sit
     site.carry_out(admin.post(f"{ROOT}/files/{file_id}/mend", data=two))
     assert site.job.count("commands") == 3
     undo = admin.get(f"{ROOT}/files/{file_id}/act/undo").text
-    assert "2 fixed lines: 2 records, sets and aliases. They are kept: when you bring the file back, you can" in undo
+    assert "2 fixed lines: 2 records. They are kept: when you bring the file back, you can" in undo
 
     # Undo, and bring back with both parts, in one step.
     site.carry_out(admin.post(f"{ROOT}/files/{file_id}/act/undo"))

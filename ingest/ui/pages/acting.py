@@ -111,9 +111,9 @@ def _undo(row: _Row, related: Sequence[_Row]) -> list[Effect]:
     if row["redrive_of"]:
         found.append(Effect("The lines that it fixed are open again.", _of(related, "original")))
         if any(original["state"] == "rejected" for original in _of(related, "original")):
-            found.append(Effect("If it was the first redrive of that rejected file, later ones go along."))
+            found.append(Effect("If it was the first redrive of that rejected file, later ones are undone with it."))
     if row["failed"]:
-        found.append(Effect(f"Its {count(row['failed'], 'failed line')} can no longer be looked at or fixed."))
+        found.append(Effect(f"Its {count(row['failed'], 'failed line')} cannot be seen until the file is back."))
     if redrives := _of(related, "redrive", "loaded"):
         fixed = sum(redrive["lines"] for redrive in redrives)
         goes = f"goes what was loaded of {count(fixed, 'fixed line')}"
@@ -137,7 +137,9 @@ def _again(redrives: Sequence[_Row]) -> str:
 
 
 def _force(row: _Row, related: Sequence[_Row]) -> list[Effect]:
-    found = [Effect("Its object is read and judged again by today's rules, and loaded past all limits of its source.")]
+    found = [
+        Effect("Its object is read and judged again by today's rules, and loaded even if too many of its lines fail.")
+    ]
     if row["state"] == "rejected":
         found.append(Effect(f"It was rejected: {shown.plain(row['error'] or 'too many lines failed.')}"))
     if row["state"] == "loaded":
@@ -183,8 +185,9 @@ def _of(related: Sequence[_Row], relation: str, state: str | None = None) -> tup
 
 
 def _counts(rows: Sequence[_Row]) -> str:
-    commands = sum(row["records"] + row["sets"] + row["aliases"] for row in rows)
-    return "1 command" if commands == 1 else f"{commands:,} records, sets and aliases"
+    records, sets, aliases = (sum(row[name] for row in rows) for name in ("records", "sets", "aliases"))
+    parts = [*[count(records, "record")] * bool(records), *[count(sets, "set")] * bool(sets)]
+    return ", ".join([*parts, *[_aliases(aliases)] * bool(aliases)]) or "0 records"
 
 
 def _aliases(number: int) -> str:

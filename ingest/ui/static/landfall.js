@@ -237,6 +237,9 @@ function keepEdits(form) {
   });
 }
 document.querySelectorAll("form[data-edits]").forEach(keepEdits);
+// Lines that are sent from another page may be among those that were edited one by one.
+for (const form of document.querySelectorAll("form[data-sends]"))
+  form.addEventListener("submit", () => sessionStorage.setItem(SENT, `landfall edits ${form.dataset.sends}`));
 if (location.pathname.includes("/run/ingest_action/") && sessionStorage.getItem(SENT)) {
   const key = sessionStorage.getItem(SENT);
   store(key, Object.fromEntries(Object.entries(stored(key)).map(([name, edit]) => [name, { ...edit, sent: true }])));

@@ -93,6 +93,7 @@ async function choose(files) {
     line: element("li", "", element("span", "name", file.name), element("span", "small", size(file.size)), element("span", "state-of")),
   }));
   chosen = mine;
+  part("keys").replaceChildren();
   say("");
   if (files.length > most) say("look", `At most ${most} files are taken at once: the first ${most} are listed.`);
   part("files").replaceChildren(...mine.map((one) => one.line));
@@ -117,6 +118,7 @@ part("file").addEventListener("change", (event) => choose([...event.target.files
 
 // A file is stored for the source that was chosen: for another one it has to be sent again.
 form.elements.source.addEventListener("change", () => {
+  part("keys").replaceChildren();
   say("");
   for (const one of ready()) {
     if (one.stored) state(one, "", "Ready");
@@ -205,7 +207,7 @@ async function sendAll(button) {
   part("file").disabled = form.elements.source.disabled = true;
   part("cancel").hidden = false;
   part("cancel").focus();
-  let well = true;
+  let well = ready().length === chosen.length; // else some were refused
   for (const one of waiting) {
     if (cancelled) state(one, "look", "Not sent.");
     else well = (await send(one)) && !one.stored.twin && well;
@@ -216,11 +218,12 @@ async function sendAll(button) {
   enable();
   const kept = ready().filter((one) => one.stored);
   if (well && !cancelled) return go(button);
-  if (kept.length && chosen.length > 1) say("look", `${kept.length} of ${chosen.length} files are sent: look at the list, then press again to go on.`);
+  if (kept.length) say("look", chosen.length > 1 ? `${kept.length} of ${chosen.length} files are sent: look at the list, then press again to go on.` : "Press again to go on.");
   (button.disabled ? part("file") : button).focus();
 }
 
-function go(button) {
+// What the form says of the files that are stored.
+function fill() {
   const keys = ready().map((one) => {
     const key = element("input", "");
     key.type = "hidden";
@@ -229,18 +232,22 @@ function go(button) {
     return key;
   });
   part("keys").replaceChildren(...keys);
+}
+
+function go(button) {
+  fill();
   form.requestSubmit(button);
 }
 
 // Runs before the listener of landfall.js, which would take a form that waits for its files as sent.
 form.addEventListener("submit", (event) => {
   if (part("keys").childElementCount) return;
+  // A form that is asked to submit itself while it submits does nothing: where all is stored, this is the submission.
+  if (!sending && ready().length && ready().every((one) => one.stored)) return fill();
   event.preventDefault();
   event.stopPropagation();
   if (sending || !ready().length) return;
-  const button = event.submitter?.name === "action" ? event.submitter : buttons[0];
-  if (ready().every((one) => one.stored)) go(button);
-  else sendAll(button);
+  sendAll(event.submitter?.name === "action" ? event.submitter : buttons[0]);
 });
 window.addEventListener("beforeunload", (event) => {
   if (sending) event.preventDefault(); // the browser asks
