@@ -203,6 +203,7 @@ def test_every_action_has_its_arrows() -> None:
     assert set(ARROWS) == set(ACTIONS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("action", "before"), REFUSED)
 def test_an_action_refuses_other_states_with_a_sentence(
     every_state: tuple[World, dict[str, SourceFile]], action: Action, before: str
@@ -610,6 +611,7 @@ PACKED: dict[str, Callable[[bytes], bytes]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packed", [*list(PACKED)[1:], "all of them"])
 @pytest.mark.parametrize("name", ["web", "replace", "hold"])
 def test_lines_that_were_fixed_stay_fixed_where_they_come_again_in_another_version(
@@ -642,6 +644,7 @@ def test_lines_that_were_fixed_stay_fixed_where_they_come_again_in_another_versi
     assert broken_promises(warehouse_at(path_of(world))) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["web", "replace"])
 @pytest.mark.parametrize(("content", "still_open"), [
     pytest.param((X, "bad", "other"), [3], id="one came otherwise"),

@@ -55,6 +55,7 @@ def unknown(landing: Landing, **more: Any) -> list[str]:
     return [one.key.removeprefix("landing/") for one in found.differences]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("versioned", [False, True])
 def test_what_was_archived_after_a_backup_is_named_and_comes_back(landing: Landing, versioned: bool) -> None:
     if versioned:

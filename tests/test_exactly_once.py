@@ -268,6 +268,7 @@ def test_an_error_at_every_step(plans: list[Plan], after: bool) -> None:
             path.unlink()
 
 
+@pytest.mark.slow
 def test_a_process_that_is_gone_at_every_step(plans: list[Plan], tmp_path: Path) -> None:
     (tmp_path / "plans").write_bytes(pickle.dumps(plans))
     script = f"from tests.test_exactly_once import exit_at_every_step as run; run({str(tmp_path / 'plans')!r})"

@@ -106,6 +106,7 @@ def replaced(world: World) -> None:
     assert polled(world) == {"web/a.json": "loaded"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seen_at_first", [True, False], ids=["versions vanish", "versions appear"])
 @pytest.mark.parametrize(
     ("source", "history"),

@@ -1046,6 +1046,7 @@ def run(folder: Path, examples: int, steps: int, *, same_each_time: bool, of: ty
     assert Life.steps > examples
 
 
+@pytest.mark.slow
 def test_the_warehouse_is_what_the_model_says(tmp_path: Path) -> None:
     run(tmp_path, 6, 5, same_each_time=True)
 

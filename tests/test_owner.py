@@ -39,6 +39,7 @@ def named(pipeline: Pipeline, key: str, **as_what: str | None) -> tuple[SourceFi
     return file, said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("as_what", "is_said"),
     [
@@ -78,6 +79,7 @@ def test_below_a_prefix_each_file_is_taken_by_its_own_source(world: World) -> No
     assert said == ["s3://bucket/: 2 files belong to the source web, and are taken by its rules, as kissmetrics."]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("force", [False, True])
 @pytest.mark.parametrize("source", [None, "shop", "web"])
 @pytest.mark.parametrize("of", ["web", "one_off", "no_more"])

@@ -374,6 +374,7 @@ REPAIRABLE: dict[str, tuple[str, list[tuple[str, str]]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REPAIRABLE)
 def test_what_the_ledger_can_tell_is_repaired(world: World, tmp_path: Path, name: str) -> None:
     ids = fill(world)

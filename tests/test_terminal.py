@@ -158,6 +158,7 @@ def test_what_is_inert_costs_no_more_than_it_is_long() -> None:
 # --- sql -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("statement", "said"), [
     ("select sum(range) from range(1_000_000_000_000)", "stopped after 1 s"),
     ("select * from range(1_000_000_000_000)", "stopped after 1 s"),

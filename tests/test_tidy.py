@@ -323,6 +323,7 @@ class _dies:  # noqa: N801 - used as a function
             raise HTTPClientError(error="away")  # the client does not try that again by itself
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("written", [False, True])
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_a_death_when_it_is_written_down(

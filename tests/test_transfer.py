@@ -187,6 +187,7 @@ class Failing:
         return self.connection.execute(*arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("error", "raised"), [
     pytest.param(duckdb.IOException("disk full"), TransientError, id="disk"),
     pytest.param(duckdb.ConstraintException("refused"), IngestError, id="refused"),
@@ -325,6 +326,7 @@ def test_an_export_to_a_bucket_says_that_it_is_complete(world: World, tmp_path: 
     assert marker(s3)["export"] != told["export"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", range(1, 5))
 def test_an_export_to_a_bucket_that_breaks_off_is_not_complete(
     world: World, tmp_path: Path, s3: S3, monkeypatch: pytest.MonkeyPatch, step: int
@@ -431,6 +433,7 @@ def test_an_export_that_fails_at_any_rename_leaves_the_former_one(
     assert len(list(folder.iterdir())) == len(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last", [1, 5, 9, 10, 14, 18, 19])
 def test_an_export_that_is_killed_at_a_rename_is_made_up_for(world: World, tmp_path: Path, last: int) -> None:
     folder, replaced, renames = tmp_path / "out", Path.replace, list[Path]()

@@ -150,6 +150,7 @@ def test_a_person_loads_files_by_address(job: Job, address: str) -> None:
     assert job.run("ingest_website").tasks["load"] == "skipped"  # the ledger knows it, whoever loaded it
 
 
+@pytest.mark.slow
 def test_what_a_person_names_stays_in_its_source(
     job: Job, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -29,6 +29,7 @@ def still_running(seen: list[psutil.Process]) -> list[psutil.Process]:
     return [process for process in seen if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 
+@pytest.mark.slow
 def test_the_scheduler_loads_every_expected_row_and_nothing_is_left_behind() -> None:
     demo = subprocess.Popen(
         [*COMMAND, "--exit"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True

@@ -44,6 +44,7 @@ def test_any_line(line: bytes, number: int) -> None:
     agrees(line, number)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.lists(lines(), max_size=30), st.sampled_from(range(len(RULES))))
 def test_lines_together_give_what_each_gives_alone(some: list[bytes], number: int) -> None:

@@ -46,6 +46,7 @@ def test_every_call_is_described(description: Any) -> None:
     assert len(identifiers) == len(set(identifiers))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 @pytest.mark.parametrize("call", READY, ids=lambda call: call.path)
 def test_schemathesis_finds_no_difference(served: Served, call: Call, mode: GenerationMode) -> None:

@@ -91,6 +91,7 @@ RETAIL_ROCKET = (
 QUEUED = {"response": {"status": "queued"}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("format", "command", "answer", "counts"),
     [

@@ -110,6 +110,7 @@ def test_what_goes_along_is_named(site: Site, admin: TestClient) -> None:
     assert f'<a href="/landfall/files/{file_id}">landing/1.json</a>' in force
 
 
+@pytest.mark.slow
 def test_fixed_lines_that_went_along_are_offered_again_when_the_file_is_back(site: Site, admin: TestClient) -> None:
     site.job.write(f'[uploads]\nbucket = "{site.job.s3.bucket}"\n{(site.job.folder / "ingest.toml").read_text()}')
     file_id = site.load("1.json", ANN, "no json", ANN | {"of": {"a": 1}})
