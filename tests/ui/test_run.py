@@ -87,7 +87,12 @@ def test_a_run_without_failed_lines(site: Site, admin: TestClient) -> None:
     assert "1 file, and every line was accepted" in tab(admin, dag_id="ingest_website", run_id=ran.run_id).text
     empty = site.job.run()
     assert "No file was loaded by this run" in tab(admin, dag_id="ingest_website", run_id=empty.run_id).text
-    assert of(admin, "ingest_website", empty.run_id).status_code == 200
+    assert 'class="notice good"' in of(admin, "ingest_website", empty.run_id).text
+
+    site.job.put("2.json", ANN, "no json")
+    page = of(admin, "ingest_website", site.job.run().run_id).text
+    assert "1 line failed: see and fix it." in text_of(page)
+    assert 'class="notice good"' not in page, "it is not as well as without failed lines"
 
 
 def test_two_sources_may_share_the_name_of_a_run(site: Site, admin: TestClient) -> None:
