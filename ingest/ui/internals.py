@@ -6,7 +6,7 @@ always. It answers a browser, or a program that has a token; a page is made with
 itself by any address, and what a page looks up is not always for the person who asks.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -22,6 +22,7 @@ from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from airflow.utils.types import DagRunTriggeredByType
 from sqlalchemy import desc, select
+from sqlalchemy.orm import object_session
 
 _FINISHED: Final = ("success", "failed")
 _TASKS: Final = 100  # of a run that are shown
@@ -162,6 +163,25 @@ def told(dag_id: str, run_id: str, key: str, task_id: str | None = None, map_ind
             query = query.where(XComModel.map_index == map_index)
         found = session.scalars(query.order_by(XComModel.task_id, XComModel.map_index))
         return [XComModel.deserialize_value(one) for one in found]
+
+
+def note(dag_run: DagRun, write: Callable[[list[Any]], str], key: str, task_id: str) -> None:
+    """Write the note of a run that has ended from what a task of it returned, unless somebody wrote one.
+
+    The scheduler holds the run: what is written in another session than its own would wait for it for ever.
+    Public: `PATCH …/dagRuns/{run_id}`, for who has a token.
+    """
+    if (session := object_session(dag_run)) is None:  # `dag.test()`
+        with create_session() as session:
+            return note(session.get_one(DagRun, dag_run.id), write, key, task_id)
+    query = select(XComModel).where(
+        XComModel.dag_id == dag_run.dag_id, XComModel.run_id == dag_run.run_id, XComModel.key == key,
+        XComModel.task_id == task_id,
+    )  # fmt: skip
+    sentence = write([XComModel.deserialize_value(one) for one in session.scalars(query)])
+    if sentence and not dag_run.note:
+        dag_run.note = sentence
+    return None
 
 
 def last_told(dag_id: str, task_id: str, key: str) -> tuple[Any, datetime] | None:

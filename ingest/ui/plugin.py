@@ -5,6 +5,8 @@ from typing import Any, Final
 from airflow import __version__
 from airflow.plugins_manager import AirflowPlugin
 
+from ingest.ui import notes
+
 PREFIX: Final = "/landfall"
 ROUTE: Final = "landfall"  # Airflow shows our pages under /plugin/landfall/…
 _RUN = "landfall/run?dag_id={DAG_ID}&run_id={RUN_ID}"
@@ -42,6 +44,8 @@ class LandfallPlugin(AirflowPlugin):
             "applies_to": _OURS,
         }
     ] * _HAS_OVERVIEW  # fmt: skip
+
+    listeners = [notes]  # noqa: RUF012 - as above
 
     @property
     def fastapi_apps(self) -> list[dict[str, Any]]:

@@ -81,6 +81,18 @@ def test_a_scheduled_run_and_its_tabs(site: Site, viewer: TestClient, admin: Tes
     assert of(nobody, "ingest_website", ran.run_id).status_code == 401
 
 
+def notes_of_runs() -> list[str]:
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        runs = session.scalars(
+            select(DagRun).where(DagRun.dag_id == "ingest_website").order_by(DagRun.id.desc()).limit(3)
+        )
+        return [run.note for run in runs if run.note]
+
+
 def test_a_run_without_failed_lines(site: Site, admin: TestClient) -> None:
     site.job.put("1.json", ANN)
     ran = site.job.run()
@@ -92,6 +104,7 @@ def test_a_run_without_failed_lines(site: Site, admin: TestClient) -> None:
     site.job.put("2.json", ANN, "no json")
     page = of(admin, "ingest_website", site.job.run().run_id).text
     assert "1 line failed: see and fix it." in text_of(page)
+    assert notes_of_runs() == ["1 line to fix in 1 file: see the tab Failed lines."]
     assert 'class="notice good"' not in page, "it is not as well as without failed lines"
 
 
