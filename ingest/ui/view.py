@@ -24,7 +24,7 @@ def page(request: Request, template: str, status: int = 200, **values: Any) -> R
     airflow = root.removesuffix(_MOUNTED)
     who = getattr(request.state, "visitor", None)
     values |= {
-        "root": root, "airflow": airflow, "status": status,
+        "root": root, "who": who.name if who else "", "airflow": airflow, "status": status,
         "may_upload": who is not None and who.may_run(runs.ONE_OFF_DAG), "framed": f"{airflow}/plugin/{ROUTE}",
         "is_behind": "as_of" in values and values["as_of"] < request.state.begun,
     }  # fmt: skip

@@ -286,6 +286,8 @@ def test_several_files_at_once(stack: Stack, open_page: Callable[..., Page], tmp
     frame.get_by_role("link", name="Upload").first.click()
     frame.locator("input[type=file]").set_input_files([tmp_path / name for name in ("one", "two", "a.png")])
     frame.get_by_role("button", name="Check first").click()
+    expect(frame.get_by_text("2 of 3 files are sent: look at the list, then press again to go on.")).to_be_visible()
+    frame.get_by_role("button", name="Check first").click()
     result = frame.get_by_role("heading", name="2 files are checked: 1 can be loaded")
     expect(result).to_be_focused(timeout=SCHEDULED_MS)
     expect(frame.get_by_text("reject it", exact=True)).to_be_visible()

@@ -422,7 +422,7 @@ def _show(
                 shown[place] = line
     return page(
         request, "mend.html", status=status, row=row, lines=[shown[place] for place in sorted(shown)], chosen=chosen,
-        carried=carried, who=request.state.visitor.name,
+        carried=carried,
         pages=max(1, -(-(open_lines if chosen.code else row["open_failures"]) // LINES)), more=len(rows) > LINES,
         groups=groups, groups_stated=[group for group in groups if group.code in told], notice=notice, reason=reason,
         mendable=row["state"] in KEEPS_LINES,
