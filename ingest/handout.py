@@ -75,8 +75,9 @@ def parse_fixed(fixed: bytes) -> dict[Place, bytes]:
             what somebody means.
     """
     fixed = fixed.removeprefix(_BOM)
+    separator = _separator(fixed)
     mended: dict[Place, bytes] = {}
-    for place, raw in _rows(fixed) if _separator(fixed) else _lines(fixed):
+    for place, raw in _rows(fixed, separator) if separator else _lines(fixed):
         if mended.setdefault(place, raw) != raw:
             raise IngestError(f"Line {place[0]}{place[1]} stands twice in what was sent, with two texts. Keep one.")
     if not mended:
@@ -108,7 +109,7 @@ def _csv(lines: Iterable[Mapping[str, Any]], meanings: Mapping[str, Meaning]) ->
     yield _BOM + _row(_COLUMNS)
     for line in lines:
         raw = on_one_line(line["raw"])
-        if not _is_text(raw):
+        if not is_text(raw):
             continue
         # Not 2/1 alone, which a spreadsheet takes for a day.
         place = f"line {line['line']}{line['item']}" if line["item"] else str(line["line"])
@@ -146,13 +147,14 @@ def _one_row(text: str) -> str:
 
 
 def _cell_text(raw: bytes) -> bytes:
-    if not _is_text(raw):
+    if not is_text(raw):
         return raw
     text = _one_row(_shown(raw).decode())
     return _NEXT_CELL.sub(lambda found: f"{found[1]}\\u{ord(found[2]):04x}", text).encode()
 
 
-def _is_text(raw: bytes) -> bool:
+def is_text(raw: bytes) -> bool:
+    """Whether a line is UTF-8."""
     try:
         raw.decode()
     except UnicodeDecodeError:
@@ -166,9 +168,9 @@ def _separator(fixed: bytes) -> str:
     return next((one for one in ",;\t" if {"place", "raw"} <= set(next(csv.reader([first], delimiter=one), []))), "")
 
 
-def _rows(fixed: bytes) -> Iterator[tuple[Place, bytes]]:
+def _rows(fixed: bytes, separator: str) -> Iterator[tuple[Place, bytes]]:
     text = io.StringIO(fixed.decode(errors="surrogateescape"), newline="")
-    reader = csv.DictReader(text, delimiter=_separator(fixed))
+    reader = csv.DictReader(text, delimiter=separator)
     try:
         for number, row in enumerate(reader, 2):
             place, raw = (row["place"] or "").strip(), (row["raw"] or "").removeprefix("'")

@@ -23,7 +23,7 @@ from ingest.core.commands import Item
 from ingest.core.jsontext import replaced
 from ingest.core.lifecycle import KEEPS_LINES
 from ingest.errors import IngestError, ObjectGone
-from ingest.handout import Place, as_csv, as_text, changed, parse_fixed
+from ingest.handout import Place, as_csv, as_text, changed, is_text, parse_fixed
 from ingest.redrive import MENDED_AT_MOST, judge_mended, keep_mended, kept_mended
 from ingest.report import line_to_mend, on_one_line
 from ingest.text import count
@@ -362,7 +362,7 @@ def _editable(failed: Failed) -> tuple[str | None, str]:
         return None, "It is not kept whole, so it cannot be fixed: have its producer send it again."
     if len(raw) > _EDITED_AT_MOST:
         return None, f"It is longer than {_EDITED_AT_MOST >> 10} KB: download the lines to fix it."
-    if not _is_text(raw):
+    if not is_text(raw):
         return None, "It is not UTF-8, which a page cannot hold: download the lines to fix it."
     if re.search(rb"[\r\0]", raw):
         return (
@@ -553,7 +553,7 @@ def _kept(pipeline: "Pipeline", visitor: Visitor, file_id: str, mended: Mapping[
     """Where mended lines wait for their run, and how many. Not in its values: those are shown to whoever may read its
     DAG."""
     # Lines that are no text, or hold U+0000, can be no JSON: they stay open.
-    sound = sorted((place, raw) for place, raw in mended.items() if raw.strip() and b"\0" not in raw and _is_text(raw))
+    sound = sorted((place, raw) for place, raw in mended.items() if raw.strip() and b"\0" not in raw and is_text(raw))
     if not sound:
         raise HTTPException(400, "None of these lines can be right: each is empty, no UTF-8, or holds U+0000.")
     text = b"".join(line_to_mend({"line": line, "item": item, "raw": raw}) for (line, item), raw in sound)
@@ -563,14 +563,6 @@ def _kept(pipeline: "Pipeline", visitor: Visitor, file_id: str, mended: Mapping[
             f"These are more than {MENDED_AT_MOST >> 20} MB of edited lines, the most that is sent at once: send some.",
         )
     return keep_mended(pipeline, file_id, text, datetime.now(UTC), by=visitor.name), len(sound)
-
-
-def _is_text(raw: bytes) -> bool:
-    try:
-        raw.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _open_lines(row: Mapping[str, Any], code: str, kind: Literal["txt", "csv"]) -> Iterator[bytes]:
