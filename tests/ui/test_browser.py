@@ -393,7 +393,8 @@ def test_mending_with_the_keyboard_alone(stack: Stack, open_page: Callable[..., 
         if frame.get_by_role("link", name=re.compile("keys.json")).count():
             break
         page.wait_for_timeout(1000)
-        frame.get_by_role("link", name="Files", exact=True).click()
+        with page.expect_event("framenavigated"):  # else the former page answers while the next is on its way
+            frame.get_by_role("link", name="Files", exact=True).click()
     frame.get_by_role("searchbox").focus()
     for words in ("keys.json", "Fix and send again", "Line 1"):
         tab_to(page, frame, words)
