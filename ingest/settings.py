@@ -479,10 +479,13 @@ def warehouse_url(url: str, folder: Path, setting: str = "INGEST_WAREHOUSE") -> 
         return f"duckdb:///{folder / rest[1:]}"
     if scheme == "duckdb":
         raise ConfigError(f"{setting}: a DuckDB warehouse is named duckdb:///file or duckdb:////folder/file.")
-    if scheme in {"postgresql", "iceberg"}:
-        raise ConfigError(f"{setting}: {scheme}:// is not in this version: use duckdb:///file.")
+    if scheme in {"postgresql", "postgres"}:
+        return f"postgresql://{rest}"
+    if scheme == "iceberg":
+        raise ConfigError(f"{setting}: {scheme}:// is not in this version: use duckdb:///file, or postgresql://….")
     raise ConfigError(
-        f"{setting}: no warehouse is known by this kind of URL: write duckdb:///file, or duckdb:////folder/file."
+        f"{setting}: no warehouse is known by this kind of URL: write duckdb:///file, duckdb:////folder/file, or"
+        " postgresql://user@host/database."
     )
 
 

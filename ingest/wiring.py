@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ingest.adapters.stores import Stores
 from ingest.errors import ConfigError
@@ -90,16 +90,21 @@ def warehouse_at(url: str, settings: Settings) -> Warehouse:
 
 
 def _open(settings: Settings) -> Warehouse:
-    scheme, _, rest = settings.warehouse_url.partition(":///")
-    if scheme != "duckdb":
-        raise ConfigError(
-            f"INGEST_WAREHOUSE: {scheme}:// is not a warehouse of this version. Use duckdb:///path.duckdb."
-        )
+    scheme, _, rest = settings.warehouse_url.partition("://")
+    told: dict[str, Any] = {
+        "lock_timeout_seconds": settings.lock_timeout_seconds,
+        "ignored_identities": settings.ignored_identities,
+        "sources": settings.sources,
+    }
+    if scheme == "postgresql":
+        try:
+            from ingest.warehouse.engines.postgres.warehouse import PostgresWarehouse
+        except ImportError as error:
+            raise ConfigError(
+                "INGEST_WAREHOUSE: postgresql:// needs the extra `postgres`: install landfall-ingest[postgres]."
+            ) from error
+
+        return PostgresWarehouse(settings.warehouse_url, **told)
     from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 
-    return DuckDBWarehouse(
-        Path(rest).resolve(),  # so that a warehouse has one name, and one lock
-        lock_timeout_seconds=settings.lock_timeout_seconds,
-        ignored_identities=settings.ignored_identities,
-        sources=settings.sources,
-    )
+    return DuckDBWarehouse(Path(rest[1:]).resolve(), **told)  # resolved, so that a warehouse has one name, and one lock

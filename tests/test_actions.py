@@ -1315,7 +1315,7 @@ def test_a_redrive_that_the_warehouse_refuses_leaves_its_lines_open(
     def refuse(*_: object) -> None:
         raise duckdb.ConversionException("no")
 
-    monkeypatch.setattr("ingest.warehouse.engines.duckdb.apply._Applying._insert_commands", refuse)
+    monkeypatch.setattr("ingest.warehouse.engines.duckdb.applying.DuckDBApplying.insert_commands", refuse)
     with pytest.raises(IngestError, match="refused the fixed lines"):
         mend(world, file, {2: record("bob", 1, "x")})
     assert all_of(world) == shows

@@ -24,9 +24,8 @@ import duckdb
 from ingest.disk import FOLDER_PREFIX, no_more_open_than, opened, private_folder
 from ingest.errors import ConfigError, TransientError
 from ingest.settings import Source
+from ingest.warehouse.engines.duckdb.applying import DuckDBSession
 from ingest.warehouse.engines.duckdb.errors import first_line
-from ingest.warehouse.engines.duckdb.naming import name_anew
-from ingest.warehouse.engines.duckdb.rows import Rows
 from ingest.warehouse.engines.duckdb.statements import definitions
 
 # Files of this storage version are read and written by every supported DuckDB (1.5 and 2).
@@ -375,10 +374,10 @@ class DuckDBFile:
             dict(zip(("step", "views", "identities", "naming"), wanted, strict=True)),
         )
         if done and (identities, named) != wanted[2:]:
-            rows = Rows(connection, self.ignored_identities)
+            session = DuckDBSession(connection, self.ignored_identities)
             if identities != wanted[2]:
-                rows.join_persons_anew()
-            name_anew(rows, self.sources)
+                session.join_persons_anew()
+            session.name_anew(self.sources)
         connection.execute("COMMIT")
 
     def _found(self, connection: duckdb.DuckDBPyConnection) -> tuple[Any, ...]:

@@ -5,13 +5,12 @@
 -- in: staged_failed, entered.   out: staged_no, kind, rows.
 SELECT staged_no, 'failed' AS kind, count(*) AS rows FROM staged_failed JOIN entered USING (staged_no) GROUP BY staged_no
 
--- name: insert_failed
+-- name: incoming_failed
 -- the failed lines of a load, of rejected files too.
 -- in: staged_failed (Parquet), entered (every file of this load whose lines are kept).
-INSERT INTO failed_line_rows
 SELECT
     e.file_no, s.line, s.item, s.byte_offset, s.byte_length, s.raw, s.raw_sha256, s.mendable, s.codes, s.failures,
-    NULL, NULL, s.context
+    NULL::TIMESTAMPTZ AS redriven_at, NULL::VARCHAR AS redriven_by, s.context
 FROM staged_failed AS s
 JOIN entered AS e USING (staged_no)
 
@@ -102,14 +101,11 @@ SELECT
     command_id, staged_no, place, occurred_at, coalesce(identity >= '["only"' AND identity < '["only#', FALSE) AS is_timeless
 FROM staged_commands
 
--- name: repeated_facts
--- facts that this load brings more than once, or that are there already.
+-- name: facts_here
+-- the first rows of facts of this load that are there already.
 -- Equal facts have equal times, so only the times of this load need looking at; but for those whose identity is not what
--- they say, which are looked for among their like. Few columns, numbers instead of texts,
--- and a grouping instead of joins: so the engine can leave memory for disk.
--- in: staged_facts, taken (the files of this load; `place`: 1, 3, 5 … by position).
--- out: temp table repeated_facts: where the first that this load brings stands, whether one is there, and whether that
--- one has the smaller position and stays the first.
+-- they say, which are looked for among their like.
+-- in: staged_facts.   out: temp table facts_here.
 CREATE OR REPLACE TEMP TABLE facts_here AS
 SELECT c.command_id, c.file_no, c.line, c.item_no
 FROM command_rows AS c
@@ -123,17 +119,25 @@ FROM command_rows AS c
 WHERE c.is_first
   AND c.identity >= '["only"' AND c.identity < '["only#'  -- not LIKE: so the engine need not look where there are none
   AND NOT c.occurred_at BETWEEN (SELECT min(occurred_at) FROM staged_facts) AND (SELECT max(occurred_at) FROM staged_facts)
-  AND c.command_id IN (SELECT command_id FROM staged_facts WHERE is_timeless);
+  AND c.command_id IN (SELECT command_id FROM staged_facts WHERE is_timeless)
 
--- Where their files stand among those of this load: between two of them are the even numbers. Where positions are equal
--- (a file and its redrives), the one that was entered before stands before: as in wrong_first and promote_first.
+-- name: files_here
+-- where the files of what is there stand among those of this load: between two of them are the even numbers. Where
+-- positions are equal (a file and its redrives), the one that was entered before stands before: as in wrong_first.
+-- in: facts_here, taken (the files of this load; `place`: 1, 3, 5 … by position).   out: temp table files_here.
 CREATE OR REPLACE TEMP TABLE files_here AS
 SELECT l.file_no, coalesce(t.place + 1, 0) AS place
 FROM (SELECT file_no, position FROM ledger WHERE file_no IN (SELECT DISTINCT file_no FROM facts_here)) AS l
 ASOF LEFT JOIN taken AS t ON l.position > t.position
 UNION ALL
-SELECT file_no, place FROM taken;  -- of which some rows may be inserted already
+SELECT file_no, place FROM taken  -- of which some rows may be inserted already
 
+-- name: repeated_facts
+-- facts that this load brings more than once, or that are there already. Few columns, numbers instead of texts, and a
+-- grouping instead of joins: so the engine can leave memory for disk.
+-- in: staged_facts, facts_here, files_here.
+-- out: temp table repeated_facts: where the first that this load brings stands, whether one is there, and whether that
+-- one has the smaller position and stays the first.
 CREATE OR REPLACE TEMP TABLE repeated_facts AS
 SELECT
     command_id,
@@ -151,7 +155,7 @@ FROM (
     JOIN files_here AS f USING (file_no)
 )
 GROUP BY command_id
-HAVING count(*) > 1;
+HAVING count(*) > 1
 
 -- name: count_duplicates
 -- per file, the accepted commands whose fact was there already, in the order of the load.
@@ -178,16 +182,23 @@ WHERE command_rows.command_id = r.command_id
 -- in: staged_commands.   out: staged_no, kind, rows.
 SELECT staged_no, kind, count(*) AS rows FROM staged_commands GROUP BY staged_no, kind
 
--- name: insert_commands
+-- name: incoming_commands
 -- the rows of a load, each knowing whether it is the first of its fact.
 -- in: staged_commands, repeated_facts.
-INSERT INTO command_rows
 SELECT
-    s.file_no, s.line, s.item_no, nullif(s.item, ''), s.kind, s.people_space, s.person, s.person_key, s.occurred_at,
-    s.event, s.event_key, s.alias, s.alias_key, s.properties, s.time_source, s.command_id,
-    r.command_id IS NULL OR (NOT r.here_is_first AND r.place = s.place), s.identity
+    s.file_no, s.line, s.item_no, nullif(s.item, '') AS item, s.kind, s.people_space, s.person, s.person_key,
+    s.occurred_at, s.event, s.event_key, s.alias, s.alias_key, s.properties, s.time_source, s.command_id,
+    r.command_id IS NULL OR (NOT r.here_is_first AND r.place = s.place) AS is_first, s.identity
 FROM staged_commands AS s
 LEFT JOIN repeated_facts AS r USING (command_id)
+
+-- name: not_first
+-- where those of them stand that are not.
+-- in: staged_commands, repeated_facts.
+SELECT s.occurred_at, s.command_id, s.file_no, s.line, s.item_no
+FROM staged_commands AS s
+JOIN repeated_facts AS r USING (command_id)
+WHERE r.here_is_first OR r.place <> s.place
 
 -- name: enter_people_space
 -- how names match in a people space.

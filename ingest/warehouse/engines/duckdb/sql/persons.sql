@@ -2,10 +2,10 @@
 
 -- name: new_alias_pairs
 -- which keys the aliases of this load join.
--- in: first_file_no of this load.   out: people_space, person_key, alias_key.
+-- in: $file_nos of this load.   out: people_space, person_key, alias_key.
 SELECT DISTINCT people_space, person_key, alias_key
 FROM full_rows
-WHERE kind = 'alias' AND file_no >= $first_file_no AND person_key <> alias_key
+WHERE kind = 'alias' AND file_no = ANY($file_nos) AND person_key <> alias_key
 
 -- name: touched_links
 -- the components that some keys belong to so far.

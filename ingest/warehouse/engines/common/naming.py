@@ -5,36 +5,37 @@ then the first rows of all facts, and whom aliases join, are found again.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import duckdb
 import orjson
 import pyarrow as pa
 
 from ingest.core.rows import fact_of, keys
 from ingest.settings import Source
-from ingest.warehouse.engines.duckdb.rows import Rows
-from ingest.warehouse.engines.duckdb.statements import statement
+from ingest.warehouse.engines.common.session import Session
 
-_ROWS_AT_ONCE = 20_480
+ROWS_AT_ONCE = 20_480
 _KEYS = pa.schema(
     [
         ("people_space", pa.string()), ("person_key", pa.string()), ("event_key", pa.string()),
         ("alias_key", pa.string()), ("command_id", pa.uuid()),
     ]
 )  # fmt: skip
+_RENAMED = pa.schema(
+    [("file_no", pa.int64()), ("people_space", pa.string()), ("to_space", pa.string()), ("to_match", pa.string())]
+)
 _KEPT_APART = ("from_space", "to_space", "to_match", "at")  # no columns of the table
 _log = logging.getLogger(__name__)
 
 
-def name_anew(rows: Rows, sources: Mapping[str, Source]) -> None:
+def name_anew(session: Session, sources: Mapping[str, Source], rename: Callable[[Session, pa.Table], None]) -> None:
     """Give the rows of files whose source's `people_space` or `match` has changed what they would be loaded with now.
 
-    Files of sources that the settings do not name stay as they are.
+    Files of sources that the settings do not name stay as they are. `rename` is the engine's: it puts rows made by
+    `renamed` in the place of those of some files (file_no, people_space, to_space, to_match).
     """
-    connection = rows.connection
-    groups = rows.fetch("SELECT DISTINCT source, format, people_space, match FROM ledger WHERE match IS NOT NULL", {})
+    groups = session.fetch("SELECT DISTINCT source, format, people_space, match FROM ledger WHERE match IS NOT NULL")
     changed = [
         group | {"to_space": to.people_space, "to_match": to.match}
         for group in groups
@@ -45,36 +46,30 @@ def name_anew(rows: Rows, sources: Mapping[str, Source]) -> None:
         return
     for named in {(group["source"], group["to_space"], group["to_match"]) for group in changed}:
         _log.warning("names_matched_anew source=%s people_space=%s match=%s", *named)
-    with rows.table("changed", pa.Table.from_pylist(changed)):
-        renamed = connection.sql(
+    with session.table("changed", pa.Table.from_pylist(changed)):
+        files = session.fetch(
             "SELECT l.file_no, l.people_space, c.to_space, c.to_match"
             " FROM ledger AS l JOIN changed AS c USING (source, format, people_space, match)"
-        ).to_arrow_table()
-    with rows.table("renamed", renamed):
-        connection.execute("DELETE FROM command_rows WHERE file_no IN (SELECT file_no FROM renamed)")
-        for rows_anew in _renamed_rows(connection, renamed):
-            some_rows = rows_anew  # noqa: F841 - the engine finds it by its name
-            connection.execute("INSERT INTO command_rows BY NAME SELECT * FROM some_rows")
-        connection.execute(
+        )
+    of_files = pa.Table.from_pylist(files, _RENAMED)
+    with session.table("renamed", of_files):
+        rename(session, of_files)
+        session.rows(
             "UPDATE ledger SET people_space = r.to_space, match = r.to_match"
             " FROM renamed AS r WHERE ledger.file_no = r.file_no"
         )
     for space, match in {(group["to_space"], group["to_match"]) for group in changed}:
-        connection.execute(statement("enter_people_space"), {"people_space": space, "match": match})
-    connection.execute(statement("wrong_first"))
-    connection.execute(statement("mark_first"))
-    rows.join_persons_anew()
+        session.run("enter_people_space", people_space=space, match=match)
+    session.mark_first_anew()
+    session.join_persons_anew()
 
 
-def _renamed_rows(connection: duckdb.DuckDBPyConnection, renamed: pa.Table) -> Iterator[pa.Table]:
-    """The rows as they are to be. Another session reads them: it sees what was committed, whatever is done here."""
-    with connection.cursor() as cursor:
-        cursor.register("renamed", renamed)
-        for batch in cursor.sql(statement("rows_to_rename")).to_arrow_reader(_ROWS_AT_ONCE):
-            columns = zip(*map(_keys, batch.to_pylist()), strict=True)
-            made = [pa.array(column, field.type) for column, field in zip(columns, _KEYS, strict=True)]
-            kept = [name for name in batch.schema.names[: -len(_KEPT_APART)] if name not in _KEYS.names]
-            yield pa.table([*(batch[name] for name in kept), *made], names=[*kept, *_KEYS.names])
+def renamed(batch: pa.RecordBatch) -> pa.Table:
+    """Some rows as they are to be: `batch` is of `rows_to_rename`."""
+    columns = zip(*map(_keys, batch.to_pylist()), strict=True)
+    made = [pa.array(column, field.type) for column, field in zip(columns, _KEYS, strict=True)]
+    kept = [name for name in batch.schema.names[: -len(_KEPT_APART)] if name not in _KEYS.names]
+    return pa.table([*(batch[name] for name in kept), *made], names=[*kept, *_KEYS.names])
 
 
 def _keys(row: dict[str, Any]) -> tuple[str | None, str | None, str | None, str | None, bytes]:

@@ -1,0 +1,123 @@
+"""How staged rows come into a DuckDB file: the engine reads the staged files itself, a piece at a time."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from ingest.plans.changes import Entry
+from ingest.settings import Source
+from ingest.warehouse.engines.common.applying import Applying
+from ingest.warehouse.engines.common.naming import ROWS_AT_ONCE, name_anew, renamed
+from ingest.warehouse.engines.common.session import Session
+from ingest.warehouse.engines.duckdb.statements import statement
+
+_BYTES_AT_ONCE = 160 << 20  # of staged rows: what the engine compares at once must fit its memory
+
+
+@dataclass(slots=True)
+class DuckDBSession(Session):
+    """Implements `ingest.warehouse.engines.common.session.Session` on a connection."""
+
+    connection: duckdb.DuckDBPyConnection
+    ignored_identities: frozenset[str] = frozenset()
+
+    def statement(self, name: str) -> str:
+        return statement(name)
+
+    def rows(self, sql: str, **values: Any) -> list[tuple[Any, ...]]:
+        return self.connection.execute(sql, values).fetchall()
+
+    def fetch(self, sql: str, **values: Any) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.connection.sql(sql, params=values).to_arrow_table().to_pylist()
+        return found
+
+    def run(self, name: str, **values: Any) -> None:
+        self.connection.execute(statement(name), values or None)
+
+    @contextmanager
+    def table(self, name: str, table: pa.Table) -> Iterator[None]:
+        self.connection.register(name, table)
+        try:
+            yield
+        finally:
+            self.connection.unregister(name)
+
+    def name_anew(self, sources: Mapping[str, Source]) -> None:
+        """See `ingest.warehouse.engines.common.naming`."""
+        name_anew(self, sources, self._rename)
+
+    def _rename(self, _: Session, files: pa.Table) -> None:
+        """Another session reads the rows: it sees what was committed, whatever is done here."""
+        self.rows("DELETE FROM command_rows WHERE file_no IN (SELECT file_no FROM renamed)")
+        with self.connection.cursor() as cursor:
+            cursor.register("renamed", files)
+            for batch in cursor.sql(statement("rows_to_rename")).to_arrow_reader(ROWS_AT_ONCE):
+                some_rows = renamed(batch)  # noqa: F841 - the engine finds it by its name
+                self.connection.execute("INSERT INTO command_rows BY NAME SELECT * FROM some_rows")
+
+
+class DuckDBApplying(Applying):
+    """Implements `ingest.warehouse.engines.common.applying.Applying`."""
+
+    session: DuckDBSession
+
+    def insert_failed(self, entered: pa.Table) -> None:
+        assert self.changes.staging
+        stage(self.session.connection, "staged_failed", self.changes.staging.failed)
+        with self.session.table("entered", entered):
+            self._insert("failed_line_rows", "incoming_failed", "count_staged_failed")
+
+    def insert_commands(self, taken: Sequence[Entry]) -> None:
+        assert self.changes.staging
+        file_ids = {entry.staged.staged_no: entry.row.file_id for entry in taken}
+        with self.session.table("taken", places(taken)):
+            for some in _in_groups(self.changes.staging.commands):
+                stage(self.session.connection, "staged_rows", some)
+                for step in ("staged_commands", "staged_facts", "facts_here", "files_here", "repeated_facts"):
+                    self.session.run(step)
+                for staged_no, duplicates in self.session.named("count_duplicates"):
+                    self.duplicates[file_ids[staged_no]] += duplicates
+                self.session.run("yield_first")
+                self._insert("command_rows", "incoming_commands", "count_staged_commands")
+
+    def _insert(self, table: str, name: str, count_name: str) -> None:
+        counted = [(staged_no, kind, rows) for staged_no, kind, rows in self.session.named(count_name)]
+        ((inserted,),) = self.session.rows(f"INSERT INTO {table} BY NAME {statement(name)}")
+        self.count(counted, inserted)
+
+
+def stage(connection: duckdb.DuckDBPyConnection, name: str, paths: Sequence[Path]) -> None:
+    """Staged rows under a name."""
+    files = ", ".join(f"'{quoted}'" for quoted in (str(path).replace("'", "''") for path in paths))
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM read_parquet([{files}])")
+
+
+def places(taken: Sequence[Entry]) -> pa.Table:
+    """Files of a load in their order, as the statements on staged rows know them: `place` is odd, see `files_here`."""
+    return pa.table(
+        {
+            "place": range(1, 2 * len(taken), 2),
+            "staged_no": [entry.staged.staged_no for entry in taken],
+            "file_no": [entry.row.file_no for entry in taken],
+            "position": [entry.row.position for entry in taken],
+        }
+    )
+
+
+def _in_groups(paths: Iterable[Path]) -> Iterator[list[Path]]:
+    """Staged files in their order, some at a time."""
+    group: list[Path] = []
+    size = 0
+    for path in paths:
+        group.append(path)
+        size += path.stat().st_size
+        if size >= _BYTES_AT_ONCE:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group

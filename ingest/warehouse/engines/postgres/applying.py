@@ -1,0 +1,174 @@
+"""How staged rows come into Postgres: compared beside the server, copied in, and looked at again under the lock.
+
+The statements that know facts apart are DuckDB's, on the staged files: the server only says which of them it has.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import gettempdir
+from typing import Any
+
+import pyarrow as pa
+
+from ingest.core.lifecycle import KEEPS_LINES
+from ingest.disk import FOLDER_PREFIX, private_folder
+from ingest.plans.changes import Changes, Entry
+from ingest.warehouse.engines.common.applying import Applying
+from ingest.warehouse.engines.duckdb.applying import DuckDBSession, places, stage
+from ingest.warehouse.engines.duckdb.session import connect
+from ingest.warehouse.engines.postgres.session import PostgresSession
+
+_FEW = 10_000  # facts that are looked up one by one
+_AT_ONCE = 20_480  # rows of Arrow that are on their way
+_MARKED = ("occurred_at", "command_id", "file_no", "line", "item_no")
+# Of staged rows no more is compared than fits, on disk where memory ends. U+0000 in what failed is no text of Postgres'.
+_WITHOUT_NUL = r"regexp_replace(regexp_replace({0}, '{1}', '{2}', 'g'), '{1}', '{2}', 'g')".format(
+    "failures", r"((?:^|[^\\])(?:\\\\)*)\\u0000", r"\1\\ufffd"
+)
+
+
+class ConflictError(Exception):
+    """What was copied is not what is to be entered any more."""
+
+
+@contextmanager
+def beside(memory_mb: int) -> Iterator[DuckDBSession]:
+    """An engine of our own for staged rows."""
+    with private_folder(Path(gettempdir()), FOLDER_PREFIX) as folder, connect() as connection:
+        connection.execute("SET temp_directory = $folder", {"folder": str(folder)})
+        connection.execute(
+            f"SET memory_limit = '{memory_mb}MB'; SET TimeZone = 'UTC'; SET preserve_insertion_order = false;"
+            " SET arrow_lossless_conversion = true"
+        )
+        yield DuckDBSession(connection)
+
+
+@dataclass(slots=True)
+class PostgresApplying(Applying):
+    """Implements `ingest.warehouse.engines.common.applying.Applying`."""
+
+    session: PostgresSession
+    staged: DuckDBSession | None = None  # `beside`; None: nothing comes in
+    not_first: pa.Table | None = None  # rows of this load, as they were decided last
+    yielding: pa.Table | None = None  # rows of others that are not the first any more
+    own: list[int] = field(default_factory=list)  # file_nos whose commands this load brings
+
+    def insert_failed(self, entered: pa.Table) -> None:
+        assert self.staged and self.changes.staging
+        stage(self.staged.connection, "staged_failed", self.changes.staging.failed)
+        with self.staged.table("entered", entered):
+            self._copy("failed_line_rows", "incoming_failed", "count_staged_failed", failures=_WITHOUT_NUL)
+
+    def insert_commands(self, taken: Sequence[Entry]) -> None:
+        assert self.staged and self.changes.staging
+        self.own = [entry.row.file_no for entry in taken]
+        self.staged.connection.register("taken", places(taken))
+        stage(self.staged.connection, "staged_rows", self.changes.staging.commands)
+        for step in ("staged_commands", "staged_facts"):
+            self.staged.run(step)
+        self._decide(taken)
+        self._copy("command_rows", "incoming_commands", "count_staged_commands")
+
+    def plan_again(self, changes: Changes) -> None:
+        """Others committed while rows were copied. Raises ConflictError: other rows are to come in than those."""
+        numbers = [entry.row.file_no for entry in self.entries]
+        if changes.leaving or [*map(_rows_of, changes.entries)] != [*map(_rows_of, self.changes.entries)]:
+            raise ConflictError
+        self.changes = changes
+        self.entries = [
+            replace(entry, row=replace(entry.row, file_no=number))
+            for entry, number in zip(changes.entries, numbers, strict=True)
+        ]
+        if self.own:
+            self._look_again()
+
+    def _look_again(self) -> None:
+        """Decide once more which rows are first, now under the lock."""
+        taken = sorted(self.taken, key=lambda entry: entry.row.position)
+        before, self.duplicates = self.not_first, type(self.duplicates)()
+        self._decide(taken)
+        assert self.staged
+        with self.staged.table("before", before), self.staged.table("now", self.not_first):
+            changed = self.staged.connection.sql(
+                "SELECT *, TRUE AS is_first FROM before ANTI JOIN now USING (file_no, line, item_no)"
+                " UNION ALL SELECT *, FALSE FROM now ANTI JOIN before USING (file_no, line, item_no)"
+            ).to_arrow_table()
+        self._set_first(changed)
+
+    def yield_first(self) -> None:
+        """Rows of others that this load comes before are first no more."""
+        if self.yielding is not None and len(self.yielding):
+            self._set_first(self.yielding)
+
+    def _decide(self, taken: Sequence[Entry]) -> None:
+        assert self.staged
+        here = self._facts_here()
+        numbers = here["file_no"].unique().to_pylist()
+        positions = self.session.fetch(
+            "SELECT file_no, position FROM ledger WHERE file_no = ANY($numbers)", numbers=numbers
+        )
+        ledger = pa.Table.from_pylist(positions, pa.schema([("file_no", pa.int64()), ("position", pa.string())]))
+        with self.staged.table("facts_here", here), self.staged.table("ledger", ledger):
+            self.staged.run("files_here")
+            self.staged.run("repeated_facts")
+            self.yielding = self.staged.connection.sql(
+                f"SELECT {', '.join(_MARKED)}, FALSE AS is_first FROM facts_here JOIN repeated_facts USING (command_id)"
+                " WHERE is_here AND NOT here_is_first"
+            ).to_arrow_table()
+        self.not_first = self.staged.connection.sql(self.staged.statement("not_first")).to_arrow_table()
+        file_ids = {entry.staged.staged_no: entry.row.file_id for entry in taken}
+        for staged_no, duplicates in self.staged.named("count_duplicates"):
+            self.duplicates[file_ids[staged_no]] += duplicates
+
+    def _facts_here(self) -> pa.Table:
+        """First rows of facts of this load that are there already: command_id, file_no, line, item_no, occurred_at."""
+        assert self.staged
+        ((many, first, last),) = self.staged.rows(
+            "SELECT count(*), min(occurred_at)::VARCHAR, max(occurred_at)::VARCHAR FROM staged_facts"
+        )
+        session, own = self.session, self.own or [-1]
+        few = many <= _FEW
+        with session.table("mine", self._arrow("SELECT occurred_at, command_id FROM staged_facts")):
+            session.run("plan_few" if few else "plan_many")
+            session.rows(session.statement("those_here").format(first=first, last=last))
+        session.run("plan_few")
+        session.rows("ANALYZE pg_temp.those_here")
+        found = [session.arrow(session.statement("facts_here"), own=own)]
+        session.rows("DROP TABLE pg_temp.those_here")
+        timeless = self._arrow("SELECT DISTINCT command_id FROM staged_facts WHERE is_timeless")
+        if len(timeless):
+            with session.table("timeless", timeless):
+                found.append(session.arrow(session.statement("timeless_here"), own=own))
+        session.run("plan_freely")
+        together = pa.concat_tables(found)
+        with self.staged.table("together", together):
+            return self._arrow("SELECT DISTINCT * FROM together")
+
+    def _set_first(self, marked: pa.Table) -> None:
+        if not len(marked):
+            return
+        with self.session.table("marked", marked):
+            self.session.run("plan_few")
+            self.session.run("set_first")
+            self.session.run("plan_freely")
+
+    def _arrow(self, sql: str) -> pa.Table:
+        assert self.staged
+        return self.staged.connection.sql(sql).to_arrow_table()
+
+    def _copy(self, table: str, name: str, count_name: str, **instead: Any) -> None:
+        assert self.staged
+        counted = [(staged_no, kind, rows) for staged_no, kind, rows in self.staged.named(count_name)]
+        sql = self.staged.statement(name)
+        if instead:
+            sql = f"SELECT * REPLACE ({', '.join(f'{how} AS {what}' for what, how in instead.items())}) FROM ({sql})"
+        reader = self.staged.connection.sql(sql).to_arrow_reader(_AT_ONCE)
+        self.count(counted, self.session.ingest(table, reader))
+
+
+def _rows_of(entry: Entry) -> tuple[object, ...]:
+    """What of a file's staged rows comes in with it, and as what."""
+    is_loaded = entry.row.state == "loaded"
+    return entry.staged.staged_no, is_loaded, entry.row.state in KEEPS_LINES, entry.lines_of, entry.row.position

@@ -1,0 +1,334 @@
+"""Sessions on a Postgres server, and the schema.
+
+Readers see one moment and hold up nobody. Who changes anything takes one lock of the whole warehouse, at the end and
+for some milliseconds: rows come in before. What a killed process had not committed, the server undoes.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import adbc_driver_postgresql
+import pyarrow as pa
+from adbc_driver_manager import AdbcConnection, AdbcDatabase, Error, dbapi
+
+from ingest.errors import ConfigError
+from ingest.settings import Source
+from ingest.warehouse.engines.common.session import Session
+from ingest.warehouse.engines.postgres.errors import could_not_read, could_not_write, not_connected
+from ingest.warehouse.engines.postgres.statements import apart, definitions, statement
+
+_LOCK = "SELECT pg_advisory_xact_lock(76717370, hashtext(current_schema()))::text"
+_VERSION = "SELECT version FROM warehouse_version"
+_SETTINGS = (
+    "SELECT set_config('timezone', 'UTC', false), set_config('jit', 'off', false),"
+    " set_config('work_mem', '64MB', false), set_config('lock_timeout', $timeout, false)"
+)
+_TYPES: Mapping[str, str] = {
+    "int64": "bigint", "int32": "integer", "string": "text", "large_string": "text", "bool": "boolean",
+    "timestamp[us, tz=UTC]": "timestamptz", "binary": "bytea", "extension<arrow.uuid>": "uuid",
+}  # fmt: skip
+
+
+@dataclass(slots=True)
+class PostgresSession(Session):
+    """Implements `ingest.warehouse.engines.common.session.Session` on a connection, in one transaction."""
+
+    connection: dbapi.Connection
+    ignored_identities: frozenset[str] = frozenset()
+
+    def statement(self, name: str) -> str:
+        return statement(name)
+
+    def rows(self, sql: str, **values: Any) -> list[tuple[Any, ...]]:
+        return [tuple(row.values()) for row in self.fetch(sql, **values)]
+
+    def fetch(self, sql: str, **values: Any) -> list[dict[str, Any]]:
+        return self.arrow(sql, **values).to_pylist()
+
+    def arrow(self, sql: str, **values: Any) -> pa.Table:
+        """The rows of a statement."""
+        with self.connection.cursor() as cursor:
+            cursor.execute(*numbered(sql, values))
+            return plain(cursor.fetch_arrow_table()) if cursor.description else pa.table({})
+
+    @contextmanager
+    def reader(self, sql: str, **values: Any) -> Iterator[pa.RecordBatchReader]:
+        """The same, streamed. Until it is read no other statement can be run."""
+        with self.connection.cursor() as cursor:
+            cursor.execute(*numbered(sql, values))
+            yield cursor.fetch_record_batch()
+
+    def run(self, name: str, **values: Any) -> None:
+        for text in apart(statement(name)):
+            self.rows(text, **values)
+
+    @contextmanager
+    def table(self, name: str, table: pa.Table) -> Iterator[None]:
+        self.make(name, table)
+        try:
+            yield
+        finally:
+            with suppress(Error):  # of a failed transaction it is gone already
+                self.rows(f"DROP TABLE pg_temp.{name}")
+
+    def make(self, name: str, table: pa.Table | pa.RecordBatchReader) -> None:
+        """A temporary table of these rows."""
+        columns = ", ".join(f'"{one.name}" {_TYPES[str(one.type)]}' for one in table.schema)
+        self.rows(f"CREATE TEMP TABLE {name} ({columns}) ON COMMIT DROP")
+        self.ingest(name, table, temporary=True)
+        self.rows(f"ANALYZE pg_temp.{name}")
+
+    def ingest(self, name: str, rows: pa.Table | pa.RecordBatchReader, *, temporary: bool = False) -> int:
+        """Copy rows into a table, by the names of their columns; how many."""
+        with self.connection.cursor() as cursor:
+            return cursor.adbc_ingest(name, rows, mode="append", temporary=temporary)
+
+    def lock(self) -> None:
+        """Have the warehouse alone, to the end of the transaction. Each statement then sees what others committed."""
+        self.rows(_LOCK)
+
+    def version(self) -> int:
+        """What differs once anybody has changed anything."""
+        return int(self.rows(_VERSION)[0][0])
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresServer:
+    """Where the tables are, and how to get at them."""
+
+    url: str = field(repr=False)  # as libpq takes it; may carry a password
+    lock_timeout_seconds: float = 60.0
+    load_memory_mb: int = 160  # what comparing staged rows may hold here before it spills to disk
+    ignored_identities: frozenset[str] = frozenset()
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    moment: str | None = None  # an exported snapshot, which all sessions read
+
+    @property
+    def name(self) -> str:
+        parts = urlsplit(self.url)
+        user, at, host = parts.netloc.rpartition("@")
+        query = re.sub(r"(?i)((?:^|&)(?:ssl)?password=)[^&]*", r"\1***", parts.query)
+        return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}{at}{host}", query=query))
+
+    @property
+    def mode(self) -> int:
+        return 0o600
+
+    @property
+    def is_there(self) -> bool:
+        with self._connected() as session:
+            return _found(session) is not None
+
+    # --- sessions ----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def reading(self) -> Iterator[PostgresSession]:
+        """A session that sees the last committed state, from one moment.
+
+        Where there is no warehouse yet it sees the tables, empty, and leaves none.
+
+        Raises:
+            ConfigError: the server refuses this role, or holds another version.
+            TransientError: the server does not answer.
+        """
+        try:
+            with self._connected() as session:
+                session.rows("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+                if self.moment:
+                    session.rows(f"SET TRANSACTION SNAPSHOT '{self.moment}'")
+                found = _found(session)
+                if found is None:
+                    _make(session, 0)
+                elif found[0] != len(definitions()[0]):
+                    self._refuse_version(found[0])
+                yield session
+        except Error as error:
+            raise could_not_read(self.name, error) from error
+
+    @contextmanager
+    def writing(self, *, settle: bool = True) -> Iterator[PostgresSession]:
+        """A session of one transaction: committed at the end, undone by any exception.
+
+        Raises:
+            ConfigError: this role may only read, or the settings are not those of other loaders.
+            NotWrittenError: the server failed, or refused something.
+        """
+        try:
+            with self._connected() as session:
+                self._prepare(session)
+                if settle:
+                    self._settle(session)
+                yield session
+                session.connection.commit()
+        except Error as error:
+            raise could_not_write(self.name, error) from error
+
+    @contextmanager
+    def _connected(self) -> Iterator[PostgresSession]:
+        with ExitStack() as stack:
+            try:
+                database = _Kept(_database(self.url, os.getpid()))
+                connection = stack.enter_context(dbapi.Connection(database, AdbcConnection(database.database)))
+                session = PostgresSession(connection, self.ignored_identities)
+                session.rows(_SETTINGS, timeout=f"{self.lock_timeout_seconds:g}s")
+                connection.commit()  # the transaction begins with whatever comes
+            except Error as error:
+                raise not_connected(self.name, error) from error
+            try:
+                yield session
+            finally:
+                with suppress(Error):  # it may be gone
+                    connection.rollback()
+
+    # --- the schema --------------------------------------------------------------------------------------------------
+
+    def _prepare(self, session: PostgresSession) -> None:
+        """Tables and views as this version has them; what was settled is what this loader's settings say."""
+        wanted = (len(definitions()[0]), definitions()[1])
+        found = _found(session)
+        if found != wanted:
+            session.lock()
+            found = _found(session)
+            if found is not None and found[0] > wanted[0]:
+                self._refuse_version(found[0])
+            if found is None and (foreign := _foreign(session)):
+                raise ConfigError(
+                    f"{self.name} is the database of another program, with {', '.join(foreign)} in it. Name another"
+                    " database, or a schema of its own: …?options=-csearch_path%3Dlandfall."
+                )
+            if found != wanted:
+                _make(session, found[0] if found else 0)
+                session.connection.commit()
+
+    def _settle(self, session: PostgresSession) -> None:
+        there = dict(session.rows("SELECT name, value FROM settled"))
+        own = self.settings()
+        if differing := sorted(name for name, value in own.items() if there.get(name, value) != value):
+            raise ConfigError(
+                f"{self.name} was loaded under other settings: {', '.join(differing)}. Names would not mean the same"
+                " persons. Set them here as other loaders have them; or, to change them for all, set them everywhere,"
+                " then run `ingest rematch`."
+            )
+        if new := {name: value for name, value in own.items() if name not in there}:
+            session.lock()
+            for name, value in new.items():
+                sql = "INSERT INTO settled VALUES ($name, $value) ON CONFLICT (name) DO NOTHING"
+                session.rows(sql, name=name, value=value)
+            session.connection.commit()
+            self._settle(session)
+
+    def settings(self) -> dict[str, str]:
+        """What all loaders have to agree on, by its name in ingest.toml."""
+        naming = {
+            f"people_space and match of source {name}": f"{source.people_space or ''}\t{source.match or ''}"
+            for name, source in self.sources.items()
+        }
+        return {"ignored_identities": "\n".join(sorted(self.ignored_identities))} | naming
+
+    def _refuse_version(self, step: int) -> None:
+        if step > len(definitions()[0]):
+            raise ConfigError(f"{self.name} was written by a newer version of Landfall. Upgrade this one.")
+        raise ConfigError(f"{self.name} is of an older version of Landfall: let who loads into it run `ingest files`.")
+
+
+def _found(session: PostgresSession) -> tuple[int, str] | None:
+    """(step, views) as they were when the tables were last made; None before."""
+    if session.rows("SELECT to_regclass('schema_version')::text")[0][0] is None:
+        return None
+    if not session.rows("SELECT has_table_privilege('schema_version', 'SELECT')")[0][0]:  # who may ask views only
+        return len(definitions()[0]), definitions()[1]
+    ((step, views),) = session.rows("SELECT step, views FROM schema_version")
+    return step, views
+
+
+def _make(session: PostgresSession, done: int) -> None:
+    steps, views = definitions()
+    for text in (*steps[done:], views):
+        for one in apart(text):
+            session.rows(one)
+    session.rows("DROP TABLE IF EXISTS schema_version")
+    session.rows("CREATE TABLE schema_version (step integer NOT NULL, views text NOT NULL)")
+    session.rows("INSERT INTO schema_version VALUES ($step::integer, $views)", step=len(steps), views=views)
+
+
+def _foreign(session: PostgresSession) -> list[str]:
+    """What is there under names which our statements make."""
+    steps, views = definitions()
+    made = re.findall(r"^CREATE (?:OR REPLACE )?(?:TABLE|VIEW) (\w+)", "\n".join((*steps, views)), re.MULTILINE)
+    sql = "SELECT relname::text FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relname = ANY($made)"
+    return sorted(name for (name,) in session.rows(sql, made=made))
+
+
+@cache
+def _database(url: str, _process: int) -> AdbcDatabase:
+    """What knows the server's types, for all sessions of this process: to ask for them takes longer than to connect."""
+    return adbc_driver_postgresql.connect(url)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A database that a connection may not close."""
+
+    database: AdbcDatabase
+
+    def close(self) -> None:
+        pass
+
+
+# --- values and types ------------------------------------------------------------------------------------------------
+
+
+def numbered(sql: str, values: Mapping[str, Any]) -> tuple[str, pa.RecordBatch | None]:
+    """A statement with `$1` in place of `$name`, and its values as the driver takes them."""
+    used: list[str] = []
+
+    def number(found: re.Match[str]) -> str:
+        if found[1] not in values:
+            raise KeyError(found[1])
+        if found[1] not in used:
+            used.append(found[1])
+        return f"${used.index(found[1]) + 1}"
+
+    if not values:
+        return sql, None
+    text = re.sub(r"\$([a-z_]+)\b", number, sql)
+    if not used:
+        return text, None
+    return text, pa.RecordBatch.from_arrays([_array(values[name]) for name in used], names=used)
+
+
+def _array(value: Any) -> pa.Array:
+    if isinstance(value, (list, tuple)):
+        kind = pa.int64() if value and isinstance(value[0], int) else pa.string()
+        return pa.array([value], pa.list_(kind))
+    if isinstance(value, datetime):
+        return pa.array([value], pa.timestamp("us", "UTC"))
+    return pa.array([value])
+
+
+def plain(table: pa.Table) -> pa.Table:
+    """The same, with texts for what Arrow knows no type of."""
+    for number, column in enumerate(table.schema):
+        if isinstance(column.type, pa.OpaqueType):
+            stored = table.column(number).combine_chunks()
+            stored = stored.storage if hasattr(stored, "storage") else stored
+            table = table.set_column(number, column.name, stored.cast(pa.string()))
+    return table
+
+
+def literal(text: str) -> str:
+    """A text within a statement. Only without values does the server stream its answer."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def streamed(reader: pa.RecordBatchReader) -> Iterator[dict[str, Any]]:
+    """The rows of an answer, some at a time."""
+    for batch in reader:
+        yield from plain(pa.Table.from_batches([batch])).to_pylist()

@@ -1,0 +1,22 @@
+"""The statements of this engine, and what makes its tables and views."""
+
+import re
+from functools import cache, partial
+from pathlib import Path
+
+from ingest.warehouse.engines.common import statements as common
+
+_FOLDER = Path(__file__).parent / "sql"
+definitions = partial(common.definitions, "postgres")
+
+
+def statement(name: str) -> str:
+    """The text of one of them."""
+    return common.statements(_FOLDER)[name]
+
+
+@cache
+def apart(text: str) -> tuple[str, ...]:
+    """Each statement of a text: the server takes one at a time."""
+    without_comments = re.sub(r"^\s*--.*$", "", text, flags=re.MULTILINE)
+    return tuple(one for one in re.split(r";\s*(?:--.*)?$", without_comments, flags=re.MULTILINE) if one.strip())

@@ -1,0 +1,131 @@
+"""The warehouse on a Postgres server: any number of loaders, on any number of hosts."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+from pyarrow import parquet
+
+from ingest.plans.changes import Answer, Applied, NotWrittenError, Plan
+from ingest.ports import Note
+from ingest.warehouse.engines.common.applying import TablesReader
+from ingest.warehouse.engines.common.naming import name_anew, renamed
+from ingest.warehouse.engines.common.reconcile import repair
+from ingest.warehouse.engines.common.session import Session
+from ingest.warehouse.engines.common.warehouse import TablesWarehouse
+from ingest.warehouse.engines.duckdb.errors import first_line, is_of_the_world
+from ingest.warehouse.engines.postgres.applying import ConflictError, PostgresApplying, beside
+from ingest.warehouse.engines.postgres.session import PostgresServer, PostgresSession, literal, streamed
+
+_COUNT_UP = "UPDATE warehouse_version SET version = version + 1"
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresWarehouse(PostgresServer, TablesWarehouse):
+    """Implements `ingest.ports.Warehouse`."""
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        with self.reading() as session:
+            yield session
+
+    def transact(self, plan: Plan[Answer]) -> tuple[Answer, Applied]:
+        try:
+            try:
+                return self._transact(plan, alone=False)
+            except ConflictError:
+                return self._transact(plan, alone=True)
+        except duckdb.Error as error:  # beside the server
+            of_disk = isinstance(error, duckdb.OperationalError) and not isinstance(error, duckdb.OutOfMemoryException)
+            raise NotWrittenError(
+                f"What was judged could not be compared: {first_line(error)} Nothing was loaded; run again.",
+                reason=first_line(error),
+                is_disk=of_disk,
+                is_for_all=False,
+                is_of_the_world=is_of_the_world(error),
+            ) from error
+
+    def _transact(self, plan: Plan[Answer], *, alone: bool) -> tuple[Answer, Applied]:
+        """Rows come in before the lock is taken, unless rows leave: then what is first is decided with nobody else."""
+        with self.writing() as session:
+            if alone:
+                session.lock()
+            version = session.version()
+            changes, answer = plan(TablesReader(session))
+            staging = changes.staging
+            comes_in = staging is not None and bool(staging.commands or staging.failed)
+            with beside(self.load_memory_mb) if comes_in else nullcontext() as staged:
+                applying = PostgresApplying(session, changes, staged=staged)
+                if alone or not comes_in or changes.leaving:
+                    if not alone:
+                        session.lock()
+                        if session.version() != version:
+                            changes, answer = plan(TablesReader(session))
+                            applying.changes = changes
+                    applied = applying.run()
+                else:
+                    applying.number()
+                    applying.bring_failed()
+                    applying.bring_commands()
+                    session.lock()
+                    if session.version() != version:
+                        changes, answer = plan(TablesReader(session))
+                        applying.plan_again(changes)
+                    applying.mark_mended()
+                    applied = applying.settle()
+                applying.yield_first()
+            session.rows(_COUNT_UP)
+            return answer, applied
+
+    def repair(self, note: Note) -> None:
+        with self.writing() as session:
+            session.lock()
+            repair(session, PostgresApplying, note)
+            session.rows(_COUNT_UP)
+
+    def rematch(self) -> None:
+        """Let the settings of this loader be those of all: rows that were loaded under others get the names of now."""
+        with self.writing(settle=False) as session:
+            session.lock()
+            settled = dict(session.rows("SELECT name, value FROM settled"))
+            own = self.settings()
+            if settled.get("ignored_identities", own["ignored_identities"]) != own["ignored_identities"]:
+                session.join_persons_anew()
+            name_anew(session, self.sources, self._rename)
+            with session.table("own", pa.table({"name": list(own), "value": list(own.values())})):
+                session.rows("DELETE FROM settled WHERE name IN (SELECT name FROM own)")
+                session.rows("INSERT INTO settled SELECT name, value FROM own")
+            session.rows(_COUNT_UP)
+
+    def _rename(self, session: Session, files: pa.Table) -> None:
+        """Another session reads the rows: it sees what was committed, whatever is done here."""
+        assert isinstance(session, PostgresSession)
+        session.rows("DELETE FROM command_rows WHERE file_no IN (SELECT file_no FROM renamed)")
+        with self.reading() as other:
+            other.make("renamed", files)
+            with other.reader(other.statement("rows_to_rename")) as rows:
+                for batch in rows:
+                    session.ingest("command_rows", renamed(batch))
+
+    @contextmanager
+    def ledger(self, landings: Path, archives: Path, since: datetime) -> Iterator[Iterator[dict[str, Any]]]:
+        with self.reading() as session:
+            for name, path in (("landings", landings), ("archives", archives)):
+                with parquet.ParquetFile(path) as file:
+                    batches = pa.RecordBatchReader.from_batches(file.schema_arrow, file.iter_batches())
+                    session.make(name, batches)
+            sql = session.statement("ledger").replace("{since}", since.isoformat())
+            with session.reader(sql) as rows:
+                yield streamed(rows)
+
+    @contextmanager
+    def failed_lines(self, file_id: str) -> Iterator[Iterator[dict[str, Any]]]:
+        with self.reading() as session:
+            sql = session.statement("failed_lines_of_file").replace("$file_id", literal(file_id))
+            with session.reader(sql) as rows:
+                yield streamed(rows)

@@ -1,0 +1,102 @@
+"""A Postgres server of our own for tests: the machine's programs, a free port on loopback, gone afterwards.
+
+Each test has a database of its own, copied from one that has the tables: that is quicker than to make them.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from itertools import count
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from ingest.core.identity import IGNORED_IDENTITIES
+from ingest.warehouse.engines.postgres.warehouse import PostgresWarehouse
+
+_numbers = count()
+
+
+def programs() -> Path:
+    """The folder of the newest version that is installed."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda one: int(one.parent.name))
+    assert found, "Postgres is not installed: `make test` does it"
+    return found[-1]
+
+
+def run(*command: str | Path, **more: Any) -> str:
+    """As a user that the server accepts: it does not run as root."""
+    as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+    done = subprocess.run([*as_user, *map(str, command)], check=False, capture_output=True, text=True, cwd="/", **more)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+class Server:
+    """Started where it is made; `stop` it."""
+
+    def __init__(self) -> None:
+        self.folder = Path(mkdtemp(prefix="landfall-pg-"))
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, "postgres")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        data = self.folder / "data"
+        run(programs() / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-N")
+        self.start()
+
+    def start(self) -> None:
+        # What a killed server keeps is a test of its own; for all others nothing has to reach the disk.
+        settings = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": self.folder,
+                    "fsync": "off", "max_connections": 50, "autovacuum": "off"}  # fmt: skip
+        options = " ".join(f"-c {name}={value}" for name, value in settings.items())
+        log = self.folder / "log"
+        run(programs() / "pg_ctl", "-D", self.folder / "data", "-o", options, "-l", log, "-w", "start")
+
+    def stop(self, how: str = "immediate") -> None:
+        run(programs() / "pg_ctl", "-D", self.folder / "data", "-m", how, "-w", "stop")
+
+    def remove(self) -> None:
+        self.stop()
+        shutil.rmtree(self.folder)
+
+    def url(self, database: str, user: str = "postgres") -> str:
+        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
+
+    def sql(self, text: str, database: str = "postgres") -> str:
+        return run(programs() / "psql", "-qAtX", "-v", "ON_ERROR_STOP=1", "-c", text, self.url(database))
+
+    def new(self) -> str:
+        """The URL of a database that has nothing but our tables, empty."""
+        if not _has_template(self):
+            raise AssertionError
+        name = f"landfall_{next(_numbers)}"
+        self.sql(f"CREATE DATABASE {name} TEMPLATE landfall_new STRATEGY file_copy")
+        return self.url(name)
+
+
+@cache
+def _has_template(server: Server) -> bool:
+    server.sql("CREATE DATABASE landfall_new")
+    with warehouse(server.url("landfall_new")).writing():
+        pass
+    server.sql("ALTER DATABASE landfall_new ALLOW_CONNECTIONS false")
+    return True
+
+
+def warehouse(url: str, **more: Any) -> PostgresWarehouse:
+    return PostgresWarehouse(url, ignored_identities=IGNORED_IDENTITIES, **more)
+
+
+@contextmanager
+def server() -> Iterator[Server]:
+    started = Server()
+    try:
+        yield started
+    finally:
+        started.remove()
