@@ -23,7 +23,7 @@ from ingest.warehouse.engines.postgres.session import PostgresSession
 _FEW = 10_000  # facts that are looked up one by one
 _AT_ONCE = 20_480  # rows of Arrow that are on their way
 _MARKED = ("occurred_at", "command_id", "file_no", "line", "item_no")
-# Of staged rows no more is compared than fits, on disk where memory ends. U+0000 in what failed is no text of Postgres'.
+# U+0000 in what is told of a failure: functions of Postgres for JSON would refuse all of it.
 _WITHOUT_NUL = r"regexp_replace(regexp_replace({0}, '{1}', '{2}', 'g'), '{1}', '{2}', 'g')".format(
     "failures", r"((?:^|[^\\])(?:\\\\)*)\\u0000", r"\1\\ufffd"
 )
@@ -56,13 +56,15 @@ class PostgresApplying(Applying):
     own: list[int] = field(default_factory=list)  # file_nos whose commands this load brings
 
     def insert_failed(self, entered: pa.Table) -> None:
-        assert self.staged and self.changes.staging
+        assert self.staged
+        assert self.changes.staging
         stage(self.staged.connection, "staged_failed", self.changes.staging.failed)
         with self.staged.table("entered", entered):
             self._copy("failed_line_rows", "incoming_failed", "count_staged_failed", failures=_WITHOUT_NUL)
 
     def insert_commands(self, taken: Sequence[Entry]) -> None:
-        assert self.staged and self.changes.staging
+        assert self.staged
+        assert self.changes.staging
         self.own = [entry.row.file_no for entry in taken]
         self.staged.connection.register("taken", places(taken))
         stage(self.staged.connection, "staged_rows", self.changes.staging.commands)

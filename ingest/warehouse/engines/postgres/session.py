@@ -262,7 +262,10 @@ def _foreign(session: PostgresSession) -> list[str]:
     """What is there under names which our statements make."""
     steps, views = definitions()
     made = re.findall(r"^CREATE (?:OR REPLACE )?(?:TABLE|VIEW) (\w+)", "\n".join((*steps, views)), re.MULTILINE)
-    sql = "SELECT relname::text FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relname = ANY($made)"
+    sql = (
+        "SELECT relname::text FROM pg_class"
+        " WHERE relnamespace = current_schema()::regnamespace AND relname = ANY($made)"
+    )
     return sorted(name for (name,) in session.rows(sql, made=made))
 
 
