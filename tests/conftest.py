@@ -12,6 +12,7 @@ from botocore.config import Config
 from moto.server import ThreadedMotoServer
 
 from ingest.adapters.s3 import S3Store
+from tests import postgres
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -40,6 +41,12 @@ class S3:
 
     def keep_versions(self, status: str = "Enabled") -> None:
         self.client.put_bucket_versioning(Bucket=self.bucket, VersioningConfiguration={"Status": status})  # type: ignore[typeddict-item]
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.Server]:
+    with postgres.server() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

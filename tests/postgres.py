@@ -14,6 +14,7 @@ from itertools import count
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
+from urllib.parse import urlsplit
 
 from ingest.core.identity import IGNORED_IDENTITIES
 from ingest.warehouse.engines.postgres.warehouse import PostgresWarehouse
@@ -37,9 +38,10 @@ def run(*command: str | Path, **more: Any) -> str:
 
 
 class Server:
-    """Started where it is made; `stop` it."""
+    """Started where it is made; `remove` it. Only what is `durable` survives being killed."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, durable: bool = False) -> None:
+        self.durable = durable
         self.folder = Path(mkdtemp(prefix="landfall-pg-"))
         if os.geteuid() == 0:
             shutil.chown(self.folder, "postgres")
@@ -51,9 +53,8 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        # What a killed server keeps is a test of its own; for all others nothing has to reach the disk.
         settings = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": self.folder,
-                    "fsync": "off", "max_connections": 50, "autovacuum": "off"}  # fmt: skip
+                    "fsync": "on" if self.durable else "off", "max_connections": 50, "autovacuum": "off"}  # fmt: skip
         options = " ".join(f"-c {name}={value}" for name, value in settings.items())
         log = self.folder / "log"
         run(programs() / "pg_ctl", "-D", self.folder / "data", "-o", options, "-l", log, "-w", "start")
@@ -71,22 +72,23 @@ class Server:
     def sql(self, text: str, database: str = "postgres") -> str:
         return run(programs() / "psql", "-qAtX", "-v", "ON_ERROR_STOP=1", "-c", text, self.url(database))
 
-    def new(self) -> str:
-        """The URL of a database that has nothing but our tables, empty."""
-        if not _has_template(self):
-            raise AssertionError
+    def new(self, url: str | None = None) -> str:
+        """The URL of a database that has nothing but our tables, empty; or of a copy of another one."""
         name = f"landfall_{next(_numbers)}"
-        self.sql(f"CREATE DATABASE {name} TEMPLATE landfall_new STRATEGY file_copy")
+        template = urlsplit(url).path[1:] if url else _template(self)
+        self.sql(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         return self.url(name)
+
+    def drop(self, url: str) -> None:
+        self.sql(f"DROP DATABASE {urlsplit(url).path[1:]} WITH (FORCE)")
 
 
 @cache
-def _has_template(server: Server) -> bool:
+def _template(server: Server) -> str:
     server.sql("CREATE DATABASE landfall_new")
     with warehouse(server.url("landfall_new")).writing():
         pass
-    server.sql("ALTER DATABASE landfall_new ALLOW_CONNECTIONS false")
-    return True
+    return "landfall_new"
 
 
 def warehouse(url: str, **more: Any) -> PostgresWarehouse:
@@ -94,8 +96,8 @@ def warehouse(url: str, **more: Any) -> PostgresWarehouse:
 
 
 @contextmanager
-def server() -> Iterator[Server]:
-    started = Server()
+def server(*, durable: bool = False) -> Iterator[Server]:
+    started = Server(durable=durable)
     try:
         yield started
     finally:

@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from uuid import UUID
 
 from ingest.core.source import SourceFile
 from ingest.errors import ConfigError, ObjectGone, TransientError
@@ -16,6 +17,7 @@ from ingest.pipeline import Pipeline
 from ingest.ports import FileResult, Warehouse
 from ingest.settings import Settings, Source
 from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
+from ingest.warehouse.engines.postgres.warehouse import PostgresWarehouse
 
 START = 1_393_344_603  # 2014-02-25 16:10:03 UTC, the moment of the vendor's own examples
 ARRIVAL = datetime(2026, 1, 1, tzinfo=UTC)
@@ -164,11 +166,18 @@ def answers(warehouse: Warehouse, questions: Iterable[str]) -> list[Rows]:
     if isinstance(warehouse, DuckDBWarehouse):
         with warehouse.reading() as connection:
             return [connection.sql(sql).to_arrow_table().to_pylist() for sql in questions]
+    if isinstance(warehouse, PostgresWarehouse):
+        with warehouse.reading() as session:
+            return [_as_text(session.fetch(sql)) for sql in questions]
     found = []
     for sql in questions:
         with warehouse.query(sql) as answer:
             found.append([row for batch in answer.reader for row in batch.to_pylist()])
     return found
+
+
+def _as_text(found: Rows) -> Rows:
+    return [{name: str(one) if isinstance(one, UUID) else one for name, one in row.items()} for row in found]
 
 
 # What two loads of the same files may differ in, however careful both were.

@@ -1,4 +1,4 @@
-"""What every warehouse promises (SPEC 4), whichever engine it is. A new engine adds its factory to FACTORIES."""
+"""What every warehouse promises (SPEC 4), whichever engine it is. A new engine adds itself to ENGINES."""
 
 import json
 import random
@@ -18,6 +18,8 @@ from ingest.core.source import SourceFile
 from ingest.errors import IngestError
 from ingest.ports import FileResult, Note, Warehouse
 from ingest.settings import Source
+from tests import postgres
+from tests.postgres import Server
 from tests.support import ARRIVAL, START, World, alias, everything, put, record
 
 NewWorld = Callable[..., World]
@@ -29,7 +31,11 @@ def duckdb_warehouse(folder: Path) -> Warehouse:
     return DuckDBWarehouse(folder / "warehouse.duckdb", ignored_identities=IGNORED_IDENTITIES)
 
 
-FACTORIES: dict[str, Callable[[Path], Warehouse]] = {"duckdb": duckdb_warehouse}
+def postgres_warehouse(server: Server) -> Warehouse:
+    return postgres.warehouse(server.new())
+
+
+ENGINES = ("duckdb", "postgres")
 
 
 @pytest.fixture(scope="session")
@@ -41,16 +47,18 @@ def new_duckdb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "warehouse.duckdb"
 
 
-@pytest.fixture(params=FACTORIES)
+@pytest.fixture(params=ENGINES)
 def new_world(request: pytest.FixtureRequest, tmp_path: Path, new_duckdb: Path) -> NewWorld:
     numbers = count()
+    if request.param == "postgres":
+        server: Server = request.getfixturevalue("postgres_server")
+        return lambda *sources: World(postgres_warehouse(server), sources)
 
     def make(*sources: Source) -> World:
         folder = tmp_path / f"world-{next(numbers)}"
         folder.mkdir()
-        if request.param == "duckdb":
-            shutil.copy(new_duckdb, folder)
-        return World(FACTORIES[request.param](folder), sources)
+        shutil.copy(new_duckdb, folder)
+        return World(duckdb_warehouse(folder), sources)
 
     return make
 

@@ -11,6 +11,7 @@ from tempfile import gettempdir
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ingest.core.lifecycle import KEEPS_LINES
 from ingest.disk import FOLDER_PREFIX, private_folder
@@ -93,10 +94,10 @@ class PostgresApplying(Applying):
         self._decide(taken)
         assert self.staged
         with self.staged.table("before", before), self.staged.table("now", self.not_first):
-            changed = self.staged.connection.sql(
+            changed = self._arrow(
                 "SELECT *, TRUE AS is_first FROM before ANTI JOIN now USING (file_no, line, item_no)"
                 " UNION ALL SELECT *, FALSE FROM now ANTI JOIN before USING (file_no, line, item_no)"
-            ).to_arrow_table()
+            )
         self._set_first(changed)
 
     def yield_first(self) -> None:
@@ -108,18 +109,17 @@ class PostgresApplying(Applying):
         assert self.staged
         here = self._facts_here()
         numbers = here["file_no"].unique().to_pylist()
-        positions = self.session.fetch(
-            "SELECT file_no, position FROM ledger WHERE file_no = ANY($numbers)", numbers=numbers
-        )
+        sql = "SELECT file_no, position FROM ledger WHERE file_no = ANY($numbers)"
+        positions = self.session.fetch(sql, numbers=numbers) if numbers else []
         ledger = pa.Table.from_pylist(positions, pa.schema([("file_no", pa.int64()), ("position", pa.string())]))
         with self.staged.table("facts_here", here), self.staged.table("ledger", ledger):
             self.staged.run("files_here")
             self.staged.run("repeated_facts")
-            self.yielding = self.staged.connection.sql(
+            self.yielding = self._arrow(
                 f"SELECT {', '.join(_MARKED)}, FALSE AS is_first FROM facts_here JOIN repeated_facts USING (command_id)"
                 " WHERE is_here AND NOT here_is_first"
-            ).to_arrow_table()
-        self.not_first = self.staged.connection.sql(self.staged.statement("not_first")).to_arrow_table()
+            )
+        self.not_first = self._arrow(self.staged.statement("not_first"))
         file_ids = {entry.staged.staged_no: entry.row.file_id for entry in taken}
         for staged_no, duplicates in self.staged.named("count_duplicates"):
             self.duplicates[file_ids[staged_no]] += duplicates
@@ -158,7 +158,7 @@ class PostgresApplying(Applying):
 
     def _arrow(self, sql: str) -> pa.Table:
         assert self.staged
-        return self.staged.connection.sql(sql).to_arrow_table()
+        return _as_booleans(self.staged.connection.sql(sql).to_arrow_reader(_AT_ONCE)).read_all()
 
     def _copy(self, table: str, name: str, count_name: str, **instead: Any) -> None:
         assert self.staged
@@ -167,10 +167,22 @@ class PostgresApplying(Applying):
         if instead:
             sql = f"SELECT * REPLACE ({', '.join(f'{how} AS {what}' for what, how in instead.items())}) FROM ({sql})"
         reader = self.staged.connection.sql(sql).to_arrow_reader(_AT_ONCE)
-        self.count(counted, self.session.ingest(table, reader))
+        self.count(counted, self.session.ingest(table, _as_booleans(reader)))
 
 
 def _rows_of(entry: Entry) -> tuple[object, ...]:
     """What of a file's staged rows comes in with it, and as what."""
     is_loaded = entry.row.state == "loaded"
     return entry.staged.staged_no, is_loaded, entry.row.state in KEEPS_LINES, entry.lines_of, entry.row.position
+
+
+def _as_booleans(rows: pa.RecordBatchReader) -> pa.RecordBatchReader:
+    """The engine hands them out as bytes, where it hands out UUIDs as such."""
+    kinds = [pa.bool_() if isinstance(one.type, pa.Bool8Type) else one.type for one in rows.schema]
+    schema = pa.schema(list(zip(rows.schema.names, kinds, strict=True)))
+
+    def cast(batch: pa.RecordBatch) -> pa.RecordBatch:
+        columns = [pc.not_equal(one.storage, 0) if isinstance(one.type, pa.Bool8Type) else one for one in batch]
+        return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+    return pa.RecordBatchReader.from_batches(schema, map(cast, rows))

@@ -1,0 +1,263 @@
+"""What only a server meets: loaders on many hosts at once, connections that are lost, kill -9 of either side."""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+from adbc_driver_manager import OperationalError, dbapi
+
+from ingest.errors import IngestError, TransientError
+from ingest.ports import Staging
+from ingest.settings import Source
+from ingest.warehouse.engines.postgres.warehouse import PostgresWarehouse
+from tests import postgres
+from tests.postgres import Server
+from tests.support import ROOT, Line, World, alias, everything, lines, put, record, rows
+from tests.test_exactly_once import broken_promises
+
+KILLS = 12  # of clients, and one of the server
+FILES = 16
+LINES = 600
+PERSONS = 50
+
+
+@pytest.fixture
+def empty(postgres_server: Server) -> PostgresWarehouse:
+    return postgres.warehouse(postgres_server.new())
+
+
+# --- many loaders ----------------------------------------------------------------------------------------------------
+
+
+def shared_file(folder: Path, number: int) -> Path:
+    """Half of its facts are in the next file as well; one line in a hundred is bad; an alias joins it to the next."""
+    path = folder / f"{number:02d}.json"
+    content = [
+        record(f"p{n % PERSONS}", n * 10, "x", of=n) for n in range(number * LINES // 2, (number + 2) * LINES // 2)
+    ]
+    bad = [f'{{"_p":"bad {n}"}}' for n in range(LINES // 100)]
+    path.write_bytes(lines(*content, *bad, alias(f"link {number:02d}", f"link {number + 1:02d}")))
+    return path
+
+
+def loader(url: str, folder: Path, files: list[Path]) -> "subprocess.Popen[bytes]":
+    ours = {"INGEST_WAREHOUSE": url, "PYTHONPATH": str(ROOT), "INGEST_PROCESSES": "1"}
+    command = [sys.executable, "-m", "ingest", "load", "--json", *map(str, files)]
+    return subprocess.Popen(
+        command, env=os.environ | ours, cwd=folder, start_new_session=True, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def is_whole(warehouse: PostgresWarehouse) -> None:
+    """Every file once, every fact once, all persons joined."""
+    assert broken_promises(warehouse) == {}
+    assert warehouse.disagreements() == []
+    (counted,) = rows(
+        warehouse,
+        "SELECT count(*) AS files, sum(records)::bigint AS records, sum(failed)::bigint AS failed,"
+        " sum(aliases)::bigint AS aliases, sum(duplicates)::bigint AS duplicates FROM ledger WHERE state = 'loaded'",
+    )
+    assert counted == {
+        "files": FILES, "records": FILES * LINES, "failed": FILES * LINES // 100, "aliases": FILES,
+        "duplicates": (FILES - 1) * LINES // 2,
+    }  # fmt: skip
+    assert rows(warehouse, "SELECT count(*) AS n FROM events") == [{"n": (FILES + 1) * LINES // 2}]
+    linked = rows(warehouse, "SELECT DISTINCT person_id FROM identities WHERE identity_key LIKE 'link%'")
+    assert linked == [{"person_id": "link 00"}]
+
+
+def test_loaders_at_once_on_the_same_files_and_facts(postgres_server: Server, tmp_path: Path) -> None:
+    """Each file is taken by two of them, and half of its facts are in a file that others load meanwhile."""
+    url = postgres_server.new()
+    files = [shared_file(tmp_path, number) for number in range(FILES)]
+    loaders = [loader(url, tmp_path, part) for part in (files[::2], files[1::2], files[::-2], files[::-1])]
+    for one in loaders:
+        _, err = one.communicate(timeout=120)
+        assert one.returncode == 1, err  # some failed lines
+    is_whole(postgres.warehouse(url))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_kill_9_of_loaders_and_of_the_server(tmp_path: Path) -> None:
+    """What was committed is there, what was not is not; then the same files again, and all is as if it never was."""
+    chance = random.Random(2014)
+    files = [shared_file(tmp_path, number) for number in range(FILES)]
+    with postgres.server(durable=True) as server:
+        url = server.new()
+        warehouse = postgres.warehouse(url)
+        parts = [files[::2], files[1::2], files[::-2], files[::-1]]
+        running = [loader(url, tmp_path, part) for part in parts]
+        for kill in range(KILLS):
+            time.sleep(chance.uniform(0.3, 1.5))  # it is the moment that is tried, not waited for
+            number = chance.randrange(len(parts))
+            with suppress(ProcessLookupError):
+                os.killpg(running[number].pid, signal.SIGKILL)
+            running[number].communicate()
+            if kill == KILLS // 2:
+                os.kill(int((server.folder / "data" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+                for one in running:
+                    one.communicate(timeout=120)
+                server.start()
+            assert broken_promises(warehouse) == {}
+            running = [
+                one if one.poll() is None else loader(url, tmp_path, part)
+                for one, part in zip(running, parts, strict=True)
+            ]
+        for one in running:
+            _, err = one.communicate(timeout=120)
+            assert one.returncode == 1, err
+        is_whole(warehouse)
+
+
+# --- a failure at every step -----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Steps:
+    """What is asked of the server, counted; one of these steps fails."""
+
+    fail_at: int = 0
+    error: BaseException = field(default_factory=KeyboardInterrupt)
+    after: bool = False  # the step is done, but nobody learns of it
+    names: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def taken(self) -> Iterator["Steps"]:
+        with pytest.MonkeyPatch.context() as patch:
+            for of, name in ((dbapi.Cursor, "execute"), (dbapi.Cursor, "adbc_ingest"), (dbapi.Connection, "commit")):
+                patch.setattr(of, name, self.counted(name, getattr(of, name)))
+            yield self
+
+    def counted(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*arguments: Any, **more: Any) -> Any:
+            self.names.append(f"{name} {arguments[1:2]}")
+            fails = len(self.names) == self.fail_at
+            if fails and not self.after:
+                raise self.error
+            result = call(*arguments, **more)
+            if fails:
+                raise self.error
+            return result
+
+        return step
+
+
+@dataclass
+class Disturbed:
+    """A load, judged and waiting; the database that it starts from, and what that shows before and after it."""
+
+    server: Server
+    start: str
+    staging: Staging
+    force: bool
+
+    def load(self, warehouse: PostgresWarehouse) -> None:
+        warehouse.load(self.staging, "load", None, intent="force" if self.force else "new")
+
+    def again(self) -> PostgresWarehouse:
+        return postgres.warehouse(self.server.new(self.start))
+
+
+@pytest.fixture(scope="module")
+def disturbed(postgres_server: Server) -> Iterator[list[Disturbed]]:
+    """Two loads, one after the other, that meet all that a load can meet: new files; one that is there, by force."""
+    strict = Source(name="strict", bucket="bucket", max_failed_lines=0)
+    start = postgres_server.new()
+    world = World(postgres.warehouse(start), [strict])
+    world.bring("other.json", record("ann", 5, "x"), alias("d", "e"), alias("y", "z"), record("q", 1, "x"), arrived=900)
+    there = world.put("there.json", record("ann", 4, "x"), "bad", alias("x", "y"), record("q", 1, "x"), arrived=800)
+    world.load(there)
+    new: list[Line] = [record("ann", 5, "x"), "bad", put("bob", 1, a=1), alias("e", "c"), alias("z", "w")]
+    files = [
+        world.put("new.json", *new, arrived=0), world.put("copy.json", *new),
+        world.put("rejected.json", record("ann", 9, "x"), "bad", source="strict"),
+    ]  # fmt: skip
+    world.store.put(there, lines(record("ann", 4, "x"), "bad", alias("x", "y"), record("ann", 7, "x")))
+    with world.pipeline.judged(files) as first, world.pipeline.judged([there], "force") as second:
+        plan = Disturbed(postgres_server, start, first, force=False)
+        between = postgres_server.new(start)
+        plan.load(postgres.warehouse(between))
+        yield [plan, Disturbed(postgres_server, between, second, force=True)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [False, True], ids=["before it", "after it"])
+def test_an_error_at_every_step(disturbed: list[Disturbed], after: bool) -> None:
+    errors = [KeyboardInterrupt, lambda: OperationalError("no", status_code=5), MemoryError]
+    for plan in disturbed:
+        undisturbed, steps = plan.again(), Steps()
+        before = everything(undisturbed)
+        with steps.taken():
+            plan.load(undisturbed)
+        done = everything(undisturbed)
+        assert before != done
+        assert broken_promises(undisturbed) == {}
+        for step in range(1, len(steps.names) + 1):
+            warehouse = plan.again()
+            error = errors[step % len(errors)]()
+            with Steps(step, error, after).taken(), suppress(type(error), IngestError):
+                plan.load(warehouse)
+            name = steps.names[step - 1]
+            assert everything(warehouse) in (before, done), f"half of a load is seen after {name}"
+            plan.load(warehouse)
+            assert everything(warehouse) == done, f"the second run after {name}"
+            plan.server.drop(warehouse.url)
+
+
+# --- a connection that is lost ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def cut_after_commit(url: str) -> Iterator[str]:
+    """The server behind a line that breaks when it has committed what was loaded, before it could say so."""
+    parts = urlsplit(url)
+
+    def carry(source: socket.socket, to: socket.socket, is_answer: bool) -> None:
+        with suppress(OSError), closing(source), closing(to):
+            while data := source.recv(1 << 16):
+                if is_answer and b"COMMIT\0" in data and b"warehouse_version" in asked[to]:
+                    return
+                asked.setdefault(source, bytearray()).extend(b"" if is_answer else data)
+                to.sendall(data)
+
+    asked: dict[socket.socket, bytearray] = {}
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                server = socket.create_connection((parts.hostname, parts.port))
+                asked[client] = bytearray()
+                for ends in ((client, server, False), (server, client, True)):
+                    threading.Thread(target=carry, args=ends, daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        yield urlunsplit(parts._replace(netloc=f"{parts.username}@127.0.0.1:{listener.getsockname()[1]}"))
+
+
+def test_a_commit_whose_answer_is_lost_counts_once(empty: PostgresWarehouse) -> None:
+    with cut_after_commit(empty.url) as url:
+        world = World(postgres.warehouse(url))
+        file = world.put("a.json", record("ann", 1, "x"), "bad")
+        with pytest.raises(TransientError, match="did not answer to the end"):
+            world.load(file)
+    world = World(empty, store=world.store)
+    (again,) = world.load(file)
+    assert (again.already, again.state) == (True, "loaded")
+    assert broken_promises(empty) == {}
+    assert world.count("events") == 1
