@@ -86,7 +86,7 @@ def test_loaders_at_once_on_the_same_files_and_facts(postgres_server: Server, tm
     loaders = [loader(url, tmp_path, part) for part in (files[::2], files[1::2], files[::-2], files[::-1])]
     for one in loaders:
         _, err = one.communicate(timeout=120)
-        assert one.returncode == 1, err  # some failed lines
+        assert one.returncode in (0, 1), err  # some failed lines, or all there already
     is_whole(postgres.warehouse(url))
 
 
@@ -119,7 +119,7 @@ def test_kill_9_of_loaders_and_of_the_server(tmp_path: Path) -> None:
             ]
         for one in running:
             _, err = one.communicate(timeout=120)
-            assert one.returncode == 1, err
+            assert one.returncode in (0, 1), err
         is_whole(warehouse)
 
 
