@@ -109,7 +109,7 @@ def broken_promises(warehouse: Warehouse) -> dict[str, int]:
             "SELECT 1 FROM commands AS c JOIN failed_lines AS f USING (file_id, line, item)",
         "a file twice": "SELECT 1 FROM ledger GROUP BY file_id HAVING count(*) > 1",
         "a fact that counts never or twice":
-            "SELECT 1 FROM commands LEFT JOIN (SELECT command_id, 1 AS seen FROM events) USING (command_id)"
+            "SELECT 1 FROM commands LEFT JOIN (SELECT command_id, 1 AS seen FROM events) AS e USING (command_id)"
             " WHERE kind = 'record' GROUP BY command_id, file_id, line, item HAVING count(seen) <> 1",
     }  # fmt: skip
     union = " UNION ALL ".join(

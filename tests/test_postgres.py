@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -227,21 +227,24 @@ def cut_after_commit(url: str) -> Iterator[str]:
     parts = urlsplit(url)
 
     def carry(source: socket.socket, to: socket.socket, is_answer: bool) -> None:
-        with suppress(OSError), closing(source), closing(to):
+        with suppress(OSError):
             while data := source.recv(1 << 16):
                 if is_answer and b"COMMIT\0" in data and b"warehouse_version" in asked[to]:
-                    return
-                asked.setdefault(source, bytearray()).extend(b"" if is_answer else data)
+                    break
+                asked[source] += b"" if is_answer else data
                 to.sendall(data)
+        for one in (source, to):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)  # to close it would leave the other thread waiting
 
-    asked: dict[socket.socket, bytearray] = {}
+    asked: dict[socket.socket, bytes] = {}
 
     def serve() -> None:
         with suppress(OSError):
             while True:
                 client, _ = listener.accept()
                 server = socket.create_connection((parts.hostname, parts.port))
-                asked[client] = bytearray()
+                asked[client] = asked[server] = b""
                 for ends in ((client, server, False), (server, client, True)):
                     threading.Thread(target=carry, args=ends, daemon=True).start()
 
