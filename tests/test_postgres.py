@@ -108,7 +108,7 @@ def test_kill_9_of_loaders_and_of_the_server(tmp_path: Path) -> None:
                 os.killpg(running[number].pid, signal.SIGKILL)
             running[number].communicate()
             if kill == KILLS // 2:
-                os.kill(int((server.folder / "data" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+                server.kill()
                 for one in running:
                     one.communicate(timeout=120)
                 server.start()
