@@ -81,17 +81,17 @@ class Server:
         self.stop()
         shutil.rmtree(self.folder)
 
-    def url(self, database: str, user: str = "postgres") -> str:
+    def url(self, database: str, user: str = "loader") -> str:
         return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
 
     def sql(self, text: str, database: str = "postgres") -> str:
-        return run(programs() / "psql", "-qAtX", "-v", "ON_ERROR_STOP=1", "-c", text, self.url(database))
+        return run(programs() / "psql", "-qAtX", "-v", "ON_ERROR_STOP=1", "-c", text, self.url(database, "postgres"))
 
     def new(self, url: str | None = None) -> str:
         """The URL of a database that has nothing but our tables, empty; or of a copy of another one."""
         name = f"landfall_{next(_numbers)}"
         template = urlsplit(url).path[1:] if url else _template(self)
-        self.sql(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+        self.sql(f"CREATE DATABASE {name} OWNER loader TEMPLATE {template} STRATEGY file_copy")
         return self.url(name)
 
     def drop(self, url: str) -> None:
@@ -100,7 +100,8 @@ class Server:
 
 @cache
 def _template(server: Server) -> str:
-    server.sql("CREATE DATABASE landfall_new")
+    server.sql("CREATE ROLE loader LOGIN")
+    server.sql("CREATE DATABASE landfall_new OWNER loader")
     with warehouse(server.url("landfall_new")).writing():
         pass
     return "landfall_new"

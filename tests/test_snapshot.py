@@ -157,7 +157,7 @@ def test_a_name_that_was_taken_beforehand_is_used(world: World, file: Path) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", ["_refuse", "_copy", "_take_up_log", "flush", "_put_in_place"])
+@pytest.mark.parametrize("step", ["_refuse", "_copy", "take_up_log", "flush", "put_in_place"])
 @pytest.mark.parametrize("former", [True, False])
 def test_killed_at_any_step_it_leaves_nothing_that_is_not_whole(
     world: World, file: Path, step: str, former: bool, monkeypatch: pytest.MonkeyPatch

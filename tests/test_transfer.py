@@ -21,6 +21,7 @@ from ingest.errors import IngestError, TransientError
 from ingest.ports import Note, Warehouse
 from ingest.settings import Source
 from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
+from tests import postgres
 from tests.conftest import S3
 from tests.support import ROOT, TABLES, World, alias, everything, put, record, rows
 
@@ -59,11 +60,18 @@ def target(tmp_path: Path) -> DuckDBWarehouse:
     return warehouse_in(tmp_path / "it's the target", 'a "b".duckdb')
 
 
+@pytest.fixture(params=["duckdb", "postgres"])
+def any_target(request: pytest.FixtureRequest, target: DuckDBWarehouse) -> Warehouse:
+    if request.param == "duckdb":
+        return target
+    return postgres.warehouse(request.getfixturevalue("postgres_server").new())
+
+
 def shown(warehouse: Any) -> Mapping[str, Any]:
     return everything(warehouse, tables=(*TABLES, *INNER, "accounts", "full_rows"))
 
 
-def is_empty(warehouse: DuckDBWarehouse) -> bool:
+def is_empty(warehouse: Warehouse) -> bool:
     with warehouse.tables() as tables:
         return not any(reader.read_all().num_rows for _, reader in tables)
 
@@ -71,14 +79,14 @@ def is_empty(warehouse: DuckDBWarehouse) -> bool:
 # --- copy ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_copy_shows_the_same(world: World, target: DuckDBWarehouse) -> None:
+def test_a_copy_shows_the_same(world: World, any_target: Warehouse) -> None:
     told: list[tuple[str, int]] = []
-    copied = transfer.copy(world.warehouse, target, lambda name, more: told.append((name, more)))
+    copied = transfer.copy(world.warehouse, any_target, lambda name, more: told.append((name, more)))
     before = shown(world.warehouse)
     assert all(before[name] for name in before if name != "accounts")
-    assert shown(target) == before
+    assert shown(any_target) == before
     for volatile in ("SELECT * FROM ledger ORDER BY file_no", "SELECT command_id, is_first, file_no FROM full_rows"):
-        assert sorted(map(repr, rows(target, volatile))) == sorted(map(repr, rows(world.warehouse, volatile)))
+        assert sorted(map(repr, rows(any_target, volatile))) == sorted(map(repr, rows(world.warehouse, volatile)))
     assert {name: more for name, more in copied.items() if more} == dict(told)
     assert (copied["command_rows"], copied["failed_line_rows"], copied["ledger"]) == (7, 2, 4)
 
@@ -101,25 +109,42 @@ def test_rows_keep_their_order(world: World, target: DuckDBWarehouse) -> None:
     assert rows(target, sql) == rows(world.warehouse, sql)
 
 
-def test_a_poll_of_the_copy_loads_nothing_and_goes_on(world: World, target: DuckDBWarehouse) -> None:
-    transfer.copy(world.warehouse, target, silent)
+def test_a_poll_of_the_copy_loads_nothing_and_goes_on(world: World, any_target: Warehouse) -> None:
+    transfer.copy(world.warehouse, any_target, silent)
     files = [file for file, _ in world.store.objects.values() if file.key != "b.json"]
-    copied = World(target, world.sources, world.store, _tick=100)
-    assert target.unseen(files, files[0].last_modified) == []
-    before = shown(target)
+    copied = World(any_target, world.sources, world.store, _tick=100)
+    assert any_target.unseen(files, files[0].last_modified) == []
+    before = shown(any_target)
     assert all(result.already for result in copied.load(*files))
-    assert shown(target) == before
+    assert shown(any_target) == before
     # What is loaded next does not take the number of another file, and knows the facts and persons that were there.
     new = copied.bring("new.json", record("Ann", 0, "Paid", price=1), alias("cy", "zoe"), record("zoe", 7, "x"))
     assert (new.state, new.counts.duplicates) == ("loaded", 1)
-    assert copied.count("ledger") == len({row["file_no"] for row in rows(target, "SELECT file_no FROM ledger")}) == 5
-    assert rows(target, "SELECT DISTINCT person_id FROM events WHERE person IN ('Ann', 'cy', 'zoe')") == [
+    assert (
+        copied.count("ledger") == len({row["file_no"] for row in rows(any_target, "SELECT file_no FROM ledger")}) == 5
+    )
+    assert rows(any_target, "SELECT DISTINCT person_id FROM events WHERE person IN ('Ann', 'cy', 'zoe')") == [
         {"person_id": "ann"}
     ]
     # The broken file is tried again, as from the source.
     world.store.broken.clear()
     (retried,) = copied.load(world.store.objects["bucket", "b.json"][0])
     assert retried.state == "loaded"
+
+
+def test_a_copy_comes_back_from_a_server_as_it_was(
+    world: World, target: DuckDBWarehouse, postgres_server: postgres.Server
+) -> None:
+    between = postgres.warehouse(postgres_server.new())
+    transfer.copy(world.warehouse, between, silent)
+    before = shown(between)
+    with pytest.raises(IngestError, match="is not empty"):
+        transfer.copy(world.warehouse, between, silent)
+    assert shown(between) == before
+    transfer.copy(between, target, silent)
+    assert shown(target) == shown(world.warehouse)
+    assert between.save(target.path.with_name("snapshot.duckdb"))[1] == 4
+    assert shown(warehouse_in(target.path.parent, "snapshot.duckdb")) == before
 
 
 def test_a_new_warehouse_is_copied_too(tmp_path: Path, target: DuckDBWarehouse) -> None:

@@ -34,13 +34,13 @@ def save(warehouse: DuckDBFile, file: Path) -> tuple[int, int]:
         with _alone(warehouse):
             _refuse(warehouse, file)
             try:
-                _clear(folder)
+                clear(folder)
                 folder.mkdir(mode=0o700)
                 _copy(warehouse, unfinished)
-                files = _take_up_log(unfinished)
-                size = _put_in_place(unfinished, file, warehouse.mode)
+                files = take_up_log(unfinished)
+                size = put_in_place(unfinished, file, warehouse.mode)
             finally:
-                _clear(folder)
+                clear(folder)
     except (duckdb.Error, OSError) as error:
         raise TransientError(f"{file} could not be written, and is as it was before: {error}") from error
     return size, files
@@ -110,7 +110,7 @@ def _copy(warehouse: DuckDBFile, to: Path) -> None:
             shutil.copyfile(log_of(warehouse.path), log_of(to))
 
 
-def _take_up_log(file: Path) -> int:
+def take_up_log(file: Path) -> int:
     """Make one file of the two; how many source files its ledger has."""
     with connect() as connection:
         connection.execute(f"SET memory_limit = '{_MEMORY}'; SET temp_directory = {quoted(_spilled(file))}")
@@ -123,7 +123,7 @@ def _take_up_log(file: Path) -> int:
     return int(files)
 
 
-def _put_in_place(unfinished: Path, file: Path, mode: int) -> int:
+def put_in_place(unfinished: Path, file: Path, mode: int) -> int:
     unfinished.chmod(mode)  # nobody reads here who may not read there
     flush(unfinished)
     size = unfinished.stat().st_size
@@ -136,7 +136,7 @@ def _spilled(file: Path) -> Path:
     return file.with_name(file.name + ".tmp")
 
 
-def _clear(folder: Path) -> None:
+def clear(folder: Path) -> None:
     if folder.is_dir() and not folder.is_symlink():
         shutil.rmtree(folder, ignore_errors=True)
     else:

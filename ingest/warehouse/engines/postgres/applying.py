@@ -113,7 +113,9 @@ class PostgresApplying(Applying):
         positions = self.session.fetch(sql, numbers=numbers) if numbers else []
         ledger = pa.Table.from_pylist(positions, pa.schema([("file_no", pa.int64()), ("position", pa.string())]))
         with self.staged.table("here", here), self.staged.table("ledger", ledger):
-            self.staged.rows("CREATE OR REPLACE TEMP TABLE facts_here AS SELECT * FROM here")  # Arrow cannot filter UUIDs
+            self.staged.rows(
+                "CREATE OR REPLACE TEMP TABLE facts_here AS SELECT * FROM here"
+            )  # Arrow cannot filter UUIDs
             self.staged.run("files_here")
             self.staged.run("repeated_facts")
             self.yielding = self._arrow(

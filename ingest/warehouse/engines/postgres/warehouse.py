@@ -1,8 +1,8 @@
 """The warehouse on a Postgres server: any number of loaders, on any number of hosts."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from ingest.plans.changes import Answer, Applied, NotWrittenError, Plan
-from ingest.ports import Note
+from ingest.ports import Note, QueryLimits, QueryResult, Table
 from ingest.warehouse.engines.common.applying import TablesReader
 from ingest.warehouse.engines.common.naming import name_anew, renamed
 from ingest.warehouse.engines.common.reconcile import repair
@@ -20,7 +20,10 @@ from ingest.warehouse.engines.common.session import Session
 from ingest.warehouse.engines.common.warehouse import TablesWarehouse
 from ingest.warehouse.engines.duckdb.errors import first_line, is_of_the_world
 from ingest.warehouse.engines.postgres.applying import ConflictError, PostgresApplying, beside
+from ingest.warehouse.engines.postgres.query import query
 from ingest.warehouse.engines.postgres.session import PostgresServer, PostgresSession, literal, streamed
+from ingest.warehouse.engines.postgres.snapshot import save
+from ingest.warehouse.engines.postgres.transfer import fill, tables
 
 _COUNT_UP = "UPDATE warehouse_version SET version = version + 1"
 
@@ -129,3 +132,21 @@ class PostgresWarehouse(PostgresServer, TablesWarehouse):
             sql = session.statement("failed_lines_of_file").replace("$file_id", literal(file_id))
             with session.reader(sql) as rows:
                 yield streamed(rows)
+
+    def query(self, sql: str, limits: QueryLimits | None = None) -> AbstractContextManager[QueryResult]:
+        return query(self, sql, limits)
+
+    @contextmanager
+    def snapshot(self) -> Iterator["PostgresWarehouse"]:
+        with self.reading() as session:  # as long as it lives, others may read the same moment
+            ((moment,),) = session.rows("SELECT pg_export_snapshot()")
+            yield replace(self, moment=moment)
+
+    def save(self, file: Path) -> tuple[int, int]:
+        return save(self, file)
+
+    def tables(self) -> AbstractContextManager[Iterator[Table]]:
+        return tables(self)
+
+    def fill(self, tables: Iterable[Table]) -> None:
+        fill(self, tables)

@@ -1,0 +1,72 @@
+"""A consistent copy of a warehouse on a server in one DuckDB file, as a backup or for other programs to read."""
+
+import fcntl
+import os
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from ingest.errors import ConfigError, TransientError
+from ingest.warehouse.engines.duckdb.session import connect, flocked, log_of, quoted
+from ingest.warehouse.engines.duckdb.snapshot import clear, put_in_place, take_up_log
+from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
+from ingest.warehouse.engines.postgres.session import PostgresServer
+from ingest.warehouse.engines.postgres.transfer import tables
+
+_KEPT = "SELECT bucket, key, last_modified FROM former.ledger"  # for good, whatever ids are made of
+_NOT_KNOWN_HERE = """
+    SELECT count(*) FROM kept AS k WHERE NOT EXISTS (
+        SELECT 1 FROM ledger AS l WHERE l.key = k.key AND l.bucket = k.bucket AND l.last_modified = k.last_modified)"""
+
+
+def save(server: PostgresServer, file: Path) -> tuple[int, int]:
+    """See `ingest.ports.Warehouse.save`."""
+    file = file.resolve()
+    if not file.parent.is_dir():
+        raise ConfigError(f"The folder {file.parent} does not exist. Make it first.")
+    if not server.is_there:
+        raise ConfigError(f"There is no warehouse at {server.name} yet.")
+    folder = file.with_name(file.name + ".unfinished")  # nobody else may look into it
+    beside = os.open(file.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if not flocked(beside, fcntl.LOCK_EX, server.lock_timeout_seconds):
+            raise TransientError(f"Another snapshot is being made in {file.parent}. Wait for it.")
+        _refuse(server, file)
+        clear(folder)
+        folder.mkdir(mode=0o700)
+        copy = DuckDBWarehouse(folder / "copy", ignored_identities=server.ignored_identities, sources=server.sources)
+        with tables(server) as there:
+            copy.fill(there)
+        files = take_up_log(copy.path)
+        return put_in_place(copy.path, file, server.mode), files
+    except (duckdb.Error, OSError) as error:
+        raise TransientError(f"{file} could not be written, and is as it was before: {error}") from error
+    finally:
+        clear(folder)
+        os.close(beside)
+
+
+def _refuse(server: PostgresServer, file: Path) -> None:
+    """Whatever would be lost if it were replaced."""
+    if not os.path.lexists(file):
+        return
+    if not file.is_file():
+        raise ConfigError(f"{file} is no snapshot. Name another file.")
+    if log_of(file).exists():
+        raise ConfigError(f"{file} is in use as a warehouse: {log_of(file).name} is beside it. Name another file.")
+    if not file.stat().st_size:  # a name that was taken beforehand
+        return
+    try:
+        with connect() as connection:
+            connection.execute(f"SET TimeZone = 'UTC'; ATTACH {quoted(file)} AS former (TYPE duckdb, READ_ONLY)")
+            kept: pa.Table = connection.sql(_KEPT).to_arrow_table()
+    except duckdb.Error as error:
+        raise ConfigError(f"{file} is no snapshot that can be read. Name another file, or remove it.") from error
+    with server.reading() as session, session.table("kept", kept):
+        ((more,),) = session.rows(_NOT_KNOWN_HERE)
+    if more:
+        raise ConfigError(
+            f"{file} is no older snapshot of this warehouse: {more:,} of the files in its ledger are not known"
+            " here. Name another file, or remove it."
+        )
