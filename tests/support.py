@@ -194,7 +194,8 @@ def everything(warehouse: Warehouse, without: Iterable[str] = (), tables: Sequen
 
 def in_order(found: Rows, without: Iterable[str] = ()) -> Rows:
     """Rows in an order of their own, whichever the engine gave."""
-    kept = [{name: value for name, value in row.items() if name not in set(without)} for row in found]
+    left_out = set(without)
+    kept = [{name: row[name] for name in sorted(row.keys() - left_out)} for row in found]
     return sorted(kept, key=repr)
 
 

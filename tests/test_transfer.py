@@ -26,7 +26,7 @@ from tests.conftest import S3
 from tests.support import ROOT, TABLES, World, alias, everything, put, record, rows
 
 HOSTILE = 'it\'s "quoted"; DROP TABLE ledger; -- \u202e\\ é 🎈'
-INNER = ("command_rows", "failed_line_rows", "person_links", "people_spaces", "history")
+INNER = ("failed_line_rows", "person_links", "people_spaces", "history")
 
 
 def silent(_name: str, _rows: int) -> None:
@@ -138,7 +138,7 @@ def test_a_copy_comes_back_from_a_server_as_it_was(
     between = postgres.warehouse(postgres_server.new())
     transfer.copy(world.warehouse, between, silent)
     before = shown(between)
-    with pytest.raises(IngestError, match="is not empty"):
+    with pytest.raises(IngestError, match="nothing is left to be done"):
         transfer.copy(world.warehouse, between, silent)
     assert shown(between) == before
     transfer.copy(between, target, silent)
