@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 
 from ingest.core.identity import natural
 from ingest.errors import TransientError
-from ingest.ports import Day, FilesWanted, Note
+from ingest.ports import Day, FilesWanted, Note, Warehouse
 from ingest.redrive import redrive
 from ingest.settings import Source
+from ingest.transfer import copy
 from ingest.warehouse.engines.duckdb import published as duckdb_published
 from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
+from tests import postgres
 from tests.support import ROOT, World, record
 
 NOTE = Note(by="ann")
@@ -28,6 +30,7 @@ SORTS = get_args(FilesWanted.__annotations__["sort"])
 BAD_TIME, NO_PERSON = '{"_p":"ann","_t":"soon","_n":"x"}', '{"_t":1393344603,"_n":"x"}'
 BOTH = '{"_t":"soon","_n":"x"}'
 MINE = ("one_off", "web")
+ENGINES = ("duckdb", "postgres")
 
 
 @pytest.fixture
@@ -36,6 +39,13 @@ def world(tmp_path: Path) -> World:
     folder.mkdir()
     sources = [Source(name="web", bucket="bucket"), Source(name="other", bucket="bucket", changed_file="replace")]
     return World(DuckDBWarehouse(folder / "w.duckdb"), sources)
+
+
+@pytest.fixture(params=ENGINES)
+def any_world(request: pytest.FixtureRequest, world: World) -> World:
+    if request.param == "postgres":
+        world.warehouse = postgres.warehouse(request.getfixturevalue("postgres_server").new())
+    return world
 
 
 @pytest.fixture(autouse=True)
@@ -80,51 +90,51 @@ def test_a_warehouse_that_is_not_there_yet_has_nothing_to_show_and_is_not_made(w
     assert left(world) == set()
 
 
-def test_rows_are_those_of_the_ledger(world: World) -> None:
-    world.bring("a.json", record("ann", 0, "x"), BAD_TIME, source="web")
-    (ledger,) = world.warehouse.files({})
-    with world.warehouse.published() as published:
+def test_rows_are_those_of_the_ledger(any_world: World) -> None:
+    any_world.bring("a.json", record("ann", 0, "x"), BAD_TIME, source="web")
+    (ledger,) = any_world.warehouse.files({})
+    with any_world.warehouse.published() as published:
         (row,) = published.files(FilesWanted(sources=MINE)).rows
         assert published.file(row["file_id"]) == row
         assert published.file(row["file_id"][:-1]) is None
-        assert published.history(row["file_id"]) == world.warehouse.history(row["file_id"])
+        assert published.history(row["file_id"]) == any_world.warehouse.history(row["file_id"])
     assert row == {name: value for name, value in ledger.items() if name != "position"} | {
         "dealt_at": ledger["loaded_at"], "open_failures": 1, "to_fix": 1, "without_text": 0, "open_without_text": 0,
     }  # fmt: skip
     assert row["dealt_at"].tzinfo is not None
 
 
-def test_a_file_that_waits_is_told_as_of_now_at_the_latest(world: World) -> None:
-    file = world.put("a.json", record("ann", 0, "x"))
-    world.store.broken["a.json"] = "it broke off"
-    world.load(file)
-    with world.warehouse.published() as published:
+def test_a_file_that_waits_is_told_as_of_now_at_the_latest(any_world: World) -> None:
+    file = any_world.put("a.json", record("ann", 0, "x"))
+    any_world.store.broken["a.json"] = "it broke off"
+    any_world.load(file)
+    with any_world.warehouse.published() as published:
         (row,) = published.files(FilesWanted(sources=MINE, since=datetime.now(UTC).date() - timedelta(days=1))).rows
         assert row["state"] == "retrying"
         assert row["dealt_at"] <= published.as_of < row["next_try_at"]
 
 
 @pytest.mark.parametrize("text", ["%", "_", "'", '"', "\\", "é", "ÜBER", "straße", "日本", "a'; DROP TABLE ledger; --"])
-def test_a_text_is_what_it_says(world: World, text: str) -> None:
-    world.bring(f"before {text.lower()} after.json", record("ann", 0, "x"))
-    world.bring("plain.json", record("ann", 1, "x"))
-    assert keys(world, text=text) == [f"before {text.lower()} after.json"]
+def test_a_text_is_what_it_says(any_world: World, text: str) -> None:
+    any_world.bring(f"before {text.lower()} after.json", record("ann", 0, "x"))
+    any_world.bring("plain.json", record("ann", 1, "x"))
+    assert keys(any_world, text=text) == [f"before {text.lower()} after.json"]
 
 
-def test_a_file_is_found_by_the_beginning_of_its_id(world: World) -> None:
-    world.bring("zzz.json", record("ann", 0, "x"))
-    file_id = world.bring("yyy.json", record("ann", 1, "x")).file_id
-    assert keys(world, text=file_id[:12].upper()) == ["yyy.json"]
-    assert keys(world, text=file_id[1:13]) == []
+def test_a_file_is_found_by_the_beginning_of_its_id(any_world: World) -> None:
+    any_world.bring("zzz.json", record("ann", 0, "x"))
+    file_id = any_world.bring("yyy.json", record("ann", 1, "x")).file_id
+    assert keys(any_world, text=file_id[:12].upper()) == ["yyy.json"]
+    assert keys(any_world, text=file_id[1:13]) == []
 
 
-def test_days_and_states(world: World) -> None:
-    world.bring("a.json", record("ann", 0, "x"), BAD_TIME, source="web")
-    world.bring("b.json", record("ann", 0, "x"), record("ann", 1, "x"), source="web")
-    undone = world.bring("c.json", record("ann", 0, "x"), source="web").file_id
-    world.warehouse.undo([undone], NOTE)
-    world.bring("d.json", record("ann", 0, "x"), source="other")
-    with world.warehouse.published() as published:
+def test_days_and_states(any_world: World) -> None:
+    any_world.bring("a.json", record("ann", 0, "x"), BAD_TIME, source="web")
+    any_world.bring("b.json", record("ann", 0, "x"), record("ann", 1, "x"), source="web")
+    undone = any_world.bring("c.json", record("ann", 0, "x"), source="web").file_id
+    any_world.warehouse.undo([undone], NOTE)
+    any_world.bring("d.json", record("ann", 0, "x"), source="other")
+    with any_world.warehouse.published() as published:
         (day,) = published.days(FilesWanted(sources=("web",)))
         assert day == Day(day.day, "web", files=3, lines=3, failed=1, open=1)
         assert abs(day.day - datetime.now(UTC).date()) <= timedelta(days=1)
@@ -132,16 +142,17 @@ def test_days_and_states(world: World) -> None:
         assert published.states(()) == []
 
 
-def test_problems_are_told_across_files_and_sources_most_first(world: World) -> None:
-    first = world.bring("a.json", BAD_TIME, NO_PERSON, BOTH, source="web").file_id
-    second = world.bring("b.json", record("ann", 0, "x"), NO_PERSON, source="other").file_id
-    undone = world.bring("c.json", NO_PERSON, record("ann", 0, "x"), source="web").file_id
-    world.bring("d.json", record("ann", 0, "x"), source="web")
-    world.warehouse.undo([undone], NOTE)
-    fixed = world.bring("e.json", record("ann", 0, "x"), '{"_p":"ann","_t":1393344603,"_n":7}', source="web").file_id
-    redrive(world.pipeline, fixed, b'2\t{"_p":"ann","_t":1393344603,"_n":"x"}\n', NOTE)
-    redrive(world.pipeline, first, b'1\t{"_p":"ann","_t":1393344603,"_n":"x"}\n', NOTE)
-    with world.warehouse.published() as published:
+def test_problems_are_told_across_files_and_sources_most_first(any_world: World) -> None:
+    first = any_world.bring("a.json", BAD_TIME, NO_PERSON, BOTH, source="web").file_id
+    second = any_world.bring("b.json", record("ann", 0, "x"), NO_PERSON, source="other").file_id
+    undone = any_world.bring("c.json", NO_PERSON, record("ann", 0, "x"), source="web").file_id
+    any_world.bring("d.json", record("ann", 0, "x"), source="web")
+    any_world.warehouse.undo([undone], NOTE)
+    seven = '{"_p":"ann","_t":1393344603,"_n":7}'
+    fixed = any_world.bring("e.json", record("ann", 0, "x"), seven, source="web").file_id
+    redrive(any_world.pipeline, fixed, b'2\t{"_p":"ann","_t":1393344603,"_n":"x"}\n', NOTE)
+    redrive(any_world.pipeline, first, b'1\t{"_p":"ann","_t":1393344603,"_n":"x"}\n', NOTE)
+    with any_world.warehouse.published() as published:
         both = published.problems(FilesWanted(sources=("other", "web")))
         assert [(one.code, one.open, one.files, one.sources) for one in both] == [
             ("person_missing", 3, 2, ["other", "web"]), ("time_not_epoch_seconds", 1, 1, ["web"]),
@@ -159,16 +170,16 @@ def test_problems_are_told_across_files_and_sources_most_first(world: World) -> 
         assert [row["file_id"] for row in files.rows] == [first]
 
 
-def test_related_files_are_told_by_what_they_are(world: World) -> None:
-    wrong = world.bring("a.json", BAD_TIME, record("ann", 9, "w"), source="other", etag="1").file_id
+def test_related_files_are_told_by_what_they_are(any_world: World) -> None:
+    wrong = any_world.bring("a.json", BAD_TIME, record("ann", 9, "w"), source="other", etag="1").file_id
     mended = b'1\t{"_p":"ann","_t":1393344603,"_n":"x"}\n'
-    redriven = redrive(world.pipeline, wrong, mended, NOTE).result
+    redriven = redrive(any_world.pipeline, wrong, mended, NOTE).result
     assert redriven is not None
-    copy = world.bring("b.json", record("ann", 1, "y"), source="other").file_id
-    duplicate = world.bring("c.json", record("ann", 1, "y"), source="other").file_id
-    new = world.bring("a.json", record("ann", 2, "z"), source="other", etag="2").file_id
-    version = world.bring("a.json", record("ann", 3, "z"), etag="3").file_id
-    with world.warehouse.published() as published:
+    copy = any_world.bring("b.json", record("ann", 1, "y"), source="other").file_id
+    duplicate = any_world.bring("c.json", record("ann", 1, "y"), source="other").file_id
+    new = any_world.bring("a.json", record("ann", 2, "z"), source="other", etag="2").file_id
+    version = any_world.bring("a.json", record("ann", 3, "z"), etag="3").file_id
+    with any_world.warehouse.published() as published:
 
         def related(file_id: str) -> list[tuple[str, str]]:
             return [(row["relation"], row["file_id"]) for row in published.related(file_id)]
@@ -181,17 +192,17 @@ def test_related_files_are_told_by_what_they_are(world: World) -> None:
         assert ("replaces", wrong) in related(new)
 
 
-def test_redrives_are_folded_under_their_file(world: World) -> None:
-    wrong = world.bring("a.json", BAD_TIME, NO_PERSON, source="web").file_id
-    other = world.bring("b.json", record("ann", 1, "y"), source="web").file_id
+def test_redrives_are_folded_under_their_file(any_world: World) -> None:
+    wrong = any_world.bring("a.json", BAD_TIME, NO_PERSON, source="web").file_id
+    other = any_world.bring("b.json", record("ann", 1, "y"), source="web").file_id
     redriven = []
     for line in (1, 2):
         mended = b'%d\t{"_p":"ann","_t":139334460%d,"_n":"x"}\n' % (line, line)
-        told = redrive(world.pipeline, wrong, mended, NOTE).result
+        told = redrive(any_world.pipeline, wrong, mended, NOTE).result
         assert told
         redriven.append(told.file_id)
 
-    with world.warehouse.published() as published:
+    with any_world.warehouse.published() as published:
 
         def listed(**wanted: Any) -> list[tuple[str, list[str]]]:
             found = published.files(FilesWanted(sources=("web",), folded=True, sort="lines", **wanted))
@@ -209,12 +220,12 @@ def test_redrives_are_folded_under_their_file(world: World) -> None:
 # --- failed lines ----------------------------------------------------------------------------------------------------
 
 
-def test_groups_count_each_line_once_in_each_rule_that_it_breaks(world: World) -> None:
-    first = world.bring("a.json", BAD_TIME, NO_PERSON, BOTH, b'\xff\xfe{"_p"', source="web").file_id
-    second = world.bring("b.json", record("ann", 0, "x"), NO_PERSON, source="web").file_id
-    world.bring("c.json", BAD_TIME, NO_PERSON, source="other")
-    redrive(world.pipeline, first, b'1\t{"_p":"ann","_t":1393344603,"_n":"x"}\n', NOTE)
-    with world.warehouse.published() as published:
+def test_groups_count_each_line_once_in_each_rule_that_it_breaks(any_world: World) -> None:
+    first = any_world.bring("a.json", BAD_TIME, NO_PERSON, BOTH, b'\xff\xfe{"_p"', source="web").file_id
+    second = any_world.bring("b.json", record("ann", 0, "x"), NO_PERSON, source="web").file_id
+    any_world.bring("c.json", BAD_TIME, NO_PERSON, source="other")
+    redrive(any_world.pipeline, first, b'1\t{"_p":"ann","_t":1393344603,"_n":"x"}\n', NOTE)
+    with any_world.warehouse.published() as published:
         groups = published.failure_groups([first, second])
         assert [(g.code, g.lines, g.open, g.first_line, g.more_places) for g in groups] == [
             ("person_missing", 3, 3, 2, 0), ("time_not_epoch_seconds", 2, 1, 1, 0), ("not_utf8", 1, 1, 4, 0),
@@ -239,24 +250,24 @@ def test_groups_count_each_line_once_in_each_rule_that_it_breaks(world: World) -
         assert lines(code="person_missing", pointer="/_p") == [everything[1], everything[2], everything[4]]
         assert lines(first_line=3) == everything[2:4]
         assert [row["line"] for row in published.open_lines(first)] == [2, 3, 4]
-        with world.warehouse.failed_lines(first) as kept:
+        with any_world.warehouse.failed_lines(first) as kept:
             assert published.failed_lines([first]) == list(kept)
 
 
-def test_a_rule_that_is_broken_at_many_places_is_one_group(world: World) -> None:
+def test_a_rule_that_is_broken_at_many_places_is_one_group(any_world: World) -> None:
     nested = [record("ann", n, "x", **{f"p{n:03}": [], "all": {}}) for n in range(30)]
-    file_id = world.bring("a.json", *nested).file_id
-    with world.warehouse.published() as published:
+    file_id = any_world.bring("a.json", *nested).file_id
+    with any_world.warehouse.published() as published:
         (group,) = published.failure_groups([file_id], places=3)
     assert (group.code, group.lines, group.open, group.first_line) == ("nested_value", 30, 30, 1)
     assert [(place.pointer, place.lines) for place in group.places] == [("/all", 30), ("/p000", 1), ("/p001", 1)]
     assert group.more_places == 28
 
 
-def test_long_open_lines_come_in_parts_and_in_order(world: World) -> None:
+def test_long_open_lines_come_in_parts_and_in_order(any_world: World) -> None:
     long = ['{"_p":"ann","_t":"soon","a":"%s"}' % (str(n) * 900_000) for n in range(8)]
-    file_id = world.bring("a.json", *long, "x" * (1 << 21)).file_id  # the last is cut, and cannot be mended
-    with world.warehouse.published() as published:
+    file_id = any_world.bring("a.json", *long, "x" * (1 << 21)).file_id  # the last is cut, and cannot be mended
+    with any_world.warehouse.published() as published:
         assert [row["raw"].decode() for row in published.open_lines(file_id)] == long
 
 
@@ -265,8 +276,8 @@ def test_long_open_lines_come_in_parts_and_in_order(world: World) -> None:
 SOURCES, STATES, NAMES = ("web", "ios", "one_off"), ("loaded", "rejected", "retrying", "undone"), "aAbB%_'\"é日/1"
 
 
-@pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory) -> DuckDBWarehouse:
+@pytest.fixture(scope="module", params=ENGINES)
+def many(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
     """300 files of three sources with much in common, so that every sort has ties."""
     warehouse = DuckDBWarehouse(tmp_path_factory.mktemp("many") / "w.duckdb")
     with warehouse.writing() as connection:
@@ -292,6 +303,10 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> DuckDBWarehouse:
             "INSERT INTO failed_line_rows SELECT file_no, 1, '', 0, 1, '', '', TRUE, ['x'], '[]', NULL,"
             " CASE WHEN file_no % 2 = 0 THEN 'somebody' END, NULL FROM ledger WHERE failed > 0"
         )
+    if request.param == "postgres":
+        server = postgres.warehouse(request.getfixturevalue("postgres_server").new())
+        copy(warehouse, server, lambda *_: None)
+        return server
     return warehouse
 
 
@@ -336,7 +351,7 @@ some_wanted = st.builds(
 
 @settings(max_examples=40, deadline=None)
 @given(wanted=some_wanted)
-def test_what_is_wanted_is_told_and_nothing_of_another_source(many: DuckDBWarehouse, wanted: FilesWanted) -> None:
+def test_what_is_wanted_is_told_and_nothing_of_another_source(many: Warehouse, wanted: FilesWanted) -> None:
     with many.published() as published:
         rows = published.files(FilesWanted(sources=SOURCES, per_page=1000)).rows
         expected = {row["file_id"]: row for row in rows if is_wanted(row, wanted)}
@@ -354,7 +369,7 @@ def test_what_is_wanted_is_told_and_nothing_of_another_source(many: DuckDBWareho
 
 @pytest.mark.parametrize("descending", [True, False])
 @pytest.mark.parametrize("sort", SORTS)
-def test_pages_hold_each_file_once_and_in_order(many: DuckDBWarehouse, sort: Any, descending: bool) -> None:
+def test_pages_hold_each_file_once_and_in_order(many: Warehouse, sort: Any, descending: bool) -> None:
     wanted: dict[str, Any] = {"sources": SOURCES, "sort": sort, "descending": descending, "per_page": 17}
     with many.published() as published:
         pages = [published.files(FilesWanted(**wanted, page=page)) for page in range(1, 20)]
@@ -367,7 +382,7 @@ def test_pages_hold_each_file_once_and_in_order(many: DuckDBWarehouse, sort: Any
     assert told == sorted(told, reverse=descending)
 
 
-def test_named_files_and_the_last_days(many: DuckDBWarehouse) -> None:
+def test_named_files_and_the_last_days(many: Warehouse) -> None:
     with many.published() as published:
         rows = published.files(FilesWanted(sources=SOURCES, per_page=1000)).rows
         named = tuple(row["file_id"] for row in rows[::2])

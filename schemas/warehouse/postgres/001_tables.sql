@@ -53,6 +53,11 @@ CREATE INDEX ledger_sha256 ON ledger (sha256) WHERE state = 'loaded';
 
 CREATE INDEX ledger_source ON ledger (source, state);
 
+-- What pages sort by: when files were dealt with, and their keys in natural order (an index takes no longer ones).
+CREATE INDEX ledger_dealt ON ledger ((coalesce(loaded_at, next_try_at, last_modified)) DESC, file_no DESC);
+
+CREATE INDEX ledger_natural ON ledger (left(substr(position, 19), 600));
+
 CREATE INDEX ledger_run ON ledger (run_id);
 
 CREATE INDEX ledger_redrives ON ledger (redrive_of) WHERE redrive_of IS NOT NULL;

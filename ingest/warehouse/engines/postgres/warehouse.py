@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from ingest.plans.changes import Answer, Applied, NotWrittenError, Plan
-from ingest.ports import Note, QueryLimits, QueryResult, Table
+from ingest.ports import FailuresWanted, Note, OpenFailures, Published, QueryLimits, QueryResult, Table
 from ingest.warehouse.engines.common.applying import TablesReader
 from ingest.warehouse.engines.common.naming import name_anew, renamed
 from ingest.warehouse.engines.common.reconcile import repair
@@ -20,6 +20,7 @@ from ingest.warehouse.engines.common.session import Session
 from ingest.warehouse.engines.common.warehouse import TablesWarehouse
 from ingest.warehouse.engines.duckdb.errors import first_line, is_of_the_world
 from ingest.warehouse.engines.postgres.applying import ConflictError, PostgresApplying, beside
+from ingest.warehouse.engines.postgres.published import open_failures, published
 from ingest.warehouse.engines.postgres.query import query
 from ingest.warehouse.engines.postgres.session import PostgresServer, PostgresSession, literal, streamed
 from ingest.warehouse.engines.postgres.snapshot import save
@@ -150,3 +151,9 @@ class PostgresWarehouse(PostgresServer, TablesWarehouse):
 
     def fill(self, tables: Iterable[Table]) -> None:
         fill(self, tables)
+
+    def open_failures(self, wanted: FailuresWanted) -> AbstractContextManager[OpenFailures]:
+        return open_failures(self, wanted)
+
+    def published(self) -> AbstractContextManager[Published]:
+        return published(self)

@@ -43,3 +43,44 @@ FROM failed_line_rows AS f
 JOIN ledger AS l USING (file_no)
 WHERE l.file_id = $file_id
 ORDER BY f.line, f.item
+
+-- name: open_failures_by_code
+-- open failed lines over all files, by code, those with most lines first.
+-- in: $source, $since, $code, each NULL for any.   out: code, open, files, and of the newest file id, bucket, key, format.
+WITH by_file AS (
+    SELECT f.file_no, c.code, count(*) AS open
+    FROM failed_line_rows AS f
+    CROSS JOIN LATERAL unnest(f.codes) AS c (code)
+    WHERE f.redriven_by IS NULL AND ($code::text IS NULL OR c.code = $code::text)
+    GROUP BY f.file_no, c.code
+),
+wanted AS (
+    SELECT
+        b.code, b.open, l.file_id, l.bucket, l.key, l.format,
+        row_number() OVER (PARTITION BY b.code ORDER BY l.file_no DESC) AS place
+    FROM by_file AS b
+    JOIN ledger AS l USING (file_no)
+    WHERE l.state IN ('loaded', 'rejected') -- of others no line can be sent again
+      AND ($source::text IS NULL OR l.source = $source::text)
+      AND ($since::timestamptz IS NULL OR coalesce(l.loaded_at, l.last_modified) >= $since::timestamptz)
+)
+SELECT
+    code, sum(open)::bigint AS open, count(*) AS files, min(file_id) FILTER (WHERE place = 1) AS file_id,
+    min(bucket) FILTER (WHERE place = 1) AS bucket, min(key) FILTER (WHERE place = 1) AS key,
+    min(format) FILTER (WHERE place = 1) AS format
+FROM wanted
+GROUP BY code
+ORDER BY open DESC, code
+
+-- name: open_failures
+-- open failed lines with a code, newest file first. The caller puts values in place of {code}, {source}, {since}, {limit}.
+SELECT
+    l.file_id, l.source, l.bucket, l.key, l.format, f.line, f.item, f.byte_offset, f.byte_length, f.raw, f.raw_sha256,
+    f.mendable, f.codes, f.failures, f.redriven_at, f.redriven_by, f.context
+FROM failed_line_rows AS f
+JOIN ledger AS l USING (file_no)
+WHERE f.redriven_by IS NULL AND l.state IN ('loaded', 'rejected') AND {code} = ANY(f.codes)
+  AND ({source}::text IS NULL OR l.source = {source})
+  AND ({since}::timestamptz IS NULL OR coalesce(l.loaded_at, l.last_modified) >= {since}::timestamptz)
+ORDER BY f.file_no DESC, f.line, f.item
+LIMIT {limit}
