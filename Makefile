@@ -12,7 +12,7 @@ BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 LOCKS := requirements-setup.txt requirements-dev.txt
 
-.PHONY: help setup demo test test-all airflow-next chromium curl pictures lint docs wheel audit secrets bench lock clean
+.PHONY: help setup demo test test-all airflow-next chromium curl postgres pictures lint docs wheel audit secrets bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,17 +36,17 @@ demo: setup ## Airflow, a store and a warehouse on this machine, with sample fil
 # A worker for each core: half of the longest tests is waiting for other processes.
 PYTEST = $(BIN)/pytest --numprocesses logical --dist loadgroup
 
-test: setup curl ## every test that takes seconds
+test: setup curl postgres ## every test that takes seconds
 	$(PYTEST) -m "not slow"
 
-test-all: setup chromium curl ## the slow ones too, in a browser as well
+test-all: setup chromium curl postgres ## the slow ones too, in a browser as well
 	$(PYTEST)
 
 # The lock with the newest Airflow instead of its own, pre-releases included: what will differ is seen before it is out.
 NEXT = .venv-next/bin
 AIRFLOW = apache-airflow apache-airflow-core apache-airflow-task-sdk
 
-airflow-next: setup chromium ## the tests of DAGs and pages on the newest pre-release of Airflow, in .venv-next
+airflow-next: setup chromium postgres ## the tests of DAGs and pages on the newest pre-release of Airflow, in .venv-next
 	@mkdir -p build && cp requirements-dev.txt build/requirements-next.txt
 	$(COMPILE) pyproject.toml $(EXTRAS) --group dev --prerelease allow $(AIRFLOW:%=--upgrade-package %) --output-file build/requirements-next.txt
 	$(PYTHON) -m venv .venv-next
@@ -61,6 +61,12 @@ chromium:
 
 curl: # the vendors' printed commands are run with it
 	@command -v curl >/dev/null || { apt-get update -q && apt-get install -yq --no-install-recommends curl; }
+
+# Its programs only: each test starts a server of its own. The package would start one, too.
+postgres:
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { mkdir -p /etc/postgresql-common \
+		&& echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.conf \
+		&& apt-get update -q && apt-get install -yq --no-install-recommends postgresql; }
 
 pictures: setup chromium ## docs/pictures made anew by the tests in the browser
 	@mkdir -p docs/pictures
@@ -96,11 +102,11 @@ bench: setup ## how fast, and beside what
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --custom-compile-command "make lock"
-EXTRAS = --extra airflow --extra demo --extra postgres-metadata --extra serve
+EXTRAS = --extra airflow --extra demo --extra postgres --extra postgres-metadata --extra serve
 
 lock: setup ## newest versions that fit pyproject.toml, written down with their hashes
 	$(COMPILE) --upgrade pyproject.toml $(EXTRAS) --group dev --output-file requirements-dev.txt
-	$(COMPILE) pyproject.toml --extra airflow --extra postgres-metadata --extra serve --constraints requirements-dev.txt --output-file requirements-airflow.txt
+	$(COMPILE) pyproject.toml --extra airflow --extra postgres --extra postgres-metadata --extra serve --constraints requirements-dev.txt --output-file requirements-airflow.txt
 	$(COMPILE) pyproject.toml --constraints requirements-dev.txt --output-file requirements.txt
 	$(COMPILE) --group pyproject.toml:setup --constraints requirements-dev.txt --output-file requirements-setup.txt
 

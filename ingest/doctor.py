@@ -36,7 +36,7 @@ from ingest.core.source import LOCAL_BUCKET
 from ingest.discovery import Selection
 from ingest.disk import free_space, has_room
 from ingest.errors import ConfigError, IngestError, ListingDoubted, ObjectGone, TransientError
-from ingest.ports import ObjectStore
+from ingest.ports import ObjectStore, Warehouse
 from ingest.reading import HEAD_BYTES, decompressed, peek
 from ingest.settings import CONFIG_NAME, Settings, Source, load_settings
 from ingest.text import count
@@ -46,7 +46,8 @@ from ingest.wiring import stores_of, warehouse_at
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-    from ingest.warehouse.engines.duckdb.look import Look
+    from ingest.warehouse.engines.common.look import Look
+    from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 
 State = Literal["ok", "warning", "problem", "skipped"]
 
@@ -55,7 +56,8 @@ CLOCK_SECONDS: Final = 60.0  # that ours may differ from the store's: S3 itself 
 AIRFLOW_LEAST: Final = (3, 3)
 BROKEN: Final = {("duckdb", "2.0.0"): "it hangs at its end and reads some tables wrong"}
 EXTRAS: Final[Mapping[str, Sequence[str]]] = {  # of pyproject.toml, with what each brings to be imported
-    "airflow": ("airflow",), "serve": ("fastapi", "uvicorn"), "demo": ("moto", "psutil"),
+    "airflow": ("airflow",), "postgres": ("adbc_driver_postgresql",),
+    "serve": ("fastapi", "uvicorn"), "demo": ("moto", "psutil"),
 }  # fmt: skip
 _LISTED: Final = 1000  # objects of a source: a page
 _LOCK_SECONDS: Final = 3.0
@@ -431,8 +433,6 @@ def _file_system(folder: Path) -> str:
 
 
 def _warehouse(settings: Settings) -> Checks:
-    from ingest.warehouse.engines.duckdb.look import look
-    from ingest.warehouse.engines.duckdb.session import holder_of
     from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 
     try:
@@ -441,7 +441,27 @@ def _warehouse(settings: Settings) -> Checks:
         if not settings.problems:  # else it was said with them
             yield _failed("warehouse", error)
         return
-    assert isinstance(warehouse, DuckDBWarehouse)  # the only one of this version
+    yield from _file(warehouse) if isinstance(warehouse, DuckDBWarehouse) else _server(warehouse)
+
+
+def _server(warehouse: Warehouse) -> Checks:
+    from ingest.warehouse.engines.postgres.look import look
+    from ingest.warehouse.engines.postgres.warehouse import PostgresWarehouse
+
+    assert isinstance(warehouse, PostgresWarehouse)
+    try:
+        seen = look(warehouse)
+    except IngestError as error:
+        yield _failed("warehouse", error)
+        return
+    yield Check("warehouse", "ok", _told(seen, warehouse.name))
+    yield from _waiting(seen)
+
+
+def _file(warehouse: "DuckDBWarehouse") -> Checks:
+    from ingest.warehouse.engines.duckdb.look import look
+    from ingest.warehouse.engines.duckdb.session import holder_of
+
     path, seen = warehouse.path, None
     try:
         seen = look(warehouse)
@@ -459,13 +479,8 @@ def _warehouse(settings: Settings) -> Checks:
     else:
         if seen is None:
             yield Check("warehouse", "ok", f"{path} is not there yet: the first load makes it")
-        elif not seen.step:
-            yield Check("warehouse", "ok", f"{path} is empty: the first load makes its tables")
         else:
-            last = f"last load {seen.last_load:%Y-%m-%d %H:%M} UTC" if seen.last_load else "nothing loaded yet"
-            older = "" if seen.step == seen.newest_step else ". The next command brings its tables up to date"
-            told = f"{path}, {seen.size_bytes / 1e6:,.1f} MB, {count(seen.files, 'file')}, {last}{older}"
-            yield Check("warehouse", "ok", told)
+            yield Check("warehouse", "ok", _told(seen, str(path)))
     yield from _owner(path)
     if _file_system(path.parent) in _OF_THE_NETWORK:
         yield Check(
@@ -476,6 +491,14 @@ def _warehouse(settings: Settings) -> Checks:
         yield from _disk("warehouse: disk", path.parent, "free some space there")
     if seen:
         yield from _waiting(seen)
+
+
+def _told(seen: "Look", name: str) -> str:
+    if not seen.step:
+        return f"{name} is empty: the first load makes its tables"
+    last = f"last load {seen.last_load:%Y-%m-%d %H:%M} UTC" if seen.last_load else "nothing loaded yet"
+    older = "" if seen.step == seen.newest_step else ". The next command brings its tables up to date"
+    return f"{name}, {seen.size_bytes / 1e6:,.1f} MB, {count(seen.files, 'file')}, {last}{older}"
 
 
 def _waiting(seen: "Look") -> Checks:

@@ -36,7 +36,7 @@ def run(*command: str | Path, **more: Any) -> str:
     as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
     done = subprocess.run([*as_user, *map(str, command)], check=False, capture_output=True, text=True, cwd="/", **more)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return str(done.stdout)
 
 
 class Server:

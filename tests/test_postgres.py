@@ -197,7 +197,11 @@ def disturbed(postgres_server: Server) -> Iterator[list[Disturbed]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True], ids=["before it", "after it"])
 def test_an_error_at_every_step(disturbed: list[Disturbed], after: bool) -> None:
-    errors = [KeyboardInterrupt, lambda: OperationalError("no", status_code=5), MemoryError]
+    errors: list[Callable[[], BaseException]] = [
+        KeyboardInterrupt,
+        lambda: OperationalError("no", status_code=5),
+        MemoryError,
+    ]
     for plan in disturbed:
         undisturbed, steps = plan.again(), Steps()
         before = everything(undisturbed)

@@ -1,6 +1,7 @@
 """What pages show of a warehouse on a server: its tables as they are, all from one moment. Nobody waits for anybody."""
 
 import re
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,7 +92,10 @@ class PostgresPublished:
 
     def problems(self, wanted: FilesWanted, files: int = 5) -> list[Problem]:
         found = self._asked("shown_problems", wanted, files=files)
-        return [Problem(*problem, most=orjson.loads(most)) for *problem, most in found]
+        return [
+            Problem(code, open, files, sources, formats, first_seen, last_seen, orjson.loads(most))
+            for code, open, files, sources, formats, first_seen, last_seen, most in found
+        ]
 
     def file(self, file_id: str) -> dict[str, Any] | None:
         found = self.session.rows("SELECT file_no FROM ledger WHERE file_id = $file_id", file_id=file_id)
@@ -111,16 +115,16 @@ class PostgresPublished:
 
     def failure_groups(self, file_ids: Sequence[str], places: int = 20) -> list[FailureGroup]:
         ids = list(file_ids)
-        shown: dict[str, list[FailurePlace]] = {}
-        many: dict[str, int] = {}
+        shown: defaultdict[str, list[FailurePlace]] = defaultdict(list)
+        many: Counter[str] = Counter()
         for code, *place, of in self.session.named(
             "shown_failure_places", ids=ids, lines=_LINES_LOOKED_AT, places=places
         ):
-            shown.setdefault(code, []).append(FailurePlace(*place))
+            shown[code].append(FailurePlace(*place))
             many[code] = of
         return [
-            FailureGroup(code, *counts, tuple(there := shown.get(code, ())), many.get(code, 0) - len(there))
-            for code, *counts in self.session.named("shown_failure_codes", ids=ids)
+            FailureGroup(code, lines, open, first_line, tuple(shown[code]), many[code] - len(shown[code]))
+            for code, lines, open, first_line in self.session.named("shown_failure_codes", ids=ids)
         ]
 
     def failed_lines(

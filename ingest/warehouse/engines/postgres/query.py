@@ -70,7 +70,9 @@ def _refused(limits: QueryLimits | None) -> Iterator[None]:
 def _with_texts(cursor: dbapi.Cursor, sql: str) -> str:
     """The same, with texts for what the driver knows no type of."""
     schema = cursor.adbc_execute_schema(sql)
-    opaque = [isinstance(of, pa.OpaqueType) and of.type_name != "numeric" for of in schema.types]
+    opaque = [
+        (isinstance(of, pa.OpaqueType) and of.type_name != "numeric") or pa.types.is_interval(of) for of in schema.types
+    ]
     if not any(opaque):
         return sql
     names = [f"c{number}" for number in range(len(opaque))]

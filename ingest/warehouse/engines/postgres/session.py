@@ -47,10 +47,12 @@ class PostgresSession(Session):
         return statement(name)
 
     def rows(self, sql: str, **values: Any) -> list[tuple[Any, ...]]:
-        return [tuple(row.values()) for row in self.fetch(sql, **values)]
+        columns = [column.to_pylist() for column in self.arrow(sql, **values).columns]  # whose names may be the same
+        return list(zip(*columns, strict=True))
 
     def fetch(self, sql: str, **values: Any) -> list[dict[str, Any]]:
-        return self.arrow(sql, **values).to_pylist()
+        found: list[dict[str, Any]] = self.arrow(sql, **values).to_pylist()
+        return found
 
     def arrow(self, sql: str, **values: Any) -> pa.Table:
         """The rows of a statement."""
@@ -123,8 +125,8 @@ class PostgresServer:
 
     @property
     def is_there(self) -> bool:
-        with self._connected() as session:
-            return _found(session) is not None
+        with self.connected() as session:
+            return found(session) is not None
 
     # --- sessions ----------------------------------------------------------------------------------------------------
 
@@ -139,15 +141,15 @@ class PostgresServer:
             TransientError: the server does not answer.
         """
         try:
-            with self._connected() as session:
+            with self.connected() as session:
                 session.rows("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
                 if self.moment:
                     session.rows(f"SET TRANSACTION SNAPSHOT '{self.moment}'")
-                found = _found(session)
-                if found is None:
+                there = found(session)
+                if there is None:
                     _make(session, 0)
-                elif found[0] != len(definitions()[0]):
-                    self._refuse_version(found[0])
+                elif there[0] != len(definitions()[0]):
+                    self._refuse_version(there[0])
                 yield session
         except Error as error:
             raise could_not_read(self.name, error) from error
@@ -161,7 +163,7 @@ class PostgresServer:
             NotWrittenError: the server failed, or refused something.
         """
         try:
-            with self._connected() as session:
+            with self.connected() as session:
                 self._prepare(session)
                 if settle:
                     self._settle(session)
@@ -171,11 +173,12 @@ class PostgresServer:
             raise could_not_write(self.name, error) from error
 
     @contextmanager
-    def _connected(self) -> Iterator[PostgresSession]:
+    def connected(self) -> Iterator[PostgresSession]:
         with ExitStack() as stack:
             try:
                 database = _Kept(_database(self.url, os.getpid()))
-                connection = stack.enter_context(dbapi.Connection(database, AdbcConnection(database.database)))
+                opened = dbapi.Connection(database, AdbcConnection(database.database))  # type: ignore[arg-type]
+                connection = stack.enter_context(opened)
                 session = PostgresSession(connection, self.ignored_identities)
                 session.rows(_SETTINGS, timeout=f"{self.lock_timeout_seconds:g}s")
                 connection.commit()  # the transaction begins with whatever comes
@@ -192,19 +195,19 @@ class PostgresServer:
     def _prepare(self, session: PostgresSession) -> None:
         """Tables and views as this version has them; what was settled is what this loader's settings say."""
         wanted = (len(definitions()[0]), definitions()[1])
-        found = _found(session)
-        if found != wanted:
+        there = found(session)
+        if there != wanted:
             session.lock()
-            found = _found(session)
-            if found is not None and found[0] > wanted[0]:
-                self._refuse_version(found[0])
-            if found is None and (foreign := _foreign(session)):
+            there = found(session)
+            if there is not None and there[0] > wanted[0]:
+                self._refuse_version(there[0])
+            if there is None and (foreign := _foreign(session)):
                 raise ConfigError(
                     f"{self.name} is the database of another program, with {', '.join(foreign)} in it. Name another"
                     " database, or a schema of its own: …?options=-csearch_path%3Dlandfall."
                 )
-            if found != wanted:
-                _make(session, found[0] if found else 0)
+            if there != wanted:
+                _make(session, there[0] if there else 0)
                 session.connection.commit()
 
     def _settle(self, session: PostgresSession) -> None:
@@ -238,7 +241,7 @@ class PostgresServer:
         raise ConfigError(f"{self.name} is of an older version of Landfall: let who loads into it run `ingest files`.")
 
 
-def _found(session: PostgresSession) -> tuple[int, str] | None:
+def found(session: PostgresSession) -> tuple[int, str] | None:
     """(step, views) as they were when the tables were last made; None before."""
     if session.rows("SELECT to_regclass('schema_version')::text")[0][0] is None:
         return None
@@ -272,7 +275,8 @@ def _foreign(session: PostgresSession) -> list[str]:
 @cache
 def _database(url: str, _process: int) -> AdbcDatabase:
     """What knows the server's types, for all sessions of this process: to ask for them takes longer than to connect."""
-    return adbc_driver_postgresql.connect(url)
+    database: AdbcDatabase = adbc_driver_postgresql.connect(url)
+    return database
 
 
 @dataclass(frozen=True, slots=True)
