@@ -580,6 +580,12 @@ class Warehouse(Protocol):
     def repair(self, note: Note) -> None:
         """Put right, in one transaction, what of `disagreements` the tables themselves can tell."""
 
+    def rematch(self) -> int:
+        """Match the names of all rows as the settings of now say, for all loaders; how many files that changed.
+
+        Where a warehouse has one host it does so by itself, when it is next opened.
+        """
+
     def notify_once(self, file_ids: Sequence[str], note: Note) -> list[str]:
         """Write down that `note.reason` is told of these files; those of which it was not told before."""
 

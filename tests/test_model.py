@@ -25,9 +25,11 @@ from ingest.errors import IngestError, TransientError
 from ingest.ports import FileResult, Note, Warehouse
 from ingest.redrive import Outcome, redrive
 from ingest.settings import Source
+from tests import postgres
 from tests.memory_engine import MemoryWarehouse
 from tests.support import START, World, alias, lines, put, record
 from tests.test_exactly_once import Steps, warehouse_at
+from tests.test_postgres import Steps as ServerSteps
 
 # --- the alphabet ----------------------------------------------------------------------------------------------------
 
@@ -498,17 +500,21 @@ def warehouse_shows(path: Path) -> dict[str, Any]:
             rows: list[dict[str, Any]] = connection.sql(f"SELECT * FROM {table}").to_arrow_table().to_pylist()
             return rows
 
-        identities = fetch("identities")
-        keys = {row["identity"]: row["identity_key"] for row in identities}
-        return tables_show(fetch) | {
-            "people": {
-                row["person_id"]: (
-                    sorted(keys[name] for name in row["identities"]),
-                    _since_start(row["first_seen"]), _since_start(row["last_seen"]), json.loads(row["properties"]),
-                )
-                for row in fetch("people")
-            },
-        }  # fmt: skip
+        return engine_shows(fetch)
+
+
+def engine_shows(fetch: Callable[[str], list[dict[str, Any]]]) -> dict[str, Any]:
+    """All of it, of an engine that has the views."""
+    keys = {row["identity"]: row["identity_key"] for row in fetch("identities")}
+    return tables_show(fetch) | {
+        "people": {
+            row["person_id"]: (
+                sorted(keys[name] for name in row["identities"]),
+                _since_start(row["first_seen"]), _since_start(row["last_seen"]), json.loads(row["properties"]),
+            )
+            for row in fetch("people")
+        },
+    }  # fmt: skip
 
 
 def tables_show(fetch: Callable[[str], list[dict[str, Any]]]) -> dict[str, Any]:
@@ -978,6 +984,26 @@ class Life(RuleBasedStateMachine):
         self.agree("crash")
 
 
+class PostgresLife(Life):
+    """The same on a server: each life has a database of its own."""
+
+    server: postgres.Server
+
+    def warehouse(self) -> Warehouse:
+        self.url = self.server.new(self.begun.url if isinstance(self.begun, PostgresLife) else None)
+        return postgres.warehouse(self.url)
+
+    def shows(self) -> dict[str, Any]:
+        with postgres.warehouse(self.url).reading() as session:
+            return engine_shows(lambda table: session.fetch(f"SELECT * FROM {table}"))
+
+    def disturbed(self, step: int, after: bool) -> AbstractContextManager[object]:
+        return ServerSteps(step, KeyboardInterrupt(), after).taken()
+
+    def teardown(self) -> None:
+        self.server.drop(self.url)
+
+
 class MemoryLife(Life):
     """The same on dictionaries, where thousands of lives take the time of one."""
 
@@ -1028,7 +1054,7 @@ def run(folder: Path, examples: int, steps: int, *, same_each_time: bool, of: ty
     Life.folder, Life.begun, Life.steps, Life.made = folder / "begin", None, 0, {}
     Life.folder.mkdir()
     begun = of()
-    if of is Life:
+    if of is Life:  # a copy has the tables from the beginning
         with begun.world.warehouse.writing():  # type: ignore[attr-defined]
             pass
     begun.begin()
@@ -1049,6 +1075,12 @@ def run(folder: Path, examples: int, steps: int, *, same_each_time: bool, of: ty
 @pytest.mark.slow
 def test_the_warehouse_is_what_the_model_says(tmp_path: Path) -> None:
     run(tmp_path, 6, 5, same_each_time=True)
+
+
+@pytest.mark.slow
+def test_a_server_is_what_the_model_says(tmp_path: Path, postgres_server: postgres.Server) -> None:
+    PostgresLife.server = postgres_server
+    run(tmp_path, 6, 5, same_each_time=True, of=PostgresLife)
 
 
 def test_what_is_planned_is_what_the_model_says(tmp_path: Path) -> None:

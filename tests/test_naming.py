@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from ingest.core.identity import IGNORED_IDENTITIES
+from ingest.errors import ConfigError
 from ingest.ports import Note
 from ingest.redrive import redrive
 from ingest.settings import Source
 from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
-from tests.support import World, alias, everything, record
+from tests import postgres
+from tests.support import World, alias, everything, record, rows
 
 OLD = Source(name="web", bucket="bucket", match="exact", people_space="ours")
 SHOP = Source(name="shop", bucket="bucket", people_space="shop")
@@ -76,8 +78,8 @@ def test_sources_without_settings_stay_as_they_are(tmp_path: Path) -> None:
 
 
 def test_a_change_that_fails_half_way_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ingest.warehouse.engines.duckdb import naming as duckdb_naming
-    from ingest.warehouse.engines.duckdb import rows as duckdb_rows
+    from ingest.warehouse.engines.common import naming
+    from ingest.warehouse.engines.common.session import Session
 
     load_all(world(tmp_path, OLD))
     before = everything(world(tmp_path, OLD).warehouse)
@@ -86,9 +88,49 @@ def test_a_change_that_fails_half_way_changes_nothing(tmp_path: Path, monkeypatc
         raise RuntimeError("killed")
 
     new = replace(OLD, match="kissmetrics")
-    for module, name in ((duckdb_naming, "_keys"), (duckdb_rows.Rows, "join_persons_anew")):
+    for module, name in ((naming, "_keys"), (Session, "join_persons_anew")):
         with monkeypatch.context() as broken:
             broken.setattr(module, name, fail)
             with pytest.raises(RuntimeError):
                 everything(world(tmp_path, new).warehouse)
         assert everything(world(tmp_path, OLD).warehouse) == before
+
+
+# --- on a server: for all loaders, and when somebody says so ---------------------------------------------------------
+
+
+def on_server(url: str, web: Source) -> World:
+    sources = {source.name: source for source in (web, SHOP)}
+    return World(postgres.warehouse(url, sources=sources), list(sources.values()))
+
+
+@pytest.mark.parametrize(
+    "now",
+    [{"match": "kissmetrics", "people_space": "shop"}, {"people_space": None, "match": None}],
+    ids=["shared", "taken away"],
+)
+def test_two_hosts_do_not_rename_to_and_fro(postgres_server: postgres.Server, now: Mapping[str, Any]) -> None:
+    changed, always, new = postgres_server.new(), postgres_server.new(), replace(OLD, **now)
+    load_all(on_server(changed, OLD))
+    load_all(on_server(always, new))
+    before = everything(on_server(changed, OLD).warehouse, THEN)
+    with pytest.raises(ConfigError, match=r"people_space and match of source web\..*`ingest rematch`"):
+        on_server(changed, new).bring("e.json", record("ann", 1, "x"))
+    assert everything(on_server(changed, new).warehouse, THEN) == before
+    assert on_server(changed, new).warehouse.rematch() == 4
+    assert everything(on_server(changed, new).warehouse, THEN) == everything(on_server(always, new).warehouse, THEN)
+    with pytest.raises(ConfigError, match="source web"):
+        on_server(changed, OLD).bring("e.json", record("ann", 1, "x"))
+    assert on_server(changed, new).bring("e.json", record("ann", 1, "x")).state == "loaded"
+    assert on_server(changed, new).warehouse.disagreements() == []
+
+
+def test_names_that_mean_nobody_are_settled_too(postgres_server: postgres.Server) -> None:
+    url = postgres_server.new()
+    first = World(postgres.warehouse(url))
+    first.bring("a.json", alias("ann", "nobody"), alias("bob", "nobody"))
+    other = replace(first.warehouse, ignored_identities=IGNORED_IDENTITIES | {"nobody"})  # type: ignore[type-var]
+    with pytest.raises(ConfigError, match="ignored_identities"):
+        World(other).bring("b.json", record("ann", 1, "x"))
+    assert other.rematch() == 0
+    assert {row["person_id"] for row in rows(other, "SELECT person_id FROM identities")} == {"ann", "bob", "nobody"}

@@ -1,5 +1,6 @@
-"""Commands on the whole warehouse: `reconcile`, `snapshot`."""
+"""Commands on the whole warehouse: `reconcile`, `snapshot`, `rematch`."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,6 +72,28 @@ def snapshot(file: str, as_json: bool) -> None:
         write_json({"to": file, "size_bytes": size, "files": files})
     else:
         click.echo(visible(f"{file}: {count(files, 'file')} in its ledger, {count(size, 'byte')}"))
+
+
+@cli.command()
+@click.option("--yes", is_flag=True, help="Do not ask. Without it, a terminal asks first.")
+@json_option
+def rematch(yes: bool, as_json: bool) -> None:
+    """Match the names of all rows as today's settings say.
+
+    For a warehouse on a server, after `people_space` or `match` of a source, or `ignored_identities`, were changed for
+    every loader: until then loads are refused, since names would mean other persons on one host than on another. A
+    DuckDB file follows its settings by itself.
+    """
+    with opened_pipeline() as pipeline:
+        if not pipeline.warehouse.is_there:
+            raise nothing_there(pipeline, "match")
+        if not yes and sys.stdin.isatty():
+            click.confirm("Rows of files whose names match otherwise are written again. Go on?", abort=True, err=True)
+        files = pipeline.warehouse.rematch()
+    if as_json:
+        write_json({"files": files})
+    else:
+        click.echo(f"{count(files, 'file')} matched again")
 
 
 def _show(title: str, found: "Sequence[Difference]", *, always: bool = False) -> None:

@@ -29,11 +29,11 @@ _KEPT_APART = ("from_space", "to_space", "to_match", "at")  # no columns of the 
 _log = logging.getLogger(__name__)
 
 
-def name_anew(session: Session, sources: Mapping[str, Source], rename: Callable[[Session, pa.Table], None]) -> None:
+def name_anew(session: Session, sources: Mapping[str, Source], rename: Callable[[Session, pa.Table], None]) -> int:
     """Give the rows of files whose source's `people_space` or `match` has changed what they would be loaded with now.
 
     Files of sources that the settings do not name stay as they are. `rename` is the engine's: it puts rows made by
-    `renamed` in the place of those of some files (file_no, people_space, to_space, to_match).
+    `renamed` in the place of those of some files (file_no, people_space, to_space, to_match). How many files changed.
     """
     groups = session.fetch("SELECT DISTINCT source, format, people_space, match FROM ledger WHERE match IS NOT NULL")
     changed = [
@@ -43,7 +43,7 @@ def name_anew(session: Session, sources: Mapping[str, Source], rename: Callable[
         and (to := sources[group["source"]].naming(group["format"])) != (group["people_space"], group["match"])
     ]
     if not changed:
-        return
+        return 0
     for named in {(group["source"], group["to_space"], group["to_match"]) for group in changed}:
         _log.warning("names_matched_anew source=%s people_space=%s match=%s", *named)
     with session.table("changed", pa.Table.from_pylist(changed)):
@@ -62,6 +62,7 @@ def name_anew(session: Session, sources: Mapping[str, Source], rename: Callable[
         session.run("enter_people_space", people_space=space, match=match)
     session.mark_first_anew()
     session.join_persons_anew()
+    return len(files)
 
 
 def renamed(batch: pa.RecordBatch) -> pa.Table:

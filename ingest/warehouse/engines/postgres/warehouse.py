@@ -92,19 +92,19 @@ class PostgresWarehouse(PostgresServer, TablesWarehouse):
             repair(session, PostgresApplying, note)
             session.rows(_COUNT_UP)
 
-    def rematch(self) -> None:
-        """Let the settings of this loader be those of all: rows that were loaded under others get the names of now."""
+    def rematch(self) -> int:
         with self.writing(settle=False) as session:
             session.lock()
             settled = dict(session.rows("SELECT name, value FROM settled"))
             own = self.settings()
             if settled.get("ignored_identities", own["ignored_identities"]) != own["ignored_identities"]:
                 session.join_persons_anew()
-            name_anew(session, self.sources, self._rename)
+            files = name_anew(session, self.sources, self._rename)
             with session.table("own", pa.table({"name": list(own), "value": list(own.values())})):
                 session.rows("DELETE FROM settled WHERE name IN (SELECT name FROM own)")
                 session.rows("INSERT INTO settled SELECT name, value FROM own")
             session.rows(_COUNT_UP)
+            return files
 
     def _rename(self, session: Session, files: pa.Table) -> None:
         """Another session reads the rows: it sees what was committed, whatever is done here."""
