@@ -38,7 +38,7 @@ from ingest.disk import free_space, has_room
 from ingest.errors import ConfigError, IngestError, ListingDoubted, ObjectGone, TransientError
 from ingest.ports import ObjectStore, Warehouse
 from ingest.reading import HEAD_BYTES, decompressed, peek
-from ingest.settings import CONFIG_NAME, Settings, Source, load_settings
+from ingest.settings import CONFIG_NAME, Settings, Source, load_settings, spans_hosts
 from ingest.text import count
 from ingest.unforeseen import said
 from ingest.wiring import stores_of, warehouse_at
@@ -570,7 +570,11 @@ def _airflow(environ: Mapping[str, str]) -> Checks:
         return
     if version:
         yield from _version_of_airflow(version)
-    dags = _dags_folder(environ, home)
+    dags = Path(_of_airflow(environ, home, "dags_folder") or home / "dags").expanduser()
+    executor = _of_airflow(environ, home, "executor") or "LocalExecutor"
+    if reason := spans_hosts(environ.get("INGEST_WAREHOUSE", ""), executor):
+        what, _, remedy = reason.partition(". ")
+        yield Check("airflow: executor", "problem", what, remedy)
     here = Path(ingest.__file__).parent
     hiding = [
         found
@@ -608,16 +612,15 @@ def _version_of_airflow(version: str) -> Checks:
         )  # fmt: skip
 
 
-def _dags_folder(environ: Mapping[str, str], home: Path) -> Path:
-    """Where Airflow looks for DAGs, as far as its settings say."""
-    if told := environ.get("AIRFLOW__CORE__DAGS_FOLDER"):
-        return Path(told).expanduser()
+def _of_airflow(environ: Mapping[str, str], home: Path, name: str) -> str:
+    """What Airflow's settings say in the section core; empty where they say nothing."""
+    if told := environ.get(f"AIRFLOW__CORE__{name.upper()}"):
+        return told
     settings = RawConfigParser(strict=False)
     with suppress(*_UNREAD):
         settings.read(environ.get("AIRFLOW_CONFIG") or home / "airflow.cfg", encoding="utf-8")
-        if told := settings.get("core", "dags_folder", fallback=""):
-            return Path(told).expanduser()
-    return home / "dags"
+        return settings.get("core", name, fallback="")
+    return ""
 
 
 def _calls_us(dags: Path) -> bool:

@@ -20,6 +20,7 @@ from ingest.core.source import LOCAL_BUCKET, ONE_OFF, intake_folder
 from ingest.errors import ConfigError
 
 CONFIG_NAME: Final = "ingest.toml"
+_ON_ONE_HOST = "LocalExecutor|SequentialExecutor|InProcessExecutor|DebugExecutor"
 COMPLETED_IMPORTS: Final = "completed_imports/"
 UPLOAD_AT_MOST: Final = 10_000 * (8 << 20)  # S3 takes 10,000 parts, and we send parts of 8 MiB
 CHECK_REPORT: Final = ".check.json"  # what the key of such a report has behind that of the file
@@ -486,6 +487,19 @@ def warehouse_url(url: str, folder: Path, setting: str = "INGEST_WAREHOUSE") -> 
     raise ConfigError(
         f"{setting}: no warehouse is known by this kind of URL: write duckdb:///file, duckdb:////folder/file, or"
         " postgresql://user@host/database."
+    )
+
+
+def spans_hosts(warehouse_url: str, executor: str) -> str:
+    """Why tasks of this executor of Airflow cannot load into this warehouse; empty where they can."""
+    names = re.split("[,;]", executor)
+    wide = [name for name in names if not re.search(rf"(?:^|[.:=])(?:{_ON_ONE_HOST})$", name.strip())]
+    if not wide or not warehouse_url.startswith("duckdb:"):
+        return ""
+    return (
+        f"The executor {wide[0].strip()} runs tasks on several hosts, and a DuckDB warehouse is a file on one of them."
+        " Use the LocalExecutor; or a warehouse on a server: copy this one by `ingest copy --to postgresql://…`, and"
+        " name that in INGEST_WAREHOUSE."
     )
 
 

@@ -19,6 +19,7 @@ import pytest
 
 from ingest import doctor
 from ingest.doctor import Check, examine
+from ingest.settings import spans_hosts
 from tests.adapters.odd_store import odd_store
 from tests.conftest import S3
 from tests.support import ROOT, lines, record
@@ -445,6 +446,23 @@ def test_airflow_is_looked_at_from_outside(website: Shell, airflow_home: Path) -
     shutil.copy(ROOT / "dags" / "landfall.py", airflow_home / "dags")
     assert checks_of(website)["airflow: dags"].state == "ok"
     assert {one.name for one in airflow_home.iterdir()} == {"dags"}
+
+
+@pytest.mark.parametrize(("executor", "is_wide"), [
+    ("LocalExecutor", False), ("airflow.executors.local_executor.LocalExecutor", False), ("team=LocalExecutor", False),
+    ("CeleryExecutor", True), ("LocalExecutor, KubernetesExecutor", True),
+    ("mine:a.b.LocalExecutor;CeleryExecutor", True),
+])  # fmt: skip
+def test_an_executor_of_many_hosts_needs_a_server(
+    executor: str, is_wide: bool, website: Shell, airflow_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (airflow_home / "airflow.cfg").write_text(f"[core]\nexecutor = {executor}\n", encoding="utf-8")
+    monkeypatch.setenv("INGEST_WAREHOUSE", "duckdb:///w.duckdb")
+    found = checks_of(website).get("airflow: executor")
+    assert (found is not None) == is_wide
+    assert not spans_hosts("postgresql://u@h/d", executor)
+    if found:
+        assert (found.state, "ingest copy" in found.remedy) == ("problem", True)
 
 
 @pytest.mark.parametrize("where", ["dags", "plugins", "config", "elsewhere"])

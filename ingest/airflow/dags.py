@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from airflow.sdk import DAG, Asset, AssetAlias, Param, dag, get_current_context, get_parsing_context, task
+from airflow.sdk.configuration import conf
 
 from ingest.airflow import action, texts
 from ingest.airflow.one_off import PASTED_AT_MOST
@@ -21,7 +22,7 @@ from ingest.core.formats import FORMATS
 from ingest.core.formats.guess import AUTO
 from ingest.core.source import ONE_OFF
 from ingest.errors import ConfigError
-from ingest.settings import Settings, Source, load_settings
+from ingest.settings import Settings, Source, load_settings, spans_hosts
 
 ONE_OFF_DAG: Final = "ingest_one_off"
 ACTION: Final = "action"
@@ -69,6 +70,8 @@ def build_dags() -> dict[str, DAG]:
     try:
         settings = load_settings(os.environ, sound_only=True)
         problems += settings.problems
+        if "INGEST_WAREHOUSE" in os.environ:  # else a connection may name another, which only a task can ask for
+            problems += filter(None, [spans_hosts(settings.warehouse_url, conf.get("core", "executor"))])
     except ConfigError as error:
         settings = Settings(warehouse_url="")
         problems += error.problems

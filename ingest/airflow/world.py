@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from ingest.errors import ConfigError
-from ingest.settings import Settings, Source, load_settings
+from ingest.settings import Settings, Source, load_settings, spans_hosts
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -62,19 +62,28 @@ def task_settings(environment: Mapping[str, str]) -> Settings:
     """The settings, with the warehouse of the connection if there is one.
 
     Raises:
-        ConfigError: the connection and INGEST_WAREHOUSE name different warehouses.
+        ConfigError: the connection and INGEST_WAREHOUSE name different warehouses; or tasks run on several hosts, and
+            the warehouse is on one.
     """
+    from airflow.sdk.configuration import conf
+
     settings = load_settings(environment, sound_only=True)
     url = connected_warehouse()
-    if url is None:
-        return settings
+    connected = settings.warehouse_url if url is None else _agreed(environment, settings, url)
+    if reason := spans_hosts(connected, conf.get("core", "executor")):
+        raise ConfigError(reason)
+    return replace(settings, warehouse_url=connected)
+
+
+def _agreed(environment: Mapping[str, str], settings: Settings, url: str) -> str:
+    """The warehouse of the connection. Raises ConfigError where INGEST_WAREHOUSE names another."""
     connected = load_settings({**environment, "INGEST_WAREHOUSE": url}, sound_only=True).warehouse_url
     if "INGEST_WAREHOUSE" in environment and connected != settings.warehouse_url:
         raise ConfigError(
             f"INGEST_WAREHOUSE and Airflow's connection {WAREHOUSE_CONNECTION} name different warehouses. "
             "Loading into two would count nothing twice but split the ledger: remove one of them."
         )
-    return replace(settings, warehouse_url=connected)
+    return connected
 
 
 def connected_warehouse() -> str | None:

@@ -31,6 +31,21 @@ def test_a_task_reads_only_its_own_dag(job: Job, monkeypatch: pytest.MonkeyPatch
     assert set(build_dags()) == {"ingest_website"}
 
 
+def test_an_executor_of_many_hosts_is_told_where_wrong_settings_are(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ingest.airflow.world import task_settings
+    from ingest.errors import ConfigError
+
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "LocalExecutor,CeleryExecutor")
+    said = "CeleryExecutor runs tasks on several hosts"
+    monkeypatch.setenv("INGEST_WAREHOUSE", f"duckdb:///{job.folder}/w.duckdb")
+    assert any(said in (dag.doc_md or "") for dag in job.dags().values())
+    with pytest.raises(ConfigError, match=said):
+        task_settings(os.environ)
+    monkeypatch.setenv("INGEST_WAREHOUSE", "postgresql://u@h/d")
+    assert not any(said in (dag.doc_md or "") for dag in job.dags().values())
+    assert task_settings(os.environ).warehouse_url == "postgresql://u@h/d"
+
+
 def test_every_dag_says_what_it_is(job: Job) -> None:
     for dag in job.dags().values():
         assert dag.doc_md
