@@ -161,7 +161,7 @@ class PostgresApplying(Applying):
 
     def _arrow(self, sql: str) -> pa.Table:
         assert self.staged
-        return _as_booleans(self.staged.connection.sql(sql).to_arrow_reader(_AT_ONCE)).read_all()
+        return booleans(self.staged.connection.sql(sql).to_arrow_reader(_AT_ONCE)).read_all()
 
     def _copy(self, table: str, name: str, count_name: str, **instead: Any) -> None:
         assert self.staged
@@ -170,7 +170,7 @@ class PostgresApplying(Applying):
         if instead:
             sql = f"SELECT * REPLACE ({', '.join(f'{how} AS {what}' for what, how in instead.items())}) FROM ({sql})"
         reader = self.staged.connection.sql(sql).to_arrow_reader(_AT_ONCE)
-        self.count(counted, self.session.ingest(table, _as_booleans(reader)))
+        self.count(counted, self.session.ingest(table, booleans(reader)))
 
 
 def _rows_of(entry: Entry) -> tuple[object, ...]:
@@ -179,7 +179,7 @@ def _rows_of(entry: Entry) -> tuple[object, ...]:
     return entry.staged.staged_no, is_loaded, entry.row.state in KEEPS_LINES, entry.lines_of, entry.row.position
 
 
-def _as_booleans(rows: pa.RecordBatchReader) -> pa.RecordBatchReader:
+def booleans(rows: pa.RecordBatchReader) -> pa.RecordBatchReader:
     """The engine hands them out as bytes, where it hands out UUIDs as such."""
     kinds = [pa.bool_() if isinstance(one.type, pa.Bool8Type) else one.type for one in rows.schema]
     schema = pa.schema(list(zip(rows.schema.names, kinds, strict=True)))
