@@ -84,8 +84,8 @@ class Server:
     def url(self, database: str, user: str = "loader") -> str:
         return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
 
-    def sql(self, text: str, database: str = "postgres") -> str:
-        return run(programs() / "psql", "-qAtX", "-v", "ON_ERROR_STOP=1", "-c", text, self.url(database, "postgres"))
+    def sql(self, text: str, database: str = "postgres", user: str = "postgres") -> str:
+        return run(programs() / "psql", "-qAtX", "-v", "ON_ERROR_STOP=1", "-c", text, self.url(database, user))
 
     def new(self, url: str | None = None) -> str:
         """The URL of a database that has nothing but our tables, empty; or of a copy of another one."""

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -18,8 +19,8 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 from adbc_driver_manager import OperationalError, dbapi
 
-from ingest.errors import IngestError, TransientError
-from ingest.ports import Staging
+from ingest.errors import ConfigError, IngestError, TransientError
+from ingest.ports import QueryLimits, Staging
 from ingest.settings import Source
 from ingest.warehouse.engines.postgres.warehouse import PostgresWarehouse
 from tests import postgres
@@ -268,3 +269,49 @@ def test_a_commit_whose_answer_is_lost_counts_once(empty: PostgresWarehouse) -> 
     assert (again.already, again.state) == (True, "loaded")
     assert broken_promises(empty) == {}
     assert world.count("events") == 1
+
+
+# --- rights ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_roles_of_the_docs_load_and_read(postgres_server: Server) -> None:
+    """As printed in docs/postgres.md: who reads has the views, and nothing else."""
+    text = (ROOT / "docs/postgres.md").read_text(encoding="utf-8")
+    make, grant = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
+    for statement in filter(str.strip, make.split(";")):  # a database is made in no transaction
+        postgres_server.sql(statement)
+    owner = postgres.warehouse(postgres_server.url("events", "landfall"))
+    World(owner).bring("a.json", record("ann", 1, "x"), "bad")
+    postgres_server.sql(grant, "events", "landfall")
+    reader = postgres.warehouse(postgres_server.url("events", "analyst"))
+    for sql in ("SELECT count(*)::int AS n FROM events", "SELECT count(*)::int AS n FROM people"):
+        with reader.query(sql) as answer:
+            assert answer.reader.read_all().to_pylist() == [{"n": 1}]
+    for sql in ("SELECT * FROM ledger", "SELECT * FROM command_rows"):
+        with pytest.raises(IngestError, match="permission denied"), reader.query(sql):
+            pass
+    with pytest.raises(ConfigError, match="this role"):
+        World(reader).bring("b.json", record("ann", 2, "x"))
+    assert World(owner).count("ledger") == 1
+
+
+def test_a_role_that_may_read_the_servers_files_asks_nothing(postgres_server: Server) -> None:
+    url = postgres_server.new().replace("//loader@", "//postgres@")
+    with pytest.raises(ConfigError, match="server's own files"), postgres.warehouse(url).query("SELECT 1"):
+        pass
+
+
+def test_a_statement_reads_and_comes_to_an_end(empty: PostgresWarehouse) -> None:
+    """Numbers are numbers, other types are texts, and nothing is written."""
+    sql = "SELECT 1.50::numeric AS a, sum(1) AS a, '1.2.3.4'::inet AS b, interval '1 day' AS c -- the end"
+    with empty.query(sql) as answer:
+        assert answer.reader.read_all().to_pylist() == [{"a": "1.50", "a_1": 1, "b": "1.2.3.4/32", "c": "1 day"}]
+        assert answer.json_columns == {"a"}
+    for refused in ("DELETE FROM ledger", "WITH a AS (DELETE FROM ledger RETURNING *) SELECT * FROM a",
+                    "SELECT 1; DROP TABLE ledger", "SELECT nextval('file_numbers')", "COMMIT"):  # fmt: skip
+        with pytest.raises(IngestError), empty.query(refused) as answer:
+            answer.reader.read_all()
+    asked, limits = "SELECT pg_sleep(60)::text", QueryLimits(1 << 20, 0.1)
+    with pytest.raises(IngestError, match=r"stopped after 0\.1 s"), empty.query(asked, limits) as answer:
+        answer.reader.read_all()
+    assert empty.files({}) == []

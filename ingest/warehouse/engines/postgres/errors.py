@@ -25,7 +25,7 @@ def is_of_the_world(error: Error) -> bool:
     return error.sqlstate is None or error.sqlstate.startswith(_OF_THE_WORLD)
 
 
-def first_line(error: Error) -> str:
+def first_line(error: BaseException) -> str:
     """What the server says, without where and in which statement; ends in a full stop."""
     text = str(error)
     found = re.search(r"(?:ERROR|FATAL|PANIC): +(.*)", text) or re.search(r"failed: (.*)", text)
@@ -40,9 +40,9 @@ def not_connected(name: str, error: Error) -> IngestError:
     return TransientError(f"{name} does not answer: {reason} Is the server up, and can it be reached from here?")
 
 
-def could_not_read(name: str, error: Error) -> IngestError:
-    """What is said of an error that ended a reading session."""
-    if error.sqlstate == _NO_RIGHT:
+def could_not_read(name: str, error: BaseException) -> IngestError:
+    """What is said of an error that ended a reading session; an answer that streams has none but Arrow's own."""
+    if getattr(error, "sqlstate", None) == _NO_RIGHT:
         return ConfigError(f"{name} may not be read by this role: {first_line(error)}")
     return TransientError(f"{name} could not be read: {first_line(error)} Run again.")
 

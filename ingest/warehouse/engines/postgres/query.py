@@ -53,18 +53,16 @@ def _refused(limits: QueryLimits | None) -> Iterator[None]:
     """What the server says to a statement of somebody else's."""
     try:
         yield
-    except (Error, OSError) as error:  # the latter from the reader of the answer
+    except (Error, pa.ArrowException, OSError) as error:  # the latter two from the reader of the answer
         if isinstance(error, OSError) and error.errno:  # of whoever uses it: a full disk, say
             raise
-        stopped = (isinstance(error, Error) and error.sqlstate == _STOPPED) or "statement timeout" in str(error)
-        if limits and stopped:
+        if limits and ("statement timeout" in str(error) or getattr(error, "sqlstate", None) == _STOPPED):
             raise IngestError(
                 f"The statement was stopped after {limits.seconds:g} s. Ask for less, or raise max_query_time."
             ) from error
-        if isinstance(error, Error) and is_of_the_world(error) and not stopped:
+        if isinstance(error, Error) and is_of_the_world(error):
             raise
-        said = first_line(error) if isinstance(error, Error) else str(error)
-        raise IngestError(f"The warehouse refused the statement: {said}") from error
+        raise IngestError(f"The warehouse refused the statement: {first_line(error)}") from error
 
 
 def _with_texts(cursor: dbapi.Cursor, sql: str) -> str:

@@ -151,7 +151,9 @@ class PostgresServer:
                 elif there[0] != len(definitions()[0]):
                     self._refuse_version(there[0])
                 yield session
-        except Error as error:
+        except (Error, pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno:  # of whoever uses what was read; an answer's has none
+                raise
             raise could_not_read(self.name, error) from error
 
     @contextmanager
