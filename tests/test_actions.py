@@ -32,7 +32,7 @@ from ingest.redrive import Outcome, _Edits, _substituted, redrive
 from ingest.report import no_open_lines
 from ingest.settings import Source
 from ingest.staging import stage
-from ingest.warehouse.engines.duckdb import rows as duckdb_rows
+from ingest.warehouse.engines.duckdb.applying import DuckDBSession
 from tests.conftest import S3
 from tests.support import ROOT, VOLATILE, Line, Rows, World, alias, everything, in_order, lines, put, record
 from tests.test_exactly_once import Steps, broken_promises, environment, warehouse_at
@@ -452,13 +452,13 @@ def test_what_a_load_puts_anew_leaves_all_at_once(
     old = [drop(world, f"{name}/{n}.json", X, record("ann", n, "x"), alias("ann", f"n{n}")) for n in range(4)]
     poll(world, name)
     new = old if name == "web" else [drop(world, file.key, X, record("ann", 9, file.key)) for file in old]
-    gone, take_away = list[int](), duckdb_rows.Rows.take_away
+    gone, take_away = list[int](), DuckDBSession.take_away
 
-    def counted(self: duckdb_rows.Rows, file_nos: Any) -> None:
+    def counted(self: DuckDBSession, file_nos: Any) -> None:
         gone.append(len(file_nos))
         take_away(self, file_nos)
 
-    monkeypatch.setattr(duckdb_rows.Rows, "take_away", counted)
+    monkeypatch.setattr(DuckDBSession, "take_away", counted)
     assert {result.state for result in world.load(*new, force=name == "web")} == {"loaded"}
     assert gone == [4]
     other = World(warehouse_at(Path(shutil.copy(new_warehouse, tmp_path / "other.duckdb"))), SOURCES, world.store)
@@ -472,15 +472,15 @@ def test_an_undo_that_does_not_fit_the_memory_of_a_load_takes_more(
 ) -> None:
     file = drop(world, "web/1.json", X)
     poll(world, "web")
-    take_away, tried = duckdb_rows.Rows.take_away, list[str]()
+    take_away, tried = DuckDBSession.take_away, list[str]()
 
-    def full(self: duckdb_rows.Rows, file_nos: Any) -> None:
+    def full(self: DuckDBSession, file_nos: Any) -> None:
         tried.extend(self.connection.execute("SELECT current_setting('memory_limit')").fetchall()[0])
         if len(tried) == 1:
             raise duckdb.OutOfMemoryException("full")
         take_away(self, file_nos)
 
-    monkeypatch.setattr(duckdb_rows.Rows, "take_away", full)
+    monkeypatch.setattr(DuckDBSession, "take_away", full)
     assert [result.state for result in do(world, "undo", file)] == ["undone"]
     assert tried == ["152.5 MiB", "3.8 GiB"]
 
@@ -666,6 +666,7 @@ def test_lines_that_are_not_as_they_were_when_they_were_fixed_are_open(
     assert broken_promises(warehouse_at(path_of(world))) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gone", ["the redrive", "the old version", "both versions"])
 def test_what_fixed_a_line_of_two_versions_opens_it_in_both_when_it_goes(world: World, gone: str) -> None:
     old = drop(world, "web/a.json", body=lines(X, "bad"))
@@ -684,6 +685,7 @@ def test_what_fixed_a_line_of_two_versions_opens_it_in_both_when_it_goes(world: 
     assert broken_promises(warehouse_at(path_of(world))) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["web", "limit"])
 def test_the_same_bytes_again_are_no_change_of_a_file_that_was_fixed(world: World, name: str) -> None:
     """Neither where it was rejected, and a redrive holds all of it; nor where today's limits would reject it."""
@@ -751,6 +753,7 @@ def every_deed(world: World) -> None:
     world.warehouse.repair(NOTE)
 
 
+@pytest.mark.slow
 def test_history_tells_of_all_that_is_done_by_whom_why_and_in_which_run(world: World) -> None:
     every_deed(world)
     rows = world.rows('SELECT DISTINCT action, "by", reason IS NOT NULL AS why, run_id FROM history')
@@ -814,6 +817,7 @@ def test_the_old_one_stays_where_the_new_one_is_rejected_or_cannot_be_loaded(wor
     assert world.warehouse.find_file(old.file_id)["replaced_by"] == new.file_id
 
 
+@pytest.mark.slow
 def test_a_key_that_returns_to_bytes_that_were_replaced(world: World) -> None:
     """A, B, A is two changes."""
     bodies: list[Line] = [X, record("bob", 1, "x")]
@@ -1141,6 +1145,7 @@ def test_undo_of_a_redrive_opens_its_lines_again(world: World) -> None:
     assert mend(world, file, {2: record("bob", 1, "x")}).result
 
 
+@pytest.mark.slow
 def test_a_redrive_and_its_original_undone_together(world: World) -> None:
     file = drop(world, "web/a.json", X, "bad")
     poll(world, "web")
@@ -1217,6 +1222,7 @@ def rejected_under_other_rules(world: World, *, most: int) -> SourceFile:
     return file
 
 
+@pytest.mark.slow
 def test_what_fails_only_now_is_open_and_can_be_mended(world: World) -> None:
     file = rejected_under_other_rules(world, most=2)
     outcome = mend(world, file, {2: record("bob", 2, "x")})
@@ -1511,6 +1517,7 @@ def test_undo_and_load_by_command(shell: Shell) -> None:
     assert after | {"history": []} == before | {"history": []}
 
 
+@pytest.mark.slow
 def test_refusals_by_command(shell: Shell) -> None:
     file_id = shell.id_of(shell.file("a.json", X))
     for action in ("release", "ignore"):
@@ -1524,6 +1531,7 @@ def test_refusals_by_command(shell: Shell) -> None:
         assert said.strip().splitlines()[-1].endswith(".")
 
 
+@pytest.mark.slow
 def test_a_file_without_open_lines_says_where_they_are_by_command(shell: Shell) -> None:
     path = shell.file("a.json", X, "bad", "worse")
     original = shell.id_of(path)
@@ -1575,6 +1583,7 @@ def test_redrive_by_command(shell: Shell) -> None:
     assert shown(shell.warehouse) == after
 
 
+@pytest.mark.slow
 def test_what_a_redrive_by_command_could_not_do(shell: Shell) -> None:
     path = shell.file("a.json", X, record("bob", 1, "x" * (1 << 20)))
     file_id = shell.id_of(path)
@@ -1591,6 +1600,7 @@ def path_uri(file_id: str) -> str:
     return file_id[:10]
 
 
+@pytest.mark.slow
 def test_two_processes_that_mend_the_same_lines(shell: Shell) -> None:
     file_id = shell.id_of(shell.file("a.json", X, "bad", "worse", "worst"))
     bob, cat, dan = (record(name, 1, "x") for name in ("bob", "cat", "dan"))
@@ -1735,6 +1745,7 @@ def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Pl
         yield {name: plan.undisturbed() for name, plan in plans.items()}
 
 
+@pytest.mark.slow
 def test_what_is_disturbed_does_what_it_says(disturbed: dict[str, Plan]) -> None:
     states = {
         name: sorted((row["key"], row["state"]) for row in plan.after["ledger"] if not row["redrive_of"])

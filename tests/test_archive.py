@@ -90,6 +90,7 @@ def test_what_was_archived_after_a_backup_is_named_and_comes_back(landing: Landi
     assert [(one["action"], one["by"]) for one in history] == [("archived", "tester"), ("deleted", "tester")]
 
 
+@pytest.mark.slow
 def test_versions_of_a_key_come_back_in_their_order(
     landing: Landing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +120,7 @@ def test_versions_of_a_key_come_back_in_their_order(
     assert unknown(landing) == []
 
 
+@pytest.mark.slow
 def test_an_older_version_does_not_take_the_place_of_what_came_since(landing: Landing, tmp_path: Path) -> None:
     landing = Landing(landing.s3, tmp_path, after_load="archive", changed_file="replace")
     restored(landing, ("landing/0.json", GOOD), after={"landing/a.json": (record("old", 1, "x"),)})
@@ -134,6 +136,7 @@ def test_an_older_version_does_not_take_the_place_of_what_came_since(landing: La
     assert unknown(landing) == []
 
 
+@pytest.mark.slow
 def test_what_cannot_be_loaded_stays_unknown_and_holds_up_no_other(landing: Landing) -> None:
     restored(landing, ("landing/a.json", GOOD), after={"landing/b.json": (record("eve", 3, "z"),)})
     broken = gzip.compress(lines(*[GOOD] * 1000))[:-20]
@@ -205,6 +208,7 @@ def test_a_poll_of_a_sound_source_costs_one_listing(landing: Landing, monkeypatc
     assert len(listed) == 1
 
 
+@pytest.mark.slow
 def test_a_folder_on_this_machine_is_brought_back_by_reconcile(tmp_path: Path) -> None:
     from ingest.adapters.local import LocalStore
     from ingest.adapters.stores import Stores
@@ -231,6 +235,7 @@ def test_a_folder_on_this_machine_is_brought_back_by_reconcile(tmp_path: Path) -
     ]
 
 
+@pytest.mark.slow
 def test_a_poll_by_command_says_it_and_loads_what_is_new(
     landing: Landing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:

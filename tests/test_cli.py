@@ -565,6 +565,7 @@ def test_sql_refuses(ingest: Shell, statement: str) -> None:
 # --- S3 --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_load_of_a_prefix(ingest: Shell, s3: S3) -> None:
     for name in ("10", "9", "1"):
         s3.put(f"landing/{name}.json", lines(record("ann", int(name), "x")))
@@ -606,6 +607,7 @@ def test_load_of_a_prefix_takes_nothing_of_what_the_program_wrote(ingest: Shell,
     assert ingest("load", f"s3://{s3.bucket}/in/arch/").code == 2
 
 
+@pytest.mark.slow
 def test_what_a_source_has_loaded_stays_its_own_when_it_is_loaded_by_name(ingest: Shell, s3: S3) -> None:
     ingest.config({"name": "visits", "bucket": s3.bucket, "prefix": "in/", "format": "woopra"})
     visit = b'{"visitor":{"id":"ann"},"actions":[{"time":1393344603000,"name":"x"}]}'

@@ -34,6 +34,7 @@ def test_a_person_chooses_what_is_exit_1(ingest: Shell, command: str, content: t
     assert tuple(ended) == codes
 
 
+@pytest.mark.slow
 def test_a_redrive_too(ingest: Shell) -> None:
     ingest.config({"name": "web", "bucket": "file", "prefix": str(ingest.folder / "web"), "max_failed_lines": 1})
     names = [ingest.file("a.json", *BAD), ingest.file("web/b.json", *BAD)]
@@ -101,6 +102,7 @@ def test_a_dry_run_of_a_poll_moves_nothing(ingest: Shell) -> None:
 # --- many files ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_of_many_files_a_summary_is_shown_and_what_needs_a_look(ingest: Shell) -> None:
     for number in range(60):
         ingest.file(f"in/{number}.json", record("ann", number, "x"), *["no json"] * (number % 20 == 7))
@@ -208,6 +210,7 @@ def test_without_a_terminal_nobody_is_asked_and_a_dry_run_says_how_much(loaded: 
     assert "It is undone; undo is for files that are loaded or rejected." in again.err
 
 
+@pytest.mark.slow
 def test_of_many_files_an_action_shows_a_summary(ingest: Shell) -> None:
     for number in range(60):
         ingest.file(f"in/{number}.json", record("ann", number, "x"))
@@ -240,6 +243,7 @@ def test_a_redrive_says_what_is_left(ingest: Shell) -> None:
 # --- which file is meant ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_of_an_address_with_several_versions_the_newest_is_said_to_be_meant(ingest: Shell, s3: S3) -> None:
     s3.keep_versions()
     address = f"s3://{s3.bucket}/a.json"
@@ -259,6 +263,7 @@ def test_of_an_address_with_several_versions_the_newest_is_said_to_be_meant(inge
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_file_of_the_ledger_is_loaded_by_its_id(ingest: Shell, s3: S3) -> None:
     s3.keep_versions()
     s3.put("a.json", lines(record("ann", 0, "old"), "no json"))

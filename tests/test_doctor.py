@@ -73,6 +73,7 @@ def test_all_is_well(website: Shell) -> None:
         assert "\x1b" not in line
 
 
+@pytest.mark.slow
 def test_nothing_is_touched(website: Shell, s3: S3) -> None:
     before = contents(website.folder)
     checks_of(website)
@@ -105,6 +106,7 @@ def test_every_wrong_setting_is_a_check(ingest: Shell, monkeypatch: pytest.Monke
     assert len(told) == 3
 
 
+@pytest.mark.slow
 def test_what_hangs_is_given_up_and_the_rest_is_said(ingest: Shell, s3: S3) -> None:
     s3.put("web/1.json", lines(*GOOD))
     code = "import os; from ingest.doctor import examine; print(*examine(os.environ, part_seconds=2), sep='\\n')"
@@ -370,6 +372,7 @@ def test_who_holds_the_warehouse_is_named(website: Shell, monkeypatch: pytest.Mo
     assert f"is held by process {other.pid} (python" in found.message
 
 
+@pytest.mark.slow
 def test_what_waits_for_a_person_is_counted(website: Shell, s3: S3) -> None:
     website.config({"name": "web", "bucket": s3.bucket, "prefix": "web/", "changed_file": "hold"})
     s3.put("web/1.json", lines(*GOOD, "no json", "nor this"))

@@ -988,6 +988,7 @@ class PostgresLife(Life):
     """The same on a server: each life has a database of its own."""
 
     server: postgres.Server
+    url: str
 
     def warehouse(self) -> Warehouse:
         self.url = self.server.new(self.begun.url if isinstance(self.begun, PostgresLife) else None)

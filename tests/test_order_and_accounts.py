@@ -208,6 +208,7 @@ def bring_all(world: World) -> None:
     mend(world, file, {"1/3": broken | {"traits": {"plan": "pro"}}})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("now", [{"people_space": "elsewhere"}, {"people_space": None}, {"match": "kissmetrics"}])
 def test_a_changed_people_space_holds_for_accounts_too(tmp_path: Path, now: dict[str, Any]) -> None:
     (tmp_path / "changed").mkdir()

@@ -182,6 +182,7 @@ def test_files_that_wait_for_a_person_are_differences(world: World) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_loaded_object_that_was_deleted_is_information(world: World) -> None:
     fill(world)
     del world.store.objects["bucket", "landing/1.json"]
@@ -414,6 +415,7 @@ UNREPAIRABLE: dict[str, tuple[str, list[tuple[str, str]]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UNREPAIRABLE)
 def test_what_only_a_person_can_mend_is_explained_and_left_alone(world: World, name: str) -> None:
     ids = fill(world)
@@ -428,6 +430,7 @@ def test_what_only_a_person_can_mend_is_explained_and_left_alone(world: World, n
     assert everything(world.warehouse) == before
 
 
+@pytest.mark.slow
 def test_a_copy_of_what_was_undone_is_information(world: World) -> None:
     ids = fill(world)
     world.warehouse.undo([ids["second"]], NOTE)

@@ -546,6 +546,7 @@ def largest_file(size_bytes: int) -> Iterator[None]:
         setrlimit(RLIMIT_FSIZE, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", [False, True])
 def test_a_full_disk_of_the_warehouse_is_not_blamed_on_a_file(
     room: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -463,6 +463,7 @@ def test_a_store_that_cannot_delete_on_condition(landing: Open) -> None:
     assert world.tidy() == [problem]
 
 
+@pytest.mark.slow
 def test_a_store_that_cannot_delete_is_not_asked_for_every_file(landing: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     world = landing(after_load="archive")
     for n in range(50):
@@ -484,6 +485,7 @@ def test_a_store_that_cannot_delete_is_not_asked_for_every_file(landing: Open, m
     assert len(world.listed()) == 50
 
 
+@pytest.mark.slow
 def test_a_store_that_is_away_is_not_asked_for_every_file(landing: Open) -> None:
     world = landing(after_load="archive")
     for n in range(40):

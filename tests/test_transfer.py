@@ -398,6 +398,7 @@ def test_a_former_export_is_replaced_and_anything_else_refused(world: World, tmp
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_an_export_that_breaks_off_leaves_the_former_one(world: World, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     transfer.export(world.warehouse, folder, silent)
@@ -486,6 +487,7 @@ def test_an_export_that_is_killed_at_a_rename_is_made_up_for(world: World, tmp_p
     assert len(list(folder.iterdir())) == len(before)
 
 
+@pytest.mark.slow
 def test_an_export_shows_one_moment_and_is_alone(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write, refused = transfer._write, list[type[Exception]]()
 
@@ -518,6 +520,7 @@ def ingest(world: World, cwd: Path, *arguments: str) -> subprocess.CompletedProc
     return subprocess.run(command, cwd=cwd, env=environ, capture_output=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_commands(world: World, tmp_path: Path) -> None:
     ran = ingest(world, tmp_path, "copy", "--to", "duckdb:///copy.duckdb", "--json")
     told = json.loads(ran.stdout)
@@ -531,6 +534,7 @@ def test_the_commands(world: World, tmp_path: Path) -> None:
     assert ingest(world, tmp_path, "export", "--to", "out").stdout.startswith(b"out: ")
 
 
+@pytest.mark.slow
 def test_the_command_exports_to_a_bucket(world: World, tmp_path: Path, s3: S3) -> None:
     ran = ingest(world, tmp_path, "export", "--to", f"s3://{s3.bucket}/bi/", "--table", "events", "--json")
     told = json.loads(ran.stdout)

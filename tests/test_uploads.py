@@ -198,6 +198,7 @@ REFUSED: list[Any] = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pieces", "limits", "error", "words"), REFUSED)
 def test_what_is_refused_leaves_nothing(
     s3: S3,

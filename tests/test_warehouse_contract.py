@@ -301,6 +301,7 @@ def test_times_at_the_ends_of_a_load_are_looked_at(world: World) -> None:
     assert world.bring("c.json", facts[3], record("bob", 3, "x")).counts.duplicates == 1
 
 
+@pytest.mark.slow
 def test_the_event_of_a_fact_is_the_first_in_position_whatever_the_load_order(new_world: NewWorld) -> None:
     """Arrival, then key in natural order, then line."""
     files = [("10.json", 0), ("9.json", 0), ("1.json", 60)]
@@ -665,6 +666,7 @@ def due(world: World, file: SourceFile) -> datetime:
     return at
 
 
+@pytest.mark.slow
 def test_a_broken_file_is_tried_again_less_and_less_often_and_holds_up_nobody(world: World) -> None:
     files = [world.put(f"{n}.json", record("ann", n, "x"), "bad", record("bob", n, "y")) for n in range(3)]
     world.store.broken["1.json"] = "it broke off"

@@ -92,6 +92,7 @@ def test_an_object_without_a_time_holds_up_no_neighbour() -> None:
     assert str(doubt).startswith("s3://b/l/2.json: the listing does not give its size and time")
 
 
+@pytest.mark.slow
 def test_pages_of_nothing_come_to_an_end() -> None:
     with odd_store(FIVE, nothing=True) as odd:
         found, doubt = listed(store_of(odd))

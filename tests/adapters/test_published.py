@@ -584,6 +584,7 @@ def test_who_may_not_read_the_warehouse_may_not_read_its_copy(world: World) -> N
     assert (folder_of(world) / "w.duckdb.published").stat().st_mode & 0o777 == 0o640
 
 
+@pytest.mark.slow
 def test_a_process_that_ends_while_it_makes_a_copy_ends_well(world: World) -> None:
     """A thread inside the engine would otherwise end the process with an abort."""
     world.bring("a.json", record("ann", 0, "x"))
@@ -660,6 +661,7 @@ with warehouse.writing() as connection:
 """
 
 
+@pytest.mark.slow
 def test_what_a_former_version_kept_does_not_stop_the_pages_of_all(world: World) -> None:
     """It kept 20 MB of failures for a line of 1 MB."""
     for number in range(2):

@@ -36,6 +36,7 @@ def test_odd_keys_come_out_as_they_went_in(s3: S3, versioned: bool) -> None:
         assert (file.version_id is not None) == versioned
 
 
+@pytest.mark.slow
 def test_more_than_one_page(s3: S3) -> None:
     keys = [f"landing/{number}.json" for number in range(1_050)]
     for key in keys:

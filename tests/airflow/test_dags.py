@@ -34,6 +34,7 @@ def test_new_files_are_loaded_announced_and_told_of(job: Job) -> None:
     assert {event["asset"] for event in told.values()} == {"landfall/website"}
 
 
+@pytest.mark.slow
 def test_a_second_run_finds_nothing_and_tells_nothing(job: Job) -> None:
     job.put("1.json", ANN)
     job.run()
@@ -47,6 +48,7 @@ def test_a_second_run_finds_nothing_and_tells_nothing(job: Job) -> None:
     assert len(job.events()) == 1
 
 
+@pytest.mark.slow
 def test_a_broken_file_turns_the_run_red_by_name_and_holds_up_no_other(
     job: Job, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -95,6 +97,7 @@ def test_many_small_files_share_a_few_tasks(job: Job) -> None:
     assert job.count("events") == len(job.events()) == 700
 
 
+@pytest.mark.slow
 def test_a_task_that_dies_after_its_commit_is_told_of_all_the_same(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     """The ledger says what was loaded, not what the task returned."""
     from ingest.airflow import steps
@@ -117,6 +120,7 @@ def test_a_task_that_dies_after_its_commit_is_told_of_all_the_same(job: Job, mon
     assert [event["file"].rpartition("/")[2] for event in job.events()] == ["1.json"]
 
 
+@pytest.mark.slow
 def test_an_unreachable_warehouse_is_tried_again(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     from ingest.airflow import dags, steps
     from ingest.errors import TransientError
@@ -138,6 +142,7 @@ def test_an_unreachable_warehouse_is_tried_again(job: Job, monkeypatch: pytest.M
     assert job.states() == {"1.json": "loaded"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("address", ["landing/1.json", "landing/"], ids=["a file", "a prefix"])
 def test_a_person_loads_files_by_address(job: Job, address: str) -> None:
     job.put("1.json", ANN)
@@ -228,6 +233,7 @@ def test_a_check_loads_nothing(job: Job) -> None:
     assert job.ledger() == []
 
 
+@pytest.mark.slow
 def test_a_check_leaves_its_report_beside_an_upload(job: Job) -> None:
     from ingest.uploads import read_check_report, store_upload
 
@@ -268,6 +274,7 @@ def test_a_wrong_form_fails_at_once_and_loads_nothing(job: Job, form: dict[str, 
     assert job.ledger() == []
 
 
+@pytest.mark.slow
 def test_reconcile_is_green_when_all_is_well_and_red_when_a_file_is_stuck(job: Job) -> None:
     job.put("1.json", ANN)
     job.run()
@@ -305,6 +312,7 @@ def test_settings_that_cannot_be_read_at_all_are_shown_too(job: Job) -> None:
     assert "not TOML" in job.dags()["landfall_config_errors"].doc_md
 
 
+@pytest.mark.slow
 def test_the_warehouse_may_be_named_by_a_connection(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     job.put("1.json", ANN)
     other = job.folder / "elsewhere.duckdb"
@@ -335,6 +343,7 @@ def test_a_cleared_run_tells_what_it_loaded_before(job: Job) -> None:
     assert told["not_loaded"] == []
 
 
+@pytest.mark.slow
 def test_what_an_action_returns_is_plain_json(job: Job) -> None:
     """Airflow gives a tuple back as something of its own."""
     from ingest.airflow.action import Request, act
@@ -374,6 +383,7 @@ def test_what_is_empty_in_the_form_of_an_action_is_not_as_if_it_were_left_out(wr
         Request.from_params(form | wrong)
 
 
+@pytest.mark.slow
 def test_a_run_is_red_if_its_archive_holds_what_the_ledger_does_not_know(job: Job) -> None:
     """As of a warehouse that was put back from an older backup. What is new is loaded all the same."""
     job.configure(after_load="archive")
@@ -393,6 +403,7 @@ def test_a_run_is_red_if_its_archive_holds_what_the_ledger_does_not_know(job: Jo
     assert (nothing_new.state, nothing_new.tasks["discover"]) == ("failed", "failed")
 
 
+@pytest.mark.slow
 def test_actions_and_what_is_told_of_them(job: Job) -> None:
     from ingest.airflow import steps
 

@@ -129,6 +129,7 @@ def tell_again(job: Job, run_id: str) -> None:
 # --- runs ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_tells_once_of_all_its_files_that_need_a_look(job: Job, mailbox: Mailbox) -> None:
     job.configure(notify=["smtp:ops_mail"], max_failed_lines=1)
     job.put("1.json", ANN, WRONG)
@@ -164,6 +165,7 @@ def test_a_run_tells_once_of_all_its_files_that_need_a_look(job: Job, mailbox: M
     assert "1.json" not in mailbox.texts[1]
 
 
+@pytest.mark.slow
 def test_nobody_is_sent_to_a_file_that_has_no_open_line(job: Job, mailbox: Mailbox) -> None:
     """Failed lines of a copy are those of the file that is loaded, those of a changed object may be fixed already."""
     job.configure(notify=["smtp:ops_mail"])
@@ -213,6 +215,7 @@ def test_a_file_whose_task_died_is_told_of(job: Job, mailbox: Mailbox, monkeypat
     assert "lost" not in ran.returned["verdict"]
 
 
+@pytest.mark.slow
 def test_many_files_are_one_notice_of_readable_length(job: Job, mailbox: Mailbox) -> None:
     job.configure(notify=["smtp:ops_mail"])
     for number in range(30):
@@ -251,6 +254,7 @@ def test_a_key_cannot_forge_a_line_or_a_header_or_a_link(job: Job, mailbox: Mail
 # --- servers that fail -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_refused_notice_fails_no_run_and_is_sent_when_the_task_runs_again(
     job: Job, mailbox: Mailbox, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -268,6 +272,7 @@ def test_a_refused_notice_fails_no_run_and_is_sent_when_the_task_runs_again(
     assert len(mailbox.mails) == 1
 
 
+@pytest.mark.slow
 def test_one_recipient_that_fails_keeps_no_notice_from_another(
     job: Job, mailbox: Mailbox, hook: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,6 +368,7 @@ def test_addresses_of_webhooks(hook: Hook, kind: str, connection: Any, path: str
 # --- reconcile -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_source_that_is_overdue_is_one_notice_and_a_red_run(job: Job, mailbox: Mailbox) -> None:
     job.configure(notify=["smtp:ops_mail"], expect_every="24h")
 
@@ -378,6 +384,7 @@ def test_a_source_that_is_overdue_is_one_notice_and_a_red_run(job: Job, mailbox:
     assert job.run("ingest_reconcile").state == "success"
 
 
+@pytest.mark.slow
 def test_reconcile_does_not_repeat_what_a_run_has_told(job: Job, mailbox: Mailbox) -> None:
     job.configure(notify=["smtp:ops_mail"], max_failed_lines=0)
     job.put("1.json", WRONG)

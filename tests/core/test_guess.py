@@ -125,6 +125,7 @@ def test_kissmetrics_refuses_nothing_that_has_a_name_of_its_own() -> None:
     assert refusal(b'{"a": 1}\n') is None
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.binary() | st.text(st.sampled_from('{}[]",:\\a1 \n')).map(str.encode), st.data())
 def test_anything_is_guessed_or_not(noise: bytes, data: st.DataObject) -> None:

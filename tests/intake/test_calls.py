@@ -276,6 +276,7 @@ def test_other_paths_and_methods(served: Served) -> None:
         assert answer.json()["response"].keys() == {"status", "message"}
 
 
+@pytest.mark.slow
 def test_vendor_limits(new_world: Callable[[str], World]) -> None:
     world = new_world("[intake]\nvendor_limits = true")
     with world.serve() as served:

@@ -58,6 +58,7 @@ def test_webengage_migration(world: World) -> None:
     assert json.loads(person["properties"]).items() >= {"firstName": "Ünal 9", "plan": "gold", "age": 9}.items()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("woopra" not in FORMATS, reason="the format is not there yet")
 def test_woopras_import_as_documented(world: World) -> None:
     """`curl -u APPID:SECRET -X PUT …/rest/2.4/logs/import?website=… --data-binary @FILE`: its page's own two lines."""
@@ -79,6 +80,7 @@ def test_woopras_import_as_documented(world: World) -> None:
     assert world.rows("SELECT person, event FROM events") == [{"person": "bob@example.com", "event": "signup"}]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("retailrocket" not in FORMATS, reason="the format is not there yet")
 def test_retail_rocket_order(world: World) -> None:
     """Batches of one visitor, one after the other, to two instances in turn: read back in order, though times tie."""

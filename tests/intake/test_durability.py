@@ -108,6 +108,7 @@ def test_told_to_stop_under_load(world: World) -> None:
     assert stored == sum(map(len, load.answered.values()))  # none without an answer
 
 
+@pytest.mark.slow
 def test_two_instances_side_by_side(world: World) -> None:
     """Each client sends to both in turn, one after the other: the order holds over both, once all is loaded."""
     with world.serve() as one, world.serve() as other:
@@ -140,6 +141,7 @@ def own_store(tmp_path: Path) -> Iterator[ThreadedMotoServer]:
     server.stop()
 
 
+@pytest.mark.slow
 def test_a_store_that_is_down(own_store: ThreadedMotoServer, tmp_path: Path) -> None:
     host, port = own_store.get_host_and_port()
     world = make_world(tmp_path, f"http://{host}:{port}")

@@ -171,6 +171,7 @@ def test_a_rejected_file_is_forced_past_its_limits(site: Site, admin: TestClient
     assert "rejected</span> → <span" in admin.get(page).text
 
 
+@pytest.mark.slow
 def test_many_files_are_chosen_by_a_person_counted_first_and_taken_with_a_reason(site: Site, admin: TestClient) -> None:
     one, two = a_file(site), site.load("2.json", ANN | {"_p": "bob"}, ANN | {"_p": "cat"}, "no json")
     site.job.ask(lambda pipeline: redrive(pipeline, two, b'3\t{"_p": "d", "_t": 1700000001}\n', Note("ann")))
@@ -214,6 +215,7 @@ def test_hostile_keys_are_text(site: Site, admin: TestClient) -> None:
         assert "&lt;img src=x onerror=alert(1)&gt;&#34;⟨U+202E⟩txt.json" in text
 
 
+@pytest.mark.slow
 def test_what_somebody_did_before_is_done(site: Site, admin: TestClient) -> None:
     file_id = a_file(site)
     started = admin.post(f"{ROOT}/files/{file_id}/act/undo")

@@ -76,6 +76,7 @@ def test_what_is_hidden_is_as_if_it_were_not_there(site: Site) -> None:
         assert page(site, path, somebody, 404) == unknown
 
 
+@pytest.mark.slow
 def test_a_file_of_another_source_below_a_prefix_is_for_those_who_may_run_both(site: Site) -> None:
     """It was loaded before that prefix was a source's; it keeps its source."""
     site.job.s3.put("landing/a.json", b"a secret")
@@ -112,6 +113,7 @@ def test_hostile_text_stays_text(site: Site) -> None:
     assert "U+001B" in html
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "long",
     [

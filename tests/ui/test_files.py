@@ -59,6 +59,7 @@ def test_search_filter_sort(site: Site, admin: TestClient) -> None:
     assert 'aria-sort="ascending"' in admin.get(f"{ROOT}/?sort=key&down=0").text
 
 
+@pytest.mark.slow
 def test_a_page_beyond_the_last_is_the_last(site: Site, admin: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ingest.ui.pages.files._MORE", 2)
     for number in range(5):

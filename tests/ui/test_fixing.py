@@ -4,6 +4,8 @@ import json
 import re
 from html import unescape
 
+import pytest
+
 from tests.ui.conftest import ROOT, Site, runs_of
 from tests.ui.producers import load, text_of
 from tests.ui.test_mending import ACTION, conf_of, form_of, get, post, take_uploads, waiting
@@ -89,6 +91,7 @@ def test_find_and_replace(site: Site) -> None:
     assert site.job.count("commands") == 4
 
 
+@pytest.mark.slow
 def test_one_line_takes_the_value_that_its_failure_states(site: Site) -> None:
     file_id = load(site.job, "a.json", GOOD, millis(1), "broken")
     html = get(site, f"{file_id}/mend").text
