@@ -9,6 +9,8 @@ warehouse. `more`: another one, a tenth of whose facts is there already, into wh
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -29,9 +31,10 @@ def written(folder: Path, number: int) -> Path:
     path, first = folder / f"{number}.json", number * ROWS * 9 // 10
     with path.open("w", encoding="utf-8") as file:
         for n in range(first, first + ROWS):
+            at = 1_795_000_000 + n * 7919 % 950_400
             file.write(
-                f'{{"_p":"person {n % 70_000}@example.com","_t":{1_795_000_000 + n * 7919 % 950_400},"_n":"Viewed page",'
-                f'"url":"/products/{n % 1000}","price":{n % 100}.10,"session":"s{n}"}}\n'
+                f'{{"_p":"person {n % 70_000}@example.com","_t":{at},"_n":"Viewed page","url":"/products/{n % 1000}",'
+                f'"price":{n % 100}.10,"session":"s{n}"}}\n'
             )
     return path
 
@@ -74,9 +77,9 @@ def main() -> None:
             warehouse = postgres.warehouse(server.new())
             pipeline = Pipeline(settings, stores_of(settings), warehouse)
             with judged(pipeline, files[0]) as first, judged(pipeline, files[1]) as second:
-                took["plain"].append(seconds(lambda: plain(first)))
-                took["empty"].append(seconds(lambda: warehouse.load(first, "a", None)))
-                took["more"].append(seconds(lambda: warehouse.load(second, "b", None)))
+                took["plain"].append(seconds(partial(plain, first)))
+                took["empty"].append(seconds(partial(warehouse.load, first, "a", None)))
+                took["more"].append(seconds(partial(warehouse.load, second, "b", None)))
         base = median(took["plain"])
         print(f"{ROWS:,} rows, {ROUNDS} rounds, medians:")
         for what, times in took.items():
@@ -86,12 +89,10 @@ def main() -> None:
                 break
             warehouse = postgres.warehouse(server.new())
             pipeline = Pipeline(settings, stores_of(settings), warehouse)
-            stack = [judged(pipeline, path) for path in files[:many]]
-            stagings = [one.__enter__() for one in stack]
-            with ThreadPoolExecutor(many) as pool:
-                took_all = seconds(lambda: [*pool.map(lambda one: warehouse.load(one, "c", None), stagings)])
-            for one in stack:
-                one.__exit__(None, None, None)
+            with ExitStack() as stack, ThreadPoolExecutor(many) as pool:
+                load = partial(warehouse.load, load_id="c", run_id=None)
+                stagings = [stack.enter_context(judged(pipeline, path)) for path in files[:many]]
+                took_all = seconds(partial(list, pool.map(load, stagings)))
             print(f"  {many} loaders: {many * ROWS / took_all:10,.0f} rows/s")
 
 
