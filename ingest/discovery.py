@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Final, Literal
 
-from ingest.core.identity import natural
+from ingest.core.matching import natural
 from ingest.core.source import LOCAL_BUCKET, SourceFile
 from ingest.settings import CHECK_REPORT, COMPLETED_IMPORTS, Settings, Source
 from ingest.text import count

@@ -24,9 +24,9 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from ingest.core.commands import Item, Rules
+from ingest.core.facts import Columns, Row
+from ingest.core.facts import row as to_row
 from ingest.core.formats import Fast, open_format
-from ingest.core.rows import Columns, Row
-from ingest.core.rows import row as to_row
 from ingest.errors import IngestError
 from ingest.ports import Counts, FailedLine, StagedRows
 from ingest.reading import HEAD_BYTES, Block

@@ -11,8 +11,8 @@ from typing import Any, Literal, Protocol
 import pyarrow as pa
 
 from ingest.core.commands import Failure
-from ingest.core.identity import Match
 from ingest.core.lifecycle import Intent, State
+from ingest.core.matching import Match
 from ingest.core.source import SourceFile
 
 

@@ -14,9 +14,9 @@ from typing import Any, Final
 from uuid import UUID
 
 from ingest.core.commands import Command, Failure, Item, Rules
+from ingest.core.facts import row as to_row
 from ingest.core.formats import Format, open_format
 from ingest.core.jsontext import holds_more
-from ingest.core.rows import row as to_row
 from ingest.core.source import SourceFile
 from ingest.documents import documents
 from ingest.errors import ConfigError, IngestError

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from ingest.core.address import ACCESS_POINT
 from ingest.core.formats import FORMATS, open_format
-from ingest.core.identity import IGNORED_IDENTITIES, Match, Naming
+from ingest.core.matching import IGNORED_IDENTITIES, Match, Naming
 from ingest.core.source import LOCAL_BUCKET, ONE_OFF, intake_folder
 from ingest.errors import ConfigError
 

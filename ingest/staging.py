@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ingest.core.commands import Item, Rules
 from ingest.core.formats import open_format
-from ingest.core.identity import Match
 from ingest.core.lifecycle import State
+from ingest.core.matching import Match
 from ingest.core.source import SourceFile
 from ingest.disk import FOLDER_PREFIX, FULL, free_space, has_room, private_folder
 from ingest.documents import documents

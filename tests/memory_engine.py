@@ -12,9 +12,9 @@ from typing import Any
 
 from pyarrow import parquet
 
-from ingest.core.identity import IGNORED_IDENTITIES, is_ignored
+from ingest.core.components import Key, components
 from ingest.core.lifecycle import KEEPS_LINES, STATES, Done, State, is_due, may_return
-from ingest.core.people import Key, components
+from ingest.core.matching import IGNORED_IDENTITIES, is_ignored
 from ingest.core.source import SourceFile
 from ingest.errors import IngestError
 from ingest.plans.changes import (

@@ -18,7 +18,7 @@ from tempfile import mkdtemp
 from typing import Any
 from urllib.parse import urlsplit
 
-from ingest.core.identity import IGNORED_IDENTITIES
+from ingest.core.matching import IGNORED_IDENTITIES
 from ingest.warehouse.engines.postgres.warehouse import PostgresWarehouse
 
 _numbers = count()

@@ -20,7 +20,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from ingest.core.identity import IGNORED_IDENTITIES
+from ingest.core.matching import IGNORED_IDENTITIES
 from ingest.core.source import SourceFile
 from ingest.errors import ConfigError, IngestError, TransientError
 from ingest.ports import Staging, Warehouse

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ingest.core.identity import IGNORED_IDENTITIES
+from ingest.core.matching import IGNORED_IDENTITIES
 from ingest.errors import ConfigError
 from ingest.ports import Note
 from ingest.redrive import redrive

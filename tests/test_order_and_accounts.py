@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from ingest.core.identity import IGNORED_IDENTITIES
+from ingest.core.matching import IGNORED_IDENTITIES
 from ingest.core.source import SourceFile, intake_key
 from ingest.ports import Note
 from ingest.redrive import Outcome, redrive

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ingest.core.identity import IGNORED_IDENTITIES
+from ingest.core.matching import IGNORED_IDENTITIES
 from ingest.core.source import SourceFile
 from ingest.errors import ConfigError
 from ingest.ports import Note

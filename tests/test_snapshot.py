@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from ingest.core.identity import IGNORED_IDENTITIES
+from ingest.core.matching import IGNORED_IDENTITIES
 from ingest.errors import ConfigError, TransientError
 from ingest.settings import Source
 from ingest.warehouse.engines.duckdb import snapshot as duckdb_snapshot

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ingest import transfer
-from ingest.core.identity import IGNORED_IDENTITIES
+from ingest.core.matching import IGNORED_IDENTITIES
 from ingest.errors import IngestError, TransientError
 from ingest.ports import Note, Warehouse
 from ingest.settings import Source

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ingest.core.identity import IGNORED_IDENTITIES
+from ingest.core.matching import IGNORED_IDENTITIES
 from ingest.core.source import SourceFile
 from ingest.errors import IngestError
 from ingest.ports import FileResult, Note, Warehouse

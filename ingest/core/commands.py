@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ingest.core.identity import IGNORED_IDENTITIES, Match
+from ingest.core.matching import IGNORED_IDENTITIES, Match
 
 Kind = Literal["record", "set", "alias"]
 TimeSource = Literal["event", "received"]

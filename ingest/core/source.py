@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Any, Self
 
-from ingest.core.identity import natural
+from ingest.core.matching import natural
 
 LOCAL_BUCKET = "file"
 ONE_OFF = "one_off"  # the source of a load that names none

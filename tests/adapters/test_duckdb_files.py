@@ -13,7 +13,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from ingest.core.identity import IGNORED_IDENTITIES
+from ingest.core.matching import IGNORED_IDENTITIES
 from ingest.errors import ConfigError, IngestError
 from ingest.warehouse.engines.duckdb.session import connect
 from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.core.identity import natural
+from ingest.core.matching import natural
 from ingest.errors import TransientError
 from ingest.ports import Day, FilesWanted, Note, Warehouse
 from ingest.redrive import redrive

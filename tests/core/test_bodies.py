@@ -12,8 +12,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ingest.core import jsontext, rows, schema
+from ingest.core import jsontext, schema
 from ingest.core.commands import Item, Rules
+from ingest.core.facts import row as to_row
 from ingest.core.formats import open_format
 from ingest.core.formats.bodies import Judged, iso_microseconds
 from ingest.core.jsontext import Undecodable, decode, holds_more, in_range, place
@@ -54,7 +55,7 @@ def check(items: list[Item], unit: bytes, rules: Rules, format: str) -> None:
         assert not any("\0" in f"{one.pointer} {one.got} {one.message}" for one in item.failures)
         orjson.dumps(item.failures)
         for command in item.commands:
-            row = rows.row(command, 7, cast("int", item.number), item.path, rules)
+            row = to_row(command, 7, cast("int", item.number), item.path, rules)
             assert orjson.loads(cast("bytes", row[12])).keys() == command.properties.keys()
         if item.failures and item.path:
             raw = cast("bytes", item.raw)

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.core import rows
 from ingest.core.commands import Rules
+from ingest.core.facts import row as to_row
 from ingest.core.formats import open_format
 from tests.core.lines import lines
 from tests.core.test_kissmetrics import BROKEN, WARNED
@@ -29,7 +29,7 @@ def agree(some: list[bytes], number: int = 0) -> list[bool]:
     for place in (place for place, sure in enumerate(yes) if sure):
         (item,) = FORMAT.judge(some[place], RULES[number])
         assert (item.failures, item.warnings, len(item.commands)) == ((), (), 1)
-        assert rows.row(item.commands[0], 7 + place, 0, "", RULES[number]) == next(rest)
+        assert to_row(item.commands[0], 7 + place, 0, "", RULES[number]) == next(rest)
     assert not list(rest)
     return yes
 

@@ -10,8 +10,8 @@ from typing import cast
 import orjson
 import pytest
 
-from ingest.core import rows
 from ingest.core.commands import Command, Item, Rules
+from ingest.core.facts import row as to_row
 from ingest.core.formats import open_format
 
 FORMAT = open_format("kissmetrics")
@@ -111,13 +111,13 @@ def test_commands(text: str, commands: list[Command]) -> None:
 )  # fmt: skip
 def test_numbers_keep_their_digits(number: str) -> None:
     (command,) = judge(line(f'"a":{number}')).commands
-    assert rows.row(command, 7, 0, "", RULES)[12] == b'{"a":%b}' % number.encode()
+    assert to_row(command, 7, 0, "", RULES)[12] == b'{"a":%b}' % number.encode()
 
 
 @pytest.mark.parametrize("number", ["1e5", "1E+5", "1.5e-7", "1e308", "1e-308", "-0", "0e99999999999999999999", "0e-5"])
 def test_numbers_keep_their_value(number: str) -> None:
     (command,) = judge(line(f'"a":{number}')).commands
-    kept = orjson.loads(cast("bytes", rows.row(command, 7, 0, "", RULES)[12]))["a"]
+    kept = orjson.loads(cast("bytes", to_row(command, 7, 0, "", RULES)[12]))["a"]
     assert kept == float(number)
 
 

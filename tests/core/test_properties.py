@@ -8,8 +8,8 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.core import rows
 from ingest.core.commands import Item, Rules
+from ingest.core.facts import row as to_row
 from ingest.core.formats import open_format
 from ingest.core.jsontext import Undecodable, decode, dumps
 from ingest.core.schema import codes
@@ -36,7 +36,7 @@ def check(item: Item, rules: Rules) -> None:
     assert not (rules.strict and item.warnings)
     assert not any("\0" in f"{one.pointer} {one.got} {one.message}" for one in item.failures)
     for command in item.commands:
-        properties = orjson.loads(cast("bytes", rows.row(command, 7, 0, item.path, rules)[12]))
+        properties = orjson.loads(cast("bytes", to_row(command, 7, 0, item.path, rules)[12]))
         assert properties.keys() == command.properties.keys()
 
 

@@ -8,8 +8,9 @@ import orjson
 import pytest
 from jsonschema import Draft202012Validator
 
-from ingest.core import rows, schema
+from ingest.core import schema
 from ingest.core.commands import Command, Item, Rules
+from ingest.core.facts import row as to_row
 from ingest.core.formats import open_format
 from ingest.core.formats.retailrocket import ENVELOPES
 
@@ -299,7 +300,7 @@ def test_the_codes_are_these() -> None:
 
 def facts(items: list[Item]) -> list[bytes]:
     return [
-        cast("bytes", rows.row(command, 1, item.number or 0, item.path, RULES)[-1])
+        cast("bytes", to_row(command, 1, item.number or 0, item.path, RULES)[-1])
         for item in items for command in item.commands
     ]  # fmt: skip
 

@@ -13,8 +13,8 @@ from jsonschema import Draft202012Validator
 
 from ingest.core import schema
 from ingest.core.commands import Rules
+from ingest.core.facts import TRANSPORT_NAMES
 from ingest.core.formats import open_format
-from ingest.core.rows import TRANSPORT_NAMES
 
 FORMAT = open_format("kissmetrics")
 RULES = Rules(received_at=1_800_000_000_000_000)

@@ -8,8 +8,9 @@ import orjson
 import pytest
 from jsonschema import Draft202012Validator
 
-from ingest.core import rows, schema
+from ingest.core import schema
 from ingest.core.commands import Command, Item, Rules
+from ingest.core.facts import row as to_row
 from ingest.core.formats import open_format
 
 FORMAT = open_format("vitally")
@@ -221,7 +222,7 @@ def test_the_codes_are_these() -> None:
 
 def fact(sent: Any, rules: Rules = RULES, line: int = 1) -> bytes:
     (item,) = judge([sent], rules).values()
-    return cast("bytes", rows.row(item.commands[0], line, 0, item.path, rules)[-1])
+    return cast("bytes", to_row(item.commands[0], line, 0, item.path, rules)[-1])
 
 
 @pytest.mark.parametrize(
@@ -292,7 +293,7 @@ def test_the_example_of_the_page_gives_a_fact_for_each_message_though_all_have_o
         },
         {"minute": 14, "opponentId": 421243, "matchId": 9},
     ]  # fmt: skip
-    assert len({rows.row(one, 1, 0, "", RULES)[-1] for one in commands}) == 4
+    assert len({to_row(one, 1, 0, "", RULES)[-1] for one in commands}) == 4
 
 
 # --- schema and judge ------------------------------------------------------------------------------------------------

@@ -9,8 +9,9 @@ import orjson
 import pytest
 from jsonschema import Draft202012Validator
 
-from ingest.core import rows, schema
+from ingest.core import schema
 from ingest.core.commands import Command, Item, Rules
+from ingest.core.facts import row as to_row
 from ingest.core.formats import open_format
 
 FORMAT = open_format("webengage")
@@ -291,7 +292,7 @@ def test_the_examples_of_the_page() -> None:
     assert [item.warnings for item in known.values()] == [("no_time",)] * 2
     assert [(item.commands, item.warnings) for item in done.values()] == [((added,), ())] * 2
     for items, facts in ((known, 2), (done, 1)):
-        ids = {rows.row(item.commands[0], 1, 0, path, RULES)[-1] for path, item in items.items()}
+        ids = {to_row(item.commands[0], 1, 0, path, RULES)[-1] for path, item in items.items()}
         assert len(ids) == facts
 
 

@@ -9,8 +9,9 @@ import orjson
 import pytest
 from jsonschema import Draft202012Validator
 
-from ingest.core import rows, schema
+from ingest.core import schema
 from ingest.core.commands import Command, Item, Rules
+from ingest.core.facts import row as to_row
 from ingest.core.formats import open_format
 
 FORMAT = open_format("woopra")
@@ -392,5 +393,5 @@ def test_any_validator_comes_to_the_same_verdict(sent: Any) -> None:
 def test_rows_are_numbered_as_their_items_stand() -> None:
     items = list(FORMAT.judge(orjson.dumps(visit({"id": "a", "b": 1}, 7, action())), RULES))
     assert [(item.path, item.number) for item in items] == [("/visitor", 0), ("/actions/0", 1), ("/actions/1", 2)]
-    row = rows.row(items[2].commands[0], 3, cast("int", items[2].number), items[2].path, RULES)
+    row = to_row(items[2].commands[0], 3, cast("int", items[2].number), items[2].path, RULES)
     assert row[:4] == (3, 2, "/actions/1", "record")

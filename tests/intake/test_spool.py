@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest.core.identity import IGNORED_IDENTITIES
+from ingest.core.matching import IGNORED_IDENTITIES
 from ingest.core.source import SourceFile, intake_key
 from ingest.errors import IngestError, TransientError
 from ingest.intake.bodies import Body, Refused, Room

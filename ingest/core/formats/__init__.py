@@ -5,8 +5,8 @@ from importlib import import_module
 from typing import Final, Protocol
 
 from ingest.core.commands import Failure, Item, Rules
-from ingest.core.identity import Match
-from ingest.core.rows import Columns
+from ingest.core.facts import Columns
+from ingest.core.matching import Match
 
 FORMATS: Final = ("kissmetrics", "woopra", "webengage", "retailrocket", "vitally")
 

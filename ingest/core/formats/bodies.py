@@ -19,7 +19,6 @@ from ingest.core import schema
 from ingest.core.commands import Command, Failure, Item, Rules
 from ingest.core.flatten import RepeatedTooMuch, flatten
 from ingest.core.formats import guess
-from ingest.core.identity import Match, is_ignored
 from ingest.core.jsontext import (
     Oddity,
     Undecodable,
@@ -31,6 +30,7 @@ from ingest.core.jsontext import (
     pointer,
     values_allowed,
 )
+from ingest.core.matching import Match, is_ignored
 
 if TYPE_CHECKING:
     from ingest.core.formats import Fast

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Final
 
 from ingest.core import schema
 from ingest.core.commands import Command, Failure, Item, Rules
+from ingest.core.facts import TRANSPORT_NAMES
 from ingest.core.filetype import HEAD_BYTES
 from ingest.core.flatten import RepeatedTooMuch, flatten
 from ingest.core.formats import guess
-from ingest.core.identity import Match, is_ignored
 from ingest.core.jsontext import (
     JQ_DIGITS,
     Undecodable,
@@ -32,7 +32,7 @@ from ingest.core.jsontext import (
     short,
     shortened,
 )
-from ingest.core.rows import TRANSPORT_NAMES
+from ingest.core.matching import Match, is_ignored
 
 if TYPE_CHECKING:
     from ingest.core.formats import Fast

@@ -17,9 +17,9 @@ import msgspec
 import orjson
 
 from ingest.core.commands import Rules
+from ingest.core.facts import TRANSPORT_NAMES, Columns, differing
 from ingest.core.formats import Fast
-from ingest.core.identity import Match, is_ignored, key
-from ingest.core.rows import TRANSPORT_NAMES, Columns, differing
+from ingest.core.matching import Match, is_ignored, key
 
 _MAX_NAME = 255
 _MAX_VALUE = 8192

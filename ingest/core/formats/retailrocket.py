@@ -25,8 +25,8 @@ from typing import Any, Final, cast
 import orjson
 
 from ingest.core.commands import Command, Item, Rules, TimeSource
+from ingest.core.facts import row
 from ingest.core.formats.bodies import Body, Documents, Judged, identity_text, normal, without_blank
-from ingest.core.rows import row
 
 NAME: Final = "retailrocket"
 

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from ingest.core.rows import fact_of, keys
+from ingest.core.facts import fact_of, keys
 from ingest.settings import Source
 from ingest.warehouse.engines.common.session import Session
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from ingest.core.identity import is_ignored
-from ingest.core.people import Key, components
+from ingest.core.components import Key, components
+from ingest.core.matching import is_ignored
 
 
 class Session(ABC):

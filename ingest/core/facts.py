@@ -10,8 +10,8 @@ from typing import Final
 import orjson
 
 from ingest.core.commands import Command, Rules
-from ingest.core.identity import Match, key
 from ingest.core.jsontext import decode
+from ingest.core.matching import Match, key
 
 TRANSPORT_NAMES: Final = frozenset({"_k", "_d", "_c", "_u", "_ip", "_ua", "_server_timestamp"})
 
