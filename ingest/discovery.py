@@ -28,7 +28,7 @@ MENDED: Final = ".mended.txt"  # what the key of mended lines that wait for thei
 MAY_LOAD: Final = ".may-load"  # what the key of the word that an upload for a source may be loaded ends with
 UPLOADS_OF_SOURCES: Final = "sources/"  # below the prefix for uploads: in it a folder for each source
 ARCHIVED: Final = re.compile(r"(\d{4})/(\d{2})/(\d{2})/(.+)", re.DOTALL)  # below the prefix of an archive
-# What tells the copy of another version apart, where both were loaded on one day: see `ingest.tidy`.
+# What tells the copy of another version apart, where both were loaded on one day: see `ingest.archiving`.
 HASHED: Final = re.compile(r"\.([0-9a-f]{8})((?:\.json)?(?:\.[^./]*)?)\Z")
 # Names that nobody else gives, wherever they are: settings may have changed since.
 _OWN_NAMES: Final = {

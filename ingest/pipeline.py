@@ -22,7 +22,7 @@ from ingest.core.source import LOCAL_BUCKET, ONE_OFF, SourceFile
 from ingest.discovery import ARCHIVED, Selection, in_order, own_object, owner_of
 from ingest.errors import ConfigError, IngestError, ListingDoubted, ObjectGone, TransientError
 from ingest.ports import Counts, FileResult, Note, ObjectStore, StagedFile, Staging, Warehouse, not_entered
-from ingest.readable import canonical
+from ingest.read_access import canonical
 from ingest.reading import HEAD_BYTES, Digest, decompressed, peek
 from ingest.settings import Settings, Source
 from ingest.staging import Limits, Progress, TooMuchAtOnce, stage, staging_folder

@@ -21,7 +21,7 @@ from ingest.core.source import SourceFile
 from ingest.documents import documents
 from ingest.errors import ConfigError, IngestError
 from ingest.pipeline import Pipeline
-from ingest.readable import why_unreadable
+from ingest.read_access import why_unreadable
 from ingest.reading import HEAD_BYTES, Block, blocks, decompressed, peek
 
 READ_AT_MOST: Final = 200 << 20  # unpacked bytes: what lies beyond takes longer than somebody waits for a page

@@ -18,7 +18,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ingest.archive import archives, bring_back, copies_of
+from ingest.archiving import archive, is_proven
 from ingest.core.source import LOCAL_BUCKET, SourceFile
 from ingest.discovery import Selection, takes
 from ingest.errors import IngestError, ObjectGone
@@ -26,7 +26,7 @@ from ingest.pipeline import Pipeline
 from ingest.ports import Note
 from ingest.settings import Source
 from ingest.staging import staging_folder
-from ingest.tidy import is_proven, tidy
+from ingest.unarchiving import archives, bring_back, copies_of
 from ingest.unforeseen import said
 
 STUCK_AFTER: Final = timedelta(hours=2)
@@ -112,7 +112,7 @@ def reconcile(
 def _tidy(pipeline: Pipeline, note: Note) -> None:
     for source in pipeline.settings.sources.values():
         if source.after_load != "keep":
-            tidy(pipeline, source.name, note)
+            archive(pipeline, source.name, note)
 
 
 @dataclass(slots=True)
@@ -329,10 +329,10 @@ class _Comparison:
                 yield file
 
         done: list[tuple[str, str]] = []
-        for archive in archives(self.pipeline):
-            bucket, prefix, sources = archive
+        for one in archives(self.pipeline):
+            bucket, prefix, sources = one
             try:
-                copies = copies_of(self.pipeline, noted(archive.listed(self.pipeline)), sources)
+                copies = copies_of(self.pipeline, noted(one.listed(self.pipeline)), sources)
                 for copy in self.pipeline.warehouse.unknown_copies(copies):
                     self.unknown[copy.file.source].add(copy)
                 done.append((bucket, prefix))

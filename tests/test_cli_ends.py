@@ -223,7 +223,7 @@ def test_what_was_loaded_is_told_whatever_comes_after(ingest: Shell, s3: S3, mon
     def report(*_: object) -> None:
         raise KeyError("gone")
 
-    monkeypatch.setattr("ingest.tidy.file_report", report)
+    monkeypatch.setattr("ingest.archiving.file_report", report)
     ran = ingest("poll", "--json")
     assert ([file["state"] for file in ran.json["files"]], "KeyError" in ran.err) == (["loaded"], True)
 

@@ -207,11 +207,11 @@ def test_files_of_other_places_are_not_looked_for(world: World) -> None:
 
 def archived(world: World) -> str:
     """An archived file; the key of its copy."""
-    from ingest.tidy import tidy
+    from ingest.archiving import archive
 
     world.sources = [website(after_load="archive")]
     bring(world, "1.json", record("ann", 0, "Paid"))
-    assert tidy(world.pipeline, "website", NOTE) == []
+    assert archive(world.pipeline, "website", NOTE) == []
     ((_, key),) = world.store.objects
     assert key.startswith("completed_imports/")
     return key

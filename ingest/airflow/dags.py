@@ -121,10 +121,10 @@ def source_dag(source: Source, settings: Settings) -> DAG:
             from airflow.sdk.exceptions import AirflowFailException
 
             from ingest.airflow import steps
+            from ingest.airflow.runtime import note_of, open_runtime
             from ingest.airflow.tables import named
-            from ingest.airflow.world import note_of, open_world
 
-            with open_world() as pipeline:
+            with open_runtime() as pipeline:
                 packs, landing = steps.discover(pipeline, source.name, note_of(get_current_context()))
             get_current_context()["ti"].xcom_push("landing", landing)
             if landing["problems"] and not packs:  # with files to load the verdict says it
@@ -156,10 +156,10 @@ def one_off_dag(settings: Settings) -> DAG:
         def collect() -> Packs:
             """Find the files that were named; store pasted lines first."""
             from ingest.airflow import one_off, steps
-            from ingest.airflow.world import home, open_world, task_settings
+            from ingest.airflow.runtime import home, open_runtime, task_settings
 
             context = get_current_context()
-            with open_world() as pipeline:
+            with open_runtime() as pipeline:
                 request = one_off.Request.from_params(context["params"])
                 files = one_off.collect(
                     pipeline,
@@ -180,9 +180,9 @@ def one_off_dag(settings: Settings) -> DAG:
         def check(pack: dict[str, Any]) -> Results:
             """Judge one pack; load nothing."""
             from ingest.airflow import steps
-            from ingest.airflow.world import open_world
+            from ingest.airflow.runtime import open_runtime
 
-            with open_world() as pipeline:
+            with open_runtime() as pipeline:
                 return _labelled(steps.check(pipeline, pack))
 
         packs = collect()
@@ -214,12 +214,12 @@ def action_dag(settings: Settings) -> DAG:
             from airflow.sdk.exceptions import AirflowFailException
 
             from ingest.airflow import steps
-            from ingest.airflow.world import PROBLEM, note_of, open_world
+            from ingest.airflow.runtime import PROBLEM, note_of, open_runtime
             from ingest.errors import IngestError, TransientError
 
             context = get_current_context()
             try:
-                with open_world() as pipeline:
+                with open_runtime() as pipeline:
                     request = action.Request.from_params(context["params"])
                     results = steps.act(pipeline, request, note_of(context, request.reason))
             except TransientError:
@@ -265,11 +265,11 @@ def reconcile_dag(settings: Settings) -> DAG:
             from airflow.sdk.exceptions import AirflowFailException
 
             from ingest.airflow import steps
+            from ingest.airflow.runtime import open_runtime
             from ingest.airflow.tables import named
-            from ingest.airflow.world import open_world
             from ingest.text import count
 
-            with open_world() as pipeline:
+            with open_runtime() as pipeline:
                 told = steps.reconcile(pipeline, get_current_context()["run_id"])
             if differences := told["differences"]:
                 get_current_context()["ti"].xcom_push("return_value", told)
@@ -338,11 +338,11 @@ def _load_task(settings: Settings, *, is_named: bool = False) -> Any:
     def load(pack: dict[str, Any]) -> Results:
         """Judge one pack of files and load it in one transaction."""
         from ingest.airflow import steps
-        from ingest.airflow.world import note_of, open_world
+        from ingest.airflow.runtime import note_of, open_runtime
 
         context = get_current_context()
         force = bool(context["params"].get("force", False))
-        with open_world() as pipeline:
+        with open_runtime() as pipeline:
             return _labelled(steps.load(pipeline, pack, note_of(context, is_named=is_named), force=force))
 
     return load
@@ -361,9 +361,9 @@ def _announce(source: str, loaded: Any) -> None:
     def announcements() -> list[list[dict[str, Any]]]:
         """Ask the ledger which files this run loaded."""
         from ingest.airflow import steps
-        from ingest.airflow.world import open_world
+        from ingest.airflow.runtime import open_runtime
 
-        with open_world() as pipeline:
+        with open_runtime() as pipeline:
             run_id = get_current_context()["run_id"]
             return steps.announcements(pipeline, run_id, None if source in (ONE_OFF, ACTION) else source)
 
@@ -400,15 +400,15 @@ def _verdict(source: str, packs: Any) -> Any:
         from airflow.sdk.exceptions import AirflowFailException
 
         from ingest.airflow import notify, steps
+        from ingest.airflow.runtime import open_runtime
         from ingest.airflow.tables import named
-        from ingest.airflow.world import open_world
         from ingest.text import count
 
         if packs is None:
             raise AirflowFailException("The files could not be found: the task before the loads says why in its log.")
         ti = get_current_context()["ti"]
         parts = [part for part in ti.xcom_pull(task_ids=["load", "check"]) if part is not None]
-        with open_world() as pipeline:
+        with open_runtime() as pipeline:
             landing = ti.xcom_pull(task_ids="discover", key="landing") if source != ONE_OFF else None
             told = steps.verdict(
                 pipeline, packs, [result for part in parts for result in part], (landing or {}).get("problems", ())

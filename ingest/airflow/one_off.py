@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from ingest.core.formats.guess import AUTO
 from ingest.core.source import ONE_OFF
 from ingest.errors import ConfigError, ObjectGone
-from ingest.readable import why_unreadable
+from ingest.read_access import why_unreadable
 from ingest.settings import Settings
 from ingest.text import visible
 

@@ -12,7 +12,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
 from ingest.airflow import action, tables
-from ingest.archive import look_at_poll
+from ingest.archiving import archive, archive_loaded
 from ingest.core.lifecycle import KEEPS_LINES
 from ingest.core.schema import codes
 from ingest.core.source import LOCAL_BUCKET, SourceFile
@@ -21,7 +21,7 @@ from ingest.ports import Counts, Note
 from ingest.reconcile import reconcile as compare
 from ingest.report import Most, check_report
 from ingest.text import count, visible
-from ingest.tidy import tidy, tidy_loaded
+from ingest.unarchiving import look_at_poll
 from ingest.uploads import keep_check_report
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def discover(pipeline: "Pipeline", source: str, note: Note) -> tuple[list[Pack],
     The second is {"pending", "matching", "ignored": numbers of objects, "ignored_names": the first of those,
     "problems": a sentence for each file, listing, or archive, that keeps the run from being well}.
     """
-    tidy(pipeline, source, note)  # what former runs have left
+    archive(pipeline, source, note)  # what former runs have left
     if passed := pipeline.begin_poll(source):
         log.info("%d files there before the first poll, entered as ignored", passed)
     lost = look_at_poll(pipeline, source)
@@ -86,7 +86,7 @@ def load(pipeline: "Pipeline", pack: Pack, note: Note, *, force: bool = False) -
     """Load one pack. A file that cannot be loaded says so in its result; only a world that does not answer raises."""
     files = {file.file_id: file for file in map(SourceFile.from_dict, pack["files"])}
     loaded = pipeline.load(list(files.values()), run_id=note.run_id, intent="force" if force else "new", note=note)
-    tidy_loaded(pipeline, loaded, note)  # it logs what it could not do, and later runs go on with it
+    archive_loaded(pipeline, loaded, note)  # it logs what it could not do, and later runs go on with it
     for one in loaded:
         if one.copies:
             log.warning(

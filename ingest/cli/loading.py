@@ -47,10 +47,10 @@ class _Taking:
     note: "Note"
     dry_run: bool
     results: "list[FileResult]" = field(default_factory=list)
-    untidy: list[str] = field(default_factory=list)
+    unarchived: list[str] = field(default_factory=list)
 
     def take(self, files: "Sequence[SourceFile]", moved: Moved, intent: "Intent" = "new") -> None:
-        from ingest.tidy import tidy_loaded
+        from ingest.archiving import archive_loaded
 
         for pack in self.pipeline.pack(files):
             if self.dry_run:
@@ -58,7 +58,7 @@ class _Taking:
             else:
                 loaded = self.pipeline.load(pack, intent=intent, note=self.note, progress=moved)
                 self.results += loaded
-                self.untidy += tidy_loaded(self.pipeline, loaded, self.note)
+                self.unarchived += archive_loaded(self.pipeline, loaded, self.note)
             moved(0, len(pack))
 
 
@@ -111,7 +111,7 @@ def load(
                 errors.append(said(error))
     place_of = {file_id: place for place, file_id in enumerate(order)}
     results = sorted(taking.results, key=lambda one: place_of.get(one.file_id, 0))  # another load may have named it
-    for sentence in taking.untidy:
+    for sentence in taking.unarchived:
         say(sentence)
     code = show_files(results, as_json, errors, fail_on, dry_run=dry_run)
     # Somebody named it, so it is missed; an object that vanished under a poll left nothing to load.
@@ -128,9 +128,9 @@ def poll(sources: tuple[str, ...], dry_run: bool, fail_on: str, as_json: bool) -
 
     In the landing of each SOURCE, or of all.
     """
-    from ingest.archive import look_at_poll
+    from ingest.archiving import archive
     from ingest.ports import Note
-    from ingest.tidy import tidy
+    from ingest.unarchiving import look_at_poll
 
     unreachable: list[str] = []
     note = Note(user())
@@ -163,10 +163,10 @@ def poll(sources: tuple[str, ...], dry_run: bool, fail_on: str, as_json: bool) -
                 with progress(name, sum(file.size_bytes for file in pending), len(pending)) as moved:
                     taking.take(pending, moved)
                 if not dry_run:
-                    taking.untidy += tidy(pipeline, name, note)  # what former polls have left
+                    taking.unarchived += archive(pipeline, name, note)  # what former polls have left
             except Exception as error:  # noqa: BLE001 - one source that is out of order does not hold up the others
                 unreachable.append(f"{name}: {said(error)}")
-    for sentence in dict.fromkeys(taking.untidy):
+    for sentence in dict.fromkeys(taking.unarchived):
         say(sentence)
     return show_files(taking.results, as_json, unreachable, fail_on, dry_run=dry_run)
 

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from fastapi import HTTPException
 
-from ingest.airflow.world import PROBLEM
+from ingest.airflow.runtime import PROBLEM
 from ingest.ui import internals
 from ingest.ui.access import Visitor, dag_of
 from ingest.ui.internals import Run

@@ -32,7 +32,7 @@ def test_a_task_reads_only_its_own_dag(job: Job, monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_executor_of_many_hosts_is_told_where_wrong_settings_are(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ingest.airflow.world import task_settings
+    from ingest.airflow.runtime import task_settings
     from ingest.errors import ConfigError
 
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "LocalExecutor,CeleryExecutor")

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from ingest import preview
+from ingest.archiving import archive
 from ingest.core.source import ONE_OFF
 from ingest.ports import Note
 from ingest.redrive import redrive
-from ingest.tidy import tidy
 from tests.ui.conftest import ROOT, Site
 from tests.ui.producers import HOSTILE, file_id_of, load, text_of
 
@@ -295,7 +295,7 @@ def test_a_local_file_is_read_from_folders_of_sources_only(site: Site) -> None:
 def test_an_archived_file_is_read_from_the_archive(site: Site) -> None:
     site.job.configure(after_load="archive")
     file_id = load(site.job, "a.json", GOOD)
-    assert site.job.ask(lambda pipeline: tidy(pipeline, "website", Note("t"))) == []
+    assert site.job.ask(lambda pipeline: archive(pipeline, "website", Note("t"))) == []
     assert site.job.ledger()[0]["archived_to"]
     assert not list(site.job.s3.store.list(site.job.s3.bucket, "landing/"))
     assert "becomes" in page(site, f"{file_id}/lines")

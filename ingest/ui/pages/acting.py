@@ -21,8 +21,8 @@ from ingest.ui import runs, shown
 from ingest.ui.access import Visitor, VisitorDep, dag_of
 from ingest.ui.pages.files import day_of
 from ingest.ui.pages.mending import sent_fixes, undone_fixes
+from ingest.ui.runtime import open_runtime
 from ingest.ui.view import page
-from ingest.ui.world import open_world
 
 router = APIRouter()
 
@@ -60,7 +60,7 @@ def act(
         return asked
     conf: dict[str, Any] = {"action": action, "files": [file_id], "reason": _one_line(reason)}
     if fixes and action == "force":
-        with open_world() as pipeline, pipeline.warehouse.published() as published:
+        with open_runtime() as pipeline, pipeline.warehouse.published() as published:
             visitor.demand_lines(pipeline.settings, visitor.seen_file(published.file(file_id)))
             undone = undone_fixes(published, file_id)
         conf |= {"lines_at": undone.lines_at} if undone.redrives else {}
@@ -76,7 +76,7 @@ def _to_run(request: Request, run_id: str) -> Response:
 
 
 def _ask(request: Request, visitor: Visitor, file_id: str, action: Action) -> Response:
-    with open_world() as pipeline, pipeline.warehouse.published() as published:
+    with open_runtime() as pipeline, pipeline.warehouse.published() as published:
         row = visitor.seen_file(published.file(file_id))
         visitor.demand_run(runs.ACTION_DAG)
         visitor.demand_run(dag_of(row["source"]))
@@ -239,7 +239,7 @@ def _ask_many(
     request: Request, visitor: Visitor, source: str, action: str, since: str, notice: str = ""
 ) -> Response:  # fmt: skip
     visitor.demand_run(runs.ACTION_DAG)
-    with open_world() as pipeline:
+    with open_runtime() as pipeline:
         sources = [name for name in (*sorted(pipeline.settings.sources), ONE_OFF) if visitor.runs(name)]
         if source and source not in sources:
             raise HTTPException(404, "There is no such source.")

@@ -19,8 +19,8 @@ from ingest.ui.access import Visitor, VisitorDep, dag_of
 from ingest.ui.pages.acting import called
 from ingest.ui.pages.failures import LINES, Failed, Group, failed_lines, groups_of, meanings, visible_pointer
 from ingest.ui.pages.mending import came_of, sent_fixes
+from ingest.ui.runtime import open_runtime
 from ingest.ui.view import page
-from ingest.ui.world import open_world
 
 router = APIRouter()
 
@@ -38,7 +38,7 @@ def file(
 ) -> Response:
     """The page of a file. With `code`, `open` or `at` it lists failed lines, else it shows some of each group; with
     `done` it says what that run of `ingest_action` did, whose page leads here."""
-    with open_world() as pipeline, pipeline.warehouse.published() as published:
+    with open_runtime() as pipeline, pipeline.warehouse.published() as published:
         row = visitor.seen_file(published.file(file_id))
         shows_raw = visitor.reads(pipeline.settings, row)
         pointer = visible_pointer(pointer, shows_raw=shows_raw)
@@ -81,7 +81,7 @@ def lines(
     first: Annotated[int, Query(alias="from", ge=1, le=10**12)] = 1,
 ) -> Response:
     """What the lines of a file become, from a given one on. What goes wrong while reading them is told on the page."""
-    with open_world() as pipeline:
+    with open_runtime() as pipeline:
         with pipeline.warehouse.published() as published:
             row = visitor.seen_file(published.file(file_id))
             as_of = published.as_of

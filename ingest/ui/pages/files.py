@@ -15,8 +15,8 @@ from ingest.settings import Settings
 from ingest.ui import internals, runs
 from ingest.ui.access import Visitor, VisitorDep, dag_of
 from ingest.ui.chart import chart
+from ingest.ui.runtime import known_sources, open_runtime
 from ingest.ui.view import page
-from ingest.ui.world import known_sources, open_world
 
 router = APIRouter()
 
@@ -64,7 +64,7 @@ def files(
     at: Annotated[int, Query(ge=1, le=1_000_000)] = 1,
 ) -> Response:
     """One page of the ledger, above it a picture of the last days and what waits."""
-    with open_world() as pipeline:
+    with open_runtime() as pipeline:
         seen = visitor.seen(known_sources(pipeline))
         wanted = FilesWanted(
             sources=tuple(name for name in seen if source in ("", name)),

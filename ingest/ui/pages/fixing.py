@@ -18,8 +18,8 @@ from ingest.redrive import MENDED_AT_MOST, judge_mended
 from ingest.report import line_to_mend, on_one_line
 from ingest.ui.access import VisitorDep
 from ingest.ui.pages.mending import Verdict, demand_mendable, demanded, mended_form, sent_on, stated, verdicts_of
+from ingest.ui.runtime import open_runtime
 from ingest.ui.view import page
-from ingest.ui.world import open_world
 
 if TYPE_CHECKING:
     from ingest.pipeline import Pipeline
@@ -74,7 +74,7 @@ class Made:
 @router.get("/files/{file_id}/fix")
 def preview(request: Request, visitor: VisitorDep, file_id: str, code: str = "") -> Response:
     """What the stated values would make of the open lines, or of those that break one rule."""
-    with open_world() as pipeline, pipeline.warehouse.published() as published:
+    with open_runtime() as pipeline, pipeline.warehouse.published() as published:
         row = demanded(visitor, pipeline, published, file_id)
         return _preview(request, pipeline, published, row, Change(code))
 
@@ -85,7 +85,7 @@ def fix(
 ) -> Response:
     """Preview another change, or send the lines of the last preview."""
     change = Change(*(str(form.get(name, ""))[:_TEXT_AT_MOST] for name in ("code", "find", "put")))
-    with open_world() as pipeline, pipeline.warehouse.published() as published:
+    with open_runtime() as pipeline, pipeline.warehouse.published() as published:
         row = demanded(visitor, pipeline, published, file_id)
         if form.get("do") != "send":
             notice = "" if change.find else "Say what to find."

@@ -30,8 +30,8 @@ from ingest.text import count
 from ingest.ui import runs
 from ingest.ui.access import Visitor, VisitorDep
 from ingest.ui.pages.failures import LINES, Failed, failed_lines, first_failures, meanings
+from ingest.ui.runtime import open_runtime
 from ingest.ui.view import page
-from ingest.ui.world import open_world
 
 if TYPE_CHECKING:
     from starlette.types import Message
@@ -163,7 +163,7 @@ def mend(
     request: Request, visitor: VisitorDep, file_id: str, chosen: Annotated[Chosen, Depends(chosen_lines)]
 ) -> Response:
     """Open failed lines, each in a box."""
-    with open_world() as pipeline, pipeline.warehouse.published() as published:
+    with open_runtime() as pipeline, pipeline.warehouse.published() as published:
         return _show(request, pipeline, published, demanded(visitor, pipeline, published, file_id), chosen)
 
 
@@ -176,7 +176,7 @@ def to_mend(request: Request, file_id: str) -> Response:
 @router.get("/files/{file_id}/lines.{kind}")
 def download(visitor: VisitorDep, file_id: str, kind: Literal["txt", "csv"], code: str = "") -> Response:
     """The open lines, or those that break one rule, in a shape in which they are taken back, streamed."""
-    with open_world() as pipeline, pipeline.warehouse.published() as published:
+    with open_runtime() as pipeline, pipeline.warehouse.published() as published:
         row = demanded(visitor, pipeline, published, file_id)
     name = re.sub(r"[^0-9a-f]", "", row["file_id"])  # ours, and still: nothing else gets into a header
     name += f".{code}" * bool(re.fullmatch("[a-z0-9_]{1,60}", code))
@@ -197,7 +197,7 @@ def mend_lines(
     """Check the edited lines, send them, turn to other lines with them, have all open ones judged again, or send what
     was undone once more."""
     what, reason = str(form.get("do", "check")), str(form.get("reason", ""))
-    with open_world() as pipeline, pipeline.warehouse.published() as published:
+    with open_runtime() as pipeline, pipeline.warehouse.published() as published:
         row = demanded(visitor, pipeline, published, file_id)
         if what == "again":
             demand_mendable(row)
@@ -248,7 +248,7 @@ def upload(
 ) -> Response:
     """Check a file of fixed lines, or send it; or send one that was checked, `kept`."""
     reason = str(form.get("reason", ""))
-    with open_world() as pipeline:
+    with open_runtime() as pipeline:
         with pipeline.warehouse.published() as published:
             row = demanded(visitor, pipeline, published, file_id)
             demand_mendable(row)
@@ -566,6 +566,6 @@ def _kept(pipeline: "Pipeline", visitor: Visitor, file_id: str, mended: Mapping[
 
 
 def _open_lines(row: Mapping[str, Any], code: str, kind: Literal["txt", "csv"]) -> Iterator[bytes]:
-    with open_world() as pipeline, pipeline.warehouse.published() as published:
+    with open_runtime() as pipeline, pipeline.warehouse.published() as published:
         lines = (line for line in published.open_lines(row["file_id"]) if code in ("", *line["codes"]))
         yield from as_text(lines) if kind == "txt" else as_csv(lines, meanings(row["format"]))

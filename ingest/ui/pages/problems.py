@@ -16,8 +16,8 @@ from ingest.ui.access import VisitorDep, dag_of
 from ingest.ui.chart import to_fix
 from ingest.ui.pages.failures import meanings
 from ingest.ui.pages.files import day_of
+from ingest.ui.runtime import known_sources, open_runtime
 from ingest.ui.view import page
-from ingest.ui.world import known_sources, open_world
 
 router = APIRouter()
 
@@ -39,7 +39,7 @@ def failures(
     request: Request, visitor: VisitorDep, source: str = "", since: str = "", until: str = "", dag_id: str = ""
 ) -> Response:
     """Problems, most lines first. With `dag_id`, as the tab of a DAG has it: of the source that this DAG loads."""
-    with open_world() as pipeline:
+    with open_runtime() as pipeline:
         known = known_sources(pipeline)
         if dag_id and not runs.is_ours(dag_id, known):
             return page(request, "problems.html", stranger=True)

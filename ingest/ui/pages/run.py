@@ -30,8 +30,8 @@ from ingest.ui import runs
 from ingest.ui.access import Visitor, VisitorDep, dag_of
 from ingest.ui.internals import Run
 from ingest.ui.pages.mending import came_of
+from ingest.ui.runtime import known_sources, loaded_copy, open_runtime
 from ingest.ui.view import page
-from ingest.ui.world import known_sources, loaded_copy, open_world
 from ingest.uploads import read_check_report
 
 router = APIRouter()
@@ -149,7 +149,7 @@ def of(request: Request, visitor: VisitorDep, dag_id: str, run_id: str) -> Respo
     is_check = run.conf.get("action") == "check" and dag_id == runs.ONE_OFF_DAG
     outcome, reports, problems = Outcome([]), [], list[str]()
     if run.finished:
-        with open_world() as pipeline:
+        with open_runtime() as pipeline:
             outcome = _outcome(pipeline, visitor, run, is_check=is_check)
             reports = _reports(pipeline, visitor, outcome.files) if is_check else []
         if run.state != "success" and visitor.may_run(dag_id):  # they may name files of sources that not all may see

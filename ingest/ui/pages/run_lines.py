@@ -12,8 +12,8 @@ from ingest.ui.access import VisitorDep, dag_of
 from ingest.ui.internals import Run
 from ingest.ui.pages.failures import LINES, Failed, Group, failed_lines, groups_of, visible_pointer
 from ingest.ui.pages.run import NO_RUN, source_of
+from ingest.ui.runtime import known_sources, open_runtime
 from ingest.ui.view import page
-from ingest.ui.world import known_sources, open_world
 
 router = APIRouter()
 
@@ -43,7 +43,7 @@ def failed(
     if not visitor.may_read(dag_id):
         raise HTTPException(404, NO_RUN)
     groups, listed, more = list[Group](), list[Failed](), False
-    with open_world() as pipeline:
+    with open_runtime() as pipeline:
         known = known_sources(pipeline)
         if not runs.is_ours(dag_id, known):
             return page(request, "run_lines.html", stranger=True)
@@ -81,7 +81,7 @@ def failed(
 @router.get("/to-fix")
 def to_fix(visitor: VisitorDep, dag_id: str) -> dict[str, int]:
     """How many failed lines are open of the source that a DAG loads: for the button on Airflow's page of the DAG."""
-    with open_world() as pipeline:
+    with open_runtime() as pipeline:
         sources = [name for name in known_sources(pipeline) if dag_of(name) == dag_id and visitor.sees(name)]
         with pipeline.warehouse.published() as published:
             return {"open": sum(one.open for one in published.glances(sources))}

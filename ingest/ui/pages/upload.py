@@ -24,8 +24,8 @@ from ingest.errors import ConfigError, IngestError, TooLarge, TransientError
 from ingest.settings import Settings
 from ingest.ui import runs
 from ingest.ui.access import Visitor, VisitorDep
+from ingest.ui.runtime import known_sources, loaded_copy, open_runtime, settings
 from ingest.ui.view import page
-from ingest.ui.world import known_sources, loaded_copy, open_world, settings
 from ingest.uploads import Stored, allow_load, store_upload, too_large
 
 router = APIRouter()
@@ -109,7 +109,7 @@ def begin(
         its = limits.sources[source].format
         raise HTTPException(400, f"Files of the source {source} have the format {its}: leave the choice of the format.")
     if source != ONE_OFF and action == "load":
-        with open_world() as pipeline:
+        with open_runtime() as pipeline:
             for one in key:
                 allow_load(pipeline, bucket, one, by=visitor.name)
     run_id = runs.start(visitor, runs.ONE_OFF_DAG, {
@@ -136,7 +136,7 @@ def _demand_source(visitor: Visitor, limits: Settings, source: str) -> None:
 
 def _store(visitor: Visitor, stream: AsyncIterator[bytes], name: str, source: str) -> dict[str, Any]:
     """In a thread of its own, which asks the browser for more only when the store has room."""
-    with open_world() as pipeline:
+    with open_runtime() as pipeline:
         stored = store_upload(pipeline, _pieces(stream), name, by=visitor.name, at=datetime.now(UTC), source=source)
         twin = None
         with suppress(TransientError):  # the upload is there all the same

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ingest.airflow.world import clients, task_settings
+from ingest.airflow.runtime import clients, task_settings
 from ingest.core.source import ONE_OFF
 from ingest.ports import FilesWanted
 from ingest.wiring import open_pipeline
@@ -24,7 +24,7 @@ def settings() -> "Settings":
 
 
 @contextmanager
-def open_world() -> Iterator["Pipeline"]:
+def open_runtime() -> Iterator["Pipeline"]:
     """The pipeline of one request. Raises ConfigError."""
     found = settings()
     with open_pipeline(found, client_for=clients(found)) as pipeline:

@@ -13,16 +13,16 @@ from typing import Any
 
 import pytest
 
-from ingest import archive
-from ingest.archive import copies_of, look_at_poll
+from ingest import unarchiving
 from ingest.core.source import SourceFile
 from ingest.ports import Mark, Note
 from ingest.reconcile import reconcile
 from ingest.settings import Source
+from ingest.unarchiving import copies_of, look_at_poll
 from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from tests.conftest import S3
 from tests.support import VOLATILE, Line, World, everything, lines, record
-from tests.test_tidy import BAD, GOOD, TODAY, Landing
+from tests.test_archiving import BAD, GOOD, TODAY, Landing
 
 NOTE = Note("tester", "the disk was broken")
 # What a listing of the archive does not tell: when the objects came, and which versions they were.
@@ -186,7 +186,7 @@ def test_what_another_warehouse_archived_before_the_first_poll_is_not_missed_whe
 def test_a_poll_lists_little(since: str | None, today: str, folders: list[str]) -> None:
     source = Source(name="web", bucket="bucket", prefix="in/")
     begin = date.fromisoformat(since) if since else None
-    found = archive._folders(source, begin, date.fromisoformat(today))
+    found = unarchiving._folders(source, begin, date.fromisoformat(today))
     assert list(found) == [f"completed_imports/{folder}" for folder in folders]
 
 
@@ -212,9 +212,9 @@ def test_a_poll_of_a_sound_source_costs_one_listing(landing: Landing, monkeypatc
 def test_a_folder_on_this_machine_is_brought_back_by_reconcile(tmp_path: Path) -> None:
     from ingest.adapters.local import LocalStore
     from ingest.adapters.stores import Stores
+    from ingest.archiving import archive
     from ingest.pipeline import Pipeline
     from ingest.settings import Settings
-    from ingest.tidy import tidy
 
     source = Source(name="web", bucket="file", prefix=f"{tmp_path}/in/", after_load="archive")
     (tmp_path / "in").mkdir()
@@ -224,7 +224,7 @@ def test_a_folder_on_this_machine_is_brought_back_by_reconcile(tmp_path: Path) -
     assert reconcile(pipeline).differences == []
     (tmp_path / "in" / "a.json").write_bytes(lines(GOOD))
     results = pipeline.load(pipeline.discover("web").pending)
-    assert tidy(pipeline, "web", NOTE, results) == []
+    assert archive(pipeline, "web", NOTE, results) == []
     before = warehouse.files({})
     (tmp_path / "warehouse.duckdb").unlink()
     assert [one.what for one in reconcile(pipeline).differences] == ["archive_unknown"]

@@ -35,7 +35,7 @@ _EXTENSION = re.compile(r"(\.json)?(\.[^./]*)?\Z", re.IGNORECASE)
 _log = logging.getLogger(__name__)
 
 
-def tidy(pipeline: Pipeline, name: str, note: Note, results: Sequence[FileResult] | None = None) -> list[str]:
+def archive(pipeline: Pipeline, name: str, note: Note, results: Sequence[FileResult] | None = None) -> list[str]:
     """Put reports, archive and delete as the source called `name` says; never raises for what the world does.
 
     Call it after each load with its results; and on each poll without, for what former tries have left (files whose
@@ -58,13 +58,13 @@ def tidy(pipeline: Pipeline, name: str, note: Note, results: Sequence[FileResult
     return list(problems)
 
 
-def tidy_loaded(pipeline: Pipeline, results: Sequence[FileResult], note: Note) -> list[str]:
-    """`tidy` what was just loaded, each file as its own source says."""
+def archive_loaded(pipeline: Pipeline, results: Sequence[FileResult], note: Note) -> list[str]:
+    """`archive` what was just loaded, each file as its own source says."""
     names = dict.fromkeys(result.source for result in results)
     return [
         problem
         for name in names
-        for problem in tidy(pipeline, name, note, [result for result in results if result.source == name])
+        for problem in archive(pipeline, name, note, [result for result in results if result.source == name])
     ]
 
 

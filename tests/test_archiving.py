@@ -14,10 +14,11 @@ import pytest
 from botocore.exceptions import HTTPClientError
 from jsonschema import Draft202012Validator
 
-from ingest import tidy as tidy_module
+from ingest import archiving
 from ingest.actions import act, would
 from ingest.adapters.s3 import S3Store
 from ingest.adapters.stores import Stores
+from ingest.archiving import archive
 from ingest.core.schema import load
 from ingest.core.source import SourceFile
 from ingest.discovery import verdict
@@ -26,7 +27,6 @@ from ingest.pipeline import Pipeline
 from ingest.ports import FileResult, Mark, Note
 from ingest.reconcile import reconcile
 from ingest.settings import Settings, Source
-from ingest.tidy import tidy
 from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from tests.adapters.odd_store import odd_store
 from tests.conftest import S3
@@ -58,12 +58,12 @@ class Landing:
         return self.pipeline.load(self.pipeline.discover("website").pending)
 
     def poll(self) -> list[str]:
-        """Load and tidy, as the integrators do."""
-        return tidy(self.pipeline, "website", NOTE, self.load())
+        """Load and archive, as the integrators do."""
+        return archive(self.pipeline, "website", NOTE, self.load())
 
-    def tidy(self) -> list[str]:
+    def archive(self) -> list[str]:
         """Tidy what former tries have left."""
-        return tidy(self.pipeline, "website", NOTE)
+        return archive(self.pipeline, "website", NOTE)
 
     def listed(self) -> list[str]:
         return sorted(file.key for file in self.s3.store.list(self.s3.bucket, ""))
@@ -106,7 +106,7 @@ def test_loaded_files_are_archived(landing: Open, versioned: bool) -> None:
         row = world.row(f"landing/{name}")
         assert (row["archived_to"], bool(row["deleted_at"])) == (to, True)
         assert world.actions(f"landing/{name}") == [("archived", ""), ("deleted", "")]
-    assert world.poll() == world.tidy() == []
+    assert world.poll() == world.archive() == []
     assert world.actions("landing/1.json") == [("archived", ""), ("deleted", "")]
 
 
@@ -119,7 +119,7 @@ def test_what_was_unpacked_on_the_way_stays(s3: S3, tmp_path: Path, after_load: 
         (told,) = world.poll()
         assert told.startswith("s3://b/landing/1.json: the store unpacked it on the way")
         assert world.row("landing/1.json")["state"] == "loaded"
-        assert world.tidy() == []  # said once
+        assert world.archive() == []  # said once
         assert odd.objects == {"landing/1.json": content}
         assert [one.what for one in reconcile(world.pipeline).information] == ["unproven"]
         assert not any(command in ("PUT", "DELETE") for command, _, _ in odd.requests)
@@ -138,7 +138,7 @@ def test_what_was_archived_can_be_undone_and_loaded_and_forced(landing: Open, ve
     world.warehouse.undo([file_id], NOTE)
     (result,) = world.pipeline.load(world.pipeline.locate(uri, "website"), intent="again", note=NOTE)
     assert (result.state, result.file_id) == ("loaded", file_id)
-    assert tidy(world.pipeline, "website", NOTE, [result]) == world.tidy() == []
+    assert archive(world.pipeline, "website", NOTE, [result]) == world.archive() == []
     assert everything(world.warehouse) == before
     world.put("landing/1.json", record("bob", 1, "another version"))
     (row,) = world.warehouse.files({"file_id": file_id})
@@ -154,7 +154,7 @@ def test_the_day_is_that_of_the_load(landing: Open) -> None:
     world.load()
     with world.warehouse.writing() as connection:
         connection.execute("UPDATE ledger SET loaded_at = TIMESTAMPTZ '2026-01-02 01:30:00+02'")
-    assert world.tidy() == []
+    assert world.archive() == []
     assert world.listed() == ["old/2026/01/01/landing/1.json"]
 
 
@@ -165,7 +165,7 @@ def test_copies_go_too_and_the_rest_stays(landing: Open) -> None:
     world.put("landing/rejected.json", BAD, BAD, GOOD)
     world.put("landing/retrying.json.gz", GOOD)
     world.s3.put("landing/retrying.json.gz", b"\x1f\x8b broken")
-    assert world.poll() == world.tidy() == []
+    assert world.poll() == world.archive() == []
     assert [world.row(f"landing/{n}")["state"] for n in ("2.json", "rejected.json", "retrying.json.gz")] == [
         "duplicate", "rejected", "retrying",
     ]  # fmt: skip
@@ -178,7 +178,7 @@ def test_copies_go_too_and_the_rest_stays(landing: Open) -> None:
 def test_keep_touches_nothing(landing: Open) -> None:
     world = landing()
     world.put("landing/1.json", GOOD, BAD)
-    assert world.poll() == world.tidy() == []
+    assert world.poll() == world.archive() == []
     assert world.listed() == ["landing/1.json"]
 
 
@@ -188,20 +188,20 @@ def test_only_what_lies_in_the_landing_is_ours(landing: Open) -> None:
     for key in elsewhere:
         world.put(key, record("ann", 1, key))
     files = [file for key in elsewhere for file in world.pipeline.locate(f"s3://{world.s3.bucket}/{key}", "website")]
-    assert tidy(world.pipeline, "website", NOTE, world.pipeline.load(files)) == world.tidy() == []
+    assert archive(world.pipeline, "website", NOTE, world.pipeline.load(files)) == world.archive() == []
     assert world.listed() == sorted(elsewhere)
-    assert tidy(world.pipeline, "one_off", NOTE) == []
+    assert archive(world.pipeline, "one_off", NOTE) == []
 
 
 def test_delete_waits_until_every_failed_line_is_mended(landing: Open) -> None:
     world = landing(after_load="delete")
     world.put("landing/1.json", GOOD, BAD)
     world.put("landing/2.json", record("bob", 1, "Signed up"))
-    assert world.poll() == world.tidy() == []
+    assert world.poll() == world.archive() == []
     assert world.listed() == ["landing/1.json"]
     with world.warehouse.writing() as connection:
         connection.execute("UPDATE failed_line_rows SET redriven_at = now(), redriven_by = 'x'")
-    assert world.tidy() == []
+    assert world.archive() == []
     assert world.listed() == []
     row = world.row("landing/1.json")
     assert (row["archived_to"], bool(row["deleted_at"])) == (None, True)
@@ -251,14 +251,14 @@ def test_a_long_ledger_is_read_in_pieces_and_only_some_of_it_at_a_poll(
     for n in range(7):
         world.put(f"landing/{n}.json", record("ann", n, "Signed up"))
     results = world.load()
-    monkeypatch.setattr(tidy_module, "_PER_POLL", 4)  # an archived and deleted file is two marks
+    monkeypatch.setattr(archiving, "_PER_POLL", 4)  # an archived and deleted file is two marks
     monkeypatch.setattr("ingest.warehouse.engines.duckdb.warehouse._UNTIDIED_AT_ONCE", 2)
     left = list[int]()
     for _ in range(2):
-        assert world.tidy() == []
+        assert world.archive() == []
         left.append(sum(key.startswith("landing/") for key in world.listed()))
     assert left == [5, 3]
-    assert tidy(world.pipeline, "website", NOTE, results) == []  # what was just loaded: all of it
+    assert archive(world.pipeline, "website", NOTE, results) == []  # what was just loaded: all of it
     assert not any(key.startswith("landing/") for key in world.listed())
 
 
@@ -290,12 +290,12 @@ def test_a_death_at_any_request_loses_nothing(landing: Open, versioned: bool) ->
             world.put(key, record("ann", number, "Signed up", done=done))
             results = world.load()
             with _dies(world.s3, number, done):
-                problems = tidy(world.pipeline, "website", NOTE, results)
+                problems = archive(world.pipeline, "website", NOTE, results)
             there = [
                 one for one in world.listed() if one.startswith((world.source.prefix, world.source.archive_prefix))
             ]
             assert any(one.endswith(key) for one in there)
-            assert world.tidy() == []
+            assert world.archive() == []
             assert [one for one in world.listed() if one.endswith("1.json") and f"{number}{done}/" in one] == [
                 f"{world.source.archive_prefix}{TODAY}/{key}"
             ]
@@ -344,15 +344,15 @@ def test_a_death_when_it_is_written_down(
         if last:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(tidy_module, "_PER_MARK", 2)
+    monkeypatch.setattr(archiving, "_PER_MARK", 2)
     with monkeypatch.context() as patched:
         patched.setattr(DuckDBWarehouse, "mark", die)
         with pytest.raises(KeyboardInterrupt):
-            tidy(world.pipeline, "website", NOTE, results)
+            archive(world.pipeline, "website", NOTE, results)
     listed = world.listed()
     for name in names:  # nothing is deleted whose copy is not written down
         assert name in listed or world.row(name)["archived_to"] in listed
-    assert world.tidy() == []
+    assert world.archive() == []
     assert world.listed() == [f"completed_imports/{TODAY}/{name}" for name in names]
     for name in names:
         assert world.actions(name) == [("archived", ""), ("deleted", "")]
@@ -366,7 +366,7 @@ def test_many_files_cost_few_transactions(
     for n in range(10):
         world.put(f"landing/{n}.json", record("ann", n, "Signed up"))
     results = world.load()
-    monkeypatch.setattr(tidy_module, "_PER_MARK", 4)
+    monkeypatch.setattr(archiving, "_PER_MARK", 4)
     writing, sessions = DuckDBWarehouse.writing, []
 
     def counted(self: DuckDBWarehouse, memory_mb: int | None = None) -> AbstractContextManager[Any]:
@@ -374,7 +374,7 @@ def test_many_files_cost_few_transactions(
         return writing(self, memory_mb)
 
     monkeypatch.setattr(DuckDBWarehouse, "writing", counted)
-    assert tidy(world.pipeline, "website", NOTE, results) == []
+    assert archive(world.pipeline, "website", NOTE, results) == []
     assert len(sessions) == transactions
     assert [key for key in world.listed() if key.startswith("landing/")] == []
 
@@ -391,9 +391,9 @@ def test_what_cannot_be_written_down_is_not_deleted(landing: Open, monkeypatch: 
 
     with monkeypatch.context() as patched:
         patched.setattr(DuckDBWarehouse, "mark", busy)
-        assert tidy(world.pipeline, "website", NOTE, results) == ["the warehouse is busy"]
+        assert archive(world.pipeline, "website", NOTE, results) == ["the warehouse is busy"]
     assert [key for key in world.listed() if key.startswith("landing/")] == names
-    assert world.tidy() == []
+    assert world.archive() == []
     assert [key for key in world.listed() if key.startswith("landing/")] == []
 
 
@@ -401,7 +401,7 @@ def test_two_that_tidy_at_once_write_it_down_once(landing: Open) -> None:
     world = landing(after_load="archive")
     world.put("landing/1.json", GOOD)
     results = world.load()
-    assert tidy(world.pipeline, "website", NOTE, results) == []
+    assert archive(world.pipeline, "website", NOTE, results) == []
     first = world.row("landing/1.json")
     later = Mark(first["file_id"], archived_to=first["archived_to"], deleted_at=datetime.now(UTC))
     world.warehouse.mark([later, Mark("unknown", archived_to="x")], NOTE)
@@ -418,7 +418,7 @@ def test_overwritten_after_the_load(landing: Open, versioned: bool) -> None:
     world.put("landing/1.json", GOOD)
     results = world.load()
     world.put("landing/1.json", record("bob", 1, "Signed up"))
-    problems = tidy(world.pipeline, "website", NOTE, results)
+    problems = archive(world.pipeline, "website", NOTE, results)
     copy = f"completed_imports/{TODAY}/landing/1.json"
     if versioned:
         assert problems == []
@@ -430,7 +430,7 @@ def test_overwritten_after_the_load(landing: Open, versioned: bool) -> None:
             f"s3://{world.s3.bucket}/landing/1.json: it was deleted or overwritten before it could be archived"
         ]
     assert world.listed() == [copy, "landing/1.json"] if versioned else ["landing/1.json"]
-    assert world.tidy() == []  # nothing can be done for it any more: it is not tried for ever
+    assert world.archive() == []  # nothing can be done for it any more: it is not tried for ever
     assert world.poll() == []  # the new one goes its own way
     assert [key for key in world.listed() if not key.startswith("completed_imports/")] == []
     assert len(world.listed()) == 1 + versioned
@@ -441,7 +441,7 @@ def test_an_archive_key_that_is_too_long(landing: Open) -> None:
     key = f"landing/{'x' * 1011}.json"
     world.put(key, GOOD)
     world.put("landing/1.json", record("bob", 1, "Signed up"))
-    for problems in (world.poll(), world.tidy()):
+    for problems in (world.poll(), world.archive()):
         (problem,) = problems
         assert problem.endswith("S3 takes keys of 1,024 bytes, this one has 1,053: shorten it")
     assert world.listed() == [f"completed_imports/{TODAY}/landing/1.json", key]
@@ -460,7 +460,7 @@ def test_a_store_that_cannot_delete_on_condition(landing: Open) -> None:
     (problem,) = world.poll()
     assert "nothing is deleted" in problem
     assert len(world.listed()) == 6  # copied, and not deleted
-    assert world.tidy() == [problem]
+    assert world.archive() == [problem]
 
 
 @pytest.mark.slow
@@ -477,11 +477,11 @@ def test_a_store_that_cannot_delete_is_not_asked_for_every_file(landing: Open, m
 
     monkeypatch.setattr(S3Store, "remove", refuse)
     monkeypatch.setattr("ingest.warehouse.engines.duckdb.warehouse._UNTIDIED_AT_ONCE", 10)
-    assert tidy(world.pipeline, "website", NOTE, results) == ["it cannot delete"]
+    assert archive(world.pipeline, "website", NOTE, results) == ["it cannot delete"]
     assert len(world.listed()) == 100  # all are copied
     assert 20 <= len(asked) < 30
     monkeypatch.undo()
-    assert world.tidy() == []
+    assert world.archive() == []
     assert len(world.listed()) == 50
 
 
@@ -492,8 +492,8 @@ def test_a_store_that_is_away_is_not_asked_for_every_file(landing: Open) -> None
         world.put(f"landing/{n}.json", record("ann", n, "Signed up"))
     results = world.load()
     with _dies(world.s3, 1, False):
-        assert 20 <= len(tidy(world.pipeline, "website", NOTE, results)) < 30
-    assert world.tidy() == []
+        assert 20 <= len(archive(world.pipeline, "website", NOTE, results)) < 30
+    assert world.archive() == []
     assert all(key.startswith("completed_imports/") for key in world.listed())
 
 
@@ -525,7 +525,7 @@ def test_reports_of_files_with_failures(landing: Open, after_load: str) -> None:
     assert found[f"reports/landing/a b.json.{world.row('landing/a b.json')['file_id'][:8]}.lines.tsv"] == (
         b"2\t" + BAD.encode() + b"\n3\t" + UNREADABLE + b"\n"
     )
-    assert world.poll() == world.tidy() == []
+    assert world.poll() == world.archive() == []
     assert reports(world) == found
 
 
@@ -539,7 +539,7 @@ def test_mended_lines_are_no_longer_among_those_to_mend(landing: Open) -> None:
     world.poll()
     with world.warehouse.writing() as connection:
         connection.execute("UPDATE failed_line_rows SET redriven_at = now(), redriven_by = 'x' WHERE line = 1")
-    assert world.tidy() == []
+    assert world.archive() == []
     report, to_mend = sorted(reports(world).items(), reverse=True)
     assert to_mend[1] == b"2\t" + BAD.encode() + b"\n"
     failures = json.loads(report[1])["failures"]

@@ -42,7 +42,7 @@ def note_of(context: Mapping[str, Any], reason: str = "", *, is_named: bool = Fa
 
 
 @contextmanager
-def open_world() -> Iterator["Pipeline"]:
+def open_runtime() -> Iterator["Pipeline"]:
     """The pipeline of this task. A wrong setting fails the task for good; whatever else is wrong is tried again."""
     from airflow.sdk import get_current_context
     from airflow.sdk.exceptions import AirflowFailException
