@@ -252,7 +252,7 @@ def test_a_long_ledger_is_read_in_pieces_and_only_some_of_it_at_a_poll(
         world.put(f"landing/{n}.json", record("ann", n, "Signed up"))
     results = world.load()
     monkeypatch.setattr(archiving, "_PER_POLL", 4)  # an archived and deleted file is two marks
-    monkeypatch.setattr("ingest.warehouse.engines.duckdb.warehouse._UNTIDIED_AT_ONCE", 2)
+    monkeypatch.setattr("ingest.warehouse.engines.common.warehouse._UNTIDIED_AT_ONCE", 2)
     left = list[int]()
     for _ in range(2):
         assert world.archive() == []
@@ -476,7 +476,7 @@ def test_a_store_that_cannot_delete_is_not_asked_for_every_file(landing: Open, m
         raise ConfigError("it cannot delete")
 
     monkeypatch.setattr(S3Store, "remove", refuse)
-    monkeypatch.setattr("ingest.warehouse.engines.duckdb.warehouse._UNTIDIED_AT_ONCE", 10)
+    monkeypatch.setattr("ingest.warehouse.engines.common.warehouse._UNTIDIED_AT_ONCE", 10)
     assert archive(world.pipeline, "website", NOTE, results) == ["it cannot delete"]
     assert len(world.listed()) == 100  # all are copied
     assert 20 <= len(asked) < 30
