@@ -30,8 +30,8 @@ setup: .venv/.ready ## the virtual environment, with the command at .venv/bin/in
 	@echo 'The command is .venv/bin/ingest (or ingest, after `. .venv/bin/activate`). Begin with `ingest check FILE`, or `ingest init`.'
 	@touch $@
 
-demo: setup ## Airflow, a store and a warehouse on this machine, with sample files; EXIT=1 ends by itself
-	@exec $(BIN)/ingest demo $(if $(EXIT),--exit)
+demo: setup $(filter postgres,$(WAREHOUSE)) ## Airflow, a store and a warehouse on this machine, with sample files; EXIT=1 ends by itself, WAREHOUSE=postgres
+	@exec $(BIN)/ingest demo $(if $(EXIT),--exit) $(if $(WAREHOUSE),--warehouse $(WAREHOUSE))
 
 # A worker for each core: half of the longest tests is waiting for other processes.
 PYTEST = $(BIN)/pytest --numprocesses logical --dist loadgroup

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from ingest.errors import ConfigError
 from ingest.settings import Settings, Source, load_settings, spans_hosts
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 WAREHOUSE_CONNECTION = "landfall_warehouse"
 DEFAULT_AWS_CONNECTION = "aws_default"
+_SECRETS = frozenset({"password", "sslpassword"})
 PROBLEM = "problem"  # the XCom with the sentence of what ended a task, for the page of the run
 
 
@@ -78,12 +79,21 @@ def task_settings(environment: Mapping[str, str]) -> Settings:
 def _agreed(environment: Mapping[str, str], settings: Settings, url: str) -> str:
     """The warehouse of the connection. Raises ConfigError where INGEST_WAREHOUSE names another."""
     connected = load_settings({**environment, "INGEST_WAREHOUSE": url}, sound_only=True).warehouse_url
-    if "INGEST_WAREHOUSE" in environment and connected != settings.warehouse_url:
+    if "INGEST_WAREHOUSE" in environment and _place(connected) != _place(settings.warehouse_url):
         raise ConfigError(
             f"INGEST_WAREHOUSE and Airflow's connection {WAREHOUSE_CONNECTION} name different warehouses. "
             "Loading into two would count nothing twice but split the ledger: remove one of them."
         )
     return connected
+
+
+def _place(url: str) -> str:
+    """A warehouse's URL without what may differ where the warehouse is the same: a password."""
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    pairs = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] not in _SECRETS]
+    place = parts._replace(netloc=f"{unquote(user.partition(':')[0])}{at}{host}", path=unquote(parts.path))
+    return place._replace(query=urlencode(sorted(pairs))).geturl()
 
 
 def connected_warehouse() -> str | None:

@@ -1,7 +1,7 @@
 """`ingest demo`: the whole job on this machine, watched from outside, then shown in a few tables.
 
 Nothing is faked but the cloud: an S3 server (moto), Airflow's own scheduler with the scheduled DAG, the embedded
-warehouse. All of it is on loopback, in a temporary folder, and gone at the end.
+warehouse or one on a Postgres server. All of it is on loopback, in a temporary folder, and gone at the end.
 """
 
 import shutil
@@ -19,18 +19,23 @@ from ingest.errors import IngestError
 from ingest.unforeseen import causes
 
 
-def run(exit_when_done: bool, *, as_json: bool = False) -> int:
+def run(exit_when_done: bool, *, on_postgres: bool = False, as_json: bool = False) -> int:
     """Run the demo. 0: every expected row is there; 1: one is not. Without `exit_when_done` it stays up until Ctrl-C.
 
     Raises:
         IngestError: it cannot run here, or a part of it died.
     """
-    if missing := [name for name in ("airflow", "moto") if find_spec(name) is None]:
-        raise IngestError(f"The demo needs {' and '.join(missing)}: pip install 'landfall-ingest[airflow,demo]'.")
+    needed = {"airflow": "airflow", "moto": "demo"} | ({"adbc_driver_postgresql": "postgres"} if on_postgres else {})
+    if missing := [name for name in needed if find_spec(name) is None]:
+        extras = ",".join(needed.values())
+        raise IngestError(f"The demo needs {' and '.join(missing)}: pip install 'landfall-ingest[{extras}]'.")
     from ingest.demo.play import play
+    from ingest.demo.postgres import programs
     from ingest.demo.processes import ProcessDied
     from ingest.demo.stack import running_stack
 
+    if on_postgres:
+        programs()
     folder = Path(tempfile.mkdtemp(prefix="landfall-demo-"))
     started = time.monotonic()
     status = 130  # stopped before it had shown anything
@@ -39,7 +44,7 @@ def run(exit_when_done: bool, *, as_json: bool = False) -> int:
         say(f"{time.monotonic() - started:5.0f} s  {sentence}")
 
     try:
-        with _stopped_by_signals(), running_stack(folder, tell) as (stack, processes):
+        with _stopped_by_signals(), running_stack(folder, tell, on_postgres=on_postgres) as (stack, processes):
             status = 0 if play(stack, processes, tell, stays=not exit_when_done, as_json=as_json) else 1
             while not exit_when_done:
                 time.sleep(1)

@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +19,7 @@ from ingest.settings import load_settings
 from ingest.wiring import open_pipeline
 
 Table = tuple[Sequence[str], Sequence[Sequence[Any]]]  # columns, rows
+_OURS: Final = ("INGEST_CONFIG", "INGEST_WAREHOUSE")
 DAG_ID: Final = f"ingest_{samples.SOURCE}"
 
 
@@ -52,7 +54,7 @@ def play(stack: Stack, processes: Processes, tell: Callable[[str], None], *, sta
             f"Look around: {stack.url}/plugin/landfall  (login {USER}, password {PASSWORD})",
             f"The DAG that loads: {stack.url}/dags/{DAG_ID}",
             "Your own questions, in another terminal:",
-            f"  export INGEST_CONFIG={stack.environment['INGEST_CONFIG']}",
+            *(f"  export {name}={stack.environment[name]}" for name in _OURS if name in stack.environment),
             f'  {Path(sys.executable).parent / "ingest"} sql "select * from events"',
             "Ctrl-C ends it and removes everything.",
         ):
@@ -108,11 +110,13 @@ def _tables(pipeline: Pipeline) -> dict[str, Table]:
         ),
         "Some events (view `events`: each fact once)": (
             ("occurred_at", "person_id", "event", "properties"),
-            _query(
-                pipeline,
-                "SELECT strftime(occurred_at, '%Y-%m-%d %H:%M:%S') AS at, person_id, event, properties"
-                " FROM events ORDER BY occurred_at DESC LIMIT 6",
-            ),
+            [
+                (f"{occurred_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}", *rest)
+                for occurred_at, *rest in _query(
+                    pipeline,
+                    "SELECT occurred_at, person_id, event, properties FROM events ORDER BY occurred_at DESC LIMIT 6",
+                )
+            ],
         ),
         "The people (view `people`: aliases joined, latest properties)": (
             ("person_id", "identities", "properties"),

@@ -49,8 +49,8 @@ class Processes:
     def __enter__(self) -> Self:
         return self
 
-    def start(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start a process that lasts."""
+    def start(self, name: str, command: Sequence[str], environment: Mapping[str, str], user: str | None = None) -> None:
+        """Start a process that lasts, as another user if one is named."""
         with self.log(name).open("ab") as log:
             self._running[name] = subprocess.Popen(
                 command,
@@ -59,16 +59,24 @@ class Processes:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                user=user,
+                group=user,
+                extra_groups=[] if user else None,
+                cwd="/" if user else None,
             )
         self._tell_guard("+", self._running[name])
 
-    def run(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    def run(self, name: str, command: Sequence[str], environment: Mapping[str, str], user: str | None = None) -> None:
         """Start a process and wait for its end. Raises ProcessDied unless it ends well."""
-        self.start(name, command, environment)
+        if status := self.status(name, command, environment, user):
+            raise ProcessDied(name, status, self.log(name))
+
+    def status(self, name: str, command: Sequence[str], environment: Mapping[str, str], user: str | None = None) -> int:
+        """Start a process, wait for its end and give its exit code."""
+        self.start(name, command, environment, user)
         status = self._running[name].wait()
         self._tell_guard("-", self._running.pop(name))
-        if status:
-            raise ProcessDied(name, status, self.log(name))
+        return status
 
     def check(self) -> None:
         """Raises ProcessDied if one of them has ended."""

@@ -12,10 +12,12 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final
 
+from ingest.demo.postgres import PostgresServer
 from ingest.demo.processes import Processes, free_ports
 from ingest.demo.samples import BUCKET, PREFIX, SOURCE
 
@@ -77,11 +79,16 @@ class Stack:
 
 
 @contextmanager
-def running_stack(folder: Path, say: Callable[[str], None]) -> Iterator[tuple[Stack, Processes]]:
-    """Start everything; end everything, whatever happens."""
-    s3_port, ui_port, log_port = free_ports(3)
+def running_stack(
+    folder: Path, say: Callable[[str], None], *, on_postgres: bool = False
+) -> Iterator[tuple[Stack, Processes]]:
+    """Start everything; end everything, whatever happens. The warehouse is a DuckDB file, or on a server of its own."""
+    s3_port, ui_port, log_port, postgres_port = free_ports(4)
     s3_url, url = f"http://127.0.0.1:{s3_port}", f"http://127.0.0.1:{ui_port}"
     environment = _environment(folder, s3_url, url, ui_port, log_port)
+    server = PostgresServer(folder / "postgres", postgres_port) if on_postgres else None
+    if server:
+        environment["INGEST_WAREHOUSE"] = server.url
     stack = Stack(folder=folder, url=url, s3_url=s3_url, environment=environment)
     (folder / "ingest.toml").write_text(_INGEST_TOML)
     (folder / "dags").mkdir()
@@ -91,6 +98,11 @@ def running_stack(folder: Path, say: Callable[[str], None]) -> Iterator[tuple[St
 
     with Processes(folder / "logs") as processes:
         python = sys.executable
+        if server:
+            server.start(processes, environment)
+            wait_for(partial(server.answers, processes, environment), "Postgres", processes)
+            server.make_database(processes, environment)
+            say(f"a Postgres server for the warehouse: {server.url}")
         processes.start("s3", [python, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(s3_port)], environment)
         say(f"an S3 server at {s3_url}; making Airflow's database")
         processes.run("airflow-db", [python, "-m", "airflow", "db", "migrate"], environment)
@@ -114,7 +126,8 @@ def wait_for(condition: Callable[[], bool], what: str, processes: Processes) -> 
 
 
 def _environment(folder: Path, s3_url: str, url: str, ui_port: int, log_port: int) -> dict[str, str]:
-    mine = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "AWS_", "INGEST_"))}
+    theirs = ("AIRFLOW", "AWS_", "INGEST_", "PG")
+    mine = {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
     connection = {
         "conn_type": "aws",
         "login": "demo",

@@ -30,10 +30,10 @@ def still_running(seen: list[psutil.Process]) -> list[psutil.Process]:
 
 
 @pytest.mark.slow
-def test_the_scheduler_loads_every_expected_row_and_nothing_is_left_behind() -> None:
-    demo = subprocess.Popen(
-        [*COMMAND, "--exit"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+@pytest.mark.parametrize("warehouse", ["duckdb", "postgres"])
+def test_the_scheduler_loads_every_expected_row_and_nothing_is_left_behind(warehouse: str) -> None:
+    command = [*COMMAND, "--exit", "--warehouse", warehouse]
+    demo = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     seen: set[psutil.Process] = set()
     while demo.poll() is None:
         seen |= set(of_session(demo.pid))
@@ -44,6 +44,7 @@ def test_the_scheduler_loads_every_expected_row_and_nothing_is_left_behind() -> 
     assert "run scheduled__" in err
     assert "Every expected row is there" in err
     assert "time_in_milliseconds" in out
+    assert ("postgresql://landfall@127.0.0.1:" in err) is (warehouse == "postgres")
     assert len(seen) > 5  # it did look at the demo's own
     assert still_running(list(seen)) == []
 
