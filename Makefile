@@ -102,11 +102,11 @@ bench: setup ## how fast, and beside what
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --custom-compile-command "make lock"
-EXTRAS = --extra airflow --extra demo --extra postgres --extra postgres-metadata --extra serve
+EXTRAS = --extra airflow --extra celery --extra demo --extra postgres --extra postgres-metadata --extra serve
 
 lock: setup ## newest versions that fit pyproject.toml, written down with their hashes
 	$(COMPILE) --upgrade pyproject.toml $(EXTRAS) --group dev --output-file requirements-dev.txt
-	$(COMPILE) pyproject.toml --extra airflow --extra postgres --extra postgres-metadata --extra serve --constraints requirements-dev.txt --output-file requirements-airflow.txt
+	$(COMPILE) pyproject.toml --extra airflow --extra celery --extra postgres --extra postgres-metadata --extra serve --constraints requirements-dev.txt --output-file requirements-airflow.txt
 	$(COMPILE) pyproject.toml --constraints requirements-dev.txt --output-file requirements.txt
 	$(COMPILE) --group pyproject.toml:setup --constraints requirements-dev.txt --output-file requirements-setup.txt
 
