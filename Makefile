@@ -89,12 +89,14 @@ audit: setup ## locked packages with a known vulnerability; says so where the da
 	$(BIN)/python .ci/audit.py
 
 # Each only if it is missing, so that nothing that runs already loses its keys.
-secrets: ## .env for docker-compose.yml: a random secret for each that has none
+secrets: ## .env for docker-compose.yml: a random secret for each that has none; TEAM=1 chooses the size team
 	@touch .env && chmod 600 .env && sed -i '/^[A-Z0-9_]*=$$/d' .env # .env.example may have been copied
-	@for name in AIRFLOW_JWT_SECRET AIRFLOW_SECRET_KEY POSTGRES_PASSWORD S3_SECRET_KEY UI_PASSWORD; do \
+	@for name in AIRFLOW_JWT_SECRET AIRFLOW_SECRET_KEY POSTGRES_PASSWORD S3_SECRET_KEY UI_PASSWORD WAREHOUSE_PASSWORD; do \
 		grep -q "^$$name=." .env || $(PYTHON) -c "import secrets; print('$$name=' + secrets.token_hex(24))" >> .env; done
 	@grep -q '^AIRFLOW_FERNET_KEY=.' .env || $(PYTHON) -c \
 		"import base64, secrets; print('AIRFLOW_FERNET_KEY=' + base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())" >> .env
+	@$(if $(TEAM),grep -q '^COMPOSE_PROFILES=' .env || printf '%s\n' COMPOSE_PROFILES=team AIRFLOW_EXECUTOR=CeleryExecutor \
+		INGEST_WAREHOUSE=postgresql://landfall@warehouse/landfall >> .env)
 	@echo 'The secrets are in .env, which only you may read. The login is admin, its password is UI_PASSWORD.'
 
 bench: setup ## how fast, and beside what

@@ -5,6 +5,7 @@ No engine runs in the tests: no image is built and no container is started.
 
 import base64
 import json
+import os
 import re
 import subprocess
 import sys
@@ -17,8 +18,19 @@ import jsonschema
 import pytest
 import yaml
 
+from ingest.settings import spans_hosts
+from tests import postgres
+
 ROOT = Path(__file__).parent.parent
 SCHEMA = json.loads((ROOT / "tests/data/compose-spec.json").read_text())
+
+
+# What the size team has in .env, beside the secrets.
+TEAM = {
+    "COMPOSE_PROFILES": "team",
+    "AIRFLOW_EXECUTOR": "CeleryExecutor",
+    "INGEST_WAREHOUSE": "postgresql://landfall@warehouse/landfall",
+}
 
 
 @pytest.fixture
@@ -41,11 +53,16 @@ def test_everything_it_names_is_there(compose: dict[str, Any]) -> None:
 
 
 def test_every_long_running_service_has_a_health_check(compose: dict[str, Any]) -> None:
-    assert {name for name, service in compose["services"].items() if "healthcheck" not in service} == {"setup"}
+    assert {name for name, service in compose["services"].items() if "healthcheck" not in service} == {
+        "setup",
+        "warehouse-setup",
+    }
 
 
 def values(compose: dict[str, Any]) -> dict[str, str]:
-    return {name: str(value) for one in compose["services"].values() for name, value in one["environment"].items()}
+    return {
+        name: str(value) for one in compose["services"].values() for name, value in one.get("environment", {}).items()
+    }
 
 
 def required(compose: dict[str, Any]) -> set[str]:
@@ -85,7 +102,7 @@ def test_the_example_names_every_variable_and_is_filled_in_by_make_secrets(
     example = (ROOT / ".env.example").read_text()
     named = dict(re.findall(r"^(?:# )?([A-Z0-9_]+)=(.*)$", example, re.MULTILINE))
     defaults = dict(re.findall(r"\$\{(\w+):-([^}]*)\}", json.dumps(compose)))
-    assert named == dict.fromkeys(required(compose), "") | defaults
+    assert named == dict.fromkeys(required(compose), "") | defaults | TEAM
     (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
     (tmp_path / ".env").write_text(example)
     subprocess.run(["make", "secrets"], cwd=tmp_path, capture_output=True, check=True)
@@ -136,8 +153,9 @@ def test_health_checks_ask_with_what_the_image_has(compose: dict[str, Any], stat
     own = {
         name: one.get("healthcheck", {}).get("test") for name, one in compose["services"].items() if "command" in one
     }
-    del own["store"], own["setup"]
+    del own["store"], own["setup"], own["warehouse-setup"]
     assert own.pop("dag-processor")[1].startswith("airflow jobs check")
+    assert own.pop("worker")[1].startswith("celery --app airflow.providers.celery.")
     assert own.keys() == {"api-server", "scheduler", "intake"}
     with HTTPServer(("127.0.0.1", 0), Answer) as server:
         Thread(target=server.serve_forever, daemon=True).start()
@@ -152,7 +170,7 @@ def test_health_checks_ask_with_what_the_image_has(compose: dict[str, Any], stat
 def test_images_are_named_by_digest(compose: dict[str, Any]) -> None:
     images = {one["image"] for one in compose["services"].values() if "build" not in one}
     images |= set(re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
-    assert len(images) == 3
+    assert len(images) == 4
     for image in images:
         assert re.fullmatch(r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}", image), image
 
@@ -161,3 +179,44 @@ def test_only_this_machine_is_listened_to(compose: dict[str, Any]) -> None:
     ports = [port for one in compose["services"].values() for port in one.get("ports", ())]
     assert ports
     assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_small_is_one_host_with_a_file_unless_somebody_chooses_team(compose: dict[str, Any], tmp_path: Path) -> None:
+    by_default = {name for name, one in compose["services"].items() if "profiles" not in one}
+    assert by_default == {"postgres", "store", "setup", "api-server", "scheduler", "dag-processor"}
+    for name in by_default:
+        assert set(compose["services"][name].get("depends_on", ())) <= by_default, name
+    of_team = {name for name, one in compose["services"].items() if one.get("profiles") == ["team"]}
+    assert of_team == {"warehouse", "warehouse-setup", "redis", "worker"}
+
+    (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
+    for _ in range(2):  # the second time nothing changes
+        subprocess.run(["make", "secrets", "TEAM=1"], cwd=tmp_path, capture_output=True, check=True)
+    lines = [line.split("=", 1) for line in (tmp_path / ".env").read_text().splitlines()]
+    assert [one for one in lines if one[0] in TEAM] == [[*pair] for pair in TEAM.items()]
+
+    environment = compose["services"]["scheduler"]["environment"]
+    assert environment == compose["services"]["worker"]["environment"]
+    for chosen in ({}, TEAM):
+        executor, warehouse = (
+            re.sub(r"\$\{(\w+):-([^}]*)\}", lambda found: chosen.get(found[1], found[2]), environment[name])  # noqa: B023
+            for name in ("AIRFLOW__CORE__EXECUTOR", "INGEST_WAREHOUSE")
+        )
+        assert warehouse.startswith("postgresql:" if chosen else "duckdb:")
+        assert not spans_hosts(warehouse, executor)
+
+
+def test_the_role_that_loads_owns_the_database_and_is_no_superuser(compose: dict[str, Any]) -> None:
+    """What the service `warehouse-setup` runs, on a server of the tests."""
+    service = compose["services"]["warehouse-setup"]
+    (program, *options), (script,) = service["entrypoint"], service["command"]
+    with postgres.server() as server:
+        for secret in ("it's one", "another"):  # again: it sets the password of .env
+            given = dict.fromkeys(service["environment"], secret)
+            to_server = {"PGHOST": "127.0.0.1", "PGPORT": str(server.port), "PGUSER": "postgres"}
+            path = f"{postgres.programs()}:{os.environ['PATH']}"
+            postgres.run(program, *options, script, env=os.environ | given | to_server | {"PATH": path})
+        asked = "SELECT rolname FROM pg_database d JOIN pg_roles r ON r.oid = datdba WHERE datname = 'landfall'"
+        assert server.sql(f"{asked} AND NOT rolsuper AND rolcanlogin").split() == ["landfall"]
+        with postgres.warehouse(server.url("landfall", "landfall")).writing():
+            pass
