@@ -1,5 +1,6 @@
 """Reading the DAG file is what Airflow does most often: it must be cheap, and in a task only what the task needs."""
 
+import json
 import os
 import re
 import subprocess
@@ -44,6 +45,40 @@ def test_an_executor_of_many_hosts_is_told_where_wrong_settings_are(job: Job, mo
     monkeypatch.setenv("INGEST_WAREHOUSE", "postgresql://u@h/d")
     assert not any(said in (dag.doc_md or "") for dag in job.dags().values())
     assert task_settings(os.environ).warehouse_url == "postgresql://u@h/d"
+
+
+SERVER = {"conn_type": "postgres", "host": "db", "port": 5433, "login": "land fall", "password": "p@/:x",
+          "schema": "events", "extra": {"sslmode": "require"}}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("named", "agrees"),
+    [
+        (None, True),
+        ("postgresql://land%20fall@db:5433/events?sslmode=require", True),
+        ("postgresql://land%20fall:other@db:5433/events?sslmode=require&password=more", True),
+        ("postgresql://land%20fall@db:5433/others?sslmode=require", False),
+        ("postgresql://somebody@db:5433/events?sslmode=require", False),
+        ("duckdb:////here.duckdb", False),
+    ],
+)
+def test_a_connection_to_a_server_is_the_warehouse_whatever_its_password(
+    job: Job, monkeypatch: pytest.MonkeyPatch, named: str | None, agrees: bool
+) -> None:
+    from ingest.airflow.world import task_settings
+    from ingest.errors import ConfigError
+
+    monkeypatch.setenv("AIRFLOW_CONN_LANDFALL_WAREHOUSE", json.dumps(SERVER))
+    monkeypatch.delenv("INGEST_WAREHOUSE", raising=False)
+    if named:
+        monkeypatch.setenv("INGEST_WAREHOUSE", named)
+    if agrees:
+        url = "postgresql://land%20fall:p%40%2F%3Ax@db:5433/events?sslmode=require"
+        assert task_settings(os.environ).warehouse_url == url
+        return
+    with pytest.raises(ConfigError, match="name different warehouses") as refused:
+        task_settings(os.environ)
+    assert not any(secret in str(refused.value) for secret in ("p@/:x", "p%40"))
 
 
 def test_every_dag_says_what_it_is(job: Job) -> None:
