@@ -66,6 +66,7 @@ def test_a_connection_to_a_server_is_the_warehouse_whatever_its_password(
     job: Job, monkeypatch: pytest.MonkeyPatch, named: str | None, agrees: bool
 ) -> None:
     from ingest.airflow.world import task_settings
+
     from ingest.errors import ConfigError
 
     monkeypatch.setenv("AIRFLOW_CONN_LANDFALL_WAREHOUSE", json.dumps(SERVER))
