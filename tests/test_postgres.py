@@ -20,7 +20,7 @@ import pytest
 from adbc_driver_manager import OperationalError, dbapi
 
 from ingest.errors import ConfigError, IngestError, TransientError
-from ingest.ports import QueryLimits, Staging
+from ingest.ports import FilesWanted, Note, QueryLimits, Staging
 from ingest.settings import Source
 from ingest.warehouse.engines.postgres.warehouse import PostgresWarehouse
 from tests import postgres
@@ -269,6 +269,20 @@ def test_a_commit_whose_answer_is_lost_counts_once(empty: PostgresWarehouse) -> 
     assert (again.already, again.state) == (True, "loaded")
     assert broken_promises(empty) == {}
     assert world.count("events") == 1
+
+
+# --- texts -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_text_that_no_server_can_hold_is_equal_to_nothing(empty: PostgresWarehouse) -> None:
+    world = World(empty)
+    result = world.bring("a.json", record("ann", 1, "x"), "bad")
+    with empty.published() as published:
+        assert published.files(FilesWanted(sources=("one_off",), text="a\0")).total == 0
+        assert published.files(FilesWanted(sources=("one_off",), sha256=empty.files({})[0]["sha256"])).total == 1
+        assert published.file("\0") is None
+    empty.undo([result.file_id, "\0"], Note("ann", "a \0 reason"))
+    assert [line["reason"] for line in empty.history(result.file_id)] == [None, "a \ufffd reason"]
 
 
 # --- rights ----------------------------------------------------------------------------------------------------------

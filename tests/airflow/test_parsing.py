@@ -65,8 +65,7 @@ SERVER = {"conn_type": "postgres", "host": "db", "port": 5433, "login": "land fa
 def test_a_connection_to_a_server_is_the_warehouse_whatever_its_password(
     job: Job, monkeypatch: pytest.MonkeyPatch, named: str | None, agrees: bool
 ) -> None:
-    from ingest.airflow.world import task_settings
-
+    from ingest.airflow.runtime import task_settings
     from ingest.errors import ConfigError
 
     monkeypatch.setenv("AIRFLOW_CONN_LANDFALL_WAREHOUSE", json.dumps(SERVER))

@@ -54,7 +54,7 @@ CREATE INDEX ledger_sha256 ON ledger (sha256) WHERE state = 'loaded';
 CREATE INDEX ledger_source ON ledger (source, state);
 
 -- What pages sort by: when files were dealt with, and their keys in natural order (an index takes no longer ones).
-CREATE INDEX ledger_dealt ON ledger ((coalesce(loaded_at, next_try_at, last_modified)) DESC, file_no DESC);
+CREATE INDEX ledger_dealt ON ledger ((coalesce(loaded_at, next_try_at, last_modified)) DESC NULLS LAST, file_no DESC);
 
 CREATE INDEX ledger_natural ON ledger (left(substr(position, 19), 600));
 

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import adbc_driver_postgresql
 import pyarrow as pa
+import pyarrow.compute as pc
 from adbc_driver_manager import AdbcConnection, AdbcDatabase, Error, dbapi
 
 from ingest.errors import ConfigError
@@ -84,7 +85,7 @@ class PostgresSession(Session):
         """A temporary table of these rows."""
         columns = ", ".join(f'"{one.name}" {_TYPES[str(one.type)]}' for one in table.schema)
         self.rows(f"CREATE TEMP TABLE {name} ({columns}) ON COMMIT DROP")
-        self.ingest(name, table, temporary=True)
+        self.ingest(name, _texts(table) if isinstance(table, pa.Table) else table, temporary=True)
         self.rows(f"ANALYZE pg_temp.{name}")
 
     def ingest(self, name: str, rows: pa.Table | pa.RecordBatchReader, *, temporary: bool = False) -> int:
@@ -307,7 +308,7 @@ def numbered(sql: str, values: Mapping[str, Any]) -> tuple[str, pa.RecordBatch |
 
     if not values:
         return sql, None
-    text = re.sub(r"\$([a-z_]+)\b", number, sql)
+    text = re.sub(r"\$([a-z_][a-z_0-9]*)", number, sql)
     if not used:
         return text, None
     return text, pa.RecordBatch.from_arrays([_array(values[name]) for name in used], names=used)
@@ -316,10 +317,23 @@ def numbered(sql: str, values: Mapping[str, Any]) -> tuple[str, pa.RecordBatch |
 def _array(value: Any) -> pa.Array:
     if isinstance(value, (list, tuple)):
         kind = pa.int64() if value and isinstance(value[0], int) else pa.string()
-        return pa.array([value], pa.list_(kind))
+        return pa.array([[_text(one) for one in value]], pa.list_(kind))
     if isinstance(value, datetime):
         return pa.array([value], pa.timestamp("us", "UTC"))
-    return pa.array([value])
+    return pa.array([_text(value)])
+
+
+def _text(value: Any) -> Any:
+    """U+0000 is in no text of Postgres', so what holds it is equal to nothing there."""
+    return value.replace("\0", "\ufffd") if isinstance(value, str) else value
+
+
+def _texts(table: pa.Table) -> pa.Table:
+    columns = [
+        pc.replace_substring(column, "\0", "\ufffd") if pa.types.is_string(column.type) else column
+        for column in table.columns
+    ]
+    return pa.table(columns, table.schema)
 
 
 def plain(table: pa.Table) -> pa.Table:
