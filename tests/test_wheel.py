@@ -71,6 +71,9 @@ def test_in_an_airflow_that_is_there_the_two_lines_make_the_dags(wheel: Path, tm
     }
 
     assert run(tmp_path, bin_folder / "airflow", "db", "migrate", **variables).returncode == 0
+    # A worker's application: a newer Celery than the provider knows could not be imported.
+    celery = "from airflow.providers.celery.executors.celery_executor import app"
+    assert run(tmp_path, bin_folder / "python", "-c", celery, **variables).returncode == 0
     reserialized = run(tmp_path, bin_folder / "airflow", "dags", "reserialize", **variables)
     listed = run(tmp_path, bin_folder / "airflow", "dags", "list", "--output", "json", **variables)
 
