@@ -458,7 +458,7 @@ class Published(Protocol):
     def failure_groups(self, file_ids: Sequence[str], places: int = 20) -> list[FailureGroup]:
         """Failed items by code, most first; exact. One that breaks three rules is in three groups.
 
-        Places are those of items with their texts, and of each item the first ones of a code.
+        Places are those of items with their texts (or of the first 20,000), and of each item the first ones of a code.
         """
 
     def failed_lines(

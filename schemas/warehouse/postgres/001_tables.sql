@@ -58,6 +58,13 @@ CREATE INDEX ledger_dealt ON ledger ((coalesce(loaded_at, next_try_at, last_modi
 
 CREATE INDEX ledger_natural ON ledger (left(substr(position, 19), 600));
 
+-- When the files of a source came: a redrive never was an object, and a file of a disk that was moved keeps its old time.
+CREATE INDEX ledger_came ON ledger (
+    source, (CASE WHEN bucket = 'file' THEN greatest(last_modified, loaded_at) ELSE last_modified END)
+) WHERE redrive_of IS NULL;
+
+CREATE INDEX ledger_failed ON ledger (file_no) INCLUDE (source, state) WHERE failed > 0;
+
 CREATE INDEX ledger_run ON ledger (run_id);
 
 CREATE INDEX ledger_redrives ON ledger (redrive_of) WHERE redrive_of IS NOT NULL;

@@ -71,22 +71,34 @@ GROUP BY source, state
 ORDER BY source, state
 
 -- name: shown_glances
--- each source in short.
+-- each source in short. From hour to hour by the index: the ledger is not read through.
 -- in: $sources.   out: source, open, files (that have open lines), last_file_at, hours (in which files came).
--- A redrive never was an object. A file of a disk that was moved there keeps its old time.
-WITH came AS (
-    SELECT
-        source, CASE WHEN bucket = 'file' THEN greatest(last_modified, loaded_at) ELSE last_modified END AS came_at
+WITH RECURSIVE named AS (
+    SELECT s.source
+    FROM unnest($sources) AS s (source)
+    WHERE EXISTS (SELECT 1 FROM ledger AS l WHERE l.source = s.source)
+),
+came AS NOT MATERIALIZED (
+    SELECT source, CASE WHEN bucket = 'file' THEN greatest(last_modified, loaded_at) ELSE last_modified END AS at
     FROM ledger
-    WHERE source = ANY($sources) AND redrive_of IS NULL
+    WHERE redrive_of IS NULL
 ),
 hour AS (
-    SELECT source, floor(extract(epoch FROM came_at) / 3600)::bigint AS hour, max(came_at) AS last
-    FROM came
-    GROUP BY source, hour
+    SELECT n.source, c.at, 1 AS place
+    FROM named AS n
+    CROSS JOIN LATERAL (SELECT at FROM came WHERE source = n.source ORDER BY at DESC LIMIT 1) AS c
+    UNION ALL
+    SELECT h.source, c.at, h.place + 1
+    FROM hour AS h
+    CROSS JOIN LATERAL (
+        SELECT at FROM came WHERE source = h.source AND at < date_trunc('hour', h.at) ORDER BY at DESC LIMIT 1
+    ) AS c
+    WHERE h.place < 336
 ),
 hours AS (
-    SELECT source, max(last) AS last_file_at, (array_agg(hour ORDER BY hour DESC))[1:336] AS hours
+    SELECT
+        source, max(at) AS last_file_at,
+        array_agg(floor(extract(epoch FROM at) / 3600)::bigint ORDER BY at DESC) AS hours
     FROM hour
     GROUP BY source
 ),
@@ -94,10 +106,9 @@ fixing AS (
     SELECT l.source, sum(f.open)::bigint AS open, count(*) AS files
     FROM (SELECT file_no, count(*) AS open FROM failed_line_rows WHERE redriven_by IS NULL GROUP BY file_no) AS f
     JOIN ledger AS l USING (file_no)
-    WHERE l.state IN ('loaded', 'rejected')
+    WHERE l.failed > 0 AND l.state IN ('loaded', 'rejected')
     GROUP BY l.source
-),
-named AS (SELECT DISTINCT source FROM ledger WHERE source = ANY($sources))
+)
 SELECT
     n.source, coalesce(f.open, 0) AS open, coalesce(f.files, 0) AS files, h.last_file_at,
     coalesce(h.hours, '{}') AS hours
@@ -185,13 +196,16 @@ ORDER BY lines DESC, code
 -- where in them the first lines break each rule most, each line once.
 -- in: $ids, $lines (that are looked at), $places (of a rule, at most).
 -- out: code, pointer, message, lines, open, places (how many the rule has).
-WITH line AS (
-    SELECT row_number() OVER (ORDER BY f.file_no, f.line, f.item) AS row, f.failures, f.redriven_by IS NULL AS is_open
+WITH first AS (
+    SELECT f.file_no, f.line, f.item, f.failures, f.redriven_by IS NULL AS is_open
     FROM ledger AS l
     JOIN failed_line_rows AS f USING (file_no)
     WHERE l.file_id = ANY($ids)
     ORDER BY f.file_no, f.line, f.item
     LIMIT $lines
+),
+line AS (
+    SELECT row_number() OVER (ORDER BY file_no, line, item) AS row, failures, is_open FROM first
 ),
 place AS (
     SELECT
