@@ -116,8 +116,19 @@ def of(web: FastAPI) -> Callable[[str], TestClient]:
     return client
 
 
+# Pages show the same of a warehouse on a server: for tests that say so.
+on_both_engines = pytest.mark.parametrize("site", ["duckdb", "postgres"], indirect=True)
+
+
 @pytest.fixture
-def site(job: Job, of: Callable[[str], TestClient], monkeypatch: pytest.MonkeyPatch) -> Site:  # noqa: F811
+def site(
+    request: pytest.FixtureRequest,
+    job: Job,  # noqa: F811
+    of: Callable[[str], TestClient],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Site:
+    if getattr(request, "param", "duckdb") == "postgres":
+        monkeypatch.setenv("INGEST_WAREHOUSE", request.getfixturevalue("postgres_server").new())
     # On a busy machine a copy takes long, and pages would show the last one until the next is made in the background.
     monkeypatch.setattr("ingest.warehouse.engines.duckdb.published._QUICK_SECONDS", 3600.0)
     return Site(job, of)

@@ -10,7 +10,7 @@ from ingest.airflow.action import Request
 from ingest.errors import ConfigError
 from ingest.ports import Note
 from ingest.redrive import redrive
-from tests.ui.conftest import ROOT, Site, runs_of
+from tests.ui.conftest import ROOT, Site, on_both_engines, runs_of
 from tests.ui.producers import text_of
 
 ANN: dict[str, Any] = {"_p": "ann", "_t": 1_700_000_000, "_n": "Signed Up"}
@@ -25,6 +25,7 @@ def a_file(site: Site, name: str = "1.json") -> str:
     return site.load(name, ANN, "no json")
 
 
+@on_both_engines
 def test_undo_is_asked_first_done_by_a_run_and_leads_to_the_file(site: Site, admin: TestClient) -> None:
     file_id = a_file(site)
     before = runs_of("ingest_action")

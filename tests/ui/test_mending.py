@@ -14,7 +14,7 @@ from ingest.handout import inert
 from ingest.ports import Note
 from ingest.redrive import keep_mended
 from ingest.ui.pages import mending
-from tests.ui.conftest import ROOT, Site, runs_of
+from tests.ui.conftest import ROOT, Site, on_both_engines, runs_of
 from tests.ui.producers import HOSTILE, load, text_of
 
 GOOD: dict[str, object] = {"_p": "ann", "_t": 1_700_000_000, "_n": "Signed up"}
@@ -132,6 +132,7 @@ def test_check_says_what_each_line_would_be_and_loads_nothing(site: Site) -> Non
     assert site.job.count("commands") == 1
 
 
+@on_both_engines
 def test_send_starts_a_run_that_loads_each_line_once(site: Site) -> None:
     take_uploads(site)
     file_id = load(site.job, "a.json", GOOD, "one", "two", "three")
