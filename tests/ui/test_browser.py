@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, FrameLocator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, FrameLocator, Locator, Page, expect, sync_playwright
 
 from ingest.demo.samples import BUCKET, PREFIX
 from ingest.demo.stack import PASSWORD, USER, VIEWER, Stack, running_stack, wait_for
@@ -314,13 +314,19 @@ def test_a_copied_link_opens_within_airflow(stack: Stack, open_page: Callable[..
     assert page.url == "about:blank", "the bare page is not in between, which would lead forth again"
 
 
+def follow(page: Page, link: Locator) -> None:
+    """Click it, and wait until the next page is there: else the former one answers while that is on its way."""
+    with page.expect_event("framenavigated", lambda frame: frame != page.main_frame):
+        link.click()
+
+
 def test_hostile_lines_do_nothing(open_page: Callable[..., Page]) -> None:
     page = open_page()
     frame = to_files(page)
     for link in ("All of them", "Fix and send again", "See what the lines became"):
-        frame.get_by_role("link", name="Files", exact=True).click()
-        frame.get_by_role("link", name=re.compile("hostile")).click()
-        frame.get_by_role("link", name=link).first.click()
+        follow(page, frame.get_by_role("link", name="Files", exact=True))
+        follow(page, frame.get_by_role("link", name=re.compile("hostile")))
+        follow(page, frame.get_by_role("link", name=link).first)
         expect(frame.get_by_text("alert(1)").first).to_be_attached()
         assert "49" not in frame.locator("main").inner_text().split()  # {{7*7}}
 
@@ -394,8 +400,7 @@ def test_mending_with_the_keyboard_alone(stack: Stack, open_page: Callable[..., 
         if frame.get_by_role("link", name=re.compile("keys.json")).count():
             break
         page.wait_for_timeout(1000)
-        with page.expect_event("framenavigated"):  # else the former page answers while the next is on its way
-            frame.get_by_role("link", name="Files", exact=True).click()
+        follow(page, frame.get_by_role("link", name="Files", exact=True))
     frame.get_by_role("searchbox").focus()
     for words in ("keys.json", "Fix and send again", "Line 1"):
         tab_to(page, frame, words)
