@@ -495,7 +495,8 @@ def _make_in_background(warehouse: DuckDBFile, stale: _Copy) -> Thread:
 
 
 def _make_quietly(warehouse: DuckDBFile, rest_seconds: float) -> None:
-    _ending.wait(max(0.0, rest_seconds))
+    if _ending.wait(max(0.0, rest_seconds)):
+        return
     try:
         _make(warehouse, 0, warehouse.lock_timeout_seconds)
     except IngestError as error:  # the next page tries again
@@ -516,13 +517,17 @@ def _interrupted_at_exit(connection: duckdb.DuckDBPyConnection) -> Iterator[None
 
 @atexit.register
 def _interrupt() -> None:
+    """Wait for every thread that makes a copy: what it does between two statements is the engine's, too."""
     _ending.set()
     deadline = time.monotonic() + _ENDING_SECONDS
-    for thread, connection in list(_working.items()):
-        while thread.is_alive() and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
+        alive = [one for one in (*_threads.values(), *_working) if one.is_alive() and one is not current_thread()]
+        if not alive:
+            return
+        for connection in list(_working.values()):
             with suppress(duckdb.Error):  # it is closed already
                 connection.interrupt()
-            thread.join(0.01)
+        alive[0].join(0.01)
 
 
 def _midnight(day: date) -> datetime:
