@@ -19,16 +19,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ingest.core.matching import IGNORED_IDENTITIES
+from ingest.demo.postgres import programs
 from ingest.warehouse.engines.postgres.warehouse import PostgresWarehouse
 
 _numbers = count()
-
-
-def programs() -> Path:
-    """The folder of the newest version that is installed."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda one: int(one.parent.name))
-    assert found, "Postgres is not installed: `make test` does it"
-    return found[-1]
 
 
 def run(*command: str | Path, **more: Any) -> str:

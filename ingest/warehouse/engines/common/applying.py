@@ -123,10 +123,13 @@ class Applying(ABC):
         """Files whose commands are."""
         return [entry for entry in self.entries if entry.row.state == "loaded"]
 
-    def number(self) -> None:
+    def number(self, numbers: Sequence[int] | None = None) -> None:
+        """Number what is to be entered; with these numbers, if rows came in under them already."""
+        if numbers is None:
+            numbers = self._numbers(len(self.changes.entries))
         self.entries = [
             replace(entry, row=replace(entry.row, file_no=number))
-            for entry, number in zip(self.changes.entries, self._numbers(len(self.changes.entries)), strict=True)
+            for entry, number in zip(self.changes.entries, numbers, strict=True)
         ]
 
     def _numbers(self, many: int) -> list[int]:
@@ -156,6 +159,12 @@ class Applying(ABC):
             raise RowsLostError(entry.staged.staged_no for entry in self.entries)
         for staged_no, kind, rows in counted:
             self.inserted[staged_no, kind] += rows
+
+    def count_duplicates(self, counted: Iterable[tuple[int, int]]) -> None:
+        """Count facts that were there already, by staged_no."""
+        file_ids = {entry.staged.staged_no: entry.row.file_id for entry in self.entries}
+        for staged_no, duplicates in counted:
+            self.duplicates[file_ids[staged_no]] += duplicates
 
     def mark_mended(self) -> None:
         """Which failed lines are mended, and which are open again."""

@@ -74,14 +74,12 @@ class DuckDBApplying(Applying):
 
     def insert_commands(self, taken: Sequence[Entry]) -> None:
         assert self.changes.staging
-        file_ids = {entry.staged.staged_no: entry.row.file_id for entry in taken}
         with self.session.table("taken", places(taken)):
             for some in _in_groups(self.changes.staging.commands):
                 stage(self.session.connection, "staged_rows", some)
                 for step in ("staged_commands", "staged_facts", "facts_here", "files_here", "repeated_facts"):
                     self.session.run(step)
-                for staged_no, duplicates in self.session.named("count_duplicates"):
-                    self.duplicates[file_ids[staged_no]] += duplicates
+                self.count_duplicates((staged_no, many) for staged_no, many in self.session.named("count_duplicates"))
                 self.session.run("yield_first")
                 self._insert("command_rows", "incoming_commands", "count_staged_commands")
 

@@ -20,6 +20,11 @@ def is_of_the_world(error: duckdb.Error) -> bool:
     return isinstance(error, _OF_THE_WORLD)
 
 
+def is_of_disk(error: duckdb.Error) -> bool:
+    """Whether it is the disk that failed."""
+    return isinstance(error, duckdb.OperationalError) and not isinstance(error, duckdb.OutOfMemoryException)
+
+
 class _OnDisk(Protocol):
     @property
     def name(self) -> str: ...
@@ -38,11 +43,10 @@ def could_not_write(warehouse: _OnDisk, error: duckdb.Error) -> NotWrittenError:
         else f"{warehouse.name} could not be written: {reason} On the disk of {folder} {free_space(folder)} are"
         " free. Nothing was loaded; see that this is enough, then run again."
     )
-    of_disk = isinstance(error, duckdb.OperationalError) and not isinstance(error, duckdb.OutOfMemoryException)
     return NotWrittenError(
         sentence,
         reason=reason,
-        is_disk=is_full or of_disk,
+        is_disk=is_full or is_of_disk(error),
         is_for_all=is_full,
         is_of_the_world=is_of_the_world(error),
     )

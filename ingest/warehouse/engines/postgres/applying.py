@@ -5,7 +5,7 @@ The statements that know facts apart are DuckDB's, on the staged files: the serv
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
@@ -71,7 +71,7 @@ class PostgresApplying(Applying):
         stage(self.staged.connection, "staged_rows", self.changes.staging.commands)
         for step in ("staged_commands", "staged_facts"):
             self.staged.run(step)
-        self._decide(taken)
+        self._decide()
         self._copy("command_rows", "incoming_commands", "count_staged_commands")
 
     def plan_again(self, changes: Changes) -> None:
@@ -80,18 +80,15 @@ class PostgresApplying(Applying):
         if changes.leaving or [*map(_rows_of, changes.entries)] != [*map(_rows_of, self.changes.entries)]:
             raise ConflictError
         self.changes = changes
-        self.entries = [
-            replace(entry, row=replace(entry.row, file_no=number))
-            for entry, number in zip(changes.entries, numbers, strict=True)
-        ]
+        self.number(numbers)
         if self.own:
             self._look_again()
 
     def _look_again(self) -> None:
         """Decide once more which rows are first, now under the lock."""
-        taken = sorted(self.taken, key=lambda entry: entry.row.position)
-        before, self.duplicates = self.not_first, type(self.duplicates)()
-        self._decide(taken)
+        before = self.not_first
+        self.duplicates.clear()
+        self._decide()
         assert self.staged
         with self.staged.table("before", before), self.staged.table("now", self.not_first):
             changed = self._arrow(
@@ -105,7 +102,7 @@ class PostgresApplying(Applying):
         if self.yielding is not None and len(self.yielding):
             self._set_first(self.yielding)
 
-    def _decide(self, taken: Sequence[Entry]) -> None:
+    def _decide(self) -> None:
         assert self.staged
         here = self._facts_here()
         numbers = here["file_no"].unique().to_pylist()
@@ -123,9 +120,7 @@ class PostgresApplying(Applying):
                 " WHERE is_here AND NOT here_is_first"
             )
         self.not_first = self._arrow(self.staged.statement("not_first"))
-        file_ids = {entry.staged.staged_no: entry.row.file_id for entry in taken}
-        for staged_no, duplicates in self.staged.named("count_duplicates"):
-            self.duplicates[file_ids[staged_no]] += duplicates
+        self.count_duplicates((staged_no, many) for staged_no, many in self.staged.named("count_duplicates"))
 
     def _facts_here(self) -> pa.Table:
         """First rows of facts of this load that are there already: command_id, file_no, line, item_no, occurred_at."""

@@ -18,7 +18,7 @@ from ingest.warehouse.engines.common.naming import name_anew, renamed
 from ingest.warehouse.engines.common.reconcile import repair
 from ingest.warehouse.engines.common.session import Session
 from ingest.warehouse.engines.common.warehouse import TablesWarehouse
-from ingest.warehouse.engines.duckdb.errors import first_line, is_of_the_world
+from ingest.warehouse.engines.duckdb.errors import first_line, is_of_disk, is_of_the_world
 from ingest.warehouse.engines.postgres.applying import ConflictError, PostgresApplying, beside
 from ingest.warehouse.engines.postgres.published import open_failures, published
 from ingest.warehouse.engines.postgres.query import query
@@ -45,11 +45,10 @@ class PostgresWarehouse(PostgresServer, TablesWarehouse):
             except ConflictError:
                 return self._transact(plan, alone=True)
         except duckdb.Error as error:  # beside the server
-            of_disk = isinstance(error, duckdb.OperationalError) and not isinstance(error, duckdb.OutOfMemoryException)
             raise NotWrittenError(
                 f"What was judged could not be compared: {first_line(error)} Nothing was loaded; run again.",
                 reason=first_line(error),
-                is_disk=of_disk,
+                is_disk=is_of_disk(error),
                 is_for_all=False,
                 is_of_the_world=is_of_the_world(error),
             ) from error
