@@ -18,6 +18,7 @@ import jsonschema
 import pytest
 import yaml
 
+from ingest.demo.postgres import programs
 from ingest.settings import spans_hosts
 from tests import postgres
 
@@ -214,7 +215,7 @@ def test_the_role_that_loads_owns_the_database_and_is_no_superuser(compose: dict
         for secret in ("it's one", "another"):  # again: it sets the password of .env
             given = dict.fromkeys(service["environment"], secret)
             to_server = {"PGHOST": "127.0.0.1", "PGPORT": str(server.port), "PGUSER": "postgres"}
-            path = f"{postgres.programs()}:{os.environ['PATH']}"
+            path = f"{programs()}:{os.environ['PATH']}"
             postgres.run(program, *options, script, env=os.environ | given | to_server | {"PATH": path})
         asked = "SELECT rolname FROM pg_database d JOIN pg_roles r ON r.oid = datdba WHERE datname = 'landfall'"
         assert server.sql(f"{asked} AND NOT rolsuper AND rolcanlogin").split() == ["landfall"]
