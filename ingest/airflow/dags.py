@@ -17,6 +17,7 @@ from airflow.sdk import DAG, Asset, AssetAlias, Param, dag, get_current_context,
 from airflow.sdk.configuration import conf
 
 from ingest.airflow import action, texts
+from ingest.airflow.names import ACTION, ACTION_DAG, CONFIG_ERRORS_DAG, ONE_OFF_DAG, RECONCILE_DAG, TAG, dag_of
 from ingest.airflow.one_off import PASTED_AT_MOST
 from ingest.core.formats import FORMATS
 from ingest.core.formats.guess import AUTO
@@ -24,11 +25,6 @@ from ingest.core.source import ONE_OFF
 from ingest.errors import ConfigError
 from ingest.settings import Settings, Source, load_settings, spans_hosts
 
-ONE_OFF_DAG: Final = "ingest_one_off"
-ACTION: Final = "action"
-ACTION_DAG: Final = f"ingest_{ACTION}"
-RECONCILE_DAG: Final = "ingest_reconcile"
-CONFIG_ERRORS_DAG: Final = "landfall_config_errors"  # no source's DAG can have this name
 START: Final = datetime(2025, 1, 1, tzinfo=UTC)
 COMMON: Final[dict[str, Any]] = {
     "start_date": START,
@@ -77,7 +73,7 @@ def build_dags() -> dict[str, DAG]:
         problems += error.problems
         makers: dict[str, Callable[[], DAG]] = {}
     else:
-        makers = {f"ingest_{source.name}": _maker(source, settings) for source in settings.sources.values()}
+        makers = {dag_of(source.name): _maker(source, settings) for source in settings.sources.values()}
         makers |= {
             ONE_OFF_DAG: lambda: one_off_dag(settings),
             ACTION_DAG: lambda: action_dag(settings),
@@ -107,9 +103,9 @@ def source_dag(source: Source, settings: Settings) -> DAG:
     """`ingest_<source>`: what is new in the bucket, loaded on the source's schedule."""
 
     @dag(
-        dag_id=f"ingest_{source.name}",
+        dag_id=dag_of(source.name),
         schedule=airflow_schedule(source.schedule),
-        tags=["landfall", source.format],
+        tags=[TAG, source.format],
         description=f"{source.format} files under s3://{source.bucket}/{source.prefix}",
         doc_md=texts.source_doc(source),
         **common(settings),
@@ -145,7 +141,7 @@ def one_off_dag(settings: Settings) -> DAG:
     @dag(
         dag_id=ONE_OFF_DAG,
         schedule=None,
-        tags=["landfall"],
+        tags=[TAG],
         description="Check or load files in S3, or lines that you paste",
         doc_md=texts.ONE_OFF_DOC,
         params=one_off_params(),
@@ -201,7 +197,7 @@ def action_dag(settings: Settings) -> DAG:
     @dag(
         dag_id=ACTION_DAG,
         schedule=None,
-        tags=["landfall"],
+        tags=[TAG],
         description="Undo, force, release, ignore, retry or redrive files",
         doc_md=texts.ACTION_DOC,
         params=action.params(sorted(settings.sources)),
@@ -253,7 +249,7 @@ def reconcile_dag(settings: Settings) -> DAG:
     @dag(
         dag_id=RECONCILE_DAG,
         schedule="@daily",
-        tags=["landfall"],
+        tags=[TAG],
         description="Files that wait, that are stuck, that are nowhere",
         doc_md=texts.RECONCILE_DOC,
         **common(settings),
@@ -288,7 +284,7 @@ def config_errors_dag(problems: list[str], settings: Settings) -> DAG:
         dag_id=CONFIG_ERRORS_DAG,
         dag_display_name="Landfall: wrong settings",
         schedule="@hourly",
-        tags=["landfall"],
+        tags=[TAG],
         description=texts.one_line(problems),
         doc_md=texts.config_errors_doc(problems),
         **common(settings),

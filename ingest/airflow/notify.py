@@ -113,8 +113,6 @@ def _run_notice(
     pipeline: "Pipeline", told: Sequence[Item], by_file: Mapping[str, Mapping[str, Any]]
 ) -> tuple[str, list[str]]:
     """The subject, and what stands below the files: why lines failed, and how to mend them."""
-    from ingest.airflow.steps import failed_lines_by_code
-
     rows = [by_file[item.about] for item in told if item.about in by_file]
     failed = [row for row in rows if row["failed"]]
     states = Counter(row["state"] for row in rows if row["state"] in TOLD_STATES)
@@ -126,7 +124,7 @@ def _run_notice(
     subject = ", ".join([f"{count(lines, 'failed line')} in {count(len(failed), 'file')}", *parts])
     named = [{"file_id": r["file_id"], "file": SourceFile.of_row(r).uri, "format": r["format"]} for r in failed]
     why = [f"{row['code']}: {count(row['lines'], 'line')}. {row['remedy'] or ''}" for row in
-           failed_lines_by_code(pipeline, named)]  # fmt: skip
+           tables.failed_lines_by_code(pipeline, named)]  # fmt: skip
     mend = f"To see and fix them: ingest failures {failed[0]['file_id'][:8]} --lines"
     return subject, ["", *why, mend]
 

@@ -7,14 +7,13 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import islice
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
 from ingest.airflow import action, tables
+from ingest.airflow.notify import tell_of_differences
 from ingest.archiving import archive, archive_loaded
 from ingest.core.lifecycle import KEEPS_LINES
-from ingest.core.schema import codes
 from ingest.core.source import LOCAL_BUCKET, SourceFile
 from ingest.pipeline import still_waiting
 from ingest.ports import Counts, Note
@@ -37,7 +36,6 @@ ANNOUNCED_AT_ONCE: Final = (
 _MOST_BATCHES: Final = 500  # Airflow maps a task at most 1,024 times, and an undo may be of more files than a run
 NOT_LOADED: Final = ("retrying", "rejected")  # what turns a run red
 _TAKEN_AWAY: Final = {"undo": "undone", "replace": "replaced"}  # by what `history` calls it
-_EXPLAINED_AT_MOST = 1_000  # failed lines of one file that a log's table is made from
 
 Pack = dict[str, Any]  # {"name": what the task is called, "files": [SourceFile.to_dict(), …]}
 Result = dict[str, Any]  # {"file", "state", "lines", …}: see _counted
@@ -183,7 +181,7 @@ def verdict(
     tables.log_table(log, "Files by state", [{"state": state, "files": number} for state, number in states.items()])
     by_code: list[dict[str, Any]] = []
     if with_failures:
-        by_code = failed_lines_by_code(pipeline, with_failures)
+        by_code = tables.failed_lines_by_code(pipeline, with_failures)
         failed = sum(file["failed"] for file in with_failures)
         shown = [
             {name: file[name] for name in ("file", "state", "lines", "failed", "file_id")} for file in with_failures
@@ -210,8 +208,6 @@ def verdict(
 
 def reconcile(pipeline: "Pipeline", run_id: str) -> dict[str, Any]:
     """What was compared; `differences` and `information`, a sentence for each."""
-    from ingest.airflow.notify import tell_of_differences
-
     found = compare(pipeline)
     tell_of_differences(pipeline, found.differences, run_id)
     for title, differences in (("difference", found.differences), ("note", found.information)):
@@ -223,26 +219,6 @@ def reconcile(pipeline: "Pipeline", run_id: str) -> dict[str, Any]:
         "differences": [difference.sentence for difference in found.differences],
         "information": [difference.sentence for difference in found.information],
     }
-
-
-def failed_lines_by_code(pipeline: "Pipeline", files: Sequence[Result]) -> list[dict[str, Any]]:
-    """How many failed lines broke which rule, the most frequent first, with a line to look at and what to do."""
-    counts: Counter[str] = Counter()
-    first: dict[str, str] = {}
-    for file in files[: tables.NAMED_AT_MOST]:
-        counts.update(file.get("codes", {}))
-        if "codes" in file:  # checked, not loaded: there is nothing to look up
-            continue
-        with pipeline.warehouse.failed_lines(file["file_id"]) as lines:
-            for line in islice(lines, _EXPLAINED_AT_MOST):
-                for code in line["codes"]:
-                    counts[code] += 1
-                    first.setdefault(code, f"line {line['line']} of {file['file']}")
-    remedies = {code: meaning.remedy for file in files for code, meaning in codes(file["format"]).items()}
-    return [
-        {"code": code, "lines": number, "first": first.get(code), "remedy": remedies.get(code)}
-        for code, number in counts.most_common()
-    ]
 
 
 def _counted(file: SourceFile, state: str, counts: Counts, error: str | None) -> Result:

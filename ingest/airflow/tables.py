@@ -4,12 +4,19 @@ No raw lines and no values: whoever may read a DAG may read its logs.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
+from ingest.core.schema import codes
 from ingest.text import count, visible
 
+if TYPE_CHECKING:
+    from ingest.pipeline import Pipeline
+
 NAMED_AT_MOST = 20  # files in one sentence or table; the ledger has them all
+_EXPLAINED_AT_MOST = 1_000  # failed lines of one file that a table of codes is made from
 _LABEL = 180  # Airflow keeps 250 characters of a mapped task's name
 
 
@@ -48,6 +55,26 @@ def log_table(log: logging.Logger, title: str, rows: Sequence[Mapping[str, Any]]
             for text, width, right in zip(line, widths, numeric, strict=True)
         ]
         log.log(level, "    %s", "  ".join(padded).rstrip())
+
+
+def failed_lines_by_code(pipeline: "Pipeline", files: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """How many failed lines broke which rule, the most frequent first, with a line to look at and what to do."""
+    counts: Counter[str] = Counter()
+    first: dict[str, str] = {}
+    for file in files[:NAMED_AT_MOST]:
+        counts.update(file.get("codes", {}))
+        if "codes" in file:  # checked, not loaded: there is nothing to look up
+            continue
+        with pipeline.warehouse.failed_lines(file["file_id"]) as lines:
+            for line in islice(lines, _EXPLAINED_AT_MOST):
+                for code in line["codes"]:
+                    counts[code] += 1
+                    first.setdefault(code, f"line {line['line']} of {file['file']}")
+    remedies = {code: meaning.remedy for file in files for code, meaning in codes(file["format"]).items()}
+    return [
+        {"code": code, "lines": number, "first": first.get(code), "remedy": remedies.get(code)}
+        for code, number in counts.most_common()
+    ]
 
 
 def named(sentences: Sequence[str]) -> str:

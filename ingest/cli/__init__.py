@@ -13,14 +13,14 @@ from io import StringIO
 
 import click
 
-from ingest.cli import asking, demo, judging, keeping, loading, mending, moving, serving, starting
+from ingest.cli import asking, demo, fixing, judging, keeping, loading, moving, serving, starting
 from ingest.cli.base import Broken, cli
 from ingest.cli.output import InertFormatter, ended, say
 from ingest.cli.streams import OutputFailed, standard_streams
 from ingest.errors import ConfigError, IngestError
 
 # Each module adds its commands.
-__all__ = ["asking", "cli", "demo", "judging", "keeping", "loading", "main", "mending", "moving", "serving", "starting"]
+__all__ = ["asking", "cli", "demo", "fixing", "judging", "keeping", "loading", "main", "moving", "serving", "starting"]
 
 _STOPPED = "stopped. Nothing was loaded by halves; run again to go on."
 

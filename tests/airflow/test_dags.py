@@ -159,7 +159,7 @@ def test_a_person_loads_files_by_address(job: Job, address: str) -> None:
 def test_what_a_person_names_stays_in_its_source(
     job: Job, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from ingest.ui.runs import problems
+    from ingest.airflow.ui.runs import problems
 
     source = '[[source]]\nname = "{}"\nbucket = "{}"\nprefix = "{}/"\nschedule = "@yearly"\n'
     job.write(source.format("website", job.s3.bucket, "landing") + source.format("mine", job.s3.bucket, "mine"))

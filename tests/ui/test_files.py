@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from ingest.airflow.ui.chart import HEIGHT, chart
 from ingest.core.rhythm import HOURS_FROM
 from ingest.ports import Day, Note
 from ingest.redrive import redrive
-from ingest.ui.chart import HEIGHT, chart
 from tests.ui.conftest import ROOT, Site
 from tests.ui.producers import HOSTILE, load, text_of
 
@@ -61,7 +61,7 @@ def test_search_filter_sort(site: Site, admin: TestClient) -> None:
 
 @pytest.mark.slow
 def test_a_page_beyond_the_last_is_the_last(site: Site, admin: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingest.ui.pages.files._MORE", 2)
+    monkeypatch.setattr("ingest.airflow.ui.pages.files._MORE", 2)
     for number in range(5):
         load(site.job, f"{number}.json", ANN | {"n": number})
     assert listed(admin, "?at=3") == listed(admin, "?at=999999") == ["landing/0.json"]
@@ -99,7 +99,7 @@ def test_what_breaks_in_a_page_is_one_sentence(site: Site, admin: TestClient, mo
     def broken(*_: Any) -> None:
         raise RuntimeError("a secret")
 
-    monkeypatch.setattr("ingest.ui.pages.files._sources_now", broken)
+    monkeypatch.setattr("ingest.airflow.ui.pages.files._sources_now", broken)
     answer = admin.get(f"{ROOT}/")
     assert answer.status_code == 500
     assert "Something went wrong here" in answer.text
@@ -167,7 +167,7 @@ def test_how_often_files_come_is_learned_and_marked_as_a_guess(
 
     assert re.search(r"[^:] last file \d hours? ago, one every hour expected \(a guess\)", came(0))
     assert re.search(r"Late: last file \d+ hours ago, one every hour expected \(a guess\)", came(4))
-    monkeypatch.setattr("ingest.ui.pages.files.internals.paused", set)  # then nobody looks for files
+    monkeypatch.setattr("ingest.airflow.ui.pages.files.internals.paused", set)  # then nobody looks for files
     assert "Late:" not in came(4)
     site.job.configure(expect_every="36h")
     assert re.search(r"one every 36 hours expected (?!\(a guess\))", came(0))

@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy.exc import OperationalError
 
-from ingest.ui.access import Visitor
+from ingest.airflow.ui.access import Visitor
 from ingest.warehouse.engines.duckdb import published as duckdb_published
 from tests.ui.conftest import ROOT, Site
 from tests.ui.producers import load, text_of
@@ -86,7 +86,7 @@ def test_a_source_that_is_late_says_so(site: Site, admin: TestClient) -> None:
     told = text_of(page_of(admin, "/"))
     assert "last file just now, one every 2 hours expected" in told
     assert "Late:" not in told
-    with patch("ingest.ui.pages.files.datetime") as clock:
+    with patch("ingest.airflow.ui.pages.files.datetime") as clock:
         clock.now.return_value = datetime.now(UTC) + timedelta(hours=2, minutes=1)
         assert "Late: last file" in text_of(page_of(admin, "/"))
 

@@ -256,7 +256,7 @@ def test_who_may_see_and_do_what(answers: dict[tuple[str, str], str], name: str,
 
 
 def test_every_page_and_call_is_in_the_table() -> None:
-    from ingest.ui.app import make_app
+    from ingest.airflow.ui.app import make_app
 
     routes = [route for route in make_app().routes if isinstance(route, APIRoute)]
     calls = {f"{method} {route.path}" for route in routes for method in route.methods}

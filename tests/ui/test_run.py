@@ -13,7 +13,7 @@ import airflow
 import pytest
 from fastapi.testclient import TestClient
 
-from ingest.ui import internals
+from ingest.airflow.ui import internals
 from tests.ui.conftest import ROOT, Site, runs_of
 from tests.ui.producers import text_of
 
@@ -243,7 +243,7 @@ def test_looking_starts_nothing(site: Site, admin: TestClient) -> None:
 
 
 def test_what_a_poll_found_is_kept_for_the_list_of_files(site: Site) -> None:
-    from ingest.ui.runs import last_landing
+    from ingest.airflow.ui.runs import last_landing
 
     site.job.put("1.json", ANN)
     site.job.s3.put("landing/readme.txt")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.ui.shown import age, every, moment, plain, raw_pieces, share, size
+from ingest.airflow.ui.shown import age, every, moment, plain, raw_pieces, share, size
 
 AT = datetime(2026, 11, 24, 3, 25, 20, tzinfo=UTC)
 PLAIN = st.text(st.characters(categories=("L", "N", "P", "S", "Zs"), exclude_characters="\u3164\u115f\u1160"))

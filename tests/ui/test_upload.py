@@ -278,7 +278,7 @@ def test_a_source_needs_the_permission_to_run_its_dag(site: Site, admin: TestCli
 def test_what_was_sent_for_a_source_is_loaded_only_if_somebody_who_may_run_it_says_so(
     site: Site, admin: TestClient
 ) -> None:
-    from ingest.ui.runs import problems
+    from ingest.airflow.ui.runs import problems
 
     key = send(admin, EVENTS, source="website").json()["key"]
     uri = f"s3://{site.job.s3.bucket}/{key}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow.listeners import hookimpl
 
-_OURS = "ingest_"  # what the ids of our DAGs begin with
+from ingest.airflow.names import has_files
 
 
 @hookimpl
@@ -24,8 +24,8 @@ def on_dag_run_failed(dag_run: Any) -> None:
 
 
 def _note(dag_run: Any) -> None:
-    if dag_run.dag_id.startswith(_OURS):
-        from ingest.ui import internals
+    if has_files(dag_run.dag_id):
+        from ingest.airflow.ui import internals
 
         internals.note(dag_run, left_to_fix, "return_value", "load")
 

@@ -72,7 +72,7 @@ document.addEventListener("submit", (event) => {
 });
 window.addEventListener("pageshow", () => document.querySelectorAll("form[data-sent]").forEach((form) => delete form.dataset.sent));
 
-// Ages go on. The words are those of ingest/ui/shown.py.
+// Ages go on. The words are those of ingest/airflow/ui/shown.py.
 function age(seconds) {
   const passed = Math.abs(seconds);
   for (const [unit, length] of [["day", 86400], ["hour", 3600], ["minute", 60]]) {

@@ -7,16 +7,17 @@ from typing import Annotated, Any, Final, Literal, cast
 
 from fastapi import APIRouter, Query, Request, Response
 
+from ingest.airflow.names import dag_of
+from ingest.airflow.ui import internals, runs
+from ingest.airflow.ui.access import Visitor, VisitorDep
+from ingest.airflow.ui.chart import chart
+from ingest.airflow.ui.runtime import known_sources, open_runtime
+from ingest.airflow.ui.view import page
 from ingest.core.lifecycle import STATES, State
 from ingest.core.rhythm import Rhythm, rhythm
 from ingest.core.source import ONE_OFF
 from ingest.ports import FilesWanted, Published
 from ingest.settings import Settings
-from ingest.ui import internals, runs
-from ingest.ui.access import Visitor, VisitorDep, dag_of
-from ingest.ui.chart import chart
-from ingest.ui.runtime import known_sources, open_runtime
-from ingest.ui.view import page
 
 router = APIRouter()
 

@@ -19,6 +19,12 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
 from starlette.datastructures import FormData, UploadFile
 
+from ingest.airflow.names import ACTION_DAG
+from ingest.airflow.ui import runs
+from ingest.airflow.ui.access import Visitor, VisitorDep
+from ingest.airflow.ui.pages.failures import LINES, Failed, failed_lines, first_failures, meanings
+from ingest.airflow.ui.runtime import open_runtime
+from ingest.airflow.ui.view import page
 from ingest.core.commands import Item
 from ingest.core.jsontext import replaced
 from ingest.core.lifecycle import KEEPS_LINES
@@ -27,11 +33,6 @@ from ingest.handout import Place, as_csv, as_text, changed, is_text, parse_fixed
 from ingest.redrive import MENDED_AT_MOST, judge_mended, keep_mended, kept_mended
 from ingest.report import line_to_mend, on_one_line
 from ingest.text import count
-from ingest.ui import runs
-from ingest.ui.access import Visitor, VisitorDep
-from ingest.ui.pages.failures import LINES, Failed, failed_lines, first_failures, meanings
-from ingest.ui.runtime import open_runtime
-from ingest.ui.view import page
 
 if TYPE_CHECKING:
     from starlette.types import Message
@@ -294,7 +295,7 @@ def demanded(visitor: Visitor, pipeline: "Pipeline", published: "Published", fil
     """The row of a file whose lines the visitor may mend. Raises HTTPException 404, 403."""
     row = visitor.seen_file(published.file(file_id))
     visitor.demand_lines(pipeline.settings, row)
-    visitor.demand_run(runs.ACTION_DAG)
+    visitor.demand_run(ACTION_DAG)
     return row
 
 
@@ -501,9 +502,9 @@ def _begun(
     conf: dict[str, Any] = {"action": "redrive", "files": [file_id], "reason": reason[:_REASON_AT_MOST] or None}
     conf |= {} if lines_at is None else {"lines_at": lines_at}
     conf |= {"sent": lines} if lines else {}
-    run_id = runs.start(visitor, runs.ACTION_DAG, conf)
+    run_id = runs.start(visitor, ACTION_DAG, conf)
     root = request.scope.get("root_path", "")
-    return RedirectResponse(f"{root}/run/{runs.ACTION_DAG}/{quote(run_id, safe='')}", 303)
+    return RedirectResponse(f"{root}/run/{ACTION_DAG}/{quote(run_id, safe='')}", 303)
 
 
 def came_of(result: Mapping[str, Any]) -> list[str]:

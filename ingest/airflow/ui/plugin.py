@@ -5,13 +5,12 @@ from typing import Any, Final
 from airflow import __version__
 from airflow.plugins_manager import AirflowPlugin
 
-from ingest.ui import notes
+from ingest.airflow.names import MOUNTED, ROUTE, TAG
+from ingest.airflow.ui import notes
 
-PREFIX: Final = "/landfall"
-ROUTE: Final = "landfall"  # Airflow shows our pages under /plugin/landfall/…
 _RUN = "landfall/run?dag_id={DAG_ID}&run_id={RUN_ID}"
 # Airflow 3.4 shows a tab on these DAGs only. 3.3 shows it on all: there the tab says that a DAG is not ours.
-_OURS: Final = {"dag.tags.name": ["landfall"]}
+_OURS: Final = {"dag.tags.name": [TAG]}
 # 3.4 has a place for a button on the page of a DAG. 3.3 refuses the whole plugin for naming it.
 _HAS_OVERVIEW: Final = tuple(map(int, __version__.split(".")[:2])) >= (3, 4)
 
@@ -50,6 +49,6 @@ class LandfallPlugin(AirflowPlugin):
     @property
     def fastapi_apps(self) -> list[dict[str, Any]]:
         """Asked for by the web server only."""
-        from ingest.ui.app import make_app
+        from ingest.airflow.ui.app import make_app
 
-        return [{"app": make_app(), "url_prefix": PREFIX, "name": "landfall"}]
+        return [{"app": make_app(), "url_prefix": MOUNTED, "name": "landfall"}]

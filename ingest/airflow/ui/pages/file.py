@@ -7,6 +7,14 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 
 from ingest import actions
+from ingest.airflow.names import ACTION_DAG, dag_of
+from ingest.airflow.ui import runs
+from ingest.airflow.ui.access import Visitor, VisitorDep
+from ingest.airflow.ui.pages.acting import called
+from ingest.airflow.ui.pages.failures import LINES, Failed, Group, failed_lines, groups_of, meanings, visible_pointer
+from ingest.airflow.ui.pages.fixing import came_of, sent_fixes
+from ingest.airflow.ui.runtime import open_runtime
+from ingest.airflow.ui.view import page
 from ingest.core.lifecycle import ACTIONS, KEEPS_LINES
 from ingest.core.schema import Meaning
 from ingest.errors import IngestError
@@ -14,13 +22,6 @@ from ingest.ports import FailureGroup
 from ingest.preview import Preview, preview
 from ingest.report import Elsewhere, no_open_lines
 from ingest.text import count
-from ingest.ui import runs
-from ingest.ui.access import Visitor, VisitorDep, dag_of
-from ingest.ui.pages.acting import called
-from ingest.ui.pages.failures import LINES, Failed, Group, failed_lines, groups_of, meanings, visible_pointer
-from ingest.ui.pages.mending import came_of, sent_fixes
-from ingest.ui.runtime import open_runtime
-from ingest.ui.view import page
 
 router = APIRouter()
 
@@ -55,7 +56,7 @@ def file(
             groups = groups_of(published, counted, formats, history, shows_raw=shows_raw)
         related = [one for one in published.related(file_id) if visitor.sees(one["source"])]
         as_of = published.as_of
-        may_act = visitor.runs(row["source"]) and visitor.may_run(runs.ACTION_DAG)
+        may_act = visitor.runs(row["source"]) and visitor.may_run(ACTION_DAG)
         may_mend = shows_raw and may_act and row["to_fix"] > 0
         undone = sent_fixes(related, "undone") if shows_raw and may_act else None
     allowed = [action for action in ACTIONS if actions.would(action, [row], [])[0].error is None] if may_act else []
@@ -102,10 +103,10 @@ _DID: Final = {
 def _done(visitor: Visitor, file_id: str, run_id: str) -> str:
     """What a run did to a file; nothing of one that is not known, or may not be seen."""
     try:
-        run = runs.find(runs.ACTION_DAG, run_id) if visitor.may_read(runs.ACTION_DAG) else None
+        run = runs.find(ACTION_DAG, run_id) if visitor.may_read(ACTION_DAG) else None
     except HTTPException:
         return ""
-    results = runs.returned(runs.ACTION_DAG, run_id, "act") if run else []
+    results = runs.returned(ACTION_DAG, run_id, "act") if run else []
     result = next((one for part in results for one in part or () if one["file_id"] == file_id), None)
     if run is None or result is None:
         return ""

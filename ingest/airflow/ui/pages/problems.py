@@ -8,16 +8,16 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 
+from ingest.airflow.names import ACTION_DAG, dag_of, is_ours
+from ingest.airflow.ui.access import VisitorDep
+from ingest.airflow.ui.chart import to_fix
+from ingest.airflow.ui.pages.failures import meanings
+from ingest.airflow.ui.pages.files import day_of
+from ingest.airflow.ui.runtime import known_sources, open_runtime
+from ingest.airflow.ui.view import page
 from ingest.core.lifecycle import KEEPS_LINES
 from ingest.core.schema import Meaning
 from ingest.ports import FilesWanted, Problem
-from ingest.ui import runs
-from ingest.ui.access import VisitorDep, dag_of
-from ingest.ui.chart import to_fix
-from ingest.ui.pages.failures import meanings
-from ingest.ui.pages.files import day_of
-from ingest.ui.runtime import known_sources, open_runtime
-from ingest.ui.view import page
 
 router = APIRouter()
 
@@ -41,11 +41,10 @@ def failures(
     """Problems, most lines first. With `dag_id`, as the tab of a DAG has it: of the source that this DAG loads."""
     with open_runtime() as pipeline:
         known = known_sources(pipeline)
-        if dag_id and not runs.is_ours(dag_id, known):
+        if dag_id and not is_ours(dag_id, known):
             return page(request, "problems.html", stranger=True)
         seen = visitor.seen(known)
-        if (named := dag_id.removeprefix(dag_of(""))) in seen:
-            source = named
+        source = next((name for name in seen if dag_of(name) == dag_id), source)
         wanted = FilesWanted(
             sources=tuple(name for name in seen if source in ("", name)), states=KEEPS_LINES, since=day_of(since),
             until=day_of(until), with_failures=True,
@@ -56,7 +55,7 @@ def failures(
             as_of = published.as_of
     chosen: dict[str, Any] = {"source": source, "since": wanted.since or "", "until": wanted.until or ""}
     drawn = sorted({day.day for day in days})[-_DRAWN:]
-    acts = visitor.may_run(runs.ACTION_DAG)
+    acts = visitor.may_run(ACTION_DAG)
     return page(
         request, "problems.html", stranger=False, problems=problems, seen=seen, chosen=chosen,
         chart=to_fix([day for day in days if day.day in drawn]), lines=sum(day.open for day in days),

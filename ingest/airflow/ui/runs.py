@@ -1,29 +1,21 @@
 """Runs of Airflow that belong to a file: started from here, followed until their end, and linked to."""
 
 import secrets
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Any
 from urllib.parse import quote
 
 from fastapi import HTTPException
 
+from ingest.airflow.names import ACTION_DAG, ONE_OFF_DAG, dag_of
 from ingest.airflow.runtime import PROBLEM
-from ingest.ui import internals
-from ingest.ui.access import Visitor, dag_of
-from ingest.ui.internals import Run
-
-ACTION_DAG: Final = "ingest_action"
-ONE_OFF_DAG: Final = "ingest_one_off"
-OTHER_DAGS: Final = ("ingest_reconcile", "landfall_config_errors")  # ours, but they deal with no file
+from ingest.airflow.ui import internals
+from ingest.airflow.ui.access import Visitor
+from ingest.airflow.ui.internals import Run
 
 
-def is_ours(dag_id: str, sources: Collection[str]) -> bool:
-    """Whether a DAG is Landfall's, which knows these sources. Airflow 3.3 shows our tabs on every DAG."""
-    return dag_id in (ACTION_DAG, ONE_OFF_DAG, *OTHER_DAGS) or dag_id in map(dag_of, sources)
-
-
-def start(visitor: Visitor, dag_id: Literal["ingest_action", "ingest_one_off"], conf: dict[str, Any]) -> str:
+def start(visitor: Visitor, dag_id: str, conf: dict[str, Any]) -> str:
     """Start a run in the name of who asks; its id. Airflow's audit log has it, as if started there.
 
     Raises:

@@ -8,11 +8,10 @@ from urllib.parse import quote, urlencode
 from fastapi import Request, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ingest.ui import runs, shown
-from ingest.ui.plugin import ROUTE
+from ingest.airflow.names import MOUNTED, ONE_OFF_DAG, ROUTE
+from ingest.airflow.ui import shown
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
-_MOUNTED: Final = "/landfall"
 
 
 def page(request: Request, template: str, status: int = 200, **values: Any) -> Response:
@@ -21,11 +20,11 @@ def page(request: Request, template: str, status: int = 200, **values: Any) -> R
     One that is as of a moment before it was asked for shows a copy that is stale: a newer one is being made.
     """
     root: str = request.scope.get("root_path", "")
-    airflow = root.removesuffix(_MOUNTED)
+    airflow = root.removesuffix(MOUNTED)
     who = getattr(request.state, "visitor", None)
     values |= {
         "root": root, "who": who.name if who else "", "airflow": airflow, "status": status,
-        "may_upload": who is not None and who.may_run(runs.ONE_OFF_DAG), "framed": f"{airflow}/plugin/{ROUTE}",
+        "may_upload": who is not None and who.may_run(ONE_OFF_DAG), "framed": f"{airflow}/plugin/{ROUTE}",
         "is_behind": "as_of" in values and values["as_of"] < request.state.begun,
     }  # fmt: skip
     text = _environment().get_template(template).render(values)

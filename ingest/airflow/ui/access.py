@@ -12,19 +12,15 @@ from urllib.parse import urlsplit
 
 from fastapi import Depends, HTTPException, Request
 
+from ingest.airflow.names import dag_of
+from ingest.airflow.ui import internals
 from ingest.discovery import owner_of
-from ingest.ui import internals
 
 if TYPE_CHECKING:
     from ingest.settings import Settings
 
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 _NO_FILE = "There is no such file in the ledger."
-
-
-def dag_of(source: str) -> str:
-    """The DAG that loads a source."""
-    return f"ingest_{source}"
 
 
 @dataclass(frozen=True, slots=True)

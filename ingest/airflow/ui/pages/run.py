@@ -16,6 +16,13 @@ from urllib.parse import quote
 import orjson
 from fastapi import APIRouter, HTTPException, Request, Response
 
+from ingest.airflow.names import ACTION_DAG, ONE_OFF_DAG, has_files, source_of
+from ingest.airflow.ui import runs
+from ingest.airflow.ui.access import Visitor, VisitorDep
+from ingest.airflow.ui.internals import Run
+from ingest.airflow.ui.pages.fixing import came_of
+from ingest.airflow.ui.runtime import known_sources, loaded_copy, open_runtime
+from ingest.airflow.ui.view import page
 from ingest.core.address import split_address
 from ingest.core.formats import FORMATS
 from ingest.core.formats.guess import another
@@ -26,12 +33,6 @@ from ingest.errors import IngestError, TransientError
 from ingest.pipeline import Pipeline
 from ingest.ports import FilesWanted
 from ingest.report import plain
-from ingest.ui import runs
-from ingest.ui.access import Visitor, VisitorDep, dag_of
-from ingest.ui.internals import Run
-from ingest.ui.pages.mending import came_of
-from ingest.ui.runtime import known_sources, loaded_copy, open_runtime
-from ingest.ui.view import page
 from ingest.uploads import read_check_report
 
 router = APIRouter()
@@ -146,7 +147,7 @@ def of(request: Request, visitor: VisitorDep, dag_id: str, run_id: str) -> Respo
     run = _run(visitor, dag_id, run_id)
     root = request.scope.get("root_path", "")
     own = f"{root}/run/{quote(dag_id, safe='')}/{quote(run_id, safe='')}"
-    is_check = run.conf.get("action") == "check" and dag_id == runs.ONE_OFF_DAG
+    is_check = run.conf.get("action") == "check" and dag_id == ONE_OFF_DAG
     outcome, reports, problems = Outcome([]), [], list[str]()
     if run.finished:
         with open_runtime() as pipeline:
@@ -162,12 +163,12 @@ def of(request: Request, visitor: VisitorDep, dag_id: str, run_id: str) -> Respo
             if not (told and only.file_id in outcome.known):
                 again = own
             else:
-                says = f"?done={quote(run_id, safe='')}" if dag_id == runs.ACTION_DAG else ""
+                says = f"?done={quote(run_id, safe='')}" if dag_id == ACTION_DAG else ""
                 then = f"{root}/files/{only.file_id}{says}"
     return page(
         request, "run.html", run=run, is_check=is_check, again=again, then=then, outcome=outcome,
         files=outcome.files[:_SHOWN], reports=reports, problems=problems, address=runs.address,
-        may_load=visitor.may_run(runs.ONE_OFF_DAG),
+        may_load=visitor.may_run(ONE_OFF_DAG),
         begun=not run.finished and any(task.state for task in run.tasks),
     )  # fmt: skip
 
@@ -177,24 +178,19 @@ def _run(visitor: Visitor, dag_id: str, run_id: str) -> Run:
     if not visitor.may_read(dag_id):
         raise HTTPException(404, NO_RUN)
     run = runs.find(dag_id, run_id)
-    if not dag_id.startswith(dag_of("")) or dag_id in runs.OTHER_DAGS:
+    if not has_files(dag_id):
         raise HTTPException(404, "This run deals with no files.")
     return run
 
 
-def source_of(run: Run) -> str | None:
-    """The one source that a run is about; None for what a person named, which may be files of any."""
-    return None if run.dag_id in (runs.ACTION_DAG, runs.ONE_OFF_DAG) else run.dag_id.removeprefix(dag_of(""))
-
-
 def _outcome(pipeline: Pipeline, visitor: Visitor, run: Run, *, is_check: bool) -> Outcome:
     """What the tasks returned; of files whose task died after its commit, what the ledger says."""
-    tasks = ("act",) if run.dag_id == runs.ACTION_DAG else ("load", "check")
+    tasks = ("act",) if run.dag_id == ACTION_DAG else ("load", "check")
     results = [one for task in tasks for part in runs.returned(run.dag_id, run.run_id, task) for one in part or ()]
-    source = source_of(run)
+    source = source_of(run.dag_id)
     if source is not None and not visitor.sees(source):
         return Outcome([], hidden=len(results))
-    is_action = run.dag_id == runs.ACTION_DAG
+    is_action = run.dag_id == ACTION_DAG
     found, hidden = list[Became](), len(results)
     if not is_action:
         of = [str(one.get("source") or source or run.conf.get("source") or ONE_OFF) for one in results]

@@ -18,9 +18,9 @@ from fastapi.responses import FileResponse, JSONResponse
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from ingest.airflow.ui.access import same_origin, visitor
+from ingest.airflow.ui.view import page
 from ingest.errors import IngestError, ObjectGone, TransientError
-from ingest.ui.access import same_origin, visitor
-from ingest.ui.view import page
 
 _log = logging.getLogger(__name__)
 _STATIC: Final = Path(__file__).parent / "static"
@@ -40,12 +40,12 @@ _HEADERS: Final = {
 
 def make_app() -> FastAPI:
     """All pages. Nothing answers without Airflow's login."""
-    from ingest.ui.pages import acting, file, files, fixing, mending, problems, run, run_lines, upload
+    from ingest.airflow.ui.pages import acting, file, files, fixing, fixing_many, problems, run, run_lines, upload
 
     app = FastAPI(title="Landfall", docs_url=None, redoc_url=None, openapi_url=None)
     router = APIRouter(dependencies=[Depends(visitor), Depends(same_origin)])
     router.add_api_route("/static/{name}", static)
-    for module in (files, problems, file, mending, fixing, acting, run, run_lines, upload):
+    for module in (files, problems, file, fixing, fixing_many, acting, run, run_lines, upload):
         router.include_router(module.router)
     app.include_router(router)
     app.middleware("http")(_with_headers)

@@ -13,16 +13,17 @@ from fastapi import APIRouter, Form, HTTPException, Request, Response
 from fastapi.responses import RedirectResponse
 
 from ingest.actions import when, would
+from ingest.airflow.names import ACTION_DAG, dag_of
+from ingest.airflow.ui import runs, shown
+from ingest.airflow.ui.access import Visitor, VisitorDep
+from ingest.airflow.ui.pages.files import day_of
+from ingest.airflow.ui.pages.fixing import sent_fixes, undone_fixes
+from ingest.airflow.ui.runtime import open_runtime
+from ingest.airflow.ui.view import page
 from ingest.core.lifecycle import ACTIONS, KEEPS_LINES, TAKES, Action
 from ingest.core.source import ONE_OFF
 from ingest.ports import FilesWanted, Published
 from ingest.text import count
-from ingest.ui import runs, shown
-from ingest.ui.access import Visitor, VisitorDep, dag_of
-from ingest.ui.pages.files import day_of
-from ingest.ui.pages.mending import sent_fixes, undone_fixes
-from ingest.ui.runtime import open_runtime
-from ingest.ui.view import page
 
 router = APIRouter()
 
@@ -64,7 +65,7 @@ def act(
             visitor.demand_lines(pipeline.settings, visitor.seen_file(published.file(file_id)))
             undone = undone_fixes(published, file_id)
         conf |= {"lines_at": undone.lines_at} if undone.redrives else {}
-    return _to_run(request, runs.start(visitor, runs.ACTION_DAG, conf))
+    return _to_run(request, runs.start(visitor, ACTION_DAG, conf))
 
 
 def _one_line(reason: str) -> str:
@@ -72,13 +73,13 @@ def _one_line(reason: str) -> str:
 
 
 def _to_run(request: Request, run_id: str) -> Response:
-    return RedirectResponse(f"{request.scope.get('root_path', '')}/run/{runs.ACTION_DAG}/{quote(run_id, safe='')}", 303)
+    return RedirectResponse(f"{request.scope.get('root_path', '')}/run/{ACTION_DAG}/{quote(run_id, safe='')}", 303)
 
 
 def _ask(request: Request, visitor: Visitor, file_id: str, action: Action) -> Response:
     with open_runtime() as pipeline, pipeline.warehouse.published() as published:
         row = visitor.seen_file(published.file(file_id))
-        visitor.demand_run(runs.ACTION_DAG)
+        visitor.demand_run(ACTION_DAG)
         visitor.demand_run(dag_of(row["source"]))
         offers = action == "force" and visitor.reads(pipeline.settings, row)
         undone = undone_fixes(published, file_id) if offers else None
@@ -232,13 +233,13 @@ def act_many(
     if not told or asked.status_code != 200:
         return asked
     conf = {"action": action, "source": source, "since": _day(since) or None, "reason": told}
-    return _to_run(request, runs.start(visitor, runs.ACTION_DAG, conf))
+    return _to_run(request, runs.start(visitor, ACTION_DAG, conf))
 
 
 def _ask_many(
     request: Request, visitor: Visitor, source: str, action: str, since: str, notice: str = ""
 ) -> Response:  # fmt: skip
-    visitor.demand_run(runs.ACTION_DAG)
+    visitor.demand_run(ACTION_DAG)
     with open_runtime() as pipeline:
         sources = [name for name in (*sorted(pipeline.settings.sources), ONE_OFF) if visitor.runs(name)]
         if source and source not in sources:

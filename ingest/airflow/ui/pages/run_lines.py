@@ -6,14 +6,15 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 
+from ingest.airflow.names import dag_of, is_ours, source_of
+from ingest.airflow.ui import runs
+from ingest.airflow.ui.access import VisitorDep
+from ingest.airflow.ui.internals import Run
+from ingest.airflow.ui.pages.failures import LINES, Failed, Group, failed_lines, groups_of, visible_pointer
+from ingest.airflow.ui.pages.run import NO_RUN
+from ingest.airflow.ui.runtime import known_sources, open_runtime
+from ingest.airflow.ui.view import page
 from ingest.ports import FilesWanted
-from ingest.ui import runs
-from ingest.ui.access import VisitorDep, dag_of
-from ingest.ui.internals import Run
-from ingest.ui.pages.failures import LINES, Failed, Group, failed_lines, groups_of, visible_pointer
-from ingest.ui.pages.run import NO_RUN, source_of
-from ingest.ui.runtime import known_sources, open_runtime
-from ingest.ui.view import page
 
 router = APIRouter()
 
@@ -45,10 +46,10 @@ def failed(
     groups, listed, more = list[Group](), list[Failed](), False
     with open_runtime() as pipeline:
         known = known_sources(pipeline)
-        if not runs.is_ours(dag_id, known):
+        if not is_ours(dag_id, known):
             return page(request, "run_lines.html", stranger=True)
         run = runs.find(dag_id, run_id)
-        source = source_of(run)
+        source = source_of(run.dag_id)
         seen = visitor.seen(known if source is None else {source} & known)
         wanted = FilesWanted(sources=seen, run_id=None if task_id else run_id, sort="failed", per_page=_FILES)
         if task_id:

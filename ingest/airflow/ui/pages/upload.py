@@ -16,16 +16,17 @@ from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 from starlette.requests import ClientDisconnect
 
+from ingest.airflow.names import ONE_OFF_DAG
+from ingest.airflow.ui import runs
+from ingest.airflow.ui.access import Visitor, VisitorDep
+from ingest.airflow.ui.runtime import known_sources, loaded_copy, open_runtime, settings
+from ingest.airflow.ui.view import page
 from ingest.core.formats import FORMATS
 from ingest.core.formats.guess import AUTO
 from ingest.core.source import ONE_OFF
 from ingest.discovery import own_object, owner_of
 from ingest.errors import ConfigError, IngestError, TooLarge, TransientError
 from ingest.settings import Settings
-from ingest.ui import runs
-from ingest.ui.access import Visitor, VisitorDep
-from ingest.ui.runtime import known_sources, loaded_copy, open_runtime, settings
-from ingest.ui.view import page
 from ingest.uploads import Stored, allow_load, store_upload, too_large
 
 router = APIRouter()
@@ -43,7 +44,7 @@ _GONE: Final = 499  # nobody reads the answer
 
 def _limits(visitor: VisitorDep) -> Settings:
     """The settings, for those who may send files. Raises HTTPException 403, 409 where there is no bucket for them."""
-    visitor.demand_run(runs.ONE_OFF_DAG)
+    visitor.demand_run(ONE_OFF_DAG)
     found = settings()
     if found.uploads_bucket is None:
         raise HTTPException(409, "No bucket for uploads is set: [uploads] is missing in ingest.toml.")
@@ -56,7 +57,7 @@ LimitsDep = Annotated[Settings, Depends(_limits)]
 @router.get("/upload")
 def upload(request: Request, visitor: VisitorDep, source: str = "") -> Response:
     """The form; `source` is chosen in it beforehand."""
-    visitor.demand_run(runs.ONE_OFF_DAG)
+    visitor.demand_run(ONE_OFF_DAG)
     found = settings()
     sources = [name for name in sorted(found.sources) if visitor.runs(name)]
     return page(
@@ -112,12 +113,12 @@ def begin(
         with open_runtime() as pipeline:
             for one in key:
                 allow_load(pipeline, bucket, one, by=visitor.name)
-    run_id = runs.start(visitor, runs.ONE_OFF_DAG, {
+    run_id = runs.start(visitor, ONE_OFF_DAG, {
         "files": [f"s3://{bucket}/{one}" for one in key], "lines": None, "action": action, "format": format,
         "force": False,
     })  # fmt: skip
     root = request.scope.get("root_path", "")
-    return RedirectResponse(f"{root}/run/{runs.ONE_OFF_DAG}/{quote(run_id, safe='')}", 303)
+    return RedirectResponse(f"{root}/run/{ONE_OFF_DAG}/{quote(run_id, safe='')}", 303)
 
 
 def _owner(limits: Settings, bucket: str, key: str) -> str:

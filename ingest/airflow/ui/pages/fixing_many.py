@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.datastructures import FormData
 
+from ingest.airflow.ui.access import VisitorDep
+from ingest.airflow.ui.pages.fixing import Verdict, demand_mendable, demanded, mended_form, sent_on, stated, verdicts_of
+from ingest.airflow.ui.runtime import open_runtime
+from ingest.airflow.ui.view import page
 from ingest.core.lifecycle import KEEPS_LINES
 from ingest.handout import Place
 from ingest.redrive import MENDED_AT_MOST, judge_mended
 from ingest.report import line_to_mend, on_one_line
-from ingest.ui.access import VisitorDep
-from ingest.ui.pages.mending import Verdict, demand_mendable, demanded, mended_form, sent_on, stated, verdicts_of
-from ingest.ui.runtime import open_runtime
-from ingest.ui.view import page
 
 if TYPE_CHECKING:
     from ingest.pipeline import Pipeline
