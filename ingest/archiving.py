@@ -14,18 +14,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ingest.core.lifecycle import KEEPS_LINES
 from ingest.core.source import LOCAL_BUCKET, SourceFile
 from ingest.discovery import takes
 from ingest.errors import ConfigError, IngestError, ObjectGone, TransientError
-from ingest.pipeline import Pipeline
 from ingest.ports import FileResult, Mark, Note, ObjectStore
 from ingest.report import file_report, line_to_mend
 from ingest.settings import Source
 from ingest.staging import staging_folder
 from ingest.unforeseen import said
+
+if TYPE_CHECKING:
+    from ingest.pipeline import Pipeline
 
 _AT_ONCE = 8  # a file is some small requests, and waiting for their answers
 _PER_MARK = 100  # files; what a death in between makes the next poll look at again
@@ -35,7 +37,7 @@ _EXTENSION = re.compile(r"(\.json)?(\.[^./]*)?\Z", re.IGNORECASE)
 _log = logging.getLogger(__name__)
 
 
-def archive(pipeline: Pipeline, name: str, note: Note, results: Sequence[FileResult] | None = None) -> list[str]:
+def archive(pipeline: "Pipeline", name: str, note: Note, results: Sequence[FileResult] | None = None) -> list[str]:
     """Put reports, archive and delete as the source called `name` says; never raises for what the world does.
 
     Call it after each load with its results; and on each poll without, for what former tries have left (files whose
@@ -58,7 +60,7 @@ def archive(pipeline: Pipeline, name: str, note: Note, results: Sequence[FileRes
     return list(problems)
 
 
-def archive_loaded(pipeline: Pipeline, results: Sequence[FileResult], note: Note) -> list[str]:
+def archive_loaded(pipeline: "Pipeline", results: Sequence[FileResult], note: Note) -> list[str]:
     """`archive` what was just loaded, each file as its own source says."""
     names = dict.fromkeys(result.source for result in results)
     return [
@@ -86,7 +88,7 @@ _Step = Callable[[dict[str, Any]], _Outcome]
 
 @dataclass(slots=True)
 class _Tidying:
-    pipeline: Pipeline
+    pipeline: "Pipeline"
     source: Source
     store: ObjectStore
     note: Note

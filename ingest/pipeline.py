@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from ingest.archiving import archive
 from ingest.core.address import is_file_id, meant, split_address
 from ingest.core.commands import Rules
 from ingest.core.formats import FORMATS
@@ -27,6 +28,7 @@ from ingest.reading import HEAD_BYTES, Digest, decompressed, peek
 from ingest.settings import Settings, Source
 from ingest.staging import Limits, Progress, TooMuchAtOnce, stage, staging_folder
 from ingest.text import count
+from ingest.unarchiving import look_at_poll
 
 _PACK_BYTES = 256 << 20
 _PACK_FILES = 500
@@ -58,6 +60,17 @@ class Discovery:
 
 
 @dataclass(frozen=True, slots=True)
+class Poll:
+    """What a poll is to load, and what it tells before it does."""
+
+    pending: list[SourceFile]
+    found: Discovery
+    problems: tuple[str, ...]  # sentences; the poll is not well while there is any
+    notices: tuple[str, ...]
+    left: list[str]  # what former polls have left and what still cannot be archived: see `archive`
+
+
+@dataclass(frozen=True, slots=True)
 class Pipeline:
     """The steps, tied to a world by `ingest.wiring`."""
 
@@ -77,6 +90,28 @@ class Pipeline:
                 raise ConfigError(f"The settings of the source {name} are wrong, {told}") from None
             known = ", ".join(sorted(self.settings.sources)) or "none"
             raise ConfigError(f"There is no source {name!r} in ingest.toml. Known: {known}.") from None
+
+    def poll(self, name: str, note: Note, *, dry_run: bool = False) -> Poll:
+        """The story of a poll up to its loads: archive what former ones have left, pass over what was there before the
+        first one, look whether the archive knows more than the ledger, discover. A dry run changes nothing.
+        """
+        left = [] if dry_run else archive(self, name, note)
+        passed = 0 if dry_run else self.begin_poll(name)
+        lost = look_at_poll(self, name)
+        found = self.discover(name, None if dry_run else note)
+        pending = found.pending
+        notices = []
+        if passed:
+            notices.append(f"{count(passed, 'file')} there before the first poll, entered as ignored")
+        if found.gone:
+            notices.append(f"{count(len(found.gone), 'file')} waited, but gone by now: {', '.join(found.gone)}")
+        notices += found.notices
+        if found.ignored:
+            notices.append(f"{count(found.ignored, 'object')} that no rule takes: {', '.join(found.ignored_names)}")
+        if dry_run and not self.takes_what_is_there(name):
+            notices.append(f"the first poll would enter {count(len(pending), 'file')} as ignored")
+            pending = []
+        return Poll(pending, found, tuple(filter(None, (lost, *found.problems))), tuple(notices), left)
 
     def discover(self, name: str, note: Note | None = None) -> Discovery:
         """The landing of a source minus the ledger, in natural key order.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ingest.airflow import action, tables
 from ingest.airflow.notify import tell_of_differences
-from ingest.archiving import archive, archive_loaded
+from ingest.archiving import archive_loaded
 from ingest.core.lifecycle import KEEPS_LINES
 from ingest.core.source import LOCAL_BUCKET, SourceFile
 from ingest.pipeline import still_waiting
@@ -20,7 +20,6 @@ from ingest.ports import Counts, Note
 from ingest.reconcile import reconcile as compare
 from ingest.report import Most, check_report
 from ingest.text import count, visible
-from ingest.unarchiving import look_at_poll
 from ingest.uploads import keep_check_report
 
 if TYPE_CHECKING:
@@ -47,29 +46,22 @@ def discover(pipeline: "Pipeline", source: str, note: Note) -> tuple[list[Pack],
     The second is {"pending", "matching", "ignored": numbers of objects, "ignored_names": the first of those,
     "problems": a sentence for each file, listing, or archive, that keeps the run from being well}.
     """
-    archive(pipeline, source, note)  # what former runs have left
-    if passed := pipeline.begin_poll(source):
-        log.info("%d files there before the first poll, entered as ignored", passed)
-    lost = look_at_poll(pipeline, source)
-    found = pipeline.discover(source, note)
-    if found.gone:
-        log.info("%d files waited, but are gone by now: %s", len(found.gone), ", ".join(found.gone))
-    problems = [*([lost] if lost else ()), *found.problems]
-    for sentence in (*problems, *found.notices):
-        log.warning("%s", visible(sentence))
-    log.info("discovered source=%s pending=%d ignored=%d", source, len(found.pending), found.ignored)
-    if found.ignored_names:
-        log.info("no rule takes, for example: %s", ", ".join(found.ignored_names[: tables.NAMED_AT_MOST]))
-    if len(found.pending) > RUN_AT_MOST:
-        log.warning("taking the first %d of %d files; the next run takes the rest", RUN_AT_MOST, len(found.pending))
+    poll = pipeline.poll(source, note)
+    pending, found = poll.pending, poll.found
+    for level, sentences in ((logging.WARNING, poll.problems), (logging.INFO, poll.notices)):
+        for sentence in sentences:
+            log.log(level, "%s", visible(sentence))
+    log.info("discovered source=%s pending=%d ignored=%d", source, len(pending), found.ignored)
+    if len(pending) > RUN_AT_MOST:
+        log.warning("taking the first %d of %d files; the next run takes the rest", RUN_AT_MOST, len(pending))
     landing = {
-        "pending": len(found.pending),
+        "pending": len(pending),
         "matching": found.matching,
         "ignored": found.ignored,
         "ignored_names": found.ignored_names[: tables.NAMED_AT_MOST],
-        "problems": problems,
+        "problems": list(poll.problems),
     }
-    return packed(pipeline, found.pending[:RUN_AT_MOST]), landing
+    return packed(pipeline, pending[:RUN_AT_MOST]), landing
 
 
 def packed(pipeline: "Pipeline", files: Sequence[SourceFile]) -> list[Pack]:

@@ -128,9 +128,7 @@ def poll(sources: tuple[str, ...], dry_run: bool, fail_on: str, as_json: bool) -
 
     In the landing of each SOURCE, or of all.
     """
-    from ingest.archiving import archive
     from ingest.ports import Note
-    from ingest.unarchiving import look_at_poll
 
     unreachable: list[str] = []
     note = Note(user())
@@ -142,28 +140,13 @@ def poll(sources: tuple[str, ...], dry_run: bool, fail_on: str, as_json: bool) -
             pipeline.source(name)
         for name in sources or tuple(pipeline.settings.sources):
             try:
-                if not dry_run and (passed := pipeline.begin_poll(name)):
-                    say(f"{name}: {count(passed, 'file')} there before the first poll, entered as ignored")
-                if lost := look_at_poll(pipeline, name):
-                    unreachable.append(f"{name}: {lost}")
-                found = pipeline.discover(name, None if dry_run else note)
-                if found.gone:
-                    say(f"{name}: {count(len(found.gone), 'file')} waited, but gone by now: {', '.join(found.gone)}")
-                for notice in found.notices:
+                told = pipeline.poll(name, note, dry_run=dry_run)
+                for notice in told.notices:
                     say(f"{name}: {notice}")
-                unreachable += (f"{name}: {problem}" for problem in found.problems)
-                if found.ignored:
-                    say(
-                        f"{name}: {count(found.ignored, 'object')} that no rule takes: {', '.join(found.ignored_names)}"
-                    )
-                pending = found.pending
-                if dry_run and not pipeline.takes_what_is_there(name):
-                    say(f"{name}: the first poll would enter {count(len(pending), 'file')} as ignored")
-                    pending = []
-                with progress(name, sum(file.size_bytes for file in pending), len(pending)) as moved:
-                    taking.take(pending, moved)
-                if not dry_run:
-                    taking.unarchived += archive(pipeline, name, note)  # what former polls have left
+                unreachable += (f"{name}: {problem}" for problem in told.problems)
+                taking.unarchived += told.left
+                with progress(name, sum(file.size_bytes for file in told.pending), len(told.pending)) as moved:
+                    taking.take(told.pending, moved)
             except Exception as error:  # noqa: BLE001 - one source that is out of order does not hold up the others
                 unreachable.append(f"{name}: {said(error)}")
     for sentence in dict.fromkeys(taking.unarchived):
