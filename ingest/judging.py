@@ -17,14 +17,14 @@ from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from traceback import format_exc
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 import orjson
 import pyarrow as pa
 from pyarrow import parquet
 
 from ingest.core.commands import Item, Rules
-from ingest.core.facts import Columns, Row
+from ingest.core.facts import Columns, CommandRow
 from ingest.core.facts import row as to_row
 from ingest.core.formats import Fast, open_format
 from ingest.errors import IngestError
@@ -51,8 +51,7 @@ FAILED = pa.schema(
 _REPEATING = [
     "item", "kind", "people_space", "person", "person_key", "event", "event_key", "time_source", "failures",
 ]  # fmt: skip
-_KIND = COMMANDS.get_field_index("kind") - 1  # among the columns of a row
-_PROPERTIES = COMMANDS.get_field_index("properties") - 1
+_KIND = CommandRow._fields.index("kind")
 _LINES_AT_ONCE = 512  # what they become fits the caches
 _ROWS_BYTES = 16 << 20  # when what waits to be written comes to so much, it is
 _ROW_BYTES = 1 << 10  # what a row takes beside its texts
@@ -62,6 +61,22 @@ NO_MEMORY = (
     "A part of it needs more memory than a judging process may take. Send it in smaller documents, or raise"
     " max_process_bytes."
 )
+
+
+class FailedRow(NamedTuple):
+    """A failed line as it is staged: see the table `failed_lines`."""
+
+    staged_no: int
+    line: int
+    item: str
+    byte_offset: int
+    byte_length: int
+    raw: bytes  # of one that cannot be mended, its beginning
+    raw_sha256: str
+    mendable: bool
+    codes: list[str]
+    failures: str  # JSON
+    context: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +126,7 @@ class _Batch:
     name: str
     columns: list[list[object]] = field(default_factory=lambda: [[] for _ in COMMANDS.names[1:]])
     runs: list[tuple[int, int]] = field(default_factory=list)  # (staged_no, rows)
-    failed: list[tuple[object, ...]] = field(default_factory=list)
+    failed: list[FailedRow] = field(default_factory=list)
     commands_bytes: int = 0  # of the rows that the judge gave
     failed_bytes: int = 0
     written: list[StagedRows] = field(default_factory=list)
@@ -187,7 +202,7 @@ class _Judging:
         self.format = open_format(part.format)
         self.tally = Tally(part.staged_no)
         self.begin = len(batch)  # where its rows begin
-        self.late: list[Row] = []  # rows that the judge gave
+        self.late: list[CommandRow] = []  # rows that the judge gave
 
     def run(self) -> Tally:
         counts = self.tally.counts
@@ -277,7 +292,7 @@ class _Judging:
         for command in item.commands:
             row = to_row(command, line, item_no, item.path, rules)
             self.late.append(row)
-            self.batch.commands_bytes += _ROW_BYTES + len(cast("bytes", row[_PROPERTIES]))
+            self.batch.commands_bytes += _ROW_BYTES + len(row.properties)
             self.tally.all_timed &= command.time_source == "event"
 
     def _fail(self, line: FailedLine) -> None:
@@ -293,9 +308,9 @@ def _in_order_of_lines(columns: list[list[object]], begin: int) -> None:
         column[begin:] = map(column[begin:].__getitem__, order)
 
 
-def failed_row(staged_no: int, line: FailedLine) -> tuple[object, ...]:
+def failed_row(staged_no: int, line: FailedLine) -> FailedRow:
     codes = list(dict.fromkeys(failure.code for failure in line.failures))
-    return (
+    return FailedRow(
         staged_no, line.line, line.item, line.byte_offset, line.byte_length, line.raw, line.raw_sha256, line.mendable,
         codes, orjson.dumps([failure.told() for failure in line.failures]).decode(), line.context,
     )  # fmt: skip

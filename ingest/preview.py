@@ -160,16 +160,12 @@ def _seen(item: Item, item_no: int, line: int, rules: Rules) -> Seen:
 
 
 def _row(command: Command, line: int, item_no: int, path: str, rules: Rules) -> dict[str, Any]:
-    """A row as the table `commands` shows it; what a `Row` leaves out, since it repeats itself, is given."""
-    (
-        _, _, _, kind, space, person, person_key, at, event, event_key, alias, alias_key, properties, time_source, _,
-        fact,
-    ) = to_row(command, line, item_no, path, rules)  # fmt: skip
-    assert isinstance(fact, bytes)
-    assert isinstance(at, int)
+    """A row as the table `commands` shows it; what a `CommandRow` leaves out, since it repeats itself, is given."""
+    row = to_row(command, line, item_no, path, rules)
     return {
-        "kind": kind, "people_space": space or rules.people_space, "person": person, "person_key": person_key or person,
-        "occurred_at": _EPOCH + timedelta(microseconds=at), "event": event, "event_key": event_key or event,
-        "alias": alias, "alias_key": alias_key or alias, "properties": properties, "time_source": time_source,
-        "command_id": str(UUID(bytes=fact)),
+        "kind": row.kind, "people_space": row.people_space or rules.people_space, "person": row.person,
+        "person_key": row.person_key or row.person, "occurred_at": _EPOCH + timedelta(microseconds=row.occurred_at),
+        "event": row.event, "event_key": row.event_key or row.event, "alias": row.alias,
+        "alias_key": row.alias_key or row.alias, "properties": row.properties, "time_source": row.time_source,
+        "command_id": str(UUID(bytes=row.command_id)),
     }  # fmt: skip

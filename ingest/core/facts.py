@@ -5,7 +5,7 @@ Everything a file's rows share (file, source, load, arrival) is added when they 
 
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Final
+from typing import Final, NamedTuple
 
 import orjson
 
@@ -15,14 +15,29 @@ from ingest.core.matching import Match, key
 
 TRANSPORT_NAMES: Final = frozenset({"_k", "_d", "_c", "_u", "_ip", "_ua", "_server_timestamp"})
 
-# (line, item_no, item, kind, people_space, person, person_key, at, event, event_key, alias, alias_key, properties,
-#  time_source, identity, command_id). `item_no`: where the item stands in its line. `at`: microseconds UTC.
-# `properties`: JSON. `identity`: of the command, as a JSON array; None where it has none. `command_id`: 16 bytes.
-# Most rows repeat themselves, and what is not written costs nothing: `people_space` None is the file's own, a key None
-# is its name as it stands.
-Row = tuple[object, ...]
 
-# Some rows, column by column, in the order of `Row`.
+class CommandRow(NamedTuple):
+    """Most rows repeat themselves, and what is not written costs nothing."""
+
+    line: int
+    item_no: int  # where the item stands in its line
+    item: str
+    kind: str
+    people_space: str | None  # None: the file's own
+    person: str
+    person_key: str | None  # None, as of the other keys: the name as it stands
+    occurred_at: int  # microseconds, UTC
+    event: str | None
+    event_key: str | None
+    alias: str | None
+    alias_key: str | None
+    properties: bytes  # JSON
+    time_source: str
+    identity: bytes | None  # of the command, as a JSON array
+    command_id: bytes  # 16 of them
+
+
+# Some rows, column by column, in the order of `CommandRow`.
 Columns = tuple[Sequence[object], ...]
 
 
@@ -55,7 +70,7 @@ def command_id(
     return blake2b(orjson.dumps(fact), digest_size=16).digest()
 
 
-def row(command: Command, line: int, item_no: int, path: str, rules: Rules) -> Row:
+def row(command: Command, line: int, item_no: int, path: str, rules: Rules) -> CommandRow:
     """The row of one command."""
     space = command.people_space or rules.people_space
     identity = command.identity
@@ -66,7 +81,7 @@ def row(command: Command, line: int, item_no: int, path: str, rules: Rules) -> R
     person_key, event_key, alias_key, fact_id = keys(
         rules.match, command.kind, space, command.person, command.at, command.event, command.alias, fact, identity
     )
-    return (
+    return CommandRow(
         line, item_no, path, command.kind, None if space == rules.people_space else space, command.person,
         person_key, command.at, command.event, event_key, command.alias, alias_key, json_object(exact),
         command.time_source, orjson.dumps(identity) if identity else None, fact_id,

@@ -56,7 +56,7 @@ def check(items: list[Item], unit: bytes, rules: Rules, format: str) -> None:
         orjson.dumps(item.failures)
         for command in item.commands:
             row = to_row(command, 7, cast("int", item.number), item.path, rules)
-            assert orjson.loads(cast("bytes", row[12])).keys() == command.properties.keys()
+            assert orjson.loads(row.properties).keys() == command.properties.keys()
         if item.failures and item.path:
             raw = cast("bytes", item.raw)
             assert unit[item.start :].startswith(raw)

@@ -300,7 +300,7 @@ def test_the_codes_are_these() -> None:
 
 def facts(items: list[Item]) -> list[bytes]:
     return [
-        cast("bytes", to_row(command, 1, item.number or 0, item.path, RULES)[-1])
+        to_row(command, 1, item.number or 0, item.path, RULES).command_id
         for item in items for command in item.commands
     ]  # fmt: skip
 

@@ -222,7 +222,7 @@ def test_the_codes_are_these() -> None:
 
 def fact(sent: Any, rules: Rules = RULES, line: int = 1) -> bytes:
     (item,) = judge([sent], rules).values()
-    return cast("bytes", to_row(item.commands[0], line, 0, item.path, rules)[-1])
+    return to_row(item.commands[0], line, 0, item.path, rules).command_id
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import orjson
 
@@ -172,7 +172,7 @@ def _count(judged: Judged, known: "Counter[str]", more: int = 0) -> None:
     """Tell a sound item from equal ones in its body. One without a time differs from them by its place."""
     if judged.commands[0].time_source == "received":
         return
-    said = b"".join(cast("bytes", row(command, 0, 0, "", judged.rules)[-1]) for command in judged.commands).hex()
+    said = b"".join(row(command, 0, 0, "", judged.rules).command_id for command in judged.commands).hex()
     nth = known[said] + more
     known[said] += 1
     if nth:
