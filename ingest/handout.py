@@ -17,16 +17,10 @@ from typing import Any, Final
 
 import orjson
 
-from ingest.core.filetype import HEAD_BYTES, kind_of
+from ingest.core.placed import Place, on_one_line, place_of, placed, read_placed
 from ingest.core.schema import Meaning
 from ingest.errors import IngestError
-from ingest.report import line_to_mend, on_one_line
 
-Place = tuple[int, str]  # (line, item)
-
-_SHAPE: Final = re.compile(rb"([0-9]{1,15})(/[^\t\r\n]*)?\t(.*)", re.DOTALL)
-_CELL_PLACE: Final = re.compile(r"(?:line )?([0-9]{1,15})(/[^\t\r\n]*)?")
-_SHOWN_AT_MOST: Final = 10
 _COLUMNS: Final = ("place", "problem", "remedy", "raw")
 _CHUNK_BYTES: Final = 64 << 10
 _BOM: Final = b"\xef\xbb\xbf"
@@ -45,7 +39,7 @@ def inert(raw: bytes) -> bytes:
 
 def as_text(lines: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
     """Failed lines (`line`, `item`, `raw`) as text, in pieces."""
-    return _pieces(line_to_mend({**line, "raw": inert(on_one_line(line["raw"]))}) for line in lines)
+    return _pieces(placed((line["line"], line["item"]), inert(on_one_line(line["raw"]))) for line in lines)
 
 
 def as_csv(lines: Iterable[Mapping[str, Any]], meanings: Mapping[str, Meaning]) -> Iterator[bytes]:
@@ -77,7 +71,7 @@ def parse_fixed(fixed: bytes) -> dict[Place, bytes]:
     fixed = fixed.removeprefix(_BOM)
     separator = _separator(fixed)
     mended: dict[Place, bytes] = {}
-    for place, raw in _rows(fixed, separator) if separator else _lines(fixed):
+    for place, raw in _rows(fixed, separator) if separator else read_placed(fixed):
         if mended.setdefault(place, raw) != raw:
             raise IngestError(f"Line {place[0]}{place[1]} stands twice in what was sent, with two texts. Keep one.")
     if not mended:
@@ -173,39 +167,14 @@ def _rows(fixed: bytes, separator: str) -> Iterator[tuple[Place, bytes]]:
     reader = csv.DictReader(text, delimiter=separator)
     try:
         for number, row in enumerate(reader, 2):
-            place, raw = (row["place"] or "").strip(), (row["raw"] or "").removeprefix("'")
-            if not place and not raw.strip():
+            told, raw = (row["place"] or "").strip(), (row["raw"] or "").removeprefix("'")
+            if not told and not raw.strip():
                 continue
-            found = _CELL_PLACE.fullmatch(place)
-            if not found:
-                raise IngestError(f"Row {number} of the table does not say which line it is: its place is {place!r}.")
+            place = place_of(told.removeprefix("line "))
+            if not place:
+                raise IngestError(f"Row {number} of the table does not say which line it is: its place is {told!r}.")
             if "\n" in raw:
                 raise IngestError(f"Row {number} of the table: a fixed line has to stay one line, without line breaks.")
-            yield (int(found[1]), found[2] or ""), raw.encode(errors="surrogateescape")
+            yield place, raw.encode(errors="surrogateescape")
     except csv.Error as error:
         raise IngestError(f"The table cannot be read near row {reader.line_num}: {error}.") from error
-
-
-# --- text -----------------------------------------------------------------------------------------------------------
-
-
-def _lines(fixed: bytes) -> Iterator[tuple[Place, bytes]]:
-    wrong: list[int] = []
-    for number, line in enumerate(fixed.split(b"\n"), 1):
-        text = line.removesuffix(b"\r")
-        if not text.strip():
-            continue
-        if found := _SHAPE.fullmatch(text):
-            yield (int(found[1]), (found[2] or b"").decode(errors="replace")), found[3]
-        else:
-            wrong.append(number)
-    if wrong:
-        if kind := kind_of(fixed[:HEAD_BYTES]):
-            raise IngestError(
-                f"What was sent is {kind.name}. Send the lines as they are handed out: as text, or as a table (CSV)"
-                " with the columns place and raw, in UTF-8."
-            )
-        shown = ", ".join(map(str, wrong[:_SHOWN_AT_MOST])) + " …" * (len(wrong) > _SHOWN_AT_MOST)
-        raise IngestError(
-            f"Fixed lines begin with their number and a tab, as they are handed out: see line {shown} of what was sent."
-        )

@@ -11,10 +11,8 @@ Memory: the mended lines (the kept ones of a loaded file, if none are sent), and
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from secrets import token_hex
 from typing import Any, Final
 from uuid import uuid4
 
@@ -24,23 +22,20 @@ import pyarrow.compute as pc
 from pyarrow import parquet
 
 from ingest.core import jsontext
-from ingest.core.address import split_address
 from ingest.core.commands import Item
 from ingest.core.formats import open_format
 from ingest.core.lifecycle import KEEPS_LINES
-from ingest.core.source import ONE_OFF, SourceFile
-from ingest.discovery import MENDED
+from ingest.core.placed import Place, placed
+from ingest.core.source import SourceFile
 from ingest.documents import documents
-from ingest.errors import ConfigError, IngestError, StaleRedrive, TransientError
-from ingest.handout import Place, parse_fixed
+from ingest.errors import IngestError, StaleRedrive, TransientError
+from ingest.handout import parse_fixed
 from ingest.judging import FAILED
 from ingest.pipeline import Pipeline
 from ingest.ports import FileResult, Note, Redrive, Staging
 from ingest.reading import Block, decompressed
 from ingest.staging import stage, staging_folder
 
-# Bytes that are sent at once from a page: twice what pages hold of a file, since fixed lines may be longer.
-MENDED_AT_MOST: Final = 16 << 20
 _TOLD_AT_MOST = 10
 _OF_THE_FILE: Final = frozenset({"wrong_format", "document_not_lines"})  # codes of the one failure of a whole file
 _SHOWN_AT_MOST = 1_000  # lines that are still wrong
@@ -110,69 +105,6 @@ def judge_mended(
             yield place, format.judge_item(raw, place[1], contexts.get(place), rules)
         else:
             yield place, list(format.judge(raw, rules))
-
-
-def keep_mended(pipeline: Pipeline, file_id: str, text: bytes, at: datetime, *, by: str) -> str:
-    """Put mended lines into the bucket for uploads, under a key of our own making; its address.
-
-    It is what a run of `ingest_action` is told, since its values are shown to whoever may read that DAG. The name says
-    who has sent the lines, which file they are for and what they are: see `read_mended` and `kept_mended`.
-
-    Raises:
-        ConfigError: there is no bucket for uploads.
-        TransientError: the store did not answer, or refused.
-    """
-    settings = pipeline.settings
-    if settings.uploads_bucket is None:
-        raise ConfigError(
-            "So many fixed lines need a bucket to wait in: let an operator set bucket of [uploads] in ingest.toml, or"
-            " send fewer at a time."
-        )
-    at = at.astimezone(UTC)
-    name = f"{at:%Y%m%dT%H%M%SZ}-{token_hex(6)}-{_whose(by)}-{file_id}-{sha256(text).hexdigest()}{MENDED}"
-    key = f"{settings.uploads_prefix}{at:%Y/%m/%d}/{name}"
-    pipeline.store_of(ONE_OFF).receive(settings.uploads_bucket, key, [text])
-    return f"s3://{settings.uploads_bucket}/{key}"
-
-
-def read_mended(pipeline: Pipeline, file_id: str, address: str) -> bytes:
-    """What `keep_mended` has put there for this file.
-
-    Raises:
-        ConfigError: any other address, lines that were kept for another file, or other lines than were kept.
-        TransientError: the store did not answer, or refused; ObjectGone: nothing is there.
-    """
-    bucket, key = split_address(address)
-    if not pipeline.settings.is_upload(bucket, key) or not key.endswith(MENDED):
-        raise ConfigError(f"{address} does not hold fixed lines: they are read from the prefix of [uploads] only.")
-    of, _, digest = key.removesuffix(MENDED).rpartition("-")
-    if not of.endswith(f"-{file_id}"):
-        raise ConfigError(
-            f"{address} does not hold fixed lines of the file {file_id}. Send them on the page of the file."
-        )
-    store = pipeline.store_of(ONE_OFF)
-    file = store.describe(bucket, key)
-    if file.size_bytes > MENDED_AT_MOST:
-        raise ConfigError(f"{address} holds more than {MENDED_AT_MOST:,} bytes: send fewer lines at a time.")
-    text = b"".join(store.read(file))
-    if sha256(text).hexdigest() != digest:
-        raise ConfigError(f"{address} was changed since the lines were sent. Send them again on the page of the file.")
-    return text
-
-
-def kept_mended(pipeline: Pipeline, file_id: str, address: str, *, by: str) -> int:
-    """How many lines `keep_mended` has put there for this file, sent by this person.
-
-    Raises:
-        ConfigError, TransientError, ObjectGone: as `read_mended` does; also for what somebody else has sent.
-    """
-    if f"-{_whose(by)}-{file_id}-" not in address.rpartition("/")[2]:
-        raise ConfigError("These are no fixed lines that you have checked for this file: choose the file again.")
-    return read_mended(pipeline, file_id, address).count(b"\n")
-
-
-def _whose(by: str) -> str:
-    return sha256(by.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 @dataclass(slots=True)
@@ -311,7 +243,7 @@ class _Attempt:
         """The source file that these lines are: the same lines of the same file are the same source file."""
         original = SourceFile.of_row(self.original)
         places = sorted(lines.items())
-        text = b"".join(b"%d%b\t%b\n" % (line, item.encode(), row["raw"]) for (line, item), row in places)
+        text = b"".join(placed(place, row["raw"]) for place, row in places)
         digest = sha256(original.file_id.encode() + text).hexdigest()
         return replace(
             original, key=f"{original.key}#{digest[:12]}", etag=digest, version_id=None, size_bytes=len(text),

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
+from ingest.core.placed import on_one_line, placed
 from ingest.core.schema import Meaning, codes
 from ingest.ports import COUNTED, FileResult, Staging
 
@@ -226,12 +227,7 @@ def no_open_lines(row: Mapping[str, Any]) -> Elsewhere:
 
 def line_to_mend(row: Mapping[str, Any]) -> bytes:
     """A failed line as `ingest redrive` takes it back: LINE[/ITEM], a tab, the text."""
-    return b"%d%b\t%b\n" % (row["line"], row["item"].encode(), on_one_line(row["raw"]))
-
-
-def on_one_line(raw: bytes) -> bytes:
-    """A part of a document without its line ends: in JSON they stand between values only."""
-    return raw.replace(b"\r\n", b" ").replace(b"\n", b" ")
+    return placed((row["line"], row["item"]), on_one_line(row["raw"]))
 
 
 def file_summary(result: FileResult) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""A file that a person sends: from the pieces of a request into the bucket for uploads, and the report of its check.
+"""What a person sends: files, pasted lines and fixed lines, into the bucket for uploads; and the report of a check.
 
-In:      pieces of bytes as they arrive, and the name that the file has on the person's disk.
-Out:     an object under a key of our own making, whole or not at all; from there it is a source file like any other.
+In:      pieces of bytes as they arrive, and the name that the file has on the person's disk; or text.
+Out:     an object under a key of our own making, whole or not at all. A file is a source file like any other from there
+         on; fixed lines wait there for the run that loads them.
 Decides: what is refused while it arrives: too large, packed or unpacked; a bomb; empty; packed data that is damaged;
          what is another kind of file.
 Memory:  flat. What is packed is unpacked to be counted, and thrown away.
@@ -16,20 +17,24 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
+from ingest.core.address import split_address
 from ingest.core.filetype import HEAD_BYTES, kind_of
 from ingest.core.source import LOCAL_BUCKET, ONE_OFF, SourceFile
-from ingest.discovery import MAY_LOAD, UPLOADS_OF_SOURCES, owner_of
+from ingest.discovery import MAY_LOAD, MENDED, UPLOADS_OF_SOURCES, owner_of
 from ingest.errors import ConfigError, IngestError, ObjectGone, TooLarge, TransientError, UploadRefused
 from ingest.pipeline import Pipeline
 from ingest.reading import MAGIC_BYTES, Digest, decompressed, is_compressed, peek
 from ingest.settings import CHECK_REPORT, Settings
 
+# Bytes of fixed lines that are sent at once: twice what pages hold of a file, since fixed lines may be longer.
+MENDED_AT_MOST: Final = 16 << 20
 _NAME_LENGTH = 60
 _STEP_BYTES = 64 << 10  # what is unpacked at a time: zlib copies what it leaves over, for each of many tiny members
 _RATIO_FROM = 64 << 20  # unpacked bytes; smaller files of nothing but spaces are fine
@@ -70,15 +75,22 @@ def store_upload(
         TransientError: the store did not answer, or refused.
     """
     settings = pipeline.settings
-    if settings.uploads_bucket is None:
-        raise ConfigError("There is no bucket for uploads: let an operator set bucket of [uploads] in ingest.toml.")
     head, pieces = peek(pieces, MAGIC_BYTES)
     key = upload_key(settings, name, at, token_hex(6), packed=is_compressed(head), source=source)
     upload = _Upload(settings)
-    pipeline.store_of(ONE_OFF).receive(settings.uploads_bucket, key, upload.within_limits(pieces))
-    size_bytes, sha256 = upload.stored.size_bytes, upload.stored.hexdigest()
-    _log.info("upload_stored key=%s by=%r size_bytes=%d sha256=%s", key, by, size_bytes, sha256)
-    return Stored(settings.uploads_bucket, key, size_bytes, sha256)
+    bucket = _keep(pipeline, key, upload.within_limits(pieces))
+    size_bytes, digest = upload.stored.size_bytes, upload.stored.hexdigest()
+    _log.info("upload_stored key=%s by=%r size_bytes=%d sha256=%s", key, by, size_bytes, digest)
+    return Stored(bucket, key, size_bytes, digest)
+
+
+def _keep(pipeline: Pipeline, key: str, pieces: Iterable[bytes]) -> str:
+    """Put what a person has sent under a key of our own making; the bucket."""
+    bucket = pipeline.settings.uploads_bucket
+    if bucket is None:
+        raise ConfigError("There is no bucket for uploads: let an operator set bucket of [uploads] in ingest.toml.")
+    pipeline.store_of(ONE_OFF).receive(bucket, key, pieces)
+    return bucket
 
 
 def upload_key(
@@ -91,7 +103,11 @@ def upload_key(
     at = at.astimezone(UTC)
     extension = ".json.gz" if packed else ".json"
     folder = "" if source == ONE_OFF else f"{UPLOADS_OF_SOURCES}{source}/"
-    return f"{settings.uploads_prefix}{folder}{at:%Y/%m/%d}/{at:%Y%m%dT%H%M%SZ}-{token}-{safe}{extension}"
+    return _dated_key(settings, at, f"{at:%Y%m%dT%H%M%SZ}-{token}-{safe}{extension}", folder)
+
+
+def _dated_key(settings: Settings, at: datetime, name: str, folder: str = "") -> str:
+    return f"{settings.uploads_prefix}{folder}{at:%Y/%m/%d}/{name}"
 
 
 def too_large(limit: int) -> str:
@@ -168,6 +184,92 @@ class _Upload:
                 f"The file unpacks to more than {ratio:g} times its size, as events rarely do: send it unpacked, or"
                 " let an operator raise max_ratio of [uploads]."
             )
+
+
+# --- pasted lines ---------------------------------------------------------------------------------------------------
+
+
+def keep_pasted(pipeline: Pipeline, lines: str, run_id: str, at: datetime, folder: Path) -> str:
+    """Store pasted lines under a name of our own making; its address. The same run always gives the same file.
+
+    Without a bucket for uploads they become a file in `folder`. A browser's form sends CRLF; that is left as it is,
+    since a line's end is not part of it.
+    """
+    content = lines.encode("utf-8", "surrogatepass")
+    name = f"pasted-{at:%Y-%m-%dT%H%M%S}-{sha256(run_id.encode() + content).hexdigest()[:12]}.json"
+    if bucket := pipeline.settings.uploads_bucket:
+        key = _dated_key(pipeline.settings, at, name)
+        try:
+            pipeline.store_of(ONE_OFF).describe(bucket, key)  # a second version of it would be another source file
+        except ObjectGone:
+            _keep(pipeline, key, [content])
+        return f"s3://{bucket}/{key}"
+    path = folder / name
+    if not path.exists():  # written again it would have arrived later: another time for untimed lines
+        folder.mkdir(parents=True, exist_ok=True)
+        written = path.with_suffix(".part")
+        written.write_bytes(content)
+        written.rename(path)
+    return str(path.resolve())
+
+
+# --- fixed lines ----------------------------------------------------------------------------------------------------
+
+
+def keep_mended(pipeline: Pipeline, file_id: str, text: bytes, at: datetime, *, by: str) -> str:
+    """Put mended lines into the bucket for uploads, under a key of our own making; its address.
+
+    It is what a run of `ingest_action` is told, since its values are shown to whoever may read that DAG. The name says
+    who has sent the lines, which file they are for and what they are: see `read_mended` and `kept_mended`.
+
+    Raises:
+        ConfigError: there is no bucket for uploads.
+        TransientError: the store did not answer, or refused.
+    """
+    at = at.astimezone(UTC)
+    name = f"{at:%Y%m%dT%H%M%SZ}-{token_hex(6)}-{_whose(by)}-{file_id}-{sha256(text).hexdigest()}{MENDED}"
+    key = _dated_key(pipeline.settings, at, name)
+    return f"s3://{_keep(pipeline, key, [text])}/{key}"
+
+
+def read_mended(pipeline: Pipeline, file_id: str, address: str) -> bytes:
+    """What `keep_mended` has put there for this file.
+
+    Raises:
+        ConfigError: any other address, lines that were kept for another file, or other lines than were kept.
+        TransientError: the store did not answer, or refused; ObjectGone: nothing is there.
+    """
+    bucket, key = split_address(address)
+    if not pipeline.settings.is_upload(bucket, key) or not key.endswith(MENDED):
+        raise ConfigError(f"{address} does not hold fixed lines: they are read from the prefix of [uploads] only.")
+    of, _, digest = key.removesuffix(MENDED).rpartition("-")
+    if not of.endswith(f"-{file_id}"):
+        raise ConfigError(
+            f"{address} does not hold fixed lines of the file {file_id}. Send them on the page of the file."
+        )
+    store = pipeline.store_of(ONE_OFF)
+    file = store.describe(bucket, key)
+    if file.size_bytes > MENDED_AT_MOST:
+        raise ConfigError(f"{address} holds more than {MENDED_AT_MOST:,} bytes: send fewer lines at a time.")
+    text = b"".join(store.read(file))
+    if sha256(text).hexdigest() != digest:
+        raise ConfigError(f"{address} was changed since the lines were sent. Send them again on the page of the file.")
+    return text
+
+
+def kept_mended(pipeline: Pipeline, file_id: str, address: str, *, by: str) -> int:
+    """How many lines `keep_mended` has put there for this file, sent by this person.
+
+    Raises:
+        ConfigError, TransientError, ObjectGone: as `read_mended` does; also for what somebody else has sent.
+    """
+    if f"-{_whose(by)}-{file_id}-" not in address.rpartition("/")[2]:
+        raise ConfigError("These are no fixed lines that you have checked for this file: choose the file again.")
+    return read_mended(pipeline, file_id, address).count(b"\n")
+
+
+def _whose(by: str) -> str:
+    return sha256(by.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 # --- who may load it -----------------------------------------------------------------------------------------------

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingest.core.placed import Place, on_one_line
 from ingest.core.schema import Meaning
 from ingest.errors import IngestError
-from ingest.handout import Place, as_csv, as_text, changed, inert, parse_fixed
-from ingest.report import on_one_line
+from ingest.handout import as_csv, as_text, changed, inert, parse_fixed
 from tests.ui.producers import HOSTILE
 
 FAILURE = {"code": "time_missing", "message": "=There is no _t. Add it.", "pointer": "", "got": None, "send": 5}

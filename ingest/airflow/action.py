@@ -100,7 +100,7 @@ def _force_and_fix(pipeline: "Pipeline", request: Request, note: "Note") -> dict
 
 def _parts(pipeline: "Pipeline", request: Request) -> "list[bytes | None]":
     """Fixed lines in the parts in which they were sent; None: there are none, so all open lines are judged again."""
-    from ingest.redrive import read_mended
+    from ingest.uploads import read_mended
 
     if not request.lines_at:
         return [None if request.lines is None else request.lines.encode("utf-8", "surrogatepass")]

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -79,14 +78,14 @@ def collect(
             another source than the one that was named, or an upload for a source that was only checked.
     """
     from ingest.core.address import split_address
-    from ingest.uploads import demand_load
+    from ingest.uploads import demand_load, keep_pasted
 
     asked = map(split_address, request.files)
     if refused := sorted({why for bucket, key in asked if (why := why_unreadable(settings, bucket, key))}):
         raise ConfigError(*refused)
     addresses = list(request.files)
     if request.lines:
-        addresses.append(keep_pasted(pipeline, settings, request.lines, run_id, asked_at, pasted_folder))
+        addresses.append(keep_pasted(pipeline, request.lines, run_id, asked_at, pasted_folder))
     files = []
     for address in addresses:
         try:
@@ -107,29 +106,3 @@ def collect(
 
 def _notice(text: str) -> None:
     _log.warning("%s", visible(text))
-
-
-def keep_pasted(
-    pipeline: "Pipeline", settings: Settings, lines: str, run_id: str, asked_at: datetime, folder: Path
-) -> str:
-    """Store pasted lines under a name of our own making and say where. The same run always gives the same file.
-
-    A browser's form sends CRLF; that is left as it is, since a line's end is not part of it.
-    """
-    content = lines.encode("utf-8", "surrogatepass")
-    name = f"pasted-{asked_at:%Y-%m-%dT%H%M%S}-{sha256(run_id.encode() + content).hexdigest()[:12]}.json"
-    if settings.uploads_bucket:
-        key = f"{settings.uploads_prefix}{asked_at:%Y/%m/%d}/{name}"
-        store = pipeline.store_of(ONE_OFF)
-        try:
-            store.describe(settings.uploads_bucket, key)  # a second version of it would be another source file
-        except ObjectGone:
-            store.receive(settings.uploads_bucket, key, [content])
-        return f"s3://{settings.uploads_bucket}/{key}"
-    path = folder / name
-    if not path.exists():  # written anew it would have arrived later: another time for untimed lines
-        folder.mkdir(parents=True, exist_ok=True)
-        written = path.with_suffix(".part")
-        written.write_bytes(content)
-        written.rename(path)
-    return str(path.resolve())

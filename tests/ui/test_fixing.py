@@ -13,7 +13,7 @@ from ingest.airflow.ui.pages import fixing
 from ingest.errors import ConfigError
 from ingest.handout import inert
 from ingest.ports import Note
-from ingest.redrive import keep_mended
+from ingest.uploads import keep_mended
 from tests.ui.conftest import ROOT, Site, on_both_engines, runs_of
 from tests.ui.producers import HOSTILE, load, text_of
 

@@ -28,11 +28,12 @@ from ingest.airflow.ui.view import page
 from ingest.core.commands import Item
 from ingest.core.jsontext import replaced
 from ingest.core.lifecycle import KEEPS_LINES
+from ingest.core.placed import Place, on_one_line, place_of, placed
 from ingest.errors import IngestError, ObjectGone
-from ingest.handout import Place, as_csv, as_text, changed, is_text, parse_fixed
-from ingest.redrive import MENDED_AT_MOST, judge_mended, keep_mended, kept_mended
-from ingest.report import line_to_mend, on_one_line
+from ingest.handout import as_csv, as_text, changed, is_text, parse_fixed
+from ingest.redrive import judge_mended
 from ingest.text import count
+from ingest.uploads import MENDED_AT_MOST, keep_mended, kept_mended
 
 if TYPE_CHECKING:
     from starlette.types import Message
@@ -50,7 +51,6 @@ _EDITED_AT_MOST: Final = 16 << 10  # of a line in a text area; longer ones are f
 _REASON_AT_MOST: Final = 500  # characters
 _WRONG_SHOWN: Final = 50
 _ITEMS_AT_MOST: Final = 1_000  # of a document that are looked through for one
-_PLACE: Final = re.compile(r"line:([0-9]{1,15})((?:/[^\t\r\n]*)?)")
 _NOT_ONE_LINE: Final = "A fixed line has to stay one line: there is a line break in it."
 
 
@@ -210,8 +210,8 @@ def mend_lines(
                 raise HTTPException(409, "There are no such fixed lines, or they are loaded already.")
             return _begun(request, visitor, file_id, fixes.lines_at, 0, reason)
         texts = _texts(form)
-        if used := _PLACE.fullmatch(f"line:{form.get('use', '')}"):
-            _use_stated(published, file_id, (int(used[1]), used[2]), texts)
+        if used := place_of(str(form.get("use", ""))):
+            _use_stated(published, file_id, used, texts)
         edited = {place: text for place, (text, was) in texts.items() if sha256(_bytes(text)).hexdigest() != was}
         if what in ("show", "enter") and (asked := _asked(form, chosen)) != chosen:
             what, chosen = "turn", asked
@@ -308,9 +308,9 @@ def _texts(form: FormData) -> dict[Place, tuple[str, str]]:
     """By place: the text of its box, and the SHA-256 of the text as it failed."""
     found: dict[Place, tuple[str, str]] = {}
     for name, value in form.multi_items():
-        if isinstance(value, str) and (told := _PLACE.fullmatch(name)):
+        if isinstance(value, str) and name.startswith("line:") and (place := place_of(name[5:])):
             # A browser sends line ends as CRLF. One behind the text is a slip of the keyboard, not a part of the line.
-            found[int(told[1]), told[2]] = value.rstrip("\r\n"), str(form.get(f"was:{told[1]}{told[2]}", ""))
+            found[place] = value.rstrip("\r\n"), str(form.get(f"was:{name[5:]}", ""))
     return found
 
 
@@ -557,7 +557,7 @@ def _kept(pipeline: "Pipeline", visitor: Visitor, file_id: str, mended: Mapping[
     sound = sorted((place, raw) for place, raw in mended.items() if raw.strip() and b"\0" not in raw and is_text(raw))
     if not sound:
         raise HTTPException(400, "None of these lines can be right: each is empty, no UTF-8, or holds U+0000.")
-    text = b"".join(line_to_mend({"line": line, "item": item, "raw": raw}) for (line, item), raw in sound)
+    text = b"".join(placed(place, raw) for place, raw in sound)
     if len(text) > MENDED_AT_MOST:
         raise HTTPException(
             413,

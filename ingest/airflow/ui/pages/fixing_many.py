@@ -17,9 +17,9 @@ from ingest.airflow.ui.pages.fixing import Verdict, demand_mendable, demanded, m
 from ingest.airflow.ui.runtime import open_runtime
 from ingest.airflow.ui.view import page
 from ingest.core.lifecycle import KEEPS_LINES
-from ingest.handout import Place
-from ingest.redrive import MENDED_AT_MOST, judge_mended
-from ingest.report import line_to_mend, on_one_line
+from ingest.core.placed import Place, on_one_line, placed
+from ingest.redrive import judge_mended
+from ingest.uploads import MENDED_AT_MOST
 
 if TYPE_CHECKING:
     from ingest.pipeline import Pipeline
@@ -66,8 +66,8 @@ class Made:
     def digest(self) -> str:
         """By which a preview is known again."""
         told = sha256()
-        for (line, item), raw in self.lines.items():
-            told.update(line_to_mend({"line": line, "item": item, "raw": raw}))
+        for place, raw in self.lines.items():
+            told.update(placed(place, raw))
         return told.hexdigest()
 
 
@@ -106,7 +106,7 @@ def _make(published: "Published", row: Mapping[str, Any], change: Change) -> Mad
         if after is None:
             made.passed_over += not change.code or change.code in line["codes"]
             continue
-        size_bytes = len(line_to_mend({"line": line["line"], "item": line["item"], "raw": after}))
+        size_bytes = len(placed(place, after))
         if made.size_bytes + size_bytes > MENDED_AT_MOST:
             made.is_cut = True
             break
