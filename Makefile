@@ -68,7 +68,7 @@ postgres:
 		&& echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.conf \
 		&& apt-get update -q && apt-get install -yq --no-install-recommends postgresql; }
 
-pictures: setup chromium ## docs/pictures made anew by the tests in the browser
+pictures: setup chromium ## docs/pictures, taken again by the tests in the browser
 	@mkdir -p docs/pictures
 	LANDFALL_PICTURES=docs/pictures $(BIN)/pytest tests/ui/test_browser.py
 
