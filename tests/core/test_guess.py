@@ -95,9 +95,13 @@ def test_a_document_that_is_cut_off_is_known(format: str, indent: int | None) ->
         pytest.param(b'[{"view": {}}, {"a": {}}]', None, id="and one that is none"),
         pytest.param(b'{"view": {}}', None, id="an envelope without an array"),
         pytest.param(b'[{"type": "user", "userId": 7}]', "vitally", id="a message"),
+        pytest.param(b'[{"type": "customobjectinstance", "userId": "a"}]', "vitally", id="a message that is not read"),
+        pytest.param(b'{"type": "user", "userId": "a"}', None, id="a message without an array"),
         pytest.param(b'[{"type": "user", "name": "x"}]', None, id="a user of something else"),
         pytest.param(b'[{"type": "user", "userId": 7}, 7]', None, id="and a number"),
         pytest.param(b'[{"_p": "a"}]', "kissmetrics", id="lines in an array"),
+        pytest.param(b'{"visitor": {}, "_p": "a"}', "kissmetrics", id="its own names before a part of a visit"),
+        pytest.param(b'[{"visitor": {}}]', None, id="visits in an array"),
     ],
 )
 def test_only_what_is_sure_is_told(head: bytes, expected: str | None) -> None:

@@ -1,8 +1,10 @@
 """The formats that can be read. Adding one is a module here and a schema in schemas/."""
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from importlib import import_module
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from ingest.core.commands import Failure, Item, Rules
 from ingest.core.facts import Columns
@@ -20,6 +22,7 @@ class Format(Protocol):
     name: str
     match: Match  # how its persons match unless the source says otherwise
     documents: bool  # a unit is a JSON document, which may span lines; else it is a line
+    own_names: re.Pattern[bytes] | None  # what looks like this is read, whatever else the file looks like
 
     def judge(self, unit: bytes, rules: Rules) -> Iterable[Item]:
         """Judge one unit (a line, or a document) in full: every item with every broken rule. Never raises.
@@ -33,6 +36,12 @@ class Format(Protocol):
     def too_long(self, length: int, head: bytes, rules: Rules) -> Failure:
         """The failure of a unit of `length` bytes, which is over the limit and begins with `head`."""
 
+    def is_shown_by(self, one: Mapping[str, Any], in_array: bool) -> bool:
+        """Whether an object is surely of this format; `in_array`: it stands in the array that its document is.
+
+        It may be cut off: names and values are missing then.
+        """
+
     def refusal(self, head: bytes) -> Item | None:
         """Why a file that begins with `head` (64 KiB at most) is refused as a whole; None if it is not."""
 
@@ -43,6 +52,7 @@ class Format(Protocol):
         """
 
 
+@cache
 def open_format(name: str) -> Format:
     """The format called `name`, one of FORMATS."""
     module = import_module(f"ingest.core.formats.{name}")

@@ -51,6 +51,7 @@ class Documents(ABC):
     name: str
     match: Match = "exact"
     documents: bool = True
+    own_names: re.Pattern[bytes] | None = None
 
     def judge(self, unit: bytes, rules: Rules) -> Iterator[Item]:
         """See `Format`."""
@@ -310,6 +311,11 @@ def identity_text(value: object) -> object:
     ):
         return str(int(value)) if in_range(value) else str(value)[:_OUT_OF_RANGE_LENGTH]
     return value
+
+
+def first_has(some: Any, *names: str) -> bool:
+    """Whether it is an array of objects, and the first has one of these names."""
+    return isinstance(some, list) and bool(some) and isinstance(some[0], dict) and not some[0].keys().isdisjoint(names)
 
 
 def normal(sent: Any, ids: Collection[str]) -> Any:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from ingest.core import schema
 from ingest.core.commands import Item
 from ingest.core.filetype import HEAD_BYTES, kind_of
+from ingest.core.formats import FORMATS, open_format
 
 AUTO: Final = "auto"  # in place of a format's name: the guess, file by file
 
@@ -21,19 +22,6 @@ _VALUES_AT_MOST: Final = 100
 _DEPTH: Final = 4  # how far into a value that is not whole
 _WHITE: Final = re.compile(r"[ \t\r\n]*")
 _NEXT: Final = re.compile(r"\n(?=[\[{])")  # where a document may begin behind one that is broken
-_KISSMETRICS_NAME: Final = re.compile(rb'"_(p2?|t|n)"[ \t]*:')
-_ENVELOPES: Final = frozenset(
-    {
-        "view", "groupView", "addToBasket", "order", "categoryView", "search", "setContact", "impressionContentViewed",
-        "impressionContentClicked", "emailClick", "welcomeSequence", "recomBlockViewed", "recomTap", "recomAddToBasket",
-    }
-)  # fmt: skip
-_MESSAGES: Final = frozenset({"organization", "account", "user", "track", "unlink", "customobjectinstance"})
-_OF_A_MESSAGE: Final = frozenset({"messageId", "timestamp", "userId", "accountId", "organizationId"})
-_OF_WEBENGAGE: Final[dict[str, frozenset[str]]] = {
-    "users": frozenset({"userId", "anonymousId"}),
-    "events": frozenset({"eventName"}),
-}
 _BROKEN: Final = object()  # in place of a value that is none
 _DECODER: Final = json.JSONDecoder()
 
@@ -48,9 +36,9 @@ def guess(head: bytes) -> str | None:
 def another(name: str, head: bytes) -> str | None:
     """The format that a file given as `name` surely has instead.
 
-    None too where anything in it looks like a Kissmetrics line that `name` would read.
+    None too where anything in it looks like a line that `name` would read.
     """
-    if name == "kissmetrics" and _KISSMETRICS_NAME.search(head):
+    if (own := open_format(name).own_names) and own.search(head):
         return None
     found = guess(head)
     return None if found == name else found
@@ -143,30 +131,13 @@ def _behind(sign: str, text: str, at: int) -> int | None:
 
 def _format_of(value: Any) -> str | None:
     """The format of one line or document, as far as it is there."""
-    if isinstance(value, list):
-        told = {_format_of_element(element) for element in value}
-        return told.pop() if len(told) == 1 else None
-    if not isinstance(value, dict):
+    in_array = isinstance(value, list)
+    told = {_format_of_object(one, in_array) for one in (value if in_array else [value])}
+    return told.pop() if len(told) == 1 else None
+
+
+def _format_of_object(one: Any, in_array: bool) -> str | None:
+    """The first format that it shows."""
+    if not isinstance(one, dict):
         return None
-    if value.keys() & {"_p", "_t", "_n", "_p2"}:
-        return "kissmetrics"
-    if isinstance(value.get("visitor"), dict) or _holds(value.get("actions"), frozenset({"name"})):
-        return "woopra"
-    is_webengage = any(_holds(value.get(part), names) for part, names in _OF_WEBENGAGE.items())
-    return "webengage" if is_webengage else None
-
-
-def _format_of_element(element: Any) -> str | None:
-    if not isinstance(element, dict):
-        return None
-    if element.keys() & {"_p", "_t", "_n", "_p2"}:
-        return "kissmetrics"
-    if len(element) == 1 and element.keys() <= _ENVELOPES and isinstance(next(iter(element.values())), dict):
-        return "retailrocket"
-    kind = element.get("type")
-    return "vitally" if isinstance(kind, str) and kind in _MESSAGES and element.keys() & _OF_A_MESSAGE else None
-
-
-def _holds(some: Any, names: frozenset[str]) -> bool:
-    """Whether it is an array of objects, and the first has one of these names."""
-    return isinstance(some, list) and bool(some) and isinstance(some[0], dict) and bool(some[0].keys() & names)
+    return next((name for name in FORMATS if open_format(name).is_shown_by(one, in_array)), None)

@@ -59,6 +59,7 @@ class Kissmetrics:
     name: str = NAME
     match: Match = "kissmetrics"
     documents: bool = False
+    own_names: re.Pattern[bytes] | None = re.compile(rb'"_(p2?|t|n)"[ \t]*:')
 
     def judge(self, unit: bytes, rules: Rules) -> list[Item]:
         """Exactly one item, whatever the bytes."""
@@ -98,6 +99,10 @@ class Kissmetrics:
         """See `Format`."""
         remedy = _remedy(elements) if (elements := _elements(head)) != "." else ""
         return schema.too_long(NAME, "line_too_long", length, rules.max_line_bytes, head, remedy)
+
+    def is_shown_by(self, one: Mapping[str, object], in_array: bool) -> bool:  # noqa: ARG002
+        """See `Format`."""
+        return not one.keys().isdisjoint(COLUMNS)
 
     def refusal(self, head: bytes) -> Item | None:
         """What is no JSON is refused once, and not once a line; so are a document over lines, and another format."""

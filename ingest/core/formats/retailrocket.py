@@ -81,6 +81,10 @@ class RetailRocket(Documents):
                     texts[text] += 1
             yield one.item(path, number, body, context)
 
+    def is_shown_by(self, one: Mapping[str, Any], in_array: bool) -> bool:
+        """See `Format`."""
+        return in_array and (kind := _kind(one)) is not None and isinstance(one[kind], dict)
+
     def number(self, path: str, context: bytes | None) -> int:  # noqa: ARG002
         """See `Documents`."""
         return int(path.split("/")[1])

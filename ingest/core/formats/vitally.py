@@ -54,6 +54,14 @@ class Vitally(Documents):
             _judge(one, message)
             yield one.item(path, number, body, b"%d" % number)
 
+    def is_shown_by(self, one: Mapping[str, Any], in_array: bool) -> bool:
+        """See `Format`."""
+        return (
+            in_array
+            and one.get("type") in (*TYPES, "customobjectinstance")
+            and not one.keys().isdisjoint((*_IDENTIFIERS, "messageId", "timestamp"))
+        )
+
     def number(self, path: str, context: bytes | None) -> int:  # noqa: ARG002
         """See `Documents`."""
         return int(path.removeprefix("/"))

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from ingest.core import schema
 from ingest.core.commands import Command, Item, Rules
-from ingest.core.formats.bodies import Body, Documents, Judged, iso_microseconds, normal, without_blank
+from ingest.core.formats.bodies import Body, Documents, Judged, first_has, iso_microseconds, normal, without_blank
 from ingest.core.jsontext import Undecodable, holds_more, parse, pointer, values_allowed
 
 NAME: Final = "webengage"
@@ -46,6 +46,12 @@ class WebEngage(Documents):
                 one.warn("over_request_limit")
             _judge(one, item, path)
             yield one.item(path, number, body, b"%d" % number)
+
+    def is_shown_by(self, one: Mapping[str, Any], in_array: bool) -> bool:
+        """See `Format`."""
+        return not in_array and (
+            first_has(one.get("users"), *_IDENTIFIERS) or first_has(one.get("events"), "eventName")
+        )
 
     def number(self, path: str, context: bytes | None) -> int:  # noqa: ARG002
         """See `Documents`."""

@@ -26,7 +26,7 @@ from typing import Any, Final
 from ingest.core import schema
 from ingest.core.commands import Command, Failure, Item, Rules, TimeSource
 from ingest.core.flatten import REPEATED_AT_MOST, REPEATED_OF_SENT, RepeatedTooMuch, flatten
-from ingest.core.formats.bodies import Body, Documents, Judged, normal, without_blank
+from ingest.core.formats.bodies import Body, Documents, Judged, first_has, normal, without_blank
 from ingest.core.jsontext import decode, dumped, dumps, plain_number, pointer
 
 NAME: Final = "woopra"
@@ -80,6 +80,10 @@ class Woopra(Documents):
             if one.refusing and context is None:
                 context = visit.context
             yield one.item(path, number, body, context)
+
+    def is_shown_by(self, one: Mapping[str, Any], in_array: bool) -> bool:
+        """See `Format`."""
+        return not in_array and (isinstance(one.get("visitor"), dict) or first_has(one.get("actions"), "name"))
 
     def number(self, path: str, context: bytes | None) -> int:  # noqa: ARG002
         """See `Documents`."""
