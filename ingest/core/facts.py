@@ -107,7 +107,7 @@ def fact_of(properties: bytes) -> bytes:
     """Stored properties without transport names. Both are canonical JSON."""
     if b'"_' not in properties:  # every transport name begins so, and few rows have one
         return properties
-    sent = decode(properties).value
+    sent = decode(properties)
     assert isinstance(sent, dict)
     return json_object({name: _exact(value) for name, value in sent.items() if name not in TRANSPORT_NAMES})
 

@@ -14,6 +14,7 @@ import re
 import zlib
 from typing import Final, NamedTuple
 
+from ingest.core.formats.kissmetrics_octal import read_repaired
 from ingest.core.jsontext import Undecodable, parse
 
 HEAD_BYTES: Final = 1 << 16  # how much of a file is looked at; a shorter head is the whole file
@@ -176,7 +177,7 @@ def _is_binary(head: bytes) -> bool:
 
 def _is_object(line: bytes) -> bool:
     try:
-        return line.lstrip().startswith(b"{") and bool(parse(line, repair=True))
+        return line.lstrip().startswith(b"{") and bool(read_repaired(line, parse))
     except Undecodable:
         return False
 

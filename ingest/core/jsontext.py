@@ -1,10 +1,8 @@
-r"""What a JSON text says, exactly: strict, every digit kept, nothing guessed.
+"""What a JSON text says, exactly: strict, every digit kept, nothing guessed.
 
 In:     the bytes of one line or document.
 Out:    str, bool, None, int, Decimal, list, dict; beside it what JSON allows and a warehouse cannot keep. Of a name
         that comes twice in an object the last counts.
-Repair: Kissmetrics exports write non-ASCII bytes as octal escapes (`\302\243`), which is not JSON. A text that does
-        not parse is tried once more with these read as UTF-8, else as windows-1252.
 """
 
 import json
@@ -36,7 +34,6 @@ _SURROGATE: Final = re.compile(
 _WHITE: Final = re.compile(r"[ \t\n\r]*")
 _WINDOW: Final = 4096
 _LONGEST_WORD: Final = 16  # that the decoder reads as one, but for strings and numbers: a pair of surrogates has 12
-_OCTAL: Final = re.compile(r"((?:\\[23][0-7]{2})+)|\\.", re.DOTALL)
 
 
 class Undecodable(ValueError):
@@ -62,28 +59,20 @@ class Oddity:
     got: object
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """A JSON text, read."""
-
-    value: object
-    repaired: bool = False
-
-
-def decode(data: bytes, repair: bool = False) -> Decoded:
-    """Read one JSON text; with `repair`, octal escapes too. `oddities` says what of it no warehouse can keep.
+def decode(data: bytes) -> object:
+    """Read one JSON text. `oddities` says what of it no warehouse can keep.
 
     Raises:
         Undecodable: it is not UTF-8, or not JSON.
     """
-    value, repaired = parse(data, repair)
+    value = parse(data)
     for _ in oddities(value):
         pass  # to the end: it tells of what is too deep, too
-    return Decoded(value, repaired)
+    return value
 
 
-def parse(data: bytes, repair: bool = False) -> tuple[object, bool]:
-    """What a JSON text says, as `decode` reads it, and whether it was repaired. `oddities` are not looked for.
+def parse(data: bytes) -> object:
+    """What a JSON text says, as `decode` reads it. `oddities` are not looked for.
 
     Raises:
         Undecodable: it is not UTF-8, or not JSON. That it is too deep is for `oddities` to say.
@@ -93,12 +82,18 @@ def parse(data: bytes, repair: bool = False) -> tuple[object, bool]:
     except UnicodeDecodeError as error:
         raise Undecodable("not_utf8", f"Byte {error.start + 1} does not belong there.") from error
     try:
-        return _parse(text), False
-    except Undecodable:
-        mended = _repaired(text) if repair else None
-        if mended is None:
-            raise
-        return _parse(mended), True
+        value: object = _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        is_cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string")
+        problem, remedy = _mistake(text, error.pos) if error.msg == "Extra data" else ("", "")
+        problem = problem or f"{error.msg.removesuffix(' at')} at character {error.pos + 1}."
+        raise Undecodable("not_json", problem, is_cut, remedy) from error
+    except RecursionError as error:
+        raise Undecodable("not_json", _TOO_DEEP) from error
+    for escape in _SURROGATE.finditer(text):  # in text that parses, backslashes stand in strings only
+        if escape[1]:
+            raise Undecodable("not_json", f"Half a surrogate pair, \\{escape[1]}, at character {escape.start() + 1}.")
+    return value
 
 
 def values_allowed(max_document_bytes: int) -> int:
@@ -255,22 +250,6 @@ def members(text: str, start: int) -> Iterator[tuple[str, int, int]]:
             at = _WHITE.match(text, at + 1).end()  # type: ignore[union-attr]
 
 
-def _parse(text: str) -> object:
-    try:
-        value: object = _DECODER.decode(text)
-    except json.JSONDecodeError as error:
-        is_cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string")
-        problem, remedy = _mistake(text, error.pos) if error.msg == "Extra data" else ("", "")
-        problem = problem or f"{error.msg.removesuffix(' at')} at character {error.pos + 1}."
-        raise Undecodable("not_json", problem, is_cut, remedy) from error
-    except RecursionError as error:
-        raise Undecodable("not_json", _TOO_DEEP) from error
-    for escape in _SURROGATE.finditer(text):  # in text that parses, backslashes stand in strings only
-        if escape[1]:
-            raise Undecodable("not_json", f"Half a surrogate pair, \\{escape[1]}, at character {escape.start() + 1}.")
-    return value
-
-
 def _mistake(text: str, end: int) -> tuple[str, str]:
     """What is wrong with `text`, and what to do, where a whole value and white space end at `end`; or blanks.
 
@@ -296,28 +275,6 @@ def _mistake(text: str, end: int) -> tuple[str, str]:
         f"Another document begins at character {end + 1} of the same line.",
         f"Put each on a line of its own: jq -c . FILE > FIXED.json does so ({JQ_DIGITS}).",
     )
-
-
-def _repaired(text: str) -> str | None:
-    r"""`text` with its octal escapes read as text; None if a byte has no meaning, or there are none.
-
-    What they stand for lies beyond ASCII, so it can neither end a string nor make sense outside of one.
-    """
-
-    def read(escape: re.Match[str]) -> str:
-        if not escape[1]:
-            return escape[0]
-        run = bytes(int(octal, 8) for octal in escape[1].split("\\")[1:])
-        try:
-            return run.decode()
-        except UnicodeDecodeError:
-            return run.decode("windows-1252")
-
-    try:
-        mended = _OCTAL.sub(read, text)
-    except UnicodeDecodeError:
-        return None
-    return None if mended == text else mended
 
 
 def _integer(token: str) -> int | Decimal:

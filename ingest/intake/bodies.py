@@ -21,7 +21,8 @@ from starlette.requests import ClientDisconnect, Request
 from ingest.core.filetype import kind_of
 from ingest.core.formats import open_format
 from ingest.core.formats.guess import another
-from ingest.core.jsontext import Undecodable, decode, end_of, holds_more, parse, values_allowed, values_at_most
+from ingest.core.formats.kissmetrics_octal import is_object
+from ingest.core.jsontext import Undecodable, end_of, holds_more, parse, values_allowed, values_at_most
 from ingest.documents import documents
 from ingest.errors import TransientError
 from ingest.reading import BOM, HEAD_BYTES, MAGIC_BYTES, gunzipped, is_compressed
@@ -311,7 +312,7 @@ def _decoded(text: bytes) -> object:
     except orjson.JSONDecodeError as error:
         # Numbers that no double can hold are JSON: the judge refuses their items alone.
         try:
-            return parse(text)[0]
+            return parse(text)
         except Undecodable:
             raise error from None
     return value
@@ -333,12 +334,7 @@ def _is_object(text: bytes) -> bool:
 
 
 def _is_repaired_object(line: bytes) -> bool:
-    if not _is_closed(line):
-        return False
-    try:
-        return isinstance(decode(line.removesuffix(b"\r"), repair=True).value, dict)
-    except Undecodable:
-        return False
+    return _is_closed(line) and is_object(line)
 
 
 def _one_line(text: bytes) -> bytes:

@@ -440,6 +440,13 @@ def test_an_escaped_backslash_before_digits_is_json() -> None:
     assert item.warnings == ()
 
 
+def test_of_a_byte_that_is_not_utf8_it_is_told_where_it_was_sent() -> None:
+    sent = rb'{"_p":"\302\243' + b'\xff"}'
+    (failure,) = judge(sent).failures
+    assert failure.code == "not_utf8"
+    assert f"Byte {sent.index(255) + 1} " in failure.message
+
+
 @pytest.mark.parametrize("octal", ["201", "215", "217", "220", "235"])
 def test_a_byte_without_a_meaning_stays_not_json(octal: str) -> None:
     assert codes(judge(line(f'"a":"\\{octal}"'))) == ["not_json"]

@@ -17,6 +17,7 @@ from starlette.requests import Request
 
 from ingest.core import jsontext
 from ingest.core.formats import FORMATS, open_format
+from ingest.core.formats.kissmetrics_octal import is_object
 from ingest.documents import documents
 from ingest.intake import bodies, server
 from ingest.intake.bodies import (
@@ -145,7 +146,7 @@ def test_lines_one_behind_the_other_are_told_apart() -> None:
 @pytest.mark.parametrize("shape", [visits, lines, array])
 def test_broken_bodies_take_time_as_they_are_long(monkeypatch: pytest.MonkeyPatch, shape: Shape, broken: bytes) -> None:
     read = [0]
-    end_of, decoded, repaired = jsontext.end_of, bodies._decoded, jsontext.decode
+    end_of, decoded = jsontext.end_of, bodies._decoded
 
     def reading(text: str, start: int) -> tuple[int | None, int]:
         found = end_of(text, start)
@@ -156,13 +157,13 @@ def test_broken_bodies_take_time_as_they_are_long(monkeypatch: pytest.MonkeyPatc
         read[0] += len(text)
         return decoded(text)
 
-    def repairing(text: bytes, repair: bool) -> jsontext.Decoded:
-        read[0] += len(text)
-        return repaired(text, repair)
+    def repairing(line: bytes) -> bool:
+        read[0] += len(line)
+        return is_object(line)
 
     monkeypatch.setattr(bodies, "end_of", reading)
     monkeypatch.setattr(bodies, "_decoded", decoding)
-    monkeypatch.setattr(bodies, "decode", repairing)
+    monkeypatch.setattr(bodies, "is_object", repairing)
     sent = broken * (100_000 // len(broken))
     with suppress(Refused):
         shape(sent)

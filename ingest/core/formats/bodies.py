@@ -173,7 +173,7 @@ def read(name: str, unit: bytes) -> Body | Item:
     """A document, decoded; or the one failed item that it is where that cannot be done."""
     text = unit.removeprefix(_BOM).strip(b" \t\r\n")
     try:
-        value, _ = parse(text)
+        value = parse(text)
         is_odd = sum(1 for _ in oddities(value)) > 0  # to the end: it tells of what is too deep, too
     except Undecodable as error:
         return Item(failures=(schema.undecodable(name, error),))

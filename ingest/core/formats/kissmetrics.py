@@ -21,6 +21,7 @@ from ingest.core.facts import TRANSPORT_NAMES
 from ingest.core.filetype import HEAD_BYTES
 from ingest.core.flatten import RepeatedTooMuch, flatten
 from ingest.core.formats import guess
+from ingest.core.formats.kissmetrics_octal import is_object, read_repaired
 from ingest.core.jsontext import (
     JQ_DIGITS,
     Undecodable,
@@ -67,7 +68,7 @@ class Kissmetrics:
         if len(line) > rules.max_line_bytes:
             return [Item(failures=(self.too_long(len(line), line[:HEAD_BYTES], rules),))]
         try:
-            sent, repaired = parse(line, repair=True)
+            sent, is_repaired = read_repaired(line, parse)
             odd = schema.odd(NAME, sent)
         except Undecodable as error:
             return [Item(failures=(schema.undecodable(NAME, error),))]
@@ -78,7 +79,7 @@ class Kissmetrics:
         except RepeatedTooMuch as error:
             odd.append(schema.failure(NAME, error.code))
             judged, warnings = _normalised(_without_nested(sent), rules)
-        if repaired:
+        if is_repaired:
             warnings.insert(0, schema.failure(NAME, "repaired"))
         asked, more = _few_nested(judged)
         broken = schema.first_places(schema.explain(asked, NAME, time_from=rules.time_from), more)
@@ -291,7 +292,7 @@ def _objects(lines: Sequence[bytes]) -> Iterator[bytes]:
     where its end lies beyond the head, and judged line by line where it does not.
     """
     for before, line, after in zip((b"", *lines), lines, (*lines[1:], b""), strict=False):
-        if not before.endswith(b",") and not after.startswith(b",") and _is_object(line):
+        if not before.endswith(b",") and not after.startswith(b",") and is_object(line):
             yield line
 
 
@@ -308,13 +309,6 @@ def _remedy(elements: str) -> str:
         f"Write each object on a line of its own: jq -c '{elements}' FILE > FIXED.json does so ({JQ_DIGITS});"
         " or choose the format that the file has."
     )
-
-
-def _is_object(line: bytes) -> bool:
-    try:
-        return isinstance(decode(line, repair=True).value, dict)
-    except Undecodable:
-        return False
 
 
 FORMAT: Final = Kissmetrics()

@@ -99,7 +99,7 @@ def _with_data(judged: Judged, event: Any) -> Any:
     if holds_more(unit, values_allowed(judged.rules.max_document_bytes)):
         return event
     try:
-        data, _ = parse(unit)
+        data = parse(unit)
         odd = schema.odd(NAME, {"eventData": data})
     except Undecodable:
         return event

@@ -91,7 +91,7 @@ class Woopra(Documents):
 
     def judge_mended(self, judged: Judged, value: Any, path: str, context: bytes | None) -> None:
         """See `Documents`. A fixed visitor may name another person; the actions loaded before stay with theirs."""
-        visit = _Visit(**decode(context or b"{}").value)  # type: ignore[arg-type]  # it is ours
+        visit = _Visit(**decode(context or b"{}"))  # type: ignore[arg-type]  # it is ours
         if path != "/visitor":
             _judge_action(judged, value, visit)
             return
