@@ -59,7 +59,7 @@ class Item:
     raw: bytes | None = None  # its own text, as sent; None: the unit is the item
     start: int = 0  # where `raw` begins in the unit, in bytes
     number: int | None = None  # where it stands among the items of its unit; None: where it comes in the answer
-    context: bytes | None = None  # of a refused item: what of its unit it cannot be judged without, once it is mended
+    context: bytes | None = None  # of a refused item: what of its unit it cannot be judged without, once it is fixed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

