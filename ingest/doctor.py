@@ -454,7 +454,12 @@ def _server(warehouse: Warehouse) -> Checks:
     except IngestError as error:
         yield _failed("warehouse", error)
         return
-    yield Check("warehouse", "ok", _told(seen, warehouse.name))
+    yield Check("warehouse", "ok", f"{_told(seen, warehouse.name)} ({seen.place})")
+    for check in (warehouse.check_settled, warehouse.check_role):
+        try:
+            check()
+        except IngestError as error:
+            yield _failed("warehouse: role" if check == warehouse.check_role else "warehouse: settings", error)
     yield from _waiting(seen)
 
 

@@ -481,6 +481,11 @@ def warehouse_url(url: str, folder: Path, setting: str = "INGEST_WAREHOUSE") -> 
     if scheme == "duckdb":
         raise ConfigError(f"{setting}: a DuckDB warehouse is named duckdb:///file or duckdb:////folder/file.")
     if scheme in {"postgresql", "postgres"}:
+        if _is_spelled_wrong(f"postgresql://{rest}"):  # and what libpq says of it would show the password
+            raise ConfigError(
+                f"{setting}: the URL cannot be read. Write postgresql://user@host:port/database, and in a user or"
+                " password %40 for @, %3A for :, %2F for /, %3F for ?, %23 for #, %25 for %, %20 for a space."
+            )
         return f"postgresql://{rest}"
     if scheme == "iceberg":
         raise ConfigError(f"{setting}: {scheme}:// is not in this version: use duckdb:///file, or postgresql://….")
@@ -488,6 +493,16 @@ def warehouse_url(url: str, folder: Path, setting: str = "INGEST_WAREHOUSE") -> 
         f"{setting}: no warehouse is known by this kind of URL: write duckdb:///file, duckdb:////folder/file, or"
         " postgresql://user@host/database."
     )
+
+
+def _is_spelled_wrong(url: str) -> bool:
+    """Whether a part of it may stand where it was not meant to, as a part of a password does that is not escaped."""
+    if re.search(r"\s|#|%(?![0-9A-Fa-f]{2})", url):
+        return True
+    parts = re.fullmatch(r"[^:]+://(?:([^:@/?]*)(?::([^:@/?]*))?@)?([^@/?]*)(/[^@?]*)?(\?.*)?", url)
+    hosts = parts[3].split(",") if parts else ()
+    is_host = re.compile(r"(\[[^][]*\]|[^][:]*)(:[0-9]*)?").fullmatch
+    return not parts or not all(map(is_host, hosts))
 
 
 def spans_hosts(warehouse_url: str, executor: str) -> str:

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from hashlib import file_digest, sha256
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
@@ -37,7 +38,7 @@ _BYTES_AT_ONCE = 16 << 20
 _SENT_AT_ONCE = 1 << 20
 
 
-def copy(source: Warehouse, target: Warehouse, progress: Progress) -> dict[str, int]:
+def copy(source: Warehouse, target: Warehouse, progress: Progress, notice: "Notice" = lambda _: None) -> dict[str, int]:
     """Put all that `source` holds into `target`, which must be empty. The rows of each table.
 
     Raises:
@@ -61,26 +62,28 @@ def copy(source: Warehouse, target: Warehouse, progress: Progress) -> dict[str, 
 
     try:
         with no_more_open_than(source.mode), source.tables() as tables:
-            target.fill(counted(tables))
+            first = next(tables)  # before anything is made: it may not be read
+            target.fill(counted(chain([first], tables)))
     except NotEmpty as error:
-        raise IngestError(_what_is_there(source, target)) from error
+        copied = _copied_before(source, target, error)
+        notice(f"{target.name} holds a complete copy of this warehouse already: nothing is left to be done.")
     except (pa.ArrowException, OSError) as error:  # how a reader says that its engine stopped
         raise TransientError(f"Copying from {source.name} broke off, nothing was copied: {error}") from error
     return copied
 
 
-def _what_is_there(source: Warehouse, target: Warehouse) -> str:
-    """People who were stopped while copying want to know whether it was done."""
+def _copied_before(source: Warehouse, target: Warehouse, error: NotEmpty) -> dict[str, int]:
+    """The rows of a complete copy that is there: who was stopped while copying runs it again. Raises IngestError."""
     with source.tables() as ours, target.tables() as theirs:
         here, there = _summary(ours), _summary(theirs)
     if here == there:
-        return f"{target.name} holds a complete copy of this warehouse already: nothing is left to be done."
+        return {name: rows for name, (rows, _) in here.items()}
     name = next((name for name in here if here[name] != there.get(name)), "another table")
     rows = [told.get(name, (0,))[0] for told in (there, here)]
-    return (
+    raise IngestError(
         f"{target.name} is not empty, and no copy of this warehouse as it is now (for one, {name} has {rows[0]:,} rows"
         f" there and {rows[1]:,} here). Copy to a new warehouse."
-    )
+    ) from error
 
 
 def _summary(tables: Iterator[Table]) -> dict[str, tuple[int, int]]:

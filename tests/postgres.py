@@ -88,15 +88,21 @@ class Server:
         self.sql(f"CREATE DATABASE {name} OWNER loader TEMPLATE {template} STRATEGY file_copy")
         return self.url(name)
 
+    def bare(self, name: str, more: str = "") -> str:
+        """The URL of a database with nothing in it; the role `stranger` may enter it."""
+        roles = self.sql("SELECT rolname FROM pg_roles").split()
+        for role in {"loader", "stranger"} - {*roles}:
+            self.sql(f"CREATE ROLE {role} LOGIN")
+        self.sql(f"CREATE DATABASE {name} OWNER loader TEMPLATE template0 {more}")
+        return self.url(name)
+
     def drop(self, url: str) -> None:
         self.sql(f"DROP DATABASE {urlsplit(url).path[1:]} WITH (FORCE)")
 
 
 @cache
 def _template(server: Server) -> str:
-    server.sql("CREATE ROLE loader LOGIN")
-    server.sql("CREATE DATABASE landfall_new OWNER loader")
-    with warehouse(server.url("landfall_new")).writing():
+    with warehouse(server.bare("landfall_new")).writing():
         pass
     return "landfall_new"
 

@@ -19,6 +19,7 @@ import pytest
 
 from ingest.cli import cli
 from ingest.settings import INTAKE_SETTINGS, SOURCE_SETTINGS, TOP_SETTINGS, UPLOADS_SETTINGS, VARIABLES
+from tests import postgres
 from tests.conftest import S3
 from tests.support import ROOT, module_at
 from tests.support import TABLES as SHOWN
@@ -89,7 +90,7 @@ def test_the_readme_is_read_in_two_minutes() -> None:
     assert len(README.encode()) <= 8000
 
 
-def test_every_query_of_the_docs_answers(folder: Path) -> None:
+def test_every_query_of_the_docs_answers(folder: Path, postgres_server: postgres.Server) -> None:
     assert run("ingest load examples/*.json", folder).returncode == 1
     statements = re.findall(r"\| `(select [^`]+)` \|", WAREHOUSE)
     assert len(statements) >= 8
@@ -99,6 +100,10 @@ def test_every_query_of_the_docs_answers(folder: Path) -> None:
     with duckdb.connect(str(folder / "warehouse.duckdb"), read_only=True) as warehouse:
         for statement in statements:
             warehouse.execute(statement).fetchall()
+    url = postgres_server.bare("docs")
+    assert run(f"ingest copy --to {url}", folder).returncode == 0
+    for statement in statements:
+        postgres_server.sql(statement, "docs")
 
 
 def test_every_column_is_documented(folder: Path) -> None:

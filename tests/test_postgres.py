@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ from adbc_driver_manager import OperationalError, dbapi
 from ingest.errors import ConfigError, IngestError, TransientError
 from ingest.ports import FilesWanted, Note, QueryLimits, Staging
 from ingest.settings import Source
+from ingest.warehouse.engines.postgres.look import look
+from ingest.warehouse.engines.postgres.session import _make
 from ingest.warehouse.engines.postgres.warehouse import PostgresWarehouse
 from tests import postgres
 from tests.postgres import Server
@@ -283,6 +286,37 @@ def test_a_text_that_no_server_can_hold_is_equal_to_nothing(empty: PostgresWareh
         assert published.file("\0") is None
     empty.undo([result.file_id, "\0"], Note("ann", "a \0 reason"))
     assert [line["reason"] for line in empty.history(result.file_id)] == ["a \ufffd reason"]
+
+
+# --- the first load --------------------------------------------------------------------------------------------------
+
+
+def test_two_first_loads_at_once_make_one_warehouse(postgres_server: Server, tmp_path: Path) -> None:
+    """Who has waited for the other's tables remembers that there were none, unless it looks at the catalog itself."""
+    server = postgres.warehouse(postgres_server.bare("first_loads"))
+    waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    with ThreadPoolExecutor() as pool, server.connected() as session:
+        session.lock()
+        other = pool.submit(World(server).bring, "b.json", record("ann", 2, "x"))
+        while postgres_server.sql(waits, "first_loads") != "1\n":
+            pass
+        _make(session, 0)
+        session.connection.commit()
+        assert other.result().state == "loaded"
+    assert World(server).count("ledger") == 1
+
+
+def test_a_place_that_can_hold_no_warehouse_is_named(postgres_server: Server) -> None:
+    ours = postgres_server.bare("no_room")
+    for url, said in (
+        (f"{ours}?options=-csearch_path%3Dnowhere", "no schema of its search_path is there"),
+        (ours.replace("//loader@", "//stranger@"), "may not make tables in the schema public"),
+        (postgres_server.bare("old_letters", "ENCODING 'SQL_ASCII' LOCALE 'C'"), "its database in SQL_ASCII"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            look(postgres.warehouse(url))
+        with pytest.raises(ConfigError, match=said):
+            World(postgres.warehouse(url)).bring("a.json", record("ann", 1, "x"))
 
 
 # --- rights ----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 from airflow.utils.dates import cron_presets
 
 from ingest.errors import ConfigError
-from ingest.settings import SOURCE_SETTINGS, Settings, Source, load_settings
+from ingest.settings import SOURCE_SETTINGS, Settings, Source, load_settings, warehouse_url
 from ingest.staging import staging_folder
 
 SPEC = """
@@ -346,6 +346,23 @@ def test_where_the_warehouse_is(folder: Path) -> None:
     assert load_settings(there | {"INGEST_WAREHOUSE": "duckdb:///w/x.db"}).warehouse_url == f"duckdb:///{etc}/w/x.db"
     assert load_settings(there | {"INGEST_WAREHOUSE": "duckdb:////w/x.db"}).warehouse_url == "duckdb:////w/x.db"
     assert load_settings({"INGEST_WAREHOUSE": "duckdb:///x.db"}).warehouse_url == f"duckdb:///{folder}/x.db"
+
+
+@pytest.mark.parametrize("password", ["change me", "p@ss", "pa/ss", "p?x", "p#x", "10%", "a:b"])
+def test_a_password_that_is_not_escaped_is_not_shown_either(password: str) -> None:
+    """libpq's own sentence repeats what it takes for a host."""
+    with pytest.raises(ConfigError, match="%40 for @") as refused:
+        warehouse_url(f"postgresql://landfall:{password}@db/events", Path("/"))
+    assert password not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    ["l@h:5432/db?sslmode=verify-full", "/db", "h/db?options=-csearch_path%3Dours", "a:b%40@[::1]:5/db",
+     "h1:1,h2:2/db", "u:p@/db?host=/run/postgresql"],
+)  # fmt: skip
+def test_urls_as_libpq_takes_them(rest: str) -> None:
+    assert warehouse_url(f"postgres://{rest}", Path("/")) == f"postgresql://{rest}"
 
 
 def test_a_password_is_not_shown() -> None:

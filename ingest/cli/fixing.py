@@ -70,8 +70,10 @@ def redrive(file_id: str, fixed: str | None, reason: str, fail_on: str, as_json:
         if outcome.result:
             accepted = count(outcome.result.counts.lines - outcome.result.counts.blank, "line")
             fixed_lines = count(outcome.fixed, "line")
-            parts.append(f"{fixed_lines} fixed, {accepted} loaded as {outcome.result.file_id[:SHORT_ID]}")
-        if outcome.already:
+            told = f"loaded as {outcome.result.file_id[:SHORT_ID]}"
+            by_others = f"the same {accepted} were {told} in the meantime"
+            parts.append(by_others if outcome.result.already else f"{fixed_lines} fixed, {accepted} {told}")
+        if outcome.already and not (outcome.result and outcome.result.already):
             parts.append(
                 f"{count(outcome.already, 'line')} fixed before, so what was sent for that is not loaded (to change it,"
                 " undo its redrive first)"
@@ -112,14 +114,18 @@ def _action(action: "Action", does: str) -> Callable[..., Any]:
             for reference in file_ids:
                 say_versions(pipeline, reference)
             rows, new = actions.chosen(pipeline, file_ids, action, source, since)
-            takes = _takes(pipeline, action, rows, new)
+            going = _going(pipeline, action, rows)
+            takes = _takes(action, rows, new, going)
             if dry_run:
                 results = actions.would(action, rows, new)
             else:
                 if source and rows and not yes and sys.stdin.isatty():
                     _ask(action, source, since, takes)
                 results = actions.act(pipeline, action, rows, new, Note(user(), reason))
-                takes["files"] = sum(one.state != one.before for one in results)
+                # Another may have been quicker with some.
+                changed = {one.file_id for one in results if one.state != one.before}
+                takes = _takes(action, [row for row in rows if row["file_id"] in changed], new, going)
+                takes["files"] = len(changed)
         if as_json:
             would_be = ({"would_be": _would_be(action, one)} if dry_run else {} for one in results)
             files = [asdict(result) | more for result, more in zip(results, would_be, strict=True)]
@@ -159,16 +165,23 @@ def _sentences(result: "ActionResult") -> Iterator[str]:
         yield f"its copies stay unloaded until they are forced: {ids}"
 
 
+def _going(pipeline: "Pipeline", action: "Action", rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The redrives that go along."""
+    ids = [row["file_id"] for row in rows]
+    return pipeline.warehouse.files({"redrive_of": ids, "state": "loaded"}) if action == "undo" and ids else []
+
+
 def _takes(
-    pipeline: "Pipeline", action: "Action", rows: Sequence[Mapping[str, Any]], new: "Sequence[SourceFile]"
+    action: "Action", rows: Sequence[Mapping[str, Any]], new: "Sequence[SourceFile]", going: Sequence[Mapping[str, Any]]
 ) -> dict[str, int]:
-    """How much an action would take: files that it is for; if it takes their rows away, these and the redrives too."""
+    """How much an action takes: files that it is for; if it takes their rows away, these and those that go along."""
     from ingest.core.lifecycle import TAKES
 
     taken = [row for row in rows if row["state"] in TAKES[action]]
     if action != "undo":
         return {"files": len(taken) + len(new)}
-    redrives = pipeline.warehouse.files({"redrive_of": [row["file_id"] for row in taken], "state": "loaded"})
+    ids = {row["file_id"] for row in taken}
+    redrives = [row for row in going if row["redrive_of"] in ids]
     all_rows = {row["file_id"]: row for row in (*taken, *redrives)}.values()
     visible_rows = (
         row[name] for row in all_rows if row["state"] == "loaded" for name in ("records", "sets", "aliases")

@@ -57,7 +57,7 @@ def snapshot(file: str, as_json: bool) -> None:
     """Put a consistent copy of the warehouse in FILE.
 
     As a backup, or for other programs to read. It is put there at once, so FILE is always whole. An older snapshot is
-    replaced; programs that have it open keep the old one. Loads wait while the file is copied.
+    replaced; programs that have it open keep the old one. Loads into a DuckDB warehouse wait meanwhile.
     """
     if is_s3(file):
         raise IngestError(

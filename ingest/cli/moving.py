@@ -42,7 +42,7 @@ def copy(url: str, as_json: bool) -> None:
         if not pipeline.warehouse.is_there:
             raise nothing_there(pipeline, "copy")
         target = warehouse_at(url, pipeline.settings)
-        rows = copy(pipeline.warehouse, target, progress)
+        rows = copy(pipeline.warehouse, target, progress, say)
     _tell(target.name, rows, as_json)
 
 

@@ -35,3 +35,4 @@ class Look:
     held: int = 0
     open_lines: int = 0  # failed lines of loaded files that are not fixed
     with_open_lines: int = 0  # files
+    place: str = ""  # what it is on, for a person

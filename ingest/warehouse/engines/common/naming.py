@@ -45,7 +45,7 @@ def name_anew(session: Session, sources: Mapping[str, Source], rename: Callable[
     if not changed:
         return 0
     for named in {(group["source"], group["to_space"], group["to_match"]) for group in changed}:
-        _log.warning("names_matched_anew source=%s people_space=%s match=%s", *named)
+        _log.warning("%s: its names are matched again, in people_space %s by match %s", *named)
     with session.table("changed", pa.Table.from_pylist(changed)):
         files = session.fetch(
             "SELECT l.file_no, l.people_space, c.to_space, c.to_match"

@@ -14,9 +14,11 @@ from ingest.plans.changes import NotWrittenError
 _OF_THE_WORLD = ("08", "40", "53", "55", "57", "58", "XX")
 _DISK_FULL = "53100"
 _NO_RIGHT = "42501"
+_OF_THE_DRIVER = re.compile(r"^\w+: \[libpq\] Failed to [a-z ]+: ")
+_BUSY = "too many connections", "remaining connection slots"
 _WRONG_NAMES = (
     "authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry", "is not permitted",
-    "could not translate host name", "invalid connection option", "certificate", "SSL",
+    "could not translate host name", "invalid", "certificate", "SSL",
 )  # fmt: skip
 
 
@@ -29,7 +31,8 @@ def first_line(error: BaseException) -> str:
     """What the server says, without where and in which statement; ends in a full stop."""
     text = str(error)
     found = re.search(r"(?:ERROR|FATAL|PANIC): +(.*)", text) or re.search(r"failed: (.*)", text)
-    return (found[1] if found else text.partition("\n")[0]).strip().rstrip(".") + "."
+    told = found[1] if found else _OF_THE_DRIVER.sub("", text.partition("\n")[0])
+    return told.strip().rstrip(".") + "."
 
 
 def not_connected(name: str, error: Error) -> IngestError:
@@ -37,13 +40,22 @@ def not_connected(name: str, error: Error) -> IngestError:
     reason = first_line(error)
     if any(words in str(error) for words in _WRONG_NAMES):
         return ConfigError(f"{name} cannot be the warehouse: {reason}")
+    if any(words in str(error) for words in _BUSY):
+        return TransientError(f"{name} takes no more sessions now: {reason} Run again once others are done.")
     return TransientError(f"{name} does not answer: {reason} Is the server up, and can it be reached from here?")
 
 
 def could_not_read(name: str, error: BaseException) -> IngestError:
     """What is said of an error that ended a reading session; an answer that streams has none but Arrow's own."""
     if getattr(error, "sqlstate", None) == _NO_RIGHT:
-        return ConfigError(f"{name} may not be read by this role: {first_line(error)}")
+        return ConfigError(
+            f"{name} may not be read by this role: {first_line(error)} Ask who loads for a GRANT: docs/postgres.md says"
+            " what a role that reads may run."
+        )
+    if "memory" in str(error):
+        return IngestError(
+            f"{name} could not be read: {first_line(error)} A row of the answer is too large: ask for less."
+        )
     return TransientError(f"{name} could not be read: {first_line(error)} Run again.")
 
 

@@ -1,18 +1,13 @@
 """A look at a warehouse on a server that leaves everything as it is."""
 
+from dataclasses import replace
+
 from adbc_driver_manager import Error
 
-from ingest.errors import ConfigError
 from ingest.warehouse.engines.common.look import OPEN, SUMMED_UP, Look
 from ingest.warehouse.engines.postgres.errors import could_not_read
 from ingest.warehouse.engines.postgres.session import PostgresServer, found
 from ingest.warehouse.engines.postgres.statements import definitions
-
-_LEAST_VERSION = 150_000
-# What the warehouse needs of a server; letters of any alphabet are folded by ICU.
-_SERVER = """
-    SELECT current_setting('server_version_num')::integer, current_setting('server_encoding'),
-        EXISTS (SELECT 1 FROM pg_collation WHERE collname = 'und-x-icu'), pg_database_size(current_database())"""
 
 
 def look(server: PostgresServer) -> Look:
@@ -25,17 +20,13 @@ def look(server: PostgresServer) -> Look:
     newest = len(definitions()[0])
     try:
         with server.connected() as session:
-            ((version, encoding, has_icu, size_bytes),) = session.rows(_SERVER)
-            if version < _LEAST_VERSION or encoding != "UTF8" or not has_icu:
-                icu = "with" if has_icu else "without"
-                raise ConfigError(
-                    f"{server.name} is Postgres {version // 10_000} {icu} ICU, its database in {encoding}: a warehouse"
-                    " needs Postgres 15 or newer with ICU, and a database in UTF8."
-                )
+            schema = server.demand_room(session)
+            ((size_bytes, version),) = session.rows("SELECT pg_database_size(current_database()), version()")
+            place = f"{version.partition(' (')[0].partition(' on ')[0]}, schema {schema}"
             there = found(session)
             if there is None:
-                return Look(size_bytes, 0, newest)
+                return Look(size_bytes, 0, newest, place=place)
             (files,), (open_lines,) = session.rows(SUMMED_UP), session.rows(OPEN)
-            return Look(size_bytes, there[0], newest, *files, *open_lines)
+            return replace(Look(size_bytes, there[0], newest, *files, *open_lines), place=place)
     except Error as error:
         raise could_not_read(server.name, error) from error

@@ -11,7 +11,7 @@ from adbc_driver_manager import Error, dbapi
 from ingest.errors import ConfigError, IngestError
 from ingest.ports import QueryLimits, QueryResult
 from ingest.warehouse.engines.postgres.errors import first_line, is_of_the_world
-from ingest.warehouse.engines.postgres.session import PostgresServer
+from ingest.warehouse.engines.postgres.session import PostgresServer, PostgresSession
 
 _READS = re.compile(
     r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*(select|with|values|table|explain|show)\b", re.IGNORECASE | re.DOTALL
@@ -25,6 +25,15 @@ _MAY_TOO_MUCH = """
 _STOPPED = "57014"
 
 
+def demand_role(server: PostgresServer, session: PostgresSession) -> None:
+    """Raises ConfigError for a role that may do more than a warehouse needs."""
+    if session.rows(_MAY_TOO_MUCH)[0][0]:
+        raise ConfigError(
+            f"{server.name}: this role may read the server's own files, and so could any statement. Name a role"
+            " that owns its tables and no more: docs/postgres.md."
+        )
+
+
 @contextmanager
 def query(server: PostgresServer, sql: str, limits: QueryLimits | None = None) -> Iterator[QueryResult]:
     """See `ingest.ports.Warehouse.query`."""
@@ -32,11 +41,7 @@ def query(server: PostgresServer, sql: str, limits: QueryLimits | None = None) -
     if not reads:
         raise IngestError("Only one statement that reads (SELECT, WITH, VALUES, TABLE, EXPLAIN, SHOW) can be run here.")
     with server.reading() as session:
-        if session.rows(_MAY_TOO_MUCH)[0][0]:
-            raise ConfigError(
-                f"{server.name}: this role may read the server's own files, and so could any statement. Name a role"
-                " that owns its tables and no more: docs/postgres.md."
-            )
+        demand_role(server, session)
         session.rows("SET TRANSACTION READ ONLY")
         if limits:
             session.rows(f"SET LOCAL statement_timeout = {int(limits.seconds * 1000)}")

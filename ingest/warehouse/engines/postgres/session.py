@@ -27,6 +27,18 @@ from ingest.warehouse.engines.postgres.statements import apart, definitions, sta
 
 _LOCK = "SELECT pg_advisory_xact_lock(76717370, hashtext(current_schema()))::text"
 _VERSION = "SELECT version FROM warehouse_version"
+# From the table itself: what answers by name may remember that there was none.
+_SCHEMA_VERSION = """
+    SELECT has_table_privilege(pg_class.oid, 'SELECT')
+    FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    WHERE relname = 'schema_version' AND nspname = ANY(current_schemas(false))"""
+_LEAST_VERSION = 150_000
+# What the warehouse needs of a server; letters of any alphabet are folded by ICU.
+_SERVER = """
+    SELECT current_setting('server_version_num')::integer, current_setting('server_encoding'),
+        EXISTS (SELECT 1 FROM pg_collation WHERE collname = 'und-x-icu' AND collencoding IN (-1, pg_char_to_encoding(
+            current_setting('server_encoding')))), current_schema(),
+        coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)"""
 _SETTINGS = (
     "SELECT set_config('timezone', 'UTC', false), set_config('jit', 'off', false),"
     " set_config('work_mem', '64MB', false), set_config('lock_timeout', $timeout, false)"
@@ -148,6 +160,7 @@ class PostgresServer:
                     session.rows(f"SET TRANSACTION SNAPSHOT '{self.moment}'")
                 there = found(session)
                 if there is None:
+                    self.demand_room(session)
                     _make(session, 0)
                 elif there[0] != len(definitions()[0]):
                     self._refuse_version(there[0])
@@ -209,34 +222,63 @@ class PostgresServer:
                     f"{self.name} is the database of another program, with {', '.join(foreign)} in it. Name another"
                     " database, or a schema of its own: …?options=-csearch_path%3Dlandfall."
                 )
+            if there is None:
+                self.demand_room(session)
             if there != wanted:
                 _make(session, there[0] if there else 0)
                 session.connection.commit()
 
     def _settle(self, session: PostgresSession) -> None:
-        there = dict(session.rows("SELECT name, value FROM settled"))
-        own = self.settings()
-        if differing := sorted(name for name, value in own.items() if there.get(name, value) != value):
-            raise ConfigError(
-                f"{self.name} was loaded under other settings: {', '.join(differing)}. Names would not mean the same"
-                " persons. Set them here as other loaders have them; or, to change them for all, set them everywhere,"
-                " then run `ingest rematch`."
-            )
-        if new := {name: value for name, value in own.items() if name not in there}:
+        if new := self._not_settled(session):
             session.lock()
             for name, value in new.items():
                 sql = "INSERT INTO settled VALUES ($name, $value) ON CONFLICT (name) DO NOTHING"
                 session.rows(sql, name=name, value=value)
             session.connection.commit()
-            self._settle(session)
+            self._not_settled(session)
+
+    def _not_settled(self, session: PostgresSession) -> dict[str, str]:
+        """Those of our settings that nobody has settled yet. Raises ConfigError where others have settled otherwise."""
+        there, own = dict(session.rows("SELECT name, value FROM settled")), self.settings()
+        if differing := sorted(name for name, value in own.items() if there.get(name, value) != value):
+            told = "; ".join(f"{name} is {_shown(there[name])} there, {_shown(own[name])} here" for name in differing)
+            raise ConfigError(
+                f"{self.name} was loaded under other settings: {told}. Names would not mean the same persons. Set them"
+                " here as other loaders have them; or, to change them for all, set them everywhere, then run"
+                " `ingest rematch`."
+            )
+        return {name: value for name, value in own.items() if name not in there}
 
     def settings(self) -> dict[str, str]:
         """What all loaders have to agree on, by its name in ingest.toml."""
         naming = {
             f"people_space and match of source {name}": f"{source.people_space or ''}\t{source.match or ''}"
             for name, source in self.sources.items()
-        }
+        }  # settled under these names and in this form: others have read them
         return {"ignored_identities": "\n".join(sorted(self.ignored_identities))} | naming
+
+    def check_settled(self) -> None:
+        """Raises ConfigError where a load would be refused for its settings."""
+        with self.reading() as session:
+            self._not_settled(session)
+
+    def demand_room(self, session: PostgresSession) -> str:
+        """The schema in which the tables are, or are to be. Raises ConfigError where a warehouse cannot be made."""
+        ((version, encoding, has_icu, schema, may_create),) = session.rows(_SERVER)
+        if version < _LEAST_VERSION or encoding != "UTF8" or not has_icu:
+            icu = "with" if has_icu else "without"
+            raise ConfigError(
+                f"{self.name} is Postgres {version // 10_000} {icu} ICU, its database in {encoding}: a warehouse needs"
+                " Postgres 15 or newer with ICU, and a database in UTF8."
+            )
+        if schema is None:
+            raise ConfigError(f"{self.name}: no schema of its search_path is there. Make it first: CREATE SCHEMA ….")
+        if found(session) is None and not may_create:
+            raise ConfigError(
+                f"{self.name} has no warehouse, and this role may not make tables in the schema {schema}. Name the"
+                " database of the warehouse, or let its owner run GRANT CREATE ON SCHEMA."
+            )
+        return str(schema)
 
     def _refuse_version(self, step: int) -> None:
         if step > len(definitions()[0]):
@@ -244,11 +286,19 @@ class PostgresServer:
         raise ConfigError(f"{self.name} is of an older version of Landfall: let who loads into it run `ingest files`.")
 
 
+def _shown(settled: str) -> str:
+    """A value as `settings` has it, for a person."""
+    return " and ".join(part or "the default" for part in settled.split("\t")) if "\t" in settled else settled.replace(
+        "\n", ", "
+    )  # fmt: skip
+
+
 def found(session: PostgresSession) -> tuple[int, str] | None:
     """(step, views) as they were when the tables were last made; None before."""
-    if session.rows("SELECT to_regclass('schema_version')::text")[0][0] is None:
+    readable = session.rows(_SCHEMA_VERSION)
+    if not readable:
         return None
-    if not session.rows("SELECT has_table_privilege('schema_version', 'SELECT')")[0][0]:  # who may ask views only
+    if not readable[0][0]:  # who may ask views only
         return len(definitions()[0]), definitions()[1]
     ((step, views),) = session.rows("SELECT step, views FROM schema_version")
     return step, views

@@ -39,7 +39,8 @@ def save(server: PostgresServer, file: Path) -> tuple[int, int]:
         with tables(server) as there:
             copy.fill(there)
         files = take_up_log(copy.path)
-        return put_in_place(copy.path, file, server.mode), files
+        mode = file.stat().st_mode & 0o777 if file.is_file() else server.mode  # a former one was made for its readers
+        return put_in_place(copy.path, file, mode), files
     except (duckdb.Error, OSError) as error:
         raise TransientError(f"{file} could not be written, and is as it was before: {error}") from error
     finally:

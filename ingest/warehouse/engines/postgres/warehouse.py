@@ -21,7 +21,7 @@ from ingest.warehouse.engines.common.warehouse import TablesWarehouse
 from ingest.warehouse.engines.duckdb.errors import first_line, is_of_disk, is_of_the_world
 from ingest.warehouse.engines.postgres.applying import ConflictError, PostgresApplying, beside
 from ingest.warehouse.engines.postgres.published import open_failures, published
-from ingest.warehouse.engines.postgres.query import query
+from ingest.warehouse.engines.postgres.query import demand_role, query
 from ingest.warehouse.engines.postgres.session import PostgresServer, PostgresSession, literal, streamed
 from ingest.warehouse.engines.postgres.snapshot import save
 from ingest.warehouse.engines.postgres.transfer import fill, tables
@@ -132,6 +132,11 @@ class PostgresWarehouse(PostgresServer, TablesWarehouse):
             sql = session.statement("failed_lines_of_file").replace("$file_id", literal(file_id))
             with session.reader(sql) as rows:
                 yield streamed(rows)
+
+    def check_role(self) -> None:
+        """Raises ConfigError for a role of which `query` takes no statement."""
+        with self.reading() as session:
+            demand_role(self, session)
 
     def query(self, sql: str, limits: QueryLimits | None = None) -> AbstractContextManager[QueryResult]:
         return query(self, sql, limits)
