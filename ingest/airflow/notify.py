@@ -5,33 +5,30 @@ Out:     at most one notice a run and recipient, of what that recipient was not 
 Decides: what is worth a notice, and its words: plain text, keys made visible, no lines and no values of producers.
 Never:   fails a run. A notice that cannot be sent is a warning in the log, and is sent if the task is run again.
 
-What a connection has to hold:
-smtp          host, port, login, password; extra: `to` (addresses), `from_email` (default: the login), `disable_ssl`,
-              `disable_tls`, `timeout`, as Airflow's own SMTP connections.
-slack         an incoming webhook: its whole address as host, or host and the rest of the address as password.
-http, https   host, port and schema, or a whole address as host; login and password; extra: `endpoint`, `headers`.
+Airflow's hooks send it, so a connection holds what they read, and besides:
+smtp          extra: `to`, an address or several; without `from_email` the login is the sender.
+slack         an incoming webhook: its whole address as host or password, or the part that is secret as password.
+http, https   extra: `endpoint`, what follows the host; `headers`, which may stand in the extra by themselves, too.
 """
 
-import base64
-import json
 import logging
-import smtplib
-import ssl
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from email.message import EmailMessage
-from http.client import HTTPException
+from html import escape
+from smtplib import SMTPAuthenticationError
 from typing import TYPE_CHECKING, Any, Final
-from urllib.error import HTTPError, URLError
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+from airflow.providers.smtp.hooks.smtp import SmtpHook
+from airflow.sdk import Connection
+from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
+from airflow.sdk.log import mask_secret
 
 from ingest.airflow import tables
 from ingest.core.lifecycle import KEEPS_LINES
 from ingest.core.source import SourceFile
-from ingest.errors import ConfigError, IngestError
+from ingest.errors import ConfigError, IngestError, TransientError
 from ingest.ports import Note
-from ingest.settings import NOTIFY_TYPES
 from ingest.text import count, visible
 
 if TYPE_CHECKING:
@@ -183,12 +180,10 @@ def _why(error: Exception) -> str:
     match error:
         case IngestError():
             return str(error)
-        case HTTPError():
-            return f"Its server answered {error.code}: see the connection's address and password."
-        case smtplib.SMTPAuthenticationError():
+        case SMTPAuthenticationError():
             return "The mail server refused the login: see the connection's login and password."
-        case URLError() | OSError():
-            return f"Its server cannot be reached or refused the notice ({getattr(error, 'reason', None) or error})."
+        case OSError() | AirflowException():
+            return f"Its server cannot be reached or refused the notice ({error})."
         case _:  # never the text: it may hold the address, which is a secret of a webhook
             return f"It failed with {type(error).__name__}: see the fields of the connection."
 
@@ -200,98 +195,71 @@ def send(recipient: str, subject: str, text: str) -> None:
     """Send a notice to `type:connection`.
 
     Raises:
-        ConfigError: the connection is missing or lacks something.
-        OSError: the server cannot be reached, or refused.
+        ConfigError: the connection is missing, lacks something, or its server refused.
+        OSError, TransientError, AirflowException: the server cannot be reached, or refused.
     """
-    from airflow.sdk import Connection
-    from airflow.sdk.exceptions import AirflowNotFoundException
-
     kind, _, name = recipient.partition(":")
     try:
         connection = Connection.get(name)
     except AirflowNotFoundException:
         raise ConfigError(f"notify: Airflow has no connection {name!r}. Add it, or correct ingest.toml.") from None
-    _WAYS[kind](kind, connection, subject, text)
+    if kind == "smtp":
+        _mail(connection, subject, text)
+    else:
+        _post(kind, connection, subject, text)
 
 
-def _mail(_: str, connection: Any, subject: str, text: str) -> None:
+class _ImpatientSmtpHook(SmtpHook):
+    """Airflow's own would try a server that does not answer six times, for 30 s each."""
+
+    smtp_retry_limit = 0
+    timeout = _SECONDS
+
+    @property
+    def smtp_starttls(self) -> bool:  # Airflow's asks for it within TLS, too, where servers refuse it
+        return not self.use_ssl and bool(super().smtp_starttls)
+
+
+def _mail(connection: Any, subject: str, text: str) -> None:
     extra: Mapping[str, Any] = connection.extra_dejson
-    to = extra.get("to") or ()
-    addresses = [to] if isinstance(to, str) else list(to)
     sender = extra.get("from_email") or connection.login
-    if not (connection.host and addresses and sender):
+    if not (connection.host and extra.get("to") and sender):
         raise ConfigError(
             f"notify: the connection {connection.conn_id!r} needs a host, and in its extra `to` and `from_email`."
         )
-    message = EmailMessage()
-    message["Subject"], message["From"], message["To"] = subject, sender, ", ".join(addresses)
-    message["Auto-Submitted"] = "auto-generated"  # no out-of-office answers
-    message.set_content(text + "\n")
-    context = ssl.create_default_context()
-    seconds = float(extra.get("timeout") or _SECONDS)
-    if _on(extra.get("disable_ssl")):
-        server = smtplib.SMTP(connection.host, connection.port or 0, timeout=seconds)
-    else:
-        server = smtplib.SMTP_SSL(connection.host, connection.port or 0, timeout=seconds, context=context)
-    with server:
-        if _on(extra.get("disable_ssl")) and not _on(extra.get("disable_tls")):
-            server.starttls(context=context)
-        if connection.login and connection.password:
-            server.login(connection.login, connection.password)
-        server.send_message(message)
-
-
-def _on(value: object) -> bool:
-    return str(value).lower() in ("true", "1", "yes")
-
-
-class _NoRedirect(HTTPRedirectHandler):
-    """A webhook that moved must be corrected: followed, the POST would become a GET that looks as if it were sent."""
-
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        return None
+    with _ImpatientSmtpHook(smtp_conn_id=connection.conn_id) as hook:
+        hook.send_email_smtp(
+            to=extra["to"],
+            subject=subject,
+            html_content=f'<pre style="white-space: pre-wrap">{escape(text)}</pre>',
+            from_email=sender,
+            custom_headers={"Auto-Submitted": "auto-generated"},  # no out-of-office answers
+        )
 
 
 def _post(kind: str, connection: Any, subject: str, text: str) -> None:
+    from airflow.providers.http.hooks.http import HttpHook  # here, since it takes half a second
+
     text = f"{subject}\n{text}"
     body: dict[str, object] = {"text": text}
     if kind == "slack":  # the signs that make links and call everybody
-        escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-        body = {"text": escaped, "mrkdwn": False, "link_names": False, "unfurl_links": False}
-    headers = {"Content-Type": "application/json; charset=utf-8"} | connection.extra_dejson.get("headers", {})
-    if kind != "slack" and connection.login:
-        credentials = f"{connection.login}:{connection.password or ''}".encode()
-        headers["Authorization"] = f"Basic {base64.b64encode(credentials).decode()}"
-    request = Request(_address(kind, connection), json.dumps(body).encode(), headers)  # noqa: S310 - see _address
-    try:
-        with build_opener(_NoRedirect).open(request, timeout=_SECONDS):
-            pass
-    except (HTTPException, ValueError) as error:
-        raise ConfigError(f"notify: the address in the connection {connection.conn_id!r} is wrong.") from error
-
-
-def _address(kind: str, connection: Any) -> str:
-    """Where to post: http or https, and nothing else."""
-    secret = connection.password if kind == "slack" and connection.password else ""
-    if "://" in secret:
-        return _checked(secret, connection)
-    host, rest = connection.host or "", connection.schema or ""
-    if rest in ("http", "https"):  # Airflow's forms; its URIs have the path there
-        scheme, rest = rest, ""
-    else:
-        scheme = connection.conn_type if connection.conn_type in ("http", "https") else "https"
-    if "://" not in host:
-        host = f"{scheme}://{host}{f':{connection.port}' if connection.port else ''}"
-    parts = (rest, connection.extra_dejson.get("endpoint") or "", secret)
-    return _checked("/".join([host.rstrip("/"), *(part.strip("/") for part in parts if part)]), connection)
-
-
-def _checked(address: str, connection: Any) -> str:
-    if not address.startswith(("http://", "https://")) or address.endswith("://"):
-        raise ConfigError(f"notify: the connection {connection.conn_id!r} holds no http:// or https:// address.")
-    return address
-
-
-_WAYS: Final[Mapping[str, Callable[[str, Any, str, str], None]]] = {
-    kind: _mail if kind == "smtp" else _post for kind in NOTIFY_TYPES
-}
+        body = {"text": escape(text, quote=False), "mrkdwn": False, "link_names": False, "unfurl_links": False}
+    hook = HttpHook(http_conn_id=connection.conn_id)
+    with hook.get_conn() as session:  # not `hook.run`: it logs addresses and what servers answer
+        endpoint = session.headers.pop("endpoint", "")  # Airflow takes each extra for a header
+        session.headers.update(session.headers.pop("headers", {}))
+        complete = connection.schema or "://" in (connection.host or "")
+        if not complete and (kind, connection.conn_type) != ("http", "http"):
+            hook.base_url = hook.base_url.replace("http", "https", 1)  # Airflow's default would show the secret
+        rest = (kind == "slack" and connection.password) or endpoint
+        address = rest if "://" in rest else hook.url_from_endpoint(rest.lstrip("/"))
+        mask_secret(address.partition("://")[2].partition("/")[2])  # urllib3 logs it where the level is DEBUG
+        try:
+            # One that moved must be corrected: followed, the POST would become a GET that looks as if it were sent.
+            response = session.post(address, json=body, timeout=_SECONDS, allow_redirects=False, stream=True)
+        except OSError as error:  # never the text, nor the chain: they hold the address
+            raise TransientError(
+                f"Its server cannot be reached, or a field is wrong ({type(error).__name__})."
+            ) from None
+        if response.status_code >= 300:
+            raise ConfigError(f"Its server answered {response.status_code}: see the connection's address and password.")

@@ -2,17 +2,23 @@
 
 import gzip
 import json
+import re
+import socket
 import socketserver
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from email.message import EmailMessage
+from html import unescape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
+from ingest.errors import TransientError
 from ingest.ports import Note
 from ingest.redrive import redrive
 from tests.airflow.conftest import Job
@@ -50,7 +56,9 @@ class Mailbox:
 
     @property
     def texts(self) -> list[str]:
-        return [mail.get_content() for mail in self.mails]
+        """What a person reads of each mail."""
+        parts = [next(mail.iter_parts()).get_content() for mail in self.mails]
+        return [unescape(re.sub("<[^>]*>", "", part)) for part in parts]
 
 
 @pytest.fixture
@@ -143,7 +151,7 @@ def test_a_run_tells_once_of_all_its_files_that_need_a_look(job: Job, mailbox: M
     (text,) = mailbox.texts
     assert mail["To"] == "ops@acme.example, eve@acme.example"
     assert mail["Subject"] == "Landfall: website: 3 failed lines in 2 files, 1 file rejected, 1 file retrying"
-    assert mail.get_content_type() == "text/plain"
+    assert mail["Auto-Submitted"] == "auto-generated"
     assert f"s3://{job.s3.bucket}/landing/1.json (" in text
     assert "1 line of 2 failed" in text
     assert "rejected. 2 of 3 lines failed; max_failed_lines is 1." in text
@@ -243,7 +251,8 @@ def test_a_key_cannot_forge_a_line_or_a_header_or_a_link(job: Job, mailbox: Mail
 
     (mail,) = mailbox.mails
     assert mail["Bcc"] is None
-    assert mail.get_content().splitlines()[0].endswith("\\x1b[31m\\u202e&.json: rejected.")
+    assert "&lt;https://evil.example|Log in&gt;" in next(mail.iter_parts()).get_content()
+    assert mailbox.texts[0].splitlines()[0].endswith("\\x1b[31m\\u202e&.json: rejected.")
     ((path, _, body),) = hook.posts
     assert path == "/T0/B0/x"
     assert "&lt;!channel&gt; &lt;https://evil.example|Log in&gt;" in body["text"]
@@ -296,7 +305,7 @@ def test_one_recipient_that_fails_keeps_no_notice_from_another(
         pytest.param("smtp:nobody", {}, "Airflow has no connection 'nobody'", id="no connection"),
         pytest.param("smtp:x", {"conn_type": "smtp", "host": "h"}, "`to` and `from_email`", id="mail to nobody"),
         pytest.param("smtp:x", mail_connection(1), "cannot be reached", id="no mail server"),
-        pytest.param("https:x", {"conn_type": "https", "host": "file:///etc/passwd"}, "no http://", id="a file"),
+        pytest.param("https:x", {"conn_type": "https", "host": "file:///etc/passwd"}, "(InvalidSchema)", id="a file"),
         pytest.param("slack:x", {"conn_type": "http", "host": "http://127.0.0.1:1"}, "cannot be", id="no webhook"),
     ],
 )
@@ -322,19 +331,96 @@ def test_what_is_wrong_with_a_recipient_is_one_sentence(
     assert "\n" not in told
 
 
-def test_a_secret_address_is_not_told(job: Job, hook: Hook, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+@pytest.mark.parametrize("level", ["INFO", "DEBUG"])
+def test_a_secret_address_is_not_told(
+    job: Job, hook: Hook, level: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from airflow.sdk.log import redact
+
     from ingest.airflow import notify
 
     job.configure(notify=["slack:ops"])
-    for password, status in (("T0/ B0/hush", 200), ("T0/hush", 404), ("T0/hush", 302)):
-        hook.status = status
-        connect(monkeypatch, "ops", {"conn_type": "slackwebhook", "host": hook.url, "password": password})
-        item = notify.Item("website", "1", "a")
-        job.ask(lambda pipeline, item=item: notify._tell(pipeline, [item], "run", lambda _: ("1 file", [])))  # type: ignore[misc]
+    places = [
+        (200, {"host": hook.url, "password": "T0/hush"}),
+        (404, {"host": hook.url, "password": "T0/hush"}),
+        (302, {"host": f"{hook.url}/T1/hush"}),
+        (None, {"host": "http://127.0.0.1:1/T2/hush"}),
+        (None, {"password": "file:///T3/hush"}),
+    ]
+    with caplog.at_level(level), capture_logs() as of_hooks:
+        for status, place in places:
+            hook.status = status or 200
+            connect(monkeypatch, "ops", {"conn_type": "slackwebhook", **place})
+            item = notify.Item("website", "1", "a")
+            job.ask(lambda pipeline, item=item: notify._tell(pipeline, [item], "run", lambda _: ("1 file", [])))  # type: ignore[misc]
+            if status == 200:
+                job.ask(lambda pipeline: pipeline.warehouse.not_notified(["1"], notify._note("slack:ops", "", "run")))
 
-    assert sentences(caplog).count("No notice was sent") == 3
-    assert "hush" not in caplog.text
-    assert len(hook.posts) == 2
+    said = f"{caplog.text}{of_hooks}"
+    assert sentences(caplog).count("No notice was sent") == 4
+    # What a library says of its own at DEBUG is masked by Airflow, which has to know the secret.
+    assert ("hush" in said) == (level == "DEBUG")
+    assert "hush" not in redact(said)
+    assert len(hook.posts) == 3
+
+
+@pytest.mark.parametrize("recipient", ["smtp:ops", "http:ops"])
+def test_a_server_that_does_not_answer_is_asked_once(
+    recipient: str, airflow_db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.providers.http.hooks import http  # noqa: F401 - it takes its time
+
+    from ingest.airflow import notify
+
+    monkeypatch.setattr(notify, "_SECONDS", 1)
+    monkeypatch.setattr(notify._ImpatientSmtpHook, "timeout", 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        connection = mail_connection(silent.getsockname()[1], timeout=30)
+        if recipient == "http:ops":
+            connection |= {"conn_type": "http", "extra": {"timeout": 30}}
+        connect(monkeypatch, "ops", connection)
+        began = time.monotonic()
+        with pytest.raises(Exception, match=r"ReadTimeout|Unable to connect"):
+            notify.send(recipient, "Subject", "body")
+
+    assert 0.9 < time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "conn_type"), [("slack", "http"), ("slack", "slackwebhook"), ("https", "http"), ("http", "https")]
+)
+def test_no_secret_goes_out_in_the_clear_unless_the_connection_says_so(
+    kind: str, conn_type: str, hook: Hook, airflow_db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ingest.airflow import notify
+
+    _, host, port = hook.url.replace("//", "").split(":")
+    plain = {"conn_type": conn_type, "host": host, "port": int(port), "password": "T0/B0/x"}
+    connect(monkeypatch, "ops", plain)
+    with pytest.raises(TransientError, match="SSLError"):
+        notify.send(f"{kind}:ops", "Subject", "body")
+
+    connect(monkeypatch, "ops", plain | {"schema": "http"})
+    notify.send(f"{kind}:ops", "Subject", "body")
+    assert len(hook.posts) == 1
+
+
+@pytest.mark.parametrize(
+    ("extra", "encryption"),
+    [
+        pytest.param({}, (True, False), id="TLS from the beginning"),
+        pytest.param({"disable_ssl": True}, (False, True), id="STARTTLS"),
+        pytest.param({"disable_ssl": True, "disable_tls": True}, (False, False), id="none"),
+    ],
+)
+def test_mail_is_encrypted_once(extra: dict[str, Any], encryption: tuple[bool, bool]) -> None:
+    from airflow.sdk import Connection
+
+    from ingest.airflow.notify import _ImpatientSmtpHook
+
+    hook = _ImpatientSmtpHook()
+    hook.smtp_connection = Connection(conn_id="ops", conn_type="smtp", extra=json.dumps(extra))
+    assert (hook.use_ssl, hook.smtp_starttls) == encryption
 
 
 @pytest.mark.parametrize(
@@ -343,8 +429,9 @@ def test_a_secret_address_is_not_told(job: Job, hook: Hook, monkeypatch: pytest.
         pytest.param("http", {"conn_type": "http", "host": "{host}", "port": "{port}"}, "/", id="host and port"),
         pytest.param("http", {"conn_type": "http", "host": "{url}/a/b"}, "/a/b", id="an address"),
         pytest.param("https", {"conn_type": "http", "host": "{url}", "extra": {"endpoint": "/x"}}, "/x", id="endpoint"),
-        pytest.param("http", "http://ann:pw@{host}:{port}/services%2Fx", "/services/x", id="a URI with a login"),
+        pytest.param("http", "http://ann:pw@{host}:{port}/?endpoint=a%2Fx", "/a/x", id="a URI with a login"),
         pytest.param("slack", {"conn_type": "slackwebhook", "password": "{url}/s"}, "/s", id="all of it a secret"),
+        pytest.param("slack", {"conn_type": "http", "host": "{url}/s/", "password": "/T0/x"}, "/s/T0/x", id="its end"),
     ],
 )
 def test_addresses_of_webhooks(hook: Hook, kind: str, connection: Any, path: str, airflow_db: None) -> None:
@@ -361,7 +448,7 @@ def test_addresses_of_webhooks(hook: Hook, kind: str, connection: Any, path: str
 
     ((found, headers, body),) = hook.posts
     assert (found or "/", body["text"]) == (path, "Subject\nbody")
-    assert headers["Content-Type"].startswith("application/json")
+    assert headers["Content-Type"] == "application/json"
     assert headers.get("Authorization") == ("Basic YW5uOnB3" if "ann" in text else None)
 
 
