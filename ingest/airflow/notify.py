@@ -109,7 +109,7 @@ def _difference(one: "Difference", run_id: str) -> Item:
 def _run_notice(
     pipeline: "Pipeline", told: Sequence[Item], by_file: Mapping[str, Mapping[str, Any]]
 ) -> tuple[str, list[str]]:
-    """The subject, and what stands below the files: why lines failed, and how to mend them."""
+    """The subject, and what stands below the files: why lines failed, and how to fix them."""
     rows = [by_file[item.about] for item in told if item.about in by_file]
     failed = [row for row in rows if row["failed"]]
     states = Counter(row["state"] for row in rows if row["state"] in TOLD_STATES)
@@ -122,8 +122,8 @@ def _run_notice(
     named = [{"file_id": r["file_id"], "file": SourceFile.of_row(r).uri, "format": r["format"]} for r in failed]
     why = [f"{row['code']}: {count(row['lines'], 'line')}. {row['remedy'] or ''}" for row in
            tables.failed_lines_by_code(pipeline, named)]  # fmt: skip
-    mend = f"To see and fix them: ingest failures {failed[0]['file_id'][:8]} --lines"
-    return subject, ["", *why, mend]
+    fix = f"To see and fix them: ingest failures {failed[0]['file_id'][:8]} --lines"
+    return subject, ["", *why, fix]
 
 
 def _tell(
