@@ -12,7 +12,7 @@ BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 LOCKS := requirements-setup.txt requirements-dev.txt
 
-.PHONY: help setup demo test test-all airflow-next chromium curl postgres pictures lint docs wheel audit secrets bench lock clean
+.PHONY: help setup demo test test-all airflow-next chromium curl postgres redis pictures lint docs wheel audit secrets bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,14 +39,14 @@ PYTEST = $(BIN)/pytest --numprocesses logical --dist loadgroup
 test: setup curl postgres ## every test that takes seconds
 	$(PYTEST) -m "not slow"
 
-test-all: setup chromium curl postgres ## the slow ones too, in a browser as well
+test-all: setup chromium curl postgres redis ## the slow ones too, in a browser as well
 	$(PYTEST)
 
 # The lock with the newest Airflow instead of its own, pre-releases included: what will differ is seen before it is out.
 NEXT = .venv-next/bin
 AIRFLOW = apache-airflow apache-airflow-core apache-airflow-task-sdk
 
-airflow-next: setup chromium postgres ## the tests of DAGs and pages on the newest pre-release of Airflow, in .venv-next
+airflow-next: setup chromium postgres redis ## the tests of DAGs and pages on the newest pre-release of Airflow, in .venv-next
 	@mkdir -p build && cp requirements-dev.txt build/requirements-next.txt
 	$(COMPILE) pyproject.toml $(EXTRAS) --group dev --prerelease allow $(AIRFLOW:%=--upgrade-package %) --output-file build/requirements-next.txt
 	$(PYTHON) -m venv .venv-next
@@ -67,6 +67,11 @@ postgres:
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { mkdir -p /etc/postgresql-common \
 		&& echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.conf \
 		&& apt-get update -q && apt-get install -yq --no-install-recommends postgresql; }
+
+# Its program only: the test starts a server of its own. The package's would run from now on.
+redis:
+	@command -v redis-server >/dev/null || { apt-get update -q && apt-get install -yq --no-install-recommends redis-server \
+		&& { systemctl disable --quiet --now redis-server 2>/dev/null || true; }; }
 
 pictures: setup chromium ## docs/pictures, taken again by the tests in the browser
 	@mkdir -p docs/pictures
