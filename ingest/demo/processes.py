@@ -40,6 +40,7 @@ class Processes:
         self._logs = logs
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         logs.mkdir(parents=True, exist_ok=True)
+        self._others = set(psutil.Process().children())  # of whoever uses us, such as a test's
         # Children of children become ours when their parent ends.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
         self._guard = subprocess.Popen(
@@ -107,11 +108,12 @@ class Processes:
             self._tell_guard("-", process)
         self._guard.communicate()
         # What they leave behind is ours now. Ending one may hand us its children: until there are none.
-        while orphans := psutil.Process().children():
+        while orphans := set(psutil.Process().children()) - self._others:
             for orphan in orphans:
                 with suppress(psutil.NoSuchProcess):
                     orphan.kill()
                     orphan.wait()
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 0)
 
 
 class ProcessDied(Exception):

@@ -73,9 +73,13 @@ class Stack:
 
     def get(self, path: str) -> Any:
         """Ask Airflow's REST API."""
+        return _ask(f"{self.url}{path}", token=self.token())
+
+    def token(self) -> str:
+        """What Airflow gives for the login."""
         if not self._token:
             self._token.append(_ask(f"{self.url}/auth/token", {"username": USER, "password": PASSWORD})["access_token"])
-        return _ask(f"{self.url}{path}", token=self._token[0])
+        return self._token[0]
 
 
 @contextmanager
@@ -85,7 +89,7 @@ def running_stack(
     """Start everything; end everything, whatever happens. The warehouse is a DuckDB file, or on a server of its own."""
     s3_port, ui_port, log_port, postgres_port = free_ports(4)
     s3_url, url = f"http://127.0.0.1:{s3_port}", f"http://127.0.0.1:{ui_port}"
-    environment = _environment(folder, s3_url, url, ui_port, log_port)
+    environment = environment_of(folder, s3_url, url, ui_port, log_port)
     server = PostgresServer(folder / "postgres", postgres_port) if on_postgres else None
     if server:
         environment["INGEST_WAREHOUSE"] = server.url
@@ -109,8 +113,8 @@ def running_stack(
         say("starting Airflow: API server, scheduler, DAG processor")
         for part in ("api-server", "scheduler", "dag-processor"):
             processes.start(part, [python, "-m", "airflow", part], environment)
-        wait_for(lambda: _answers(f"{s3_url}/moto-api/"), "the S3 server", processes)
-        wait_for(lambda: _answers(f"{url}/api/v2/version"), "Airflow's API", processes)
+        wait_for(lambda: answers(f"{s3_url}/moto-api/"), "the S3 server", processes)
+        wait_for(lambda: answers(f"{url}/api/v2/version"), "Airflow's API", processes)
         say(f"Airflow is at {url}, login {USER}, password {PASSWORD}")
         yield stack, processes
 
@@ -125,7 +129,8 @@ def wait_for(condition: Callable[[], bool], what: str, processes: Processes) -> 
         time.sleep(1)
 
 
-def _environment(folder: Path, s3_url: str, url: str, ui_port: int, log_port: int) -> dict[str, str]:
+def environment_of(folder: Path, s3_url: str, url: str, ui_port: int, log_port: int) -> dict[str, str]:
+    """Variables of every part: nothing of this machine's own settings, all of it in the folder."""
     theirs = ("AIRFLOW", "AWS_", "INGEST_", "PG")
     mine = {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
     connection = {
@@ -161,7 +166,8 @@ def _environment(folder: Path, s3_url: str, url: str, ui_port: int, log_port: in
     }
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Does something listen there?"""
     try:
         with urllib.request.urlopen(url, timeout=2):  # noqa: S310 - loopback
             return True
