@@ -3,6 +3,7 @@
 import importlib.util
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -14,7 +15,7 @@ from uuid import UUID
 from ingest.core.source import SourceFile
 from ingest.errors import ConfigError, ObjectGone, TransientError
 from ingest.pipeline import Pipeline
-from ingest.ports import FileResult, Warehouse
+from ingest.ports import FileResult, Staging, Warehouse
 from ingest.settings import Settings, Source
 from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.warehouse.engines.postgres.warehouse import PostgresWarehouse
@@ -155,6 +156,25 @@ class World:
 
     def count(self, table: str, where: str = "TRUE") -> int:
         return int(self.rows(f"SELECT count(*) AS n FROM {table} WHERE {where}")[0]["n"])
+
+
+@contextmanager
+def loads_that_meet_everything(warehouse: Warehouse) -> Iterator[tuple[Staging, Staging]]:
+    """Two loads, one after the other, that meet all that a load can meet: new files; one that is there, by force."""
+    world = World(warehouse, [Source(name="strict", bucket="bucket", max_failed_lines=0)])
+    world.bring("other.json", record("ann", 5, "x"), alias("d", "e"), alias("y", "z"), record("q", 1, "x"), arrived=900)
+    there = world.put("there.json", record("ann", 4, "x"), "bad", alias("x", "y"), record("q", 1, "x"), arrived=800)
+    world.load(there)
+    new: list[Line] = [record("ann", 5, "x"), "bad", put("bob", 1, a=1), alias("e", "c"), alias("z", "w")]
+    files = [
+        world.put("new.json", *new, arrived=0), world.put("copy.json", *new),
+        world.put("broken.json", record("ann", 0, "x")),
+        world.put("rejected.json", record("ann", 9, "x"), "bad", source="strict"),
+    ]  # fmt: skip
+    world.store.broken["broken.json"] = "it broke off"
+    world.store.put(there, lines(record("ann", 4, "x"), "bad", alias("x", "y"), record("ann", 7, "x")))
+    with world.pipeline.judged(files) as first, world.pipeline.judged([there], "force") as second:
+        yield first, second
 
 
 def rows(warehouse: Warehouse, sql: str) -> Rows:

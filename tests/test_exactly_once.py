@@ -24,20 +24,18 @@ from ingest.core.matching import IGNORED_IDENTITIES
 from ingest.core.source import SourceFile
 from ingest.errors import ConfigError, IngestError, TransientError
 from ingest.ports import Staging, Warehouse
-from ingest.settings import Source
 from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from tests.support import (
     ROOT,
     START,
     VOLATILE,
-    Line,
     Rows,
     World,
     alias,
     everything,
     in_order,
     lines,
-    put,
+    loads_that_meet_everything,
     record,
     rows,
 )
@@ -196,23 +194,9 @@ class Plan:
 
 @pytest.fixture(scope="module")
 def plans(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Plan]]:
-    """Two loads, one after the other, that meet all that a load can meet: new files; one that is there, by force."""
-    folder = tmp_path_factory.mktemp("steps")
-    strict = Source(name="strict", bucket="bucket", max_failed_lines=0)
-    world = World(warehouse_at(folder / "start.duckdb"), [strict])
-    world.bring("other.json", record("ann", 5, "x"), alias("d", "e"), alias("y", "z"), record("q", 1, "x"), arrived=900)
-    there = world.put("there.json", record("ann", 4, "x"), "bad", alias("x", "y"), record("q", 1, "x"), arrived=800)
-    world.load(there)
-    new: list[Line] = [record("ann", 5, "x"), "bad", put("bob", 1, a=1), alias("e", "c"), alias("z", "w")]
-    files = [
-        world.put("new.json", *new, arrived=0), world.put("copy.json", *new),
-        world.put("broken.json", record("ann", 0, "x")),
-        world.put("rejected.json", record("ann", 9, "x"), "bad", source="strict"),
-    ]  # fmt: skip
-    world.store.broken["broken.json"] = "it broke off"
-    world.store.put(there, lines(record("ann", 4, "x"), "bad", alias("x", "y"), record("ann", 7, "x")))
-    with world.pipeline.judged(files) as first, world.pipeline.judged([there], "force") as second:
-        plan = Plan(folder / "start.duckdb", first, force=False)
+    start = tmp_path_factory.mktemp("steps") / "start.duckdb"
+    with loads_that_meet_everything(warehouse_at(start)) as (first, second):
+        plan = Plan(start, first, force=False)
         forced = Plan(plan.undisturbed("between.duckdb"), second, force=True)
         forced.undisturbed("end.duckdb")
         yield [plan, forced]

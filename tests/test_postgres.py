@@ -22,13 +22,12 @@ from adbc_driver_manager import OperationalError, dbapi
 
 from ingest.errors import ConfigError, IngestError, TransientError
 from ingest.ports import FilesWanted, Note, QueryLimits, Staging
-from ingest.settings import Source
 from ingest.warehouse.engines.postgres.look import look
 from ingest.warehouse.engines.postgres.session import _make
 from ingest.warehouse.engines.postgres.warehouse import PostgresWarehouse
 from tests import postgres
 from tests.postgres import Server
-from tests.support import ROOT, Line, World, alias, everything, lines, put, record, rows
+from tests.support import ROOT, World, alias, everything, lines, loads_that_meet_everything, record, rows
 from tests.test_exactly_once import broken_promises
 
 KILLS = 12  # of clients, and one of the server
@@ -178,20 +177,8 @@ class Disturbed:
 
 @pytest.fixture(scope="module")
 def disturbed(postgres_server: Server) -> Iterator[list[Disturbed]]:
-    """Two loads, one after the other, that meet all that a load can meet: new files; one that is there, by force."""
-    strict = Source(name="strict", bucket="bucket", max_failed_lines=0)
     start = postgres_server.new()
-    world = World(postgres.warehouse(start), [strict])
-    world.bring("other.json", record("ann", 5, "x"), alias("d", "e"), alias("y", "z"), record("q", 1, "x"), arrived=900)
-    there = world.put("there.json", record("ann", 4, "x"), "bad", alias("x", "y"), record("q", 1, "x"), arrived=800)
-    world.load(there)
-    new: list[Line] = [record("ann", 5, "x"), "bad", put("bob", 1, a=1), alias("e", "c"), alias("z", "w")]
-    files = [
-        world.put("new.json", *new, arrived=0), world.put("copy.json", *new),
-        world.put("rejected.json", record("ann", 9, "x"), "bad", source="strict"),
-    ]  # fmt: skip
-    world.store.put(there, lines(record("ann", 4, "x"), "bad", alias("x", "y"), record("ann", 7, "x")))
-    with world.pipeline.judged(files) as first, world.pipeline.judged([there], "force") as second:
+    with loads_that_meet_everything(postgres.warehouse(start)) as (first, second):
         plan = Disturbed(postgres_server, start, first, force=False)
         between = postgres_server.new(start)
         plan.load(postgres.warehouse(between))

@@ -27,18 +27,9 @@ WRONG = '{"_p": "ann", "_t": "when", "_n": "Paid"}'
 RIGHT = b'4\t{"_p": "ann", "_t": 1393344700, "_n": "Paid"}\n'
 
 
-@pytest.fixture(scope="module")
-def new_warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Copying its tables is quicker than making them for each test."""
-    path = tmp_path_factory.mktemp("new") / "warehouse.duckdb"
-    with DuckDBWarehouse(path).writing():
-        pass
-    return path
-
-
 @pytest.fixture
-def world(tmp_path: Path, new_warehouse: Path) -> World:
-    path = Path(shutil.copy(new_warehouse, tmp_path))
+def world(tmp_path: Path, empty_warehouse: Path) -> World:
+    path = Path(shutil.copy(empty_warehouse, tmp_path))
     return World(DuckDBWarehouse(path, ignored_identities=IGNORED_IDENTITIES), [website()])
 
 
