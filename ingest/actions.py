@@ -5,7 +5,7 @@ leaves its line in `history`.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -77,9 +77,12 @@ def act(
     return [_warned(action, result, by_id.get(result.file_id)) for result in ways[action]()]
 
 
-def would(action: Action, rows: Sequence[Mapping[str, Any]], new: Sequence[SourceFile]) -> list[ActionResult]:
-    """What the action would take on."""
-    taken = [_warned(action, _result(row, row["state"], _objection(action, row)), row) for row in rows]
+def would(
+    action: Action, rows: Sequence[Mapping[str, Any]], new: Sequence[SourceFile], redrives: Sequence[Mapping[str, Any]]
+) -> list[ActionResult]:
+    """What the action would take on. `redrives`: rows of those that are loaded."""
+    redriven = {one["redrive_of"] for one in redrives}
+    taken = [_warned(action, _result(row, row["state"], _objection(action, row, redriven)), row) for row in rows]
     return taken + [ActionResult(file.file_id, file.bucket, file.key, "pending", "ignored") for file in new]
 
 
@@ -129,8 +132,8 @@ def _retry(pipeline: Pipeline, rows: Sequence[Mapping[str, Any]], note: Note) ->
     ]
 
 
-def _objection(action: Action, row: Mapping[str, Any]) -> str | None:
-    return refusal(action, row["state"], is_redrive=bool(row["redrive_of"]))
+def _objection(action: Action, row: Mapping[str, Any], redriven: Container[str] = ()) -> str | None:
+    return refusal(action, row["state"], is_redrive=bool(row["redrive_of"]), is_redriven=row["file_id"] in redriven)
 
 
 def _warned(action: Action, result: ActionResult, row: Mapping[str, Any] | None) -> ActionResult:

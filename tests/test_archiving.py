@@ -217,7 +217,7 @@ def test_who_undoes_what_was_deleted_is_warned(landing: Open) -> None:
         key = f"landing/{versioned}.json"
         world.put(key, record("ann", versioned, "x"))
         world.poll()
-        (before,) = would("undo", [world.row(key)], [])
+        (before,) = would("undo", [world.row(key)], [], [])
         (after,) = act(world.pipeline, "undo", [world.row(key)], [], NOTE)
         assert before.warning == after.warning
         told[versioned] = after.warning

@@ -117,7 +117,8 @@ def _action(action: "Action", does: str) -> Callable[..., Any]:
             going = _going(pipeline, action, rows)
             takes = _takes(action, rows, new, going)
             if dry_run:
-                results = actions.would(action, rows, new)
+                redrives = pipeline.warehouse.files({"redrive_of": [row["file_id"] for row in rows], "state": "loaded"})
+                results = actions.would(action, rows, new, redrives)
             else:
                 if source and rows and not yes and sys.stdin.isatty():
                     _ask(action, source, since, takes)

@@ -86,10 +86,12 @@ TAKES: Final[Mapping[Action, tuple[State, ...]]] = {
 ENDS: Final[Mapping[Action, State]] = {"undo": "undone", "ignore": "ignored"}
 
 
-def refusal(action: Action, state: State, *, is_redrive: bool = False) -> str | None:
-    """Why an action is refused; None: it is not."""
+def refusal(action: Action, state: State, *, is_redrive: bool = False, is_redriven: bool = False) -> str | None:
+    """Why an action is refused; None: it is not. `is_redriven`: a redrive of it is loaded."""
     if is_redrive and action == "force":
         return "It holds fixed lines: send them again from the file that they fix."
+    if is_redriven and action == "ignore" and state == "rejected":
+        return "Lines of it were fixed, and what a redrive brought is loaded. Undo it first."
     if state in TAKES[action]:
         return None
     first = " Undo it first." if action == "ignore" and state == "loaded" else ""

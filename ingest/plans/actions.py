@@ -58,7 +58,8 @@ def plan_ignore(
     """Deal with files by not loading them."""
     draft = Draft(reader, Changes(note, now))
     known = draft.by_id([*file_ids, *(file.file_id for file in new)])
-    results = [_as_asked("ignore", row, "ignored") for row in known.values()]
+    redriven = {one.redrive_of for one in draft.redrives_of(known)}
+    results = [_as_asked("ignore", row, "ignored", is_redriven=file_id in redriven) for file_id, row in known.items()]
     taken = [known[result.file_id] for result in results if not result.error]
     draft.put(replace(row, state="ignored", replaced_by=None) for row in taken)
     changes = draft.changes
@@ -143,6 +144,6 @@ def plan_not_notified(_: Reader, file_ids: Sequence[str], note: Note, now: datet
     return changes, None
 
 
-def _as_asked(action: Action, row: LedgerRow, state: State) -> ActionResult:
-    why = refusal(action, row.state)
+def _as_asked(action: Action, row: LedgerRow, state: State, *, is_redriven: bool = False) -> ActionResult:
+    why = refusal(action, row.state, is_redriven=is_redriven)
     return ActionResult(row.file_id, row.bucket, row.key, row.state, row.state if why else state, error=why)

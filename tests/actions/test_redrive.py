@@ -269,6 +269,18 @@ def test_a_rejected_file_is_loaded_whole_once_it_is_within_its_limits(world: Wor
     assert (world.count("commands"), world.count("failed_lines")) == (0, 0)
 
 
+def test_a_rejected_file_that_a_redrive_holds_is_not_ignored(world: World) -> None:
+    file = drop(world, "strict/a.json", X, "bad")
+    poll(world, "strict")
+    assert mend(world, file, {2: record("bob", 1, "x")}).result
+    shows = all_of(world)
+    rows, _ = actions.chosen(world.pipeline, [file.file_id], "ignore")
+    redrives = world.warehouse.files({"redrive_of": file.file_id, "state": "loaded"})
+    results = [*do(world, "ignore", file), *actions.would("ignore", rows, [], redrives)]
+    assert [(one.state, "Undo it first" in (one.error or "")) for one in results] == [("rejected", True)] * 2
+    assert all_of(world) == shows
+
+
 def test_a_rejected_file_whose_object_is_gone_stays_rejected(world: World) -> None:
     file = drop(world, "strict/a.json", X, "bad")
     poll(world, "strict")

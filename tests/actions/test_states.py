@@ -37,7 +37,7 @@ from tests.test_exactly_once import warehouse_at
 
 def would(world: World, action: Action, *files: SourceFile) -> list[ActionResult]:
     rows, new = actions.chosen(world.pipeline, [file.file_id for file in files], action)
-    return actions.would(action, rows, new)
+    return actions.would(action, rows, new, [])
 
 
 STATES = ("loaded", "rejected", "held", "duplicate", "undone", "replaced", "ignored", "retrying")

@@ -23,6 +23,7 @@ from ingest.core.lifecycle import (
 )
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+REDRIVEN = "Lines of it were fixed, and what a redrive brought is loaded. Undo it first."
 # Of each state the loads that take a file on, and the actions.
 DIAGRAM: dict[State, str] = {
     "loaded": "force | undo force",
@@ -64,6 +65,13 @@ def test_what_was_replaced_may_return(version_id: str | None, replaced_by: str |
 ])  # fmt: skip
 def test_why_an_action_is_refused(action: Action, state: State, why: str | None) -> None:
     assert refusal(action, state) == why
+
+
+def test_a_rejected_file_of_which_a_redrive_is_loaded_is_not_ignored() -> None:
+    for state in STATES:
+        why = refusal("ignore", state, is_redriven=True)
+        assert why == (refusal("ignore", state) if state != "rejected" else REDRIVEN)
+    assert refusal("undo", "rejected", is_redriven=True) is None
 
 
 def test_a_redrive_is_not_forced() -> None:

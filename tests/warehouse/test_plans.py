@@ -164,6 +164,16 @@ def test_what_went_along_is_refused_when_it_is_named_too() -> None:
     assert [(result.state, bool(result.error)) for result in results] == [("undone", False), ("undone", True)]
 
 
+def test_a_rejected_file_is_ignored_only_without_what_redrives_brought() -> None:
+    """Else its lines would be loaded, and come again when somebody loads the file by name."""
+    there = redriven("rejected")
+    (refused,) = there.ignore([file("a").file_id], [], NOTE)
+    assert (refused.state, bool(refused.error), told(there)) == ("rejected", True, [])
+    there.undo([file("first").file_id], NOTE)
+    (result,) = there.ignore([file("a").file_id], [], NOTE)
+    assert (result.state, result.error) == ("ignored", None)
+
+
 def test_marks_are_told_once_and_the_first_stays() -> None:
     there = warehouse([row("a", "loaded", 1)])
     for copy in ("there", "elsewhere"):

@@ -85,7 +85,7 @@ def _ask(request: Request, visitor: Visitor, file_id: str, action: Action) -> Re
         undone = undone_fixes(published, file_id) if offers else None
         related = [other for other in published.related(file_id) if visitor.sees(other["source"])]
         as_of = published.as_of
-    (result,) = would(action, [row], [])
+    (result,) = would(action, [row], [], _of(related, "redrive", "loaded"))
     return page(
         request, "act.html", status=409 if result.error else 200, row=row, action=action, objection=result.error,
         effects=effects(action, row, related), reason_at_most=_REASON, as_of=as_of,

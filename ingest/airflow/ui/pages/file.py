@@ -59,7 +59,9 @@ def file(
         may_act = visitor.runs(row["source"]) and visitor.may_run(ACTION_DAG)
         may_mend = shows_raw and may_act and row["to_fix"] > 0
         undone = sent_fixes(related, "undone") if shows_raw and may_act else None
-    allowed = [action for action in ACTIONS if actions.would(action, [row], [])[0].error is None] if may_act else []
+    redrives = [one for one in related if one["relation"] == "redrive" and one["state"] == "loaded"]
+    refused = {action: actions.would(action, [row], [], redrives)[0].error for action in ACTIONS}
+    allowed = [action for action in ACTIONS if may_act and not refused[action]]
     wanted: dict[str, object] = {"code": code, "open": int(open)} if code or open or at else {}
     if wanted and pointer is not None:
         wanted["pointer"] = pointer
