@@ -409,7 +409,7 @@ class Pipeline:
         none holds up the others.
         """
         files = list({file.file_id: file for file in self.warehouse.recognise(files)}.values())
-        outcome = self.warehouse.known([file.file_id for file in files], intent)
+        outcome = self.warehouse.known(files, intent)
         groups: list[Sequence[SourceFile]] = [[file for file in files if file.file_id not in outcome]]
         unanswered: TransientError | None = None
         done = 0

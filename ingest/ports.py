@@ -508,7 +508,7 @@ class Warehouse(Protocol):
     def was_polled(self, source: str) -> bool:
         """Whether `first_poll` was there already."""
 
-    def known(self, file_ids: Sequence[str], intent: Intent = "new") -> dict[str, FileResult]:
+    def known(self, files: Iterable[SourceFile], intent: Intent = "new") -> dict[str, FileResult]:
         """The ledger rows of those of these files that a load with this intent leaves as they are, by file_id."""
 
     def load(

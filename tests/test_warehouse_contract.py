@@ -223,7 +223,7 @@ def test_what_vanished_is_not_entered(world: World) -> None:
 def test_known_and_find(world: World) -> None:
     files = [world.put(f"{n}.json", record("ann", n, "x")) for n in range(3)]
     world.load(*files[:2])
-    assert world.warehouse.known([file.file_id for file in files]).keys() == {file.file_id for file in files[:2]}
+    assert world.warehouse.known(files).keys() == {file.file_id for file in files[:2]}
     for reference in (files[0].file_id, files[0].file_id[:10], "s3://bucket/0.json"):
         assert world.warehouse.find_file(reference)["key"] == "0.json"
     for reference in ("", "nothing", "s3://bucket/2.json", "s3://other/0.json"):
@@ -681,7 +681,7 @@ def test_a_broken_file_is_tried_again_less_and_less_often_and_holds_up_nobody(wo
     broken, now = files[1], due(world, files[1]) - timedelta(microseconds=1)
     assert world.warehouse.unseen(files, now) == []
     assert world.warehouse.unseen(files, due(world, broken)) == [broken]
-    assert world.warehouse.known([broken.file_id]) == {}
+    assert world.warehouse.known([broken]) == {}
     waits = []
     for attempt in range(2, 8):
         before = due(world, broken)

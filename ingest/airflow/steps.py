@@ -155,7 +155,7 @@ def verdict(
     manifest = {file.file_id: file for pack in packs for file in map(SourceFile.from_dict, pack["files"])}
     known = {result["file_id"]: result for result in results if result["file_id"] in manifest}
     lost = {file_id: file for file_id, file in manifest.items() if file_id not in known}
-    for file_id, found in pipeline.warehouse.known(list(lost)).items():
+    for file_id, found in pipeline.warehouse.known(lost.values()).items():
         known[file_id] = _counted(lost.pop(file_id), found.state, found.counts, found.error)
 
     files = list(known.values())

@@ -75,9 +75,10 @@ class LedgerRow:
     def is_final(self) -> bool:
         return self.state in FINAL_STATES
 
-    def is_settled(self, intent: Intent = "new") -> bool:
-        """Whether a load with this intent leaves it."""
-        return is_settled(self.state, intent, may_return=may_return(self.version_id, self.replaced_by))
+    def is_settled(self, seen: SourceFile, intent: Intent = "new") -> bool:
+        """Whether a load with this intent leaves it, as its object is seen now."""
+        version_id = self.version_id and seen.version_id  # versions may have been switched off since
+        return is_settled(self.state, intent, may_return=may_return(version_id, self.replaced_by))
 
     def result(self, *, already: bool = False) -> FileResult:
         """As the outcome of its file."""

@@ -135,10 +135,10 @@ class _Load:
     def claim(self, staged: StagedFile, file: SourceFile) -> None:
         """Whether a file is this load's to enter. Nobody else writes now, so what is read stays true."""
         row = self.before.get(file.file_id)
-        if row and row.is_settled(self.order.intent):
+        if row and row.is_settled(file, self.order.intent):
             self.results[file.file_id] = row.result(already=True)
             return
-        if row and row.is_settled() and staged.outcome == "retrying":
+        if row and row.is_settled(file) and staged.outcome == "retrying":
             # What is there stays until there is something better.
             self.results[file.file_id] = replace(row.result(), state="retrying", error=staged.error)
             return

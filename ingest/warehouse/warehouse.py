@@ -59,10 +59,11 @@ class Warehouse(ABC):
 
     # --- loads -------------------------------------------------------------------------------------------------------
 
-    def known(self, file_ids: Sequence[str], intent: Intent = "new") -> dict[str, FileResult]:
+    def known(self, files: Iterable[SourceFile], intent: Intent = "new") -> dict[str, FileResult]:
+        seen = {file.file_id: file for file in files}
         with self.reader() as reader:
-            rows = reader.ledger("file_id", file_ids)
-        return {row.file_id: row.result(already=True) for row in rows if row.is_settled(intent)}
+            rows = reader.ledger("file_id", seen)
+        return {row.file_id: row.result(already=True) for row in rows if row.is_settled(seen[row.file_id], intent)}
 
     def load(
         self, staging: Staging, load_id: str, run_id: str | None, *, intent: Intent = "new", note: Note | None = None

@@ -47,19 +47,19 @@ def test_what_is_to_be_loaded_is_what_the_diagram_says(engine: Any) -> None:
             for n, (state, version_id, by, when) in enumerate(each, 1)
         ),
     )  # fmt: skip
-    taken = [
-        not is_settled(state, may_return=may_return(version_id, by))
-        and (state != "retrying" or is_due(times[when], NOW))
-        for state, version_id, by, when in each
-    ]
-    found = {one.file_id for one in engine.unseen([one.file for one in rows], NOW)}
-    assert [one.file_id in found for one in rows] == taken
-    assert 0 < sum(taken) < len(rows)
-    known = engine.known([one.file_id for one in rows])
-    assert {one.file_id for one in rows} - {*known} == {
-        one.file_id for one, (state, version_id, by, _) in zip(rows, each, strict=True)
-        if not is_settled(state, may_return=may_return(version_id, by))
-    }  # fmt: skip
+    for versions_are_on in (True, False):
+        files = [one.file if versions_are_on else replace(one.file, version_id=None) for one in rows]
+        settled = [
+            is_settled(state, may_return=may_return(version_id if versions_are_on else None, by))
+            for state, version_id, by, _ in each
+        ]
+        waits = [state == "retrying" and not is_due(times[when], NOW) for state, _, _, when in each]
+        found = engine.unseen(files, NOW)
+        expected = [not is_left and not put_off for is_left, put_off in zip(settled, waits, strict=True)]
+        assert [file in found for file in files] == expected
+        assert 0 < sum(expected) < len(rows)
+        known = engine.known(files)
+        assert [file.file_id in known for file in files] == settled
 
 
 def test_rows_are_read_as_they_were_put(engine: Any) -> None:
