@@ -187,16 +187,17 @@ class _Load:
             versions = [
                 row for row in self.of_key[entry.place]
                 if row.state in COMPARED and row.file_id != entry.file.file_id
-                and row.sha256  # else its object was gone before anybody read it to its end
+                and (row.state != "replaced" or row.replaced_by)  # else its object was gone before it was loaded
                 and not (redrive and row.file_id == redrive.of)
             ]  # fmt: skip
             newest = versions[-1] if versions else None
             is_same = newest is not None and newest.sha256 == entry.staged.sha256
+            holds = policy == "hold" and self.order.intent in ("new", "again")
             if newest and is_same and self.order.intent != "force" and not redrive and self._is_there(newest):
                 # No change, whatever the ETag, and whatever today's limits would make of it.
                 entry.state, entry.duplicate_of = "duplicate", newest.duplicate_of or newest.file_id
                 entry.error = ""
-            elif newest and not is_same and policy == "hold" and self.order.intent in ("new", "again"):
+            elif newest and holds and (not is_same or newest.state == "held"):
                 if not redrive:
                     entry.state, entry.error = "held", _HELD
             elif policy == "replace" and entry.state == "loaded":

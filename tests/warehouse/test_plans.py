@@ -355,6 +355,24 @@ def test_the_same_bytes_under_a_key_are_no_change_whatever_the_store_calls_them(
         assert result.duplicate_of == ("1" * 32 if state == "duplicate" else file("a").file_id)
 
 
+def test_a_change_that_was_held_and_taken_back_is_held_again() -> None:
+    """Also where its bytes come under another ETag: they never were loaded."""
+    there = warehouse([row("a", "loaded", 1), row("taken back", "replaced", 2, key=file("a").key, sha256="x")])
+    new = file("a", etag="other", last_modified=NOW + timedelta(seconds=1))
+    (one,) = staged(new, changed_file="hold").files
+    (result,) = there.load(replace(staged(), files=[replace(one, sha256="x")]), "load", None)
+    assert result.state == "held"
+
+
+def test_bytes_that_are_held_are_not_loaded_when_they_could_not_be_read_under_another_etag() -> None:
+    new = file("a", etag="other", last_modified=NOW + timedelta(seconds=1))
+    waits = row("b", "retrying", 3, file_id=new.file_id, key=new.key, etag=new.etag)
+    there = warehouse([row("a", "loaded", 1), row("held", "held", 2, key=new.key, sha256="x"), waits])
+    (one,) = staged(new, changed_file="hold").files
+    (result,) = there.load(replace(staged(), files=[replace(one, sha256="x")]), "load", None)
+    assert result.state == "held"
+
+
 def test_bytes_of_which_a_redrive_holds_all_are_loaded() -> None:
     there = redriven("rejected")
     new = file("a", etag="other", last_modified=NOW + timedelta(seconds=1))
