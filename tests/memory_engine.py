@@ -1,19 +1,20 @@
 """The smallest engine: dictionaries. What loads and actions mean is tried on it without a database.
 
-It runs each plan twice, as after a conflict, and holds the two against each other. Facts are told apart by their
-`command_id`, persons are found again at each look.
+It runs each plan twice and holds the two against each other; and again, if somebody else commits in the meantime. Facts
+are told apart by their `command_id`, persons are found again at each look.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from pyarrow import parquet
 
 from ingest.core.components import Key, components
-from ingest.core.lifecycle import KEEPS_LINES, STATES, Done, State, is_due, may_return
+from ingest.core.lifecycle import KEEPS_LINES, STATES, Done, State, is_due
 from ingest.core.matching import IGNORED_IDENTITIES, is_ignored
 from ingest.core.source import SourceFile
 from ingest.errors import IngestError
@@ -108,11 +109,14 @@ class MemoryWarehouse(Warehouse):
             raise self.error
 
     def transact(self, plan: Plan[Answer]) -> tuple[Answer, Applied]:
-        reader = MemoryReader(self.tables, self.step)
-        (lost, answered), (changes, answer) = plan(reader), plan(reader)
-        assert _told(lost, answered) == _told(changes, answer), "planned twice, it is another plan"
-        tables, applied = _applied(self.tables, changes, self.step)
-        self.step("before the commit")
+        before = None
+        while before is not self.tables:
+            before = self.tables
+            reader = MemoryReader(before, self.step)
+            (lost, answered), (changes, answer) = plan(reader), plan(reader)
+            assert _told(lost, answered) == _told(changes, answer), "planned twice, it is another plan"
+            tables, applied = _applied(before, changes, self.step)
+            self.step("before the commit")
         self.tables = tables
         self.step("after the commit")
         return answer, applied
@@ -135,7 +139,7 @@ class MemoryWarehouse(Warehouse):
         row = self.tables.ledger.get(file.file_id)
         if row is None or row.state == "retrying":
             return row is None or is_due(row.next_try_at or now, now)
-        return row.state == "replaced" and (may_return(row.version_id, row.replaced_by) or file.version_id is None)
+        return not row.is_settled(file)
 
     def files(self, where: Mapping[str, object], limit: int | None = None) -> Dicts:
         found = sorted(self.tables.ledger.values(), key=lambda row: -row.file_no)
@@ -297,10 +301,12 @@ def _staged(changes: Changes, entry: Entry, kind: str) -> Dicts:
     """The staged rows of an entry."""
     assert changes.staging
     paths = changes.staging.commands if kind == "commands" else changes.staging.failed
-    return [
-        row for path in paths for row in parquet.read_table(path).to_pylist()
-        if row["staged_no"] == entry.staged.staged_no
-    ]  # fmt: skip
+    return [row for path in paths for row in rows_of(path, entry.staged.staged_no)]
+
+
+def rows_of(path: Path, staged_no: int) -> Dicts:
+    with parquet.ParquetFile(path) as file:  # threads would take longer to start
+        return [row for row in file.read(use_threads=False).to_pylist() if row["staged_no"] == staged_no]
 
 
 def _prove(entry: Entry, what: str, found: int, judged: int) -> None:
