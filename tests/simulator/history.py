@@ -251,7 +251,11 @@ class History:
         body = bytes_of(word)
         etag = sha256(body).hexdigest()[:16] + self.chance.choice(("", "", "-2"))
         at = Clock.moment + timedelta(microseconds=self.puts)
-        file = SourceFile(bucket="bucket", key=key, etag=etag, last_modified=at, size_bytes=len(body))
+        now, _ = self.store.objects.get(("bucket", key), (None, b""))
+        version = f"v{self.puts}" if now and now.version_id else None
+        file = SourceFile(
+            bucket="bucket", key=key, etag=etag, last_modified=at, size_bytes=len(body), version_id=version
+        )
         self.store.put(file, body)
         self.tell(f"{key}@{etag[:8]}{etag[16:]} comes: {word}")
 

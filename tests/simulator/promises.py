@@ -16,8 +16,8 @@ from tests.simulator.world import NOTE, SOURCES, WORD_OF, Clock
 LOADS = {"loaded": "", "rejected": "", "held": "", "duplicate": "", "retrying": ""}
 AGAIN = {"loaded": "load force release", "rejected": "load release", "held": "load", "duplicate": "load release"}
 AFTER = {
-    "pending": {**LOADS, "ignored": "ignore"},
-    "retrying": {**LOADS, "ignored": "ignore", "replaced": "gone"},
+    "pending": {**LOADS, "ignored": "ignore", "replaced": "replace"},
+    "retrying": {**LOADS, "ignored": "ignore", "replaced": "gone replace"},
     "loaded": {"loaded": "force", "undone": "undo", "replaced": "replace"},
     "rejected": {"loaded": "force", "undone": "undo", "ignored": "ignore"},
     "held": {**AGAIN, "ignored": "ignore", "replaced": "gone"},
@@ -86,6 +86,8 @@ class Promises:
         if row.state == "held":
             assert source.changed_file == "hold", "only what is to be held is"
             assert others
+        if others and (newest := max(others, key=lambda one: one.file_no)).state == row.state == "loaded":
+            assert "force" in told or newest.sha256 != row.sha256, "the same bytes are no change"
         if row.state == "rejected":
             assert not is_good(row)
         if row.state == "loaded" and "force" not in told:
@@ -151,7 +153,7 @@ class Promises:
                 assert row.state != "held" or row.version_id or row.file_id in there, "its object is gone"
         for file in listed:
             row = tables.ledger[file.file_id]
-            assert row.state != "replaced", "its object is there"
+            assert row.state != "replaced" or row.replaced_by in acted, "its object is there"
             if row.file_id in acted:
                 continue
             assert row.state in ("loaded", "duplicate", "held") if is_good(row) else row.state != "loaded"

@@ -67,6 +67,16 @@ class Store(MemoryStore):
 
     step: Callable[[str], None]
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.older: dict[object, tuple[SourceFile, bytes]] = {}  # by key and version id
+
+    def put(self, file: SourceFile, body: bytes) -> SourceFile:
+        now, former = self.objects.get((file.bucket, file.key), (file, body))
+        if now.version_id and now.etag != file.etag:
+            self.older[now.key, now.version_id] = now, former
+        return super().put(file, body)
+
     def list(self, bucket: str, prefix: str) -> Iterator[SourceFile]:
         self.step("list")
         return super().list(bucket, prefix)
@@ -74,6 +84,7 @@ class Store(MemoryStore):
     def read(self, file: SourceFile) -> Iterator[bytes]:
         self.step("read")
         now, body = self.objects.get((file.bucket, file.key), (None, b""))
+        now, body = self.older.get((file.key, file.version_id), (now, body))
         if now is None or not now.is_same(file):
             raise ObjectGone(f"{file.key}: gone")
         if file.key in self.broken:
