@@ -405,12 +405,12 @@ class Pipeline:
     ) -> list[FileResult]:
         """What became of each file: of those that the ledger has not dealt with, once they are judged.
 
-        All are judged together. Where that fails, and nobody knows whose doing it was, then in smaller groups: so that
-        none holds up the others.
+        All are judged together, but for versions of a key: a later one is compared with what came of the earlier one.
+        Where that fails, and nobody knows whose doing it was, then in smaller groups: so that none holds up the others.
         """
         files = list({file.file_id: file for file in self.warehouse.recognise(files)}.values())
         outcome = self.warehouse.known(files, intent)
-        groups: list[Sequence[SourceFile]] = [[file for file in files if file.file_id not in outcome]]
+        groups = _versions_apart([file for file in files if file.file_id not in outcome])
         unanswered: TransientError | None = None
         done = 0
         while groups:
@@ -531,6 +531,16 @@ class Pipeline:
         else:
             return staged
         return replace(staged, outcome="rejected", error=error)
+
+
+def _versions_apart(files: Sequence[SourceFile]) -> list[Sequence[SourceFile]]:
+    """Groups that hold one version of a key each, the earliest ones first; files in the order given."""
+    seen = Counter[tuple[str, str]]()
+    turns: dict[str, int] = {}
+    for file in sorted(files, key=lambda one: one.received_at):
+        turns[file.file_id] = seen[file.bucket, file.key]
+        seen[file.bucket, file.key] += 1
+    return [[file for file in files if turns[file.file_id] == turn] for turn in range(max(seen.values(), default=0))]
 
 
 def _heard(listed: Iterable[SourceFile], hear: Callable[[ListingDoubted], object]) -> Iterator[SourceFile]:

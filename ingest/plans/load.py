@@ -68,6 +68,7 @@ class _Entry:
     error: str
     original: LedgerRow | None = None  # of a redrive: the file that it mends
     duplicate_of: str | None = None
+    replaced_by: str | None = None
     replaces: tuple[str, ...] = ()
     copies: tuple[str, ...] = ()
     # Lines that redrives mended, of its former rows and of other versions of its key.
@@ -201,12 +202,23 @@ class _Load:
                 if not redrive:
                     entry.state, entry.error = "held", _HELD
             elif policy == "replace" and entry.state == "loaded":
-                self._replace(versions, entry)
-                gone.update(entry.replaces)
+                if later := self._later(versions, entry):
+                    entry.state, entry.replaced_by = "replaced", later.file_id
+                    self.draft.changes.tell("replace", [entry.file.file_id])
+                else:
+                    self._replace(versions, entry)
+                    gone.update(entry.replaces)
             if entry.state == "loaded" and not redrive:
                 there = [row.file_no for row in versions if row.state in KEEPS_LINES]
                 entry.mended = self.draft.mended_lines(there) + entry.mended
         self._find_copies([entry for entry in new if entry.state == "loaded" and not entry.staged.redrive], gone)
+
+    def _later(self, versions: Sequence[LedgerRow], entry: _Entry) -> LedgerRow | None:
+        """The version that is there and came after this one, which was slow to be read: it would never come again."""
+        if entry.staged.redrive or self.order.intent != "new":
+            return None
+        later = (row for row in versions if row.version_id and row.last_modified > entry.file.last_modified)
+        return next((row for row in later if self._is_there(row)), None)
 
     def _is_there(self, row: LedgerRow) -> bool:
         """Whether what a file says is loaded: by itself, as another one, or by a redrive that holds all of it."""
@@ -299,7 +311,7 @@ class _Load:
             warnings=orjson.dumps(staged.counts.warnings).decode(), load_id=order.load_id, run_id=order.run_id,
             loaded_at=None if retrying else self.now, attempts=attempts,
             next_try_at=next_try(attempts, self.now) if retrying else None, duplicate_of=entry.duplicate_of,
-            redrive_of=staged.redrive.of if staged.redrive else None,
+            replaced_by=entry.replaced_by, redrive_of=staged.redrive.of if staged.redrive else None,
             archived_to=former.archived_to if former else None, deleted_at=former.deleted_at if former else None,
             error=entry.error or None, position=file.position, match=staged.match, read_bytes=staged.read_bytes,
         )  # fmt: skip

@@ -6,6 +6,7 @@ import pytest
 
 from ingest.cli.loading import show_files
 from tests.actions.acting import NOTE, X, do, drop, events, mend, poll, state, told
+from tests.simulator.world import Store
 from tests.support import Line, World, alias, lines, record
 
 
@@ -96,6 +97,24 @@ def test_a_key_that_returns_to_bytes_that_were_replaced(world: World) -> None:
     assert (newest["state"], newest["replaced_by"], older["state"]) == ("loaded", None, "replaced")
     assert older["replaced_by"] == newest["file_id"]
     assert newest["last_modified"] == files[-1].last_modified
+
+
+@pytest.mark.parametrize(("name", "states"), [
+    ("replace", ["replaced", "loaded"]), ("hold", ["loaded", "held"]), ("web", ["loaded", "loaded"]),
+])  # fmt: skip
+def test_versions_that_come_in_one_load_are_taken_in_the_order_in_which_they_came(
+    world: World, name: str, states: list[str]
+) -> None:
+    """The first could not be read when it came, say."""
+    world.store = store = Store()
+    store.step = lambda _: None
+    bodies: list[Line] = [X, record("bob", 1, "x")]
+    files = []
+    for number, body in enumerate(bodies):
+        plain = drop(world, f"{name}/a.json", body)
+        files.append(store.put(replace(plain, version_id=f"v{number}"), lines(body)))
+    world.load(*reversed(files))
+    assert [state(world, file) for file in files] == states
 
 
 def test_versions_of_a_key_are_source_files_of_their_own(world: World) -> None:

@@ -355,6 +355,19 @@ def test_the_same_bytes_under_a_key_are_no_change_whatever_the_store_calls_them(
         assert result.duplicate_of == ("1" * 32 if state == "duplicate" else file("a").file_id)
 
 
+@pytest.mark.parametrize(("intent", "becomes"), [("new", "replaced"), ("again", "loaded"), ("force", "loaded")])
+def test_a_version_that_was_slow_takes_the_place_of_a_later_one_only_by_name(intent: Intent, becomes: State) -> None:
+    """Of a bucket with versions no poll would load the later one again."""
+    later = row("later", "loaded", 1, key="a.json", version_id="2", last_modified=NOW + timedelta(seconds=1))
+    there = warehouse([later])
+    slow = file("a", version_id="1")
+    (result,) = there.load(staged(slow, changed_file="replace"), "load", None, intent=intent, note=NOTE)
+    assert (result.state, states(there)) == (becomes, {"a": becomes})
+    assert there.tables.ledger[slow.file_id].replaced_by == (later.file_id if becomes == "replaced" else None)
+    assert there.tables.ledger[later.file_id].state == ("loaded" if becomes == "replaced" else "replaced")
+    assert ("a", "replace") in told(there)
+
+
 def test_a_change_that_was_held_and_taken_back_is_held_again() -> None:
     """Also where its bytes come under another ETag: they never were loaded."""
     there = warehouse([row("a", "loaded", 1), row("taken back", "replaced", 2, key=file("a").key, sha256="x")])
