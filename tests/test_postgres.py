@@ -22,8 +22,9 @@ from adbc_driver_manager import OperationalError, dbapi
 
 from ingest.errors import ConfigError, IngestError, TransientError
 from ingest.ports import FilesWanted, Note, QueryLimits, Staging
+from ingest.warehouse.engines.postgres import applying, session
 from ingest.warehouse.engines.postgres.look import look
-from ingest.warehouse.engines.postgres.session import _make
+from ingest.warehouse.engines.postgres.session import PostgresSession, _make
 from ingest.warehouse.engines.postgres.warehouse import PostgresWarehouse
 from tests import postgres
 from tests.postgres import Server
@@ -91,6 +92,80 @@ def test_loaders_at_once_on_the_same_files_and_facts(postgres_server: Server, tm
         _, err = one.communicate(timeout=120)
         assert one.returncode in (0, 1), err  # some failed lines, or all there already
     is_whole(postgres.warehouse(url))
+
+
+def bring_before(world: World) -> None:
+    world.bring("before.json", *(record("ann", n, "x") for n in (1, 4, 9)), arrived=0)
+
+
+def bring_after(world: World) -> None:
+    world.bring("after.json", *(record("ann", n, "x") for n in (2, 3, 4, 8)), arrived=900)
+
+
+def bring_others(world: World) -> None:
+    world.bring("others.json", record("ann", 100, "x"))
+
+
+def undo_what_was_there(world: World) -> None:
+    (row,) = world.warehouse.files({"key": "there.json"})
+    world.warehouse.undo([row["file_id"]], Note("ann", ""))
+
+
+@pytest.mark.parametrize("few", [10_000, 0], ids=["one by one", "many"])
+@pytest.mark.parametrize(
+    ("first", "then", "duplicates"),
+    [  # what others do before the load has looked again, and before it has the lock
+        pytest.param(bring_others, None, 3, id="other facts"),
+        pytest.param(bring_before, None, 4, id="a row that comes before"),
+        pytest.param(None, bring_before, 4, id="the same at the last moment"),
+        pytest.param(bring_after, bring_before, 5, id="one after, one before"),
+        pytest.param(bring_before, bring_after, 5, id="one before, one after"),
+        pytest.param(undo_what_was_there, None, 1, id="rows go"),
+        pytest.param(bring_after, undo_what_was_there, 4, id="rows come, others go"),
+    ],
+)
+def test_what_others_commit_while_rows_come_in(
+    empty: PostgresWarehouse,
+    monkeypatch: pytest.MonkeyPatch,
+    few: int,
+    first: Callable[[World], None] | None,
+    then: Callable[[World], None] | None,
+    duplicates: int,
+) -> None:
+    monkeypatch.setattr(applying, "_FEW", few)
+    world = World(empty)
+    world.bring("there.json", *(record("ann", n, "x") for n in (1, 2)), arrived=300)
+    file = world.put("ours.json", *(record("ann", n, "x") for n in (1, 2, 3, 4, 4)), arrived=200)
+    with world.pipeline.judged([file]) as staging, monkeypatch.context() as patch:
+        meanwhile = {"came_since": first, "lock": then}
+        for name in meanwhile:
+            call = getattr(PostgresSession, name)
+
+            def others_first(*arguments: Any, name: str = name, call: Callable[..., Any] = call) -> Any:
+                if act := meanwhile.pop(name, None):
+                    act(world)
+                return call(*arguments)
+
+            patch.setattr(PostgresSession, name, others_first)
+        (result,) = empty.load(staging, "ours", None)
+    assert not meanwhile
+    assert result.counts.duplicates == duplicates
+    assert broken_promises(empty) == {}
+    assert empty.disagreements() == []
+
+
+def test_versions_are_forgotten_in_time(empty: PostgresWarehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who looked so long ago that nobody knows what came since looks at everything."""
+    monkeypatch.setattr(session, "_VERSIONS_KEPT", 2)
+    with empty.writing() as writing:
+        for came in ([1, 2], [], [3], None, [4]):
+            writing.count_up(came)
+        assert [writing.came_since(version) for version in (5, 4, 3, 2)] == [(5, []), (5, [4]), (5, None), (5, None)]
+        writing.count_up([5])
+        writing.count_up([6, 7])
+        assert [writing.came_since(version) for version in (5, 4, 3)] == [
+            (7, [5, 6, 7]), (7, [4, 5, 6, 7]), (7, None),
+        ]  # fmt: skip
 
 
 @pytest.mark.slow

@@ -52,7 +52,11 @@ class PostgresApplying(Applying):
 
     session: PostgresSession
     staged: DuckDBSession | None = None  # `beside`; None: nothing comes in
-    not_first: pa.Table | None = None  # rows of this load, as they were decided last
+    is_few: bool = True  # of its facts
+    here: pa.Table = field(
+        default_factory=lambda: pa.table({})
+    )  # the first rows of its facts that others brought, and former such
+    not_first: pa.Table | None = None  # its own rows that are not first, as it was decided last
     yielding: pa.Table | None = None  # rows of others that are not the first any more
     own: list[int] = field(default_factory=list)  # file_nos whose commands this load brings
 
@@ -71,6 +75,10 @@ class PostgresApplying(Applying):
         stage(self.staged.connection, "staged_rows", self.changes.staging.commands)
         for step in ("staged_commands", "staged_facts"):
             self.staged.run(step)
+        mine = self._arrow("SELECT occurred_at, command_id FROM staged_facts")
+        self.is_few = len(mine) <= _FEW
+        self.session.make("mine", mine)
+        self.here = self._facts_here()
         self._decide()
         self._copy("command_rows", "incoming_commands", "count_staged_commands")
 
@@ -81,11 +89,21 @@ class PostgresApplying(Applying):
             raise ConflictError
         self.changes = changes
         self.number(numbers)
-        if self.own:
-            self._look_again()
 
-    def _look_again(self) -> None:
-        """Decide once more which rows are first, now under the lock."""
+    def look_again(self, seen: int) -> int:
+        """Decide once more which rows are first, by what was committed since a version; the version of now."""
+        version, came = self.session.came_since(seen)
+        if not self.own or came == []:
+            return version
+        if came is None or self.is_few:
+            self.here = self._facts_here()
+        else:
+            self.session.run("plan_hashed")
+            found = self.session.arrow(self.session.statement("came_here"), came=came)
+            self.session.run("plan_freely")
+            if not len(found):
+                return version
+            self.here = pa.concat_tables([self.here, found])
         before = self.not_first
         self.duplicates.clear()
         self._decide()
@@ -96,6 +114,7 @@ class PostgresApplying(Applying):
                 " UNION ALL SELECT *, FALSE FROM now ANTI JOIN before USING (file_no, line, item_no)"
             )
         self._set_first(changed)
+        return version
 
     def yield_first(self) -> None:
         """Rows of others that this load comes before are first no more."""
@@ -104,15 +123,14 @@ class PostgresApplying(Applying):
 
     def _decide(self) -> None:
         assert self.staged
-        here = self._facts_here()
-        numbers = here["file_no"].unique().to_pylist()
+        numbers = self.here["file_no"].unique().to_pylist()
         sql = "SELECT file_no, position FROM ledger WHERE file_no = ANY($numbers)"
         positions = self.session.fetch(sql, numbers=numbers) if numbers else []
         ledger = pa.Table.from_pylist(positions, pa.schema([("file_no", pa.int64()), ("position", pa.string())]))
-        with self.staged.table("here", here), self.staged.table("ledger", ledger):
-            self.staged.rows(
-                "CREATE OR REPLACE TEMP TABLE facts_here AS SELECT * FROM here"
-            )  # Arrow cannot filter UUIDs
+        with self.staged.table("here", self.here), self.staged.table("ledger", ledger):
+            self.staged.rows(  # Arrow cannot filter UUIDs
+                "CREATE OR REPLACE TEMP TABLE facts_here AS SELECT DISTINCT * FROM here"
+            )
             self.staged.run("files_here")
             self.staged.run("repeated_facts")
             self.yielding = self._arrow(
@@ -125,26 +143,22 @@ class PostgresApplying(Applying):
     def _facts_here(self) -> pa.Table:
         """First rows of facts of this load that are there already: command_id, file_no, line, item_no, occurred_at."""
         assert self.staged
-        ((many, first, last),) = self.staged.rows(
-            "SELECT count(*), min(occurred_at)::VARCHAR, max(occurred_at)::VARCHAR FROM staged_facts"
+        ((first, last),) = self.staged.rows(
+            "SELECT min(occurred_at)::VARCHAR, max(occurred_at)::VARCHAR FROM staged_facts"
         )
-        session, own = self.session, self.own or [-1]
-        few = many <= _FEW
-        with session.table("mine", self._arrow("SELECT occurred_at, command_id FROM staged_facts")):
-            session.run("plan_few" if few else "plan_many")
-            session.rows(session.statement("those_here").format(first=first, last=last))
+        session = self.session
+        session.run("plan_few" if self.is_few else "plan_many")
+        session.rows(session.statement("those_here").format(first=first, last=last))
         session.run("plan_few")
         session.rows("ANALYZE pg_temp.those_here")
-        found = [session.arrow(session.statement("facts_here"), own=own)]
+        found = [session.arrow(session.statement("facts_here"), own=self.own)]
         session.rows("DROP TABLE pg_temp.those_here")
         timeless = self._arrow("SELECT DISTINCT command_id FROM staged_facts WHERE is_timeless")
         if len(timeless):
             with session.table("timeless", timeless):
-                found.append(session.arrow(session.statement("timeless_here"), own=own))
+                found.append(session.arrow(session.statement("timeless_here"), own=self.own))
         session.run("plan_freely")
-        together = pa.concat_tables(found)
-        with self.staged.table("together", together):
-            return self._arrow("SELECT DISTINCT * FROM together")
+        return pa.concat_tables(found)
 
     def _set_first(self, marked: pa.Table) -> None:
         if not len(marked):

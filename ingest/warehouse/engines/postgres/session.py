@@ -6,7 +6,7 @@ for some milliseconds: rows come in before. What a killed process had not commit
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,7 +26,6 @@ from ingest.warehouse.engines.postgres.errors import could_not_read, could_not_w
 from ingest.warehouse.engines.postgres.statements import apart, definitions, statement
 
 _LOCK = "SELECT pg_advisory_xact_lock(76717370, hashtext(current_schema()))::text"
-_VERSION = "SELECT version FROM warehouse_version"
 # From the table itself: what answers by name may remember that there was none.
 _SCHEMA_VERSION = """
     SELECT has_table_privilege(pg_class.oid, 'SELECT')
@@ -39,6 +38,7 @@ _SERVER = """
         EXISTS (SELECT 1 FROM pg_collation WHERE collname = 'und-x-icu' AND collencoding IN (-1, pg_char_to_encoding(
             current_setting('server_encoding')))), current_schema(),
         coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)"""
+_VERSIONS_KEPT = 1_000
 _SETTINGS = (
     "SELECT set_config('timezone', 'UTC', false), set_config('jit', 'off', false),"
     " set_config('work_mem', '64MB', false), set_config('lock_timeout', $timeout, false)"
@@ -111,7 +111,28 @@ class PostgresSession(Session):
 
     def version(self) -> int:
         """What differs once anybody has changed anything."""
-        return int(self.rows(_VERSION)[0][0])
+        return int(self.rows("SELECT max(version) FROM warehouse_version")[0][0])
+
+    def count_up(self, came: Collection[int] | None) -> None:
+        """Something is changed. `came`: the files whose commands came; None: commands went or changed, too."""
+        files = "NULL" if came is None else f"'{{{', '.join(map(str, came))}}}'"
+        self.rows(f"INSERT INTO warehouse_version SELECT max(version) + 1, {files} FROM warehouse_version")
+        self.rows(
+            "DELETE FROM warehouse_version WHERE version < (SELECT max(version) - $kept FROM warehouse_version)",
+            kept=_VERSIONS_KEPT,
+        )
+
+    def came_since(self, version: int) -> tuple[int, list[int] | None]:
+        """The version of now, and the files whose commands came since another one; None as in `count_up`."""
+        now = self.version()
+        told = [
+            came for (came,) in self.rows(
+                "SELECT came FROM warehouse_version WHERE version > $version AND version <= $now", version=version, now=now
+            )
+        ]  # fmt: skip
+        if None in told or len(told) < now - version:
+            return now, None
+        return now, [file_no for came in told for file_no in came]
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ def fill(server: PostgresServer, tables: Iterable[Table]) -> None:
                     raise IngestError(f"The table {name} is not one of Landfall's: drop it, or keep it elsewhere.")
                 session.ingest(name, _as_stored(reader, there[name]))
             session.rows("SELECT setval('file_numbers', coalesce(max(file_no), 0) + 1, false)::text FROM ledger")
-            session.rows("UPDATE warehouse_version SET version = version + 1")
+            session.count_up(None)
             for name in there:
                 session.rows(f'ANALYZE "{name}"')
     except Error as error:

@@ -26,8 +26,6 @@ from ingest.warehouse.engines.postgres.session import PostgresServer, PostgresSe
 from ingest.warehouse.engines.postgres.snapshot import save
 from ingest.warehouse.engines.postgres.transfer import fill, tables
 
-_COUNT_UP = "UPDATE warehouse_version SET version = version + 1"
-
 
 @dataclass(frozen=True, slots=True)
 class PostgresWarehouse(PostgresServer, TablesWarehouse):
@@ -75,21 +73,23 @@ class PostgresWarehouse(PostgresServer, TablesWarehouse):
                     applying.number()
                     applying.bring_failed()
                     applying.bring_commands()
+                    looked_at = applying.look_again(version)  # most of what came meanwhile, while nobody waits for us
                     session.lock()
                     if session.version() != version:
                         changes, answer = plan(TablesReader(session))
                         applying.plan_again(changes)
+                        applying.look_again(looked_at)
                     applying.mark_mended()
                     applied = applying.settle()
                 applying.yield_first()
-            session.rows(_COUNT_UP)
+            session.count_up(None if changes.leaving else applying.own)
             return answer, applied
 
     def repair(self, note: Note) -> None:
         with self.writing() as session:
             session.lock()
             repair(session, PostgresApplying, note)
-            session.rows(_COUNT_UP)
+            session.count_up(None)
 
     def rematch(self) -> int:
         with self.writing(settle=False) as session:
@@ -102,7 +102,7 @@ class PostgresWarehouse(PostgresServer, TablesWarehouse):
             with session.table("own", pa.table({"name": list(own), "value": list(own.values())})):
                 session.rows("DELETE FROM settled WHERE name IN (SELECT name FROM own)")
                 session.rows("INSERT INTO settled SELECT name, value FROM own")
-            session.rows(_COUNT_UP)
+            session.count_up(None)
             return files
 
     def _rename(self, session: Session, files: pa.Table) -> None:

@@ -9,6 +9,10 @@ SELECT set_config('enable_hashjoin', 'off', TRUE), set_config('enable_mergejoin'
 SELECT set_config('enable_hashjoin', 'off', TRUE), set_config('enable_nestloop', 'off', TRUE),
     set_config('enable_mergejoin', 'on', TRUE)
 
+-- name: plan_hashed
+-- many are looked for among many, without their order.
+SELECT set_config('enable_mergejoin', 'off', TRUE), set_config('enable_nestloop', 'off', TRUE)
+
 -- name: plan_freely
 SELECT set_config('enable_hashjoin', 'on', TRUE), set_config('enable_mergejoin', 'on', TRUE),
     set_config('enable_nestloop', 'on', TRUE)
@@ -38,6 +42,13 @@ SELECT c.command_id, c.file_no, c.line, c.item_no, c.occurred_at
 FROM timeless AS t
 JOIN command_rows AS c ON c.command_id = t.command_id
 WHERE c.identity >= '["only"' AND c.identity < '["only#' AND c.is_first AND c.file_no <> ALL($own)
+
+-- name: came_here
+-- of facts of this load, the first rows in files that came since it looked.
+-- in: mine (command_id), $came (file_nos).   out: as facts_here.
+SELECT c.command_id, c.file_no, c.line, c.item_no, c.occurred_at
+FROM command_rows AS c
+WHERE c.file_no = ANY($came) AND c.is_first AND c.command_id IN (SELECT command_id FROM mine)
 
 -- name: set_first
 -- rows that become, or cease to be, the first of their fact.
