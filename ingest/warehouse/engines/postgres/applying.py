@@ -41,7 +41,7 @@ def beside(memory_mb: int) -> Iterator[DuckDBSession]:
         connection.execute("SET temp_directory = $folder", {"folder": str(folder)})
         connection.execute(
             f"SET memory_limit = '{memory_mb}MB'; SET TimeZone = 'UTC'; SET preserve_insertion_order = false;"
-            " SET arrow_lossless_conversion = true"
+            " SET arrow_lossless_conversion = true; SET enable_progress_bar = false"
         )
         yield DuckDBSession(connection)
 
