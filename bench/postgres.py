@@ -1,99 +1,148 @@
 """A load into Postgres beside the server's own bulk ingest of the same rows: ratios, alternating, medians.
 
-    python bench/postgres.py [rows] [rounds] [loaders]
+    python bench/postgres.py [--rows 1000000] [--rounds 3] [--there 10000000] [--loaders 1 2 4]
 
-`plain`: the staged rows by COPY into a table without index, nothing looked up. `empty`: a whole load into an empty
-warehouse. `more`: another one, a tenth of whose facts is there already, into what the first one left.
+`plain`: the staged rows by COPY into an empty table of the same columns without an index, nothing looked up. `empty`: a
+whole load into an empty warehouse. `large`: one of whose facts a tenth is there already, into a warehouse that has so
+many others, of a hundred days. Then loaders at once, each a process that loads a file of its own into one empty
+warehouse, a tenth of whose facts is the neighbour's. TMPDIR says where server and files are.
 """
 
-import sys
+import argparse
+import multiprocessing
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Callable
 from functools import partial
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from ingest.pipeline import Pipeline
+from ingest.ports import Staging
 from ingest.settings import Settings
+from ingest.warehouse.engines.postgres.applying import beside, booleans
 from ingest.wiring import stores_of
 from tests import postgres
 
-ROWS = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
-ROUNDS = int(sys.argv[2]) if len(sys.argv) > 2 else 3
-LOADERS = int(sys.argv[3]) if len(sys.argv) > 3 else 4
+_FIRST, _DAYS = 1_795_000_000, 11  # of the events of a load
+_THERE = """
+    INSERT INTO command_rows (
+        occurred_at, command_id, file_no, line, item_no, is_first, kind, time_source, person, event, properties
+    )
+    SELECT
+        to_timestamp({first} - n::double precision / {rows} * 100 * 86400 + {days} * 86400),
+        md5(n::text)::uuid, -1 - n / 100000, n % 100000, 0, TRUE, 'record', 'event',
+        'person ' || n % 70000 || '@example.com', 'Viewed page',
+        format('{{"url":"/products/%s","price":%s.10,"session":"t%s"}}', n % 1000, n % 100, n)::json
+    FROM generate_series(1, {rows}) AS n"""
+_THEIR_FILES = """
+    INSERT INTO ledger (
+        file_id, file_no, source, bucket, key, etag, last_modified, size_bytes, format, people_space, state, lines,
+        items, records, loaded_at, position
+    )
+    SELECT 'there ' || n, -1 - n, 'there', 'there', n::text, n::text, now(), 1, 'kissmetrics', 'kissmetrics', 'loaded',
+        100000, 100000, 100000, now(), 'there ' || n
+    FROM generate_series(0, {rows} / 100000) AS n"""
 
 
-def written(folder: Path, number: int) -> Path:
-    """Events of eleven days, a tenth of them those of the file before."""
-    path, first = folder / f"{number}.json", number * ROWS * 9 // 10
+def written(folder: Path, number: int, rows: int) -> Path:
+    """Events of some days, a tenth of them those of the file before."""
+    path, first = folder / f"{number}.json", number * rows * 9 // 10
     with path.open("w", encoding="utf-8") as file:
-        for n in range(first, first + ROWS):
-            at = 1_795_000_000 + n * 7919 % 950_400
+        for n in range(first, first + rows):
             file.write(
-                f'{{"_p":"person {n % 70_000}@example.com","_t":{at},"_n":"Viewed page","url":"/products/{n % 1000}",'
-                f'"price":{n % 100}.10,"session":"s{n}"}}\n'
+                f'{{"_p":"person {n % 70_000}@example.com","_t":{_FIRST + n * 7919 % (_DAYS * 86_400)},'
+                f'"_n":"Viewed page","url":"/products/{n % 1000}","price":{n % 100}.10,"session":"s{n}"}}\n'
             )
     return path
 
 
-def seconds(act: Any) -> float:
+def judged(url: str, path: Path) -> Any:
+    settings = Settings(warehouse_url="", staging_folder=path.parent)
+    pipeline = Pipeline(settings, stores_of(settings), postgres.warehouse(url))
+    return pipeline.judged([pipeline.store_of("").describe("file", str(path))])
+
+
+def plain(url: str, staging: Staging) -> None:
+    with postgres.warehouse(url).writing() as session, beside(160) as staged:
+        paths = [str(path) for path in staging.commands]
+        rows = staged.connection.sql(
+            "SELECT * EXCLUDE (staged_no), 1::BIGINT AS file_no, TRUE AS is_first FROM read_parquet($paths)",
+            params={"paths": paths},
+        )
+        session.rows("CREATE TABLE plain (LIKE command_rows)")
+        session.ingest("plain", booleans(rows.to_arrow_reader(20_480)))
+
+
+def loader(url: str, path: Path, ready: Barrier) -> None:
+    with judged(url, path) as staging:
+        ready.wait()
+        postgres.warehouse(url).load(staging, path.stem, None)
+        ready.wait()
+
+
+def seconds(act: Callable[[], object]) -> float:
     begun = time.monotonic()
     act()
     return time.monotonic() - begun
 
 
+def at_once(url: str, paths: list[Path]) -> float:
+    spawned = multiprocessing.get_context("spawn")
+    ready = spawned.Barrier(len(paths) + 1)
+    loaders = [spawned.Process(target=loader, args=(url, path, ready)) for path in paths]
+    for one in loaders:
+        one.start()
+    ready.wait()
+    took = seconds(ready.wait)
+    for one in loaders:
+        one.join()
+    return took
+
+
 def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--there", type=int, default=10_000_000)
+    parser.add_argument("--loaders", type=int, nargs="*", default=[1, 2, 4])
+    arguments = parser.parse_args()
+    rows, took = arguments.rows, {"plain": list[float](), "empty": list[float](), "large": list[float]()}
     with TemporaryDirectory() as name, postgres.server(durable=True) as server:
-        folder = Path(name)
-        files = [written(folder, number) for number in range(LOADERS + 1)]
-        settings = Settings(warehouse_url="", staging_folder=folder)
-
-        def judged(pipeline: Pipeline, path: Path) -> Any:
-            return pipeline.judged([pipeline.store_of("").describe("file", str(path))])
-
-        def plain(staging: Any) -> None:
-            with postgres.warehouse(server.url("bare")).writing() as session:
-                from ingest.warehouse.engines.postgres.applying import beside, booleans
-
-                with beside(160) as staged:
-                    paths = [str(path) for path in staging.commands]
-                    rows = staged.connection.sql("SELECT * FROM read_parquet($paths)", params={"paths": paths})
-                    session.rows("DROP TABLE IF EXISTS bare")
-                    session.rows(
-                        "CREATE TABLE bare (staged_no integer, line bigint, item_no integer, item text, kind text,"
-                        " people_space text, person text, person_key text, occurred_at timestamptz, event text,"
-                        " event_key text, alias text, alias_key text, properties json, time_source text, identity text,"
-                        " command_id uuid)"
-                    )
-                    session.ingest("bare", booleans(rows.to_arrow_reader(20_480)))
-
-        server.new()
-        server.sql("CREATE DATABASE bare OWNER loader TEMPLATE landfall_new")
-        took: dict[str, list[float]] = {"plain": [], "empty": [], "more": []}
-        for _ in range(ROUNDS):
-            warehouse = postgres.warehouse(server.new())
-            pipeline = Pipeline(settings, stores_of(settings), warehouse)
-            with judged(pipeline, files[0]) as first, judged(pipeline, files[1]) as second:
-                took["plain"].append(seconds(partial(plain, first)))
-                took["empty"].append(seconds(partial(warehouse.load, first, "a", None)))
-                took["more"].append(seconds(partial(warehouse.load, second, "b", None)))
-        base = median(took["plain"])
-        print(f"{ROWS:,} rows, {ROUNDS} rounds, medians:")
+        files = [written(Path(name), number, rows) for number in range(max(2, *arguments.loaders))]
+        large = server.new()
+        for sql in (_THERE, _THEIR_FILES):
+            server.sql(sql.format(rows=arguments.there, first=_FIRST, days=_DAYS), large.rpartition("/")[2])
+        with judged(large, files[0]) as staging:
+            postgres.warehouse(large).load(staging, "before", None)
+        server.sql("VACUUM ANALYZE", large.rpartition("/")[2])
+        print(f"{rows:,} rows; {arguments.there:,} others in the large warehouse", flush=True)
+        for number in range(arguments.rounds + 1):  # the first is a warm-up
+            empty, more = server.new(), server.new(large)
+            with judged(empty, files[0]) as first, judged(more, files[1]) as second:
+                acts: dict[str, Callable[[], object]] = {
+                    "plain": partial(plain, empty, first),
+                    "empty": partial(postgres.warehouse(empty).load, first, "empty", None),
+                    "large": partial(postgres.warehouse(more).load, second, "large", None),
+                }
+                order = list(acts)
+                for what in order[number % 3 :] + order[: number % 3]:
+                    took[what] += [seconds(acts[what])][: number and 1]
+            for url in (empty, more):
+                server.drop(url)
         for what, times in took.items():
-            print(f"  {what:6} {median(times):6.2f} s  {median(times) / base:5.2f}")
-        for many in (1, 2, 4):
-            if many > LOADERS:
-                break
-            warehouse = postgres.warehouse(server.new())
-            pipeline = Pipeline(settings, stores_of(settings), warehouse)
-            with ExitStack() as stack, ThreadPoolExecutor(many) as pool:
-                load = partial(warehouse.load, load_id="c", run_id=None)
-                stagings = [stack.enter_context(judged(pipeline, path)) for path in files[:many]]
-                took_all = seconds(partial(list, pool.map(load, stagings)))
-            print(f"  {many} loaders: {many * ROWS / took_all:10,.0f} rows/s")
+            print(f"  {what:6} {median(times):6.2f} s  {median(times) / median(took['plain']):5.2f}", flush=True)
+        rates: dict[int, list[float]] = {many: [] for many in arguments.loaders}
+        for _ in range(arguments.rounds):
+            for many, of in rates.items():
+                url = server.new()
+                of.append(many * rows / at_once(url, files[:many]))
+                server.drop(url)
+        for many, of in rates.items():
+            print(f"  {many} loaders {median(of):10,.0f} rows/s  {median(of) / median(rates[1]):5.2f}", flush=True)
 
 
 if __name__ == "__main__":
