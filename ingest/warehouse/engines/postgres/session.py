@@ -125,11 +125,8 @@ class PostgresSession(Session):
     def came_since(self, version: int) -> tuple[int, list[int] | None]:
         """The version of now, and the files whose commands came since another one; None as in `count_up`."""
         now = self.version()
-        told = [
-            came for (came,) in self.rows(
-                "SELECT came FROM warehouse_version WHERE version > $version AND version <= $now", version=version, now=now
-            )
-        ]  # fmt: skip
+        sql = "SELECT came FROM warehouse_version WHERE version > $version AND version <= $now"
+        told = [came for (came,) in self.rows(sql, version=version, now=now)]
         if None in told or len(told) < now - version:
             return now, None
         return now, [file_no for came in told for file_no in came]
@@ -205,7 +202,7 @@ class PostgresServer:
                 if settle:
                     self._settle(session)
                 yield session
-                session.connection.commit()
+                session.rows("COMMIT")
         except Error as error:
             raise could_not_write(self.name, error) from error
 
@@ -214,18 +211,14 @@ class PostgresServer:
         with ExitStack() as stack:
             try:
                 database = _Kept(_database(self.url, os.getpid()))
-                opened = dbapi.Connection(database, AdbcConnection(database.database))  # type: ignore[arg-type]
-                connection = stack.enter_context(opened)
-                session = PostgresSession(connection, self.ignored_identities)
+                # The driver's own transactions begin another one after each COPY, which the server warns of.
+                opened = dbapi.Connection(database, AdbcConnection(database.database), autocommit=True)  # type: ignore[arg-type]
+                session = PostgresSession(stack.enter_context(opened), self.ignored_identities)
                 session.rows(_SETTINGS, timeout=f"{self.lock_timeout_seconds:g}s")
-                connection.commit()  # the transaction begins with whatever comes
+                session.rows("BEGIN")
             except Error as error:
                 raise not_connected(self.name, error) from error
-            try:
-                yield session
-            finally:
-                with suppress(Error):  # it may be gone
-                    connection.rollback()
+            yield session  # the server undoes what was not committed when the connection ends
 
     # --- the schema --------------------------------------------------------------------------------------------------
 
@@ -247,7 +240,7 @@ class PostgresServer:
                 self.demand_room(session)
             if there != wanted:
                 _make(session, there[0] if there else 0)
-                session.connection.commit()
+                session.rows("COMMIT AND CHAIN")
 
     def _settle(self, session: PostgresSession) -> None:
         if new := self._not_settled(session):
@@ -255,7 +248,7 @@ class PostgresServer:
             for name, value in new.items():
                 sql = "INSERT INTO settled VALUES ($name, $value) ON CONFLICT (name) DO NOTHING"
                 session.rows(sql, name=name, value=value)
-            session.connection.commit()
+            session.rows("COMMIT AND CHAIN")
             self._not_settled(session)
 
     def _not_settled(self, session: PostgresSession) -> dict[str, str]:
@@ -375,7 +368,8 @@ def numbered(sql: str, values: Mapping[str, Any]) -> tuple[str, pa.RecordBatch |
             raise KeyError(found[1])
         if found[1] not in used:
             used.append(found[1])
-        return f"${used.index(found[1]) + 1}"
+        is_time = isinstance(values[found[1]], datetime)
+        return f"${used.index(found[1]) + 1}{'::timestamptz' * is_time}"
 
     if not values:
         return sql, None
@@ -389,8 +383,8 @@ def _array(value: Any) -> pa.Array:
     if isinstance(value, (list, tuple)):
         kind = pa.int64() if value and isinstance(value[0], int) else pa.string()
         return pa.array([[_text(one) for one in value]], pa.list_(kind))
-    if isinstance(value, datetime):
-        return pa.array([value], pa.timestamp("us", "UTC"))
+    if isinstance(value, datetime):  # as text: for a time the driver begins and commits a transaction of its own
+        return pa.array([value.isoformat()])
     return pa.array([_text(value)])
 
 
