@@ -71,7 +71,11 @@ _CONDITIONS = {
     "with_failures": "to_fix > 0",
     "code": "file_no IN (SELECT file_no FROM published.failure_codes WHERE code = $code AND open > 0) AND to_fix > 0",
 }
-_PLACES = {"failed_share": "failed / nullif(items, 0)", "key": "0"}  # what is no column; `key` has an order of its own
+_PLACES = {  # what is no column; `key` has an order of its own
+    "dealt_at": "coalesce(loaded_at, next_try_at, last_modified)",  # as shown; files that wait: as they are due
+    "failed_share": "failed / nullif(items, 0)",
+    "key": "0",
+}
 
 _guard = Lock()
 _threads: dict[Path, Thread] = {}  # by warehouse
