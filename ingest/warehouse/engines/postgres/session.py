@@ -22,7 +22,7 @@ from adbc_driver_manager import AdbcConnection, AdbcDatabase, Error, dbapi
 from ingest.errors import ConfigError
 from ingest.settings import Source
 from ingest.warehouse.engines.common.session import Session
-from ingest.warehouse.engines.postgres.errors import could_not_read, could_not_write, not_connected
+from ingest.warehouse.engines.postgres.errors import could_not_read, could_not_write, first_line, not_connected
 from ingest.warehouse.engines.postgres.statements import apart, definitions, statement
 
 _LOCK = "SELECT pg_advisory_xact_lock(76717370, hashtext(current_schema()))::text"
@@ -181,7 +181,8 @@ class PostgresServer:
                     self.demand_room(session)
                     _make(session, 0)
                 elif there[0] != len(definitions()[0]):
-                    self._refuse_version(there[0])
+                    session.rows("ROLLBACK AND CHAIN")  # who looked at a table holds up who changes it
+                    self._bring_up_to_date()
                 yield session
         except (Error, pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.errno:  # of whoever uses what was read; an answer's has none
@@ -230,7 +231,7 @@ class PostgresServer:
             session.lock()
             there = found(session)
             if there is not None and there[0] > wanted[0]:
-                self._refuse_version(there[0])
+                raise ConfigError(f"{self.name} was written by a newer version of Landfall. Upgrade this one.")
             if there is None and (foreign := _foreign(session)):
                 raise ConfigError(
                     f"{self.name} is the database of another program, with {', '.join(foreign)} in it. Name another"
@@ -294,10 +295,16 @@ class PostgresServer:
             )
         return str(schema)
 
-    def _refuse_version(self, step: int) -> None:
-        if step > len(definitions()[0]):
-            raise ConfigError(f"{self.name} was written by a newer version of Landfall. Upgrade this one.")
-        raise ConfigError(f"{self.name} is of an older version of Landfall: let who loads into it run `ingest files`.")
+    def _bring_up_to_date(self) -> None:
+        """The tables of an older version become those of this one, whoever comes first, if only to read."""
+        try:
+            with self.connected() as session:
+                self._prepare(session)
+        except Error as error:
+            raise ConfigError(
+                f"{self.name} is of an older version of Landfall, and was left so: {first_line(error)} Let who loads"
+                " into it run `ingest files`."
+            ) from error
 
 
 def _shown(settled: str) -> str:
