@@ -25,6 +25,7 @@ from ingest.core.source import SourceFile
 from ingest.errors import ConfigError, IngestError, TransientError
 from ingest.ports import Staging, Warehouse
 from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
+from ingest.warehouse.engines.postgres.warehouse import PostgresWarehouse
 from tests.support import (
     ROOT,
     START,
@@ -110,6 +111,16 @@ def broken_promises(warehouse: Warehouse) -> dict[str, int]:
             "SELECT 1 FROM commands LEFT JOIN (SELECT command_id, 1 AS seen FROM events) AS e USING (command_id)"
             " WHERE kind = 'record' GROUP BY command_id, file_id, line, item HAVING count(seen) <> 1",
     }  # fmt: skip
+    if isinstance(warehouse, PostgresWarehouse):
+        promises["a count of failed lines that is not theirs"] = """
+            SELECT 1 FROM failure_counts AS c
+            FULL JOIN (
+                SELECT file_no, code, count(*) AS lines, count(*) FILTER (WHERE redriven_by IS NULL) AS open,
+                    min(line) AS first_line
+                FROM failed_line_rows CROSS JOIN LATERAL unnest(''::text || codes) AS u (code)
+                GROUP BY file_no, code
+            ) AS f USING (file_no, code)
+            WHERE (c.lines, c.open, c.first_line) IS DISTINCT FROM (f.lines, f.open, f.first_line)"""
     union = " UNION ALL ".join(
         f"SELECT '{name}' AS promise, count(*) AS broken FROM ({sql}) AS found" for name, sql in promises.items()
     )

@@ -22,6 +22,7 @@ from adbc_driver_manager import OperationalError, dbapi
 
 from ingest.errors import ConfigError, IngestError, TransientError
 from ingest.ports import FilesWanted, Note, QueryLimits, Staging
+from ingest.redrive import redrive
 from ingest.warehouse.engines.postgres import applying, session
 from ingest.warehouse.engines.postgres.look import look
 from ingest.warehouse.engines.postgres.session import PostgresSession, _make
@@ -334,6 +335,40 @@ def test_a_commit_whose_answer_is_lost_counts_once(empty: PostgresWarehouse) -> 
     assert (again.already, again.state) == (True, "loaded")
     assert broken_promises(empty) == {}
     assert world.count("events") == 1
+
+
+# --- tables of a former version --------------------------------------------------------------------------------------
+
+
+def test_a_warehouse_of_the_first_version_is_brought_up_to_date(postgres_server: Server) -> None:
+    """Its failed lines are counted, and loads go on."""
+    url = postgres_server.new()
+    world = World(postgres.warehouse(url))
+    result = world.bring("a.json", record("ann", 1, "x"), "bad", "[]", "bad")
+    redrive(world.pipeline, result.file_id, b'2\t{"_p":"ann","_t":1393344700,"_n":"x"}\n', Note("ann"))
+    database = url.rpartition("/")[2]
+    postgres_server.sql("CREATE ROLE stranger LOGIN")
+    for sql in (
+        "DROP FUNCTION count_failures CASCADE", "DROP TABLE failure_counts", "DROP INDEX ledger_failed",
+        "CREATE INDEX ledger_failed ON ledger (file_no) INCLUDE (source, state) WHERE failed > 0",
+        "ALTER TABLE warehouse_version DROP CONSTRAINT warehouse_version_pkey, DROP COLUMN came",
+        "DELETE FROM warehouse_version WHERE version < (SELECT max(version) FROM warehouse_version)",
+        "UPDATE schema_version SET step = 1",
+    ):  # fmt: skip
+        postgres_server.sql(sql, database, "loader")
+    postgres_server.sql("GRANT SELECT ON ALL TABLES IN SCHEMA public TO stranger", database, "loader")
+    stranger = postgres.warehouse(postgres_server.url(database, "stranger"))
+    with pytest.raises(ConfigError, match=r"older version.*left so: must be owner"), stranger.published():
+        pass
+    world.bring("b.json", record("bob", 1, "x"), "bad")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "definitions", lambda: (("one step",), ""))
+        with pytest.raises(ConfigError, match="newer"):
+            world.warehouse.files({})
+    assert broken_promises(world.warehouse) == {}
+    with world.warehouse.published() as published:
+        groups = published.failure_groups([result.file_id])
+    assert [(one.code, one.lines, one.open) for one in groups] == [("not_json", 2, 1), ("not_object", 1, 1)]
 
 
 # --- texts -----------------------------------------------------------------------------------------------------------

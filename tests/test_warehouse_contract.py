@@ -16,12 +16,15 @@ import pytest
 from ingest.core.matching import IGNORED_IDENTITIES
 from ingest.core.source import SourceFile
 from ingest.errors import IngestError
-from ingest.ports import FileResult, Note, Warehouse
+from ingest.ports import FileResult, FilesWanted, Note, Warehouse
+from ingest.redrive import redrive
 from ingest.settings import Source
 from tests import postgres
 from tests.postgres import Server
 from tests.support import ARRIVAL, START, World, alias, everything, put, record
+from tests.test_exactly_once import broken_promises
 
+NOTE = Note("ann")
 NewWorld = Callable[..., World]
 
 
@@ -735,6 +738,80 @@ def test_a_dry_run_leaves_nothing(world: World) -> None:
     results: list[FileResult] = world.pipeline.would_load([file])
     assert [(result.state, result.counts.records, result.counts.failed) for result in results] == [("loaded", 2, 2)]
     assert (world.count("ledger"), world.count("commands"), world.count("failed_lines")) == (0, 0, 0)
+
+
+# --- what pages show -------------------------------------------------------------------------------------------------
+
+
+def test_files_that_wait_stand_in_the_order_in_which_they_are_due(world: World) -> None:
+    """All of them are shown as of now."""
+    often, once, twin = (world.put(f"{name}.json", X) for name in ("often", "once", "twin"))
+    world.store.broken |= dict.fromkeys(("often.json", "once.json", "twin.json"), "it broke off")
+    for files in [[often]] * 5 + [[once, twin]]:
+        world.load(*files)
+    there = world.bring("there.json", X)
+    with world.warehouse.published() as published:
+        for descending in (True, False):
+            shown = published.files(FilesWanted(sources=("one_off",), descending=descending)).rows
+            ids = [often.file_id, twin.file_id, once.file_id, there.file_id]
+            if not descending:
+                ids = [there.file_id, twin.file_id, once.file_id, often.file_id]
+            assert [row["file_id"] for row in shown] == ids
+
+
+@pytest.mark.slow
+def test_failed_lines_are_counted_whatever_was_done_to_their_files(
+    new_world: NewWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingest.warehouse.engines.duckdb.published._QUICK_SECONDS", 3600.0)  # a copy each time
+    world = new_world(source("web"), source("strict", max_failed_lines=0))
+    wanted = FilesWanted(sources=("web", "strict"), folded=True)
+
+    def seen() -> dict[str, Any]:
+        assert broken_promises(world.warehouse) == {}
+        with world.warehouse.published() as published:
+            return {
+                "files": [row["open_failures"] for row in published.files(wanted).rows],
+                "to fix": published.files(replace(wanted, with_failures=True)).total,
+                "of a code": published.files(replace(wanted, code="person_missing")).total,
+                "days": [(day.source, day.files, day.lines, day.failed, day.open) for day in published.days(wanted)],
+                "problems": [(one.code, one.open, one.files) for one in published.problems(wanted)],
+                "groups": [
+                    (group.code, group.lines, group.open, group.first_line)
+                    for row in published.files(wanted).rows for group in published.failure_groups([row["file_id"]])
+                ],
+                "glances": [(one.source, one.open, one.files) for one in published.glances(wanted.sources)],
+            }  # fmt: skip
+
+    no_person = '{"_t": 1393344603, "_n": "x"}'
+    one = world.bring("1.json", X, "bad", no_person, "bad", source="web")
+    two = world.bring("2.json", X, record("bob", 1, "y"), no_person, source="web")
+    assert seen() == {
+        "files": [1, 3], "to fix": 2, "of a code": 2, "days": [("web", 2, 3, 4, 4)],
+        "problems": [("not_json", 2, 1), ("person_missing", 2, 2)],
+        "groups": [("person_missing", 1, 1, 3), ("not_json", 2, 2, 2), ("person_missing", 1, 1, 3)],
+        "glances": [("web", 4, 2)],
+    }  # fmt: skip
+    fixed = b'2\t{"_p":"ann","_t":1393344700,"_n":"x"}\n3\t{"_p":"ann","_t":1393344701,"_n":"x"}\n4\tstill bad\n'
+    outcome = redrive(world.pipeline, one.file_id, fixed, NOTE)
+    assert outcome.result
+    assert seen() == {
+        "files": [1, 1], "to fix": 2, "of a code": 1, "days": [("web", 3, 5, 4, 2)],
+        "problems": [("not_json", 1, 1), ("person_missing", 1, 1)],
+        "groups": [("person_missing", 1, 1, 3), ("not_json", 2, 1, 2), ("person_missing", 1, 0, 3)],
+        "glances": [("web", 2, 2)],
+    }  # fmt: skip
+    rejected = world.bring("3.json", "bad", source="strict")
+    assert seen()["glances"] == [("strict", 1, 1), ("web", 2, 2)]
+    world.warehouse.ignore([rejected.file_id], [], NOTE)
+    world.warehouse.undo([two.file_id], NOTE)
+    assert (seen()["to fix"], seen()["problems"]) == (1, [("not_json", 1, 1)])
+    world.warehouse.undo([outcome.result.file_id], NOTE)  # what it mended is open again
+    assert seen()["problems"] == [("not_json", 2, 1), ("person_missing", 1, 1)]
+    world.load(world.store.describe("bucket", "1.json"), force=True)
+    assert seen()["glances"] == [("strict", 0, 0), ("web", 3, 1)]
+    world.warehouse.undo([one.file_id], NOTE)
+    assert (seen()["to fix"], seen()["problems"], seen()["glances"]) == (0, [], [("strict", 0, 0), ("web", 0, 0)])
 
 
 def test_ignored_identities_hold_backwards(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -25,8 +25,10 @@ from ingest.ports import (
 from ingest.warehouse.engines.postgres.session import PostgresServer, PostgresSession, literal, streamed
 
 _LINES_LOOKED_AT = 20_000  # for the places where they break a rule: a page cannot wait for a million
-_OPEN = "SELECT 1 FROM failed_line_rows AS f WHERE f.file_no = {l}.file_no AND f.redriven_by IS NULL"
-_TO_FIX = "{l}.state IN ('loaded', 'rejected') AND EXISTS (" + _OPEN
+_TO_FIX = (
+    "{l}.state IN ('loaded', 'rejected') AND {l}.failed > 0"
+    " AND {l}.file_no IN (SELECT file_no FROM failure_counts WHERE code = %s AND open > 0)"
+)
 # A file that waits for another attempt has no time of its own: it counts when it is due, never later than now.
 _DEALT_AT = (
     "coalesce({l}.loaded_at, CASE WHEN {l}.next_try_at IS NOT NULL THEN least({l}.next_try_at, $as_of) END,"
@@ -42,8 +44,8 @@ _CONDITIONS = {
     "run_id": "{l}.run_id = $run_id",
     "sha256": "{l}.sha256 = $sha256",
     "file_ids": "{l}.file_id = ANY($file_ids)",
-    "with_failures": f"{_TO_FIX})",
-    "code": f"{_TO_FIX} AND $code = ANY(f.codes))",
+    "with_failures": _TO_FIX % "''",
+    "code": _TO_FIX % "$code",
 }
 _ANY_LETTER = ' COLLATE "und-x-icu"'  # knows the case of more letters than ASCII's, and takes longer
 _PLACES = {
@@ -75,9 +77,9 @@ class PostgresPublished:
         return FilesPage(total, self._with_redrives(rows) if wanted.folded else rows)
 
     def days(self, wanted: FilesWanted, last: int = 30) -> list[Day]:
-        first = date(1970, 1, 1)
-        found = self._asked("shown_days", wanted, last=last)
-        return [Day(first + timedelta(days=day), *more) for day, *more in found]
+        ((first_day,),) = self._asked("shown_first_day", wanted, last=last)
+        found = self._asked("shown_days", wanted, first_day=first_day) if first_day else []
+        return [Day(date(1970, 1, 1) + timedelta(days=day), *more) for day, *more in found]
 
     def sources(self) -> set[str]:
         return {source for (source,) in self.session.named("shown_sources")}
@@ -91,7 +93,7 @@ class PostgresPublished:
         return [Glance(*found) for found in self.session.named("shown_glances", sources=list(sources))]
 
     def problems(self, wanted: FilesWanted, files: int = 5) -> list[Problem]:
-        found = self._asked("shown_problems", wanted, files=files)
+        found = self._asked("shown_problems", replace(wanted, with_failures=False), files=files)  # which all have
         return [
             Problem(code, open, files, sources, formats, first_seen, last_seen, orjson.loads(most))
             for code, open, files, sources, formats, first_seen, last_seen, most in found
@@ -156,8 +158,9 @@ class PostgresPublished:
         return dict.fromkeys(found, True)
 
     def _asked(self, name: str, wanted: FilesWanted, **values: Any) -> list[tuple[Any, ...]]:
-        matching, more = self._matching(wanted)
-        sql = self.session.statement(name).replace("{matching}", matching).replace("{dealt_at}", _of("l", _DEALT_AT))
+        matching, more = self._matching(replace(wanted, folded=False))
+        sql = self.session.statement(name)
+        sql = sql.replace("{dealt_at}", _of("l", _DEALT_AT)).replace("{matching}", matching)
         return self.session.rows(sql, **more, **values)
 
     def _matching(self, wanted: FilesWanted) -> tuple[str, dict[str, Any]]:
@@ -181,12 +184,15 @@ class PostgresPublished:
                 may_be_id = name == "text" and re.fullmatch("[0-9a-fA-F]{1,64}", wanted.text)
                 conditions.append(_CONDITIONS["id_begins" if may_be_id else name])
         all_of = " AND ".join(conditions).replace("{how}", "" if wanted.text.isascii() else _ANY_LETTER)
-        if not wanted.folded:
-            return _of("l", all_of), values
-        # A redrive finds its file; one whose file is not there stands for itself.
-        alone = "l.redrive_of IS NULL OR NOT EXISTS (SELECT 1 FROM ledger AS o WHERE o.file_id = l.redrive_of)"
-        through = f"SELECT 1 FROM ledger AS r WHERE r.redrive_of = l.file_id AND {_of('r', all_of)}"
-        return f"({alone}) AND (({_of('l', all_of)}) OR EXISTS ({through}))", values
+        matching = _of("l", all_of)
+        # A redrive finds its file, or stands for itself where that is gone. Failed lines are never a redrive's own.
+        if wanted.folded and not wanted.with_failures and not wanted.code:
+            matching = (
+                f"((l.redrive_of IS NULL AND {matching}) OR l.file_no IN (SELECT coalesce(o.file_no, r.file_no)"
+                " FROM ledger AS r LEFT JOIN ledger AS o ON o.file_id = r.redrive_of"
+                f" WHERE r.redrive_of IS NOT NULL AND {_of('r', all_of)}))"
+            )
+        return matching, values
 
     def _files(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """These rows of the ledger, in this order."""

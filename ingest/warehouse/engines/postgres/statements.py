@@ -17,6 +17,6 @@ def statement(name: str) -> str:
 
 @cache
 def apart(text: str) -> tuple[str, ...]:
-    """Each statement of a text: the server takes one at a time."""
+    """Each statement of a text, which ends before an empty line: the server takes one at a time."""
     without_comments = re.sub(r"^\s*--.*$", "", text, flags=re.MULTILINE)
-    return tuple(one for one in re.split(r";\s*(?:--.*)?$", without_comments, flags=re.MULTILINE) if one.strip())
+    return tuple(one for one in re.split(r";[ \t]*(?:--.*)?(?:\n\s*\n|\s*\Z)", without_comments) if one.strip())

@@ -9,7 +9,7 @@ SELECT
     0::bigint AS without_text, 0::bigint AS open_without_text
 FROM ledger AS l
 CROSS JOIN LATERAL (
-    SELECT count(*) AS open_failures FROM failed_line_rows WHERE file_no = l.file_no AND redriven_by IS NULL
+    SELECT coalesce(sum(open), 0)::bigint AS open_failures FROM failure_counts WHERE file_no = l.file_no AND code = ''
 ) AS f
 WHERE l.file_no = ANY($numbers)
 
@@ -18,25 +18,43 @@ WHERE l.file_no = ANY($numbers)
 -- in: $ids.   out: file_no.
 SELECT file_no FROM ledger WHERE redrive_of = ANY($ids) ORDER BY file_no DESC
 
+-- name: shown_first_day
+-- the first of the last days that have any. From day to day by the index: the ledger is not read through.
+-- in: conditions, $last.   out: day (NULL: there is none).
+WITH RECURSIVE last AS (
+    (
+        SELECT ({dealt_at})::date AS day, 1 AS place
+        FROM ledger AS l
+        WHERE {matching}
+        ORDER BY coalesce(l.loaded_at, l.next_try_at, l.last_modified) DESC NULLS LAST
+        LIMIT 1
+    )
+    UNION ALL
+    SELECT before.day, last.place + 1
+    FROM last
+    CROSS JOIN LATERAL (
+        SELECT ({dealt_at})::date AS day
+        FROM ledger AS l
+        WHERE {matching} AND coalesce(l.loaded_at, l.next_try_at, l.last_modified) < last.day::timestamptz
+        ORDER BY coalesce(l.loaded_at, l.next_try_at, l.last_modified) DESC NULLS LAST
+        LIMIT 1
+    ) AS before
+    WHERE last.place < $last
+)
+SELECT min(day)::timestamptz AS day FROM last
+
 -- name: shown_days
 -- what was loaded, by UTC day and source.
--- in: conditions, $last.   out: day (days since 1970), source, files, lines, failed, open.
-WITH day AS (
-    SELECT
-        floor(extract(epoch FROM {dealt_at}) / 86400)::bigint AS day, l.source, count(*) AS files,
-        coalesce(sum(l.lines - l.blank - l.failed) FILTER (WHERE l.state = 'loaded'), 0)::bigint AS lines,
-        coalesce(sum(l.failed) FILTER (WHERE l.state IN ('loaded', 'rejected')), 0)::bigint AS failed,
-        coalesce(sum(f.open) FILTER (WHERE l.state IN ('loaded', 'rejected')), 0)::bigint AS open
-    FROM ledger AS l
-    LEFT JOIN (
-        SELECT file_no, count(*) AS open FROM failed_line_rows WHERE redriven_by IS NULL GROUP BY file_no
-    ) AS f ON f.file_no = l.file_no
-    WHERE {matching}
-    GROUP BY day, l.source
-)
-SELECT day, source, files, lines, failed, open
-FROM (SELECT *, dense_rank() OVER (ORDER BY day DESC) AS place FROM day) AS placed
-WHERE place <= $last
+-- in: conditions, $first_day.   out: day (days since 1970), source, files, lines, failed, open.
+SELECT
+    ({dealt_at})::date - date '1970-01-01' AS day, l.source, count(*) AS files,
+    coalesce(sum(l.lines - l.blank - l.failed) FILTER (WHERE l.state = 'loaded'), 0)::bigint AS lines,
+    coalesce(sum(l.failed) FILTER (WHERE l.state IN ('loaded', 'rejected')), 0)::bigint AS failed,
+    coalesce(sum(f.open) FILTER (WHERE l.state IN ('loaded', 'rejected')), 0)::bigint AS open
+FROM ledger AS l
+LEFT JOIN failure_counts AS f ON f.file_no = l.file_no AND f.code = '' AND f.open > 0
+WHERE {matching} AND coalesce(l.loaded_at, l.next_try_at, l.last_modified) >= $first_day
+GROUP BY day, l.source
 ORDER BY day, source
 
 -- name: shown_sources
@@ -104,9 +122,9 @@ hours AS (
 ),
 fixing AS (
     SELECT l.source, sum(f.open)::bigint AS open, count(*) AS files
-    FROM (SELECT file_no, count(*) AS open FROM failed_line_rows WHERE redriven_by IS NULL GROUP BY file_no) AS f
+    FROM failure_counts AS f
     JOIN ledger AS l USING (file_no)
-    WHERE l.failed > 0 AND l.state IN ('loaded', 'rejected')
+    WHERE f.code = '' AND f.open > 0 AND l.failed > 0 AND l.state IN ('loaded', 'rejected')
     GROUP BY l.source
 )
 SELECT
@@ -121,29 +139,38 @@ ORDER BY n.source
 -- open failed lines of some files by the rule they break, most first, each with the files that have most of them.
 -- in: conditions, $files (of a rule, at most), $as_of.
 -- out: code, open, files, sources, formats, first_seen, last_seen, most (JSON: file_id, key, source, open).
-WITH broken AS (
-    SELECT f.code, f.open, l.file_no, l.file_id, l.key, l.source, l.format, {dealt_at} AS dealt_at
-    FROM (
-        SELECT file_no, c.code, count(*) AS open
-        FROM failed_line_rows
-        CROSS JOIN LATERAL unnest(codes) AS c (code)
-        WHERE redriven_by IS NULL
-        GROUP BY file_no, c.code
-    ) AS f
+WITH broken AS MATERIALIZED (
+    SELECT f.code, f.open, l.file_no, l.source, l.format, {dealt_at} AS dealt_at
+    FROM failure_counts AS f
     JOIN ledger AS l USING (file_no)
-    WHERE l.state IN ('loaded', 'rejected') AND {matching}
+    WHERE f.code > '' AND f.open > 0 AND l.state IN ('loaded', 'rejected') AND l.failed > 0 AND {matching}
 ),
-placed AS (
-    SELECT *, row_number() OVER (PARTITION BY code ORDER BY open DESC, file_no DESC) AS place FROM broken
+problem AS (
+    SELECT
+        code, sum(open)::bigint AS open, sum(files)::bigint AS files,
+        array_agg(DISTINCT source ORDER BY source) AS sources, array_agg(DISTINCT format ORDER BY format) AS formats,
+        min(first_seen) AS first_seen, max(last_seen) AS last_seen
+    FROM (
+        SELECT
+            code, source, format, sum(open) AS open, count(*) AS files, min(dealt_at) AS first_seen,
+            max(dealt_at) AS last_seen
+        FROM broken
+        GROUP BY code, source, format
+    ) AS by_source
+    GROUP BY code
 )
-SELECT
-    code, sum(open)::bigint AS open, count(*) AS files, array_agg(DISTINCT source ORDER BY source) AS sources,
-    array_agg(DISTINCT format ORDER BY format) AS formats, min(dealt_at) AS first_seen, max(dealt_at) AS last_seen,
-    (json_agg(json_build_object('file_id', file_id, 'key', key, 'source', source, 'open', open) ORDER BY place)
-        FILTER (WHERE place <= $files))::text AS most
-FROM placed
-GROUP BY code
-ORDER BY open DESC, code
+SELECT p.*, m.most
+FROM problem AS p
+CROSS JOIN LATERAL (
+    SELECT
+        json_agg(json_build_object('file_id', l.file_id, 'key', l.key, 'source', l.source, 'open', b.open)
+            ORDER BY b.open DESC, b.file_no DESC)::text AS most
+    FROM (
+        SELECT file_no, open FROM broken WHERE code = p.code ORDER BY open DESC, file_no DESC LIMIT $files
+    ) AS b
+    JOIN ledger AS l USING (file_no)
+) AS m
+ORDER BY p.open DESC, p.code
 
 -- name: shown_related
 -- files that have to do with one.
@@ -178,30 +205,29 @@ LIMIT 200
 -- failed lines of some files by the rules they break, most first.
 -- in: $ids.   out: code, lines, open, first_line (of the first file).
 SELECT
-    code, sum(lines)::bigint AS lines, sum(open)::bigint AS open, (array_agg(first_line ORDER BY file_no))[1] AS first_line
-FROM (
-    SELECT
-        f.file_no, c.code, count(*) AS lines, count(*) FILTER (WHERE f.redriven_by IS NULL) AS open,
-        min(f.line) AS first_line
-    FROM ledger AS l
-    JOIN failed_line_rows AS f USING (file_no)
-    CROSS JOIN LATERAL unnest(f.codes) AS c (code)
-    WHERE l.file_id = ANY($ids)
-    GROUP BY f.file_no, c.code
-) AS broken
-GROUP BY code
-ORDER BY lines DESC, code
+    f.code, sum(f.lines)::bigint AS lines, sum(f.open)::bigint AS open,
+    (array_agg(f.first_line ORDER BY f.file_no, f.first_line))[1] AS first_line
+FROM ledger AS l
+JOIN failure_counts AS f USING (file_no)
+WHERE l.file_id = ANY($ids) AND f.code <> ''
+GROUP BY f.code
+ORDER BY lines DESC, f.code
 
 -- name: shown_failure_places
 -- where in them the first lines break each rule most, each line once.
 -- in: $ids, $lines (that are looked at), $places (of a rule, at most).
 -- out: code, pointer, message, lines, open, places (how many the rule has).
 WITH first AS (
-    SELECT f.file_no, f.line, f.item, f.failures, f.redriven_by IS NULL AS is_open
-    FROM ledger AS l
-    JOIN failed_line_rows AS f USING (file_no)
-    WHERE l.file_id = ANY($ids)
-    ORDER BY f.file_no, f.line, f.item
+    SELECT f.*
+    FROM (SELECT file_no FROM ledger WHERE file_id = ANY($ids) ORDER BY file_no) AS l
+    CROSS JOIN LATERAL (  -- in the order of the index
+        SELECT file_no, line, item, failures, redriven_by IS NULL AS is_open
+        FROM failed_line_rows
+        WHERE file_no = l.file_no
+        ORDER BY line, item
+        LIMIT $lines
+    ) AS f
+    ORDER BY l.file_no, f.line, f.item
     LIMIT $lines
 ),
 line AS (
@@ -231,14 +257,19 @@ ORDER BY code, place
 SELECT
     l.file_id, f.line, f.item, f.byte_offset, f.byte_length, f.raw, f.raw_sha256, f.mendable, f.codes, f.failures,
     f.redriven_at, f.redriven_by, f.context
-FROM ledger AS l
-JOIN failed_line_rows AS f USING (file_no)
-WHERE l.file_id = ANY($ids) AND ($code::text IS NULL OR $code::text = ANY(f.codes)) AND f.line >= $first_line
-  AND (NOT $open_only OR f.redriven_by IS NULL)
-  AND ($pointer::text IS NULL OR EXISTS (
-      SELECT 1 FROM json_to_recordset(f.failures) AS r (code text, pointer text)
-      WHERE r.pointer = $pointer::text AND ($code::text IS NULL OR r.code = $code::text)
-  ))
+FROM (SELECT file_no, file_id FROM ledger WHERE file_id = ANY($ids) ORDER BY file_no) AS l
+CROSS JOIN LATERAL (  -- in the order of the index
+    SELECT *
+    FROM failed_line_rows AS f
+    WHERE f.file_no = l.file_no AND ($code::text IS NULL OR $code::text = ANY(f.codes)) AND f.line >= $first_line
+      AND (NOT $open_only OR f.redriven_by IS NULL)
+      AND ($pointer::text IS NULL OR EXISTS (
+          SELECT 1 FROM json_to_recordset(f.failures) AS r (code text, pointer text)
+          WHERE r.pointer = $pointer::text AND ($code::text IS NULL OR r.code = $code::text)
+      ))
+    ORDER BY f.line, f.item
+    LIMIT $offset::bigint + $limit::bigint
+) AS f
 ORDER BY l.file_no, f.line, f.item
 LIMIT $limit OFFSET $offset
 

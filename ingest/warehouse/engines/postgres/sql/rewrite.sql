@@ -13,11 +13,11 @@ FROM command_rows AS c
 JOIN renamed AS r USING (file_no)
 
 -- name: columns_of_tables
--- what the tables are made of, in order; what says of what kind they are is no content.
+-- what the tables are made of, in order; what says of what kind they are, or follows from others, is no content.
 -- out: table_name, column_name, type.
 SELECT c.relname::text AS table_name, a.attname::text AS column_name, a.atttypid::regtype::text AS type
 FROM pg_class AS c
 JOIN pg_attribute AS a ON a.attrelid = c.oid
 WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
-  AND c.relname NOT IN ('schema_version', 'settled', 'warehouse_version')
+  AND c.relname NOT IN ('schema_version', 'settled', 'warehouse_version', 'failure_counts')
 ORDER BY c.relname, a.attnum
