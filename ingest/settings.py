@@ -497,9 +497,9 @@ def warehouse_url(url: str, folder: Path, setting: str = "INGEST_WAREHOUSE") -> 
 
 def _is_spelled_wrong(url: str) -> bool:
     """Whether a part of it may stand where it was not meant to, as a part of a password does that is not escaped."""
-    if re.search(r"\s|#|%(?![0-9A-Fa-f]{2})", url):
+    if re.search(r"[^!-~]|#|%(?![0-9A-Fa-f]{2})", url):
         return True
-    parts = re.fullmatch(r"[^:]+://(?:([^:@/?]*)(?::([^:@/?]*))?@)?([^@/?]*)(/[^@?]*)?(\?.*)?", url)
+    parts = re.fullmatch(r"[^:]+://(?:([^:@/?[\]]*)(?::([^:@/?[\]]*))?@)?([^@/?]*)(/[^@?]*)?(\?.*)?", url)
     hosts = parts[3].split(",") if parts else ()
     is_host = re.compile(r"(\[[^][]*\]|[^][:]*)(:[0-9]*)?").fullmatch
     return not parts or not all(map(is_host, hosts))

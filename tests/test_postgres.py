@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -398,9 +398,53 @@ def test_two_first_loads_at_once_make_one_warehouse(postgres_server: Server, tmp
         while postgres_server.sql(waits, "first_loads") != "1\n":
             pass
         _make(session, 0)
-        session.connection.commit()
+        session.rows("COMMIT")
         assert other.result().state == "loaded"
     assert World(server).count("ledger") == 1
+
+
+def test_a_schema_that_comes_before_the_warehouse_is_named(postgres_server: Server) -> None:
+    """Else the next load would begin another warehouse there, and a snapshot would hold nothing."""
+    url = postgres_server.bare("shadowed")
+    World(postgres.warehouse(url)).bring("a.json", record("ann", 1, "x"))
+    postgres_server.sql("CREATE SCHEMA loader", "shadowed", "loader")
+    with pytest.raises(ConfigError, match="in the schema public, and another stands before it"):
+        World(postgres.warehouse(url)).count("ledger")
+    assert World(postgres.warehouse(f"{url}?options=-csearch_path%3Dpublic")).count("ledger") == 1
+
+
+def test_what_a_database_has_otherwise_changes_nothing(postgres_server: Server) -> None:
+    odd = {
+        "client_encoding": "LATIN1", "default_transaction_isolation": "serializable", "statement_timeout": "500ms",
+        "default_transaction_read_only": "on", "idle_in_transaction_session_timeout": "500ms",
+    }  # fmt: skip
+    url = postgres_server.bare("odd")
+    for name, value in odd.items():
+        postgres_server.sql(f"ALTER DATABASE odd SET {name} = '{value}'")
+    world = World(postgres.warehouse(url))
+    assert world.bring("a.json", record("zoë", 1, "x")).state == "loaded"
+    assert world.rows("SELECT person FROM commands") == [{"person": "zoë"}]
+
+
+def test_a_load_that_began_under_former_settings_is_refused(postgres_server: Server, tmp_path: Path) -> None:
+    """`rematch` was run between its first look and its lock."""
+    url = postgres_server.bare("began")
+    former, now = (replace(postgres.warehouse(url), ignored_identities=frozenset(names)) for names in ((), ("shared",)))
+    World(former).bring("a.json", alias("u1", "shared"))
+    waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    with ThreadPoolExecutor() as pool, now.connected() as session:
+        session.lock()
+        late = pool.submit(World(former).bring, "b.json", alias("u2", "shared"))
+        while postgres_server.sql(waits, urlsplit(url).path[1:]) != "1\n":
+            pass
+        session.rows("UPDATE settled SET value = 'shared' WHERE name = 'ignored_identities'")
+        session.count_up(None)
+        session.rows("COMMIT")
+        with pytest.raises(ConfigError, match="ignored_identities is shared there"):
+            late.result()
+    now.rematch()
+    assert World(now).count("ledger") == 1
+    assert {row["person_id"] for row in World(now).rows("SELECT person_id FROM identities")} == {"u1", "shared"}
 
 
 def test_a_place_that_can_hold_no_warehouse_is_named(postgres_server: Server) -> None:

@@ -348,7 +348,7 @@ def test_where_the_warehouse_is(folder: Path) -> None:
     assert load_settings({"INGEST_WAREHOUSE": "duckdb:///x.db"}).warehouse_url == f"duckdb:///{folder}/x.db"
 
 
-@pytest.mark.parametrize("password", ["change me", "p@ss", "pa/ss", "p?x", "p#x", "10%", "a:b"])
+@pytest.mark.parametrize("password", ["change me", "p@ss", "pa/ss", "p?x", "p#x", "10%", "a:b", "a：b", "a[b", "é"])
 def test_a_password_that_is_not_escaped_is_not_shown_either(password: str) -> None:
     """libpq's own sentence repeats what it takes for a host."""
     with pytest.raises(ConfigError, match="%40 for @") as refused:

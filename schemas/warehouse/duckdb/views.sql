@@ -67,6 +67,12 @@ repeated AS (
     WHERE NOT is_first AND kind <> 'alias'
     GROUP BY command_id
 ),
+spaces AS (  -- what names are trimmed of, in whatever alphabet
+    SELECT array_to_string([chr(code) for code in [
+        9, 10, 11, 12, 13, 28, 29, 30, 31, 32, 133, 160, 5760, 8192, 8193,
+        8194, 8195, 8196, 8197, 8198, 8199, 8200, 8201, 8202, 8232, 8233, 8239, 8287, 12288
+    ]], '') AS all_of_them
+),
 named AS (
     SELECT
         f.people_space, f.person_id, e.key AS name, f.occurred_at, greatest(f.position, r.position) AS position,
@@ -76,11 +82,16 @@ named AS (
             THEN regexp_extract(split_part(',' || f.properties[2:], ',' || to_json(e.key) || ':', 2), '^[-+.0-9eE]+')
             ELSE e.value::VARCHAR
         END AS value,
-        CASE WHEN s.match = 'kissmetrics' THEN lower(trim(translate(e.key, ',:', '  '))) ELSE trim(e.key) END AS name_key
+        CASE
+            WHEN s.match = 'kissmetrics'
+                THEN lower(replace(trim(translate(e.key, ',:', '  '), spaces.all_of_them), 'İ', 'i̇')) -- as Python's
+            ELSE trim(e.key, spaces.all_of_them)
+        END AS name_key
     FROM facts AS f
     LEFT JOIN people_spaces AS s USING (people_space)
     LEFT JOIN repeated AS r USING (command_id)
     CROSS JOIN LATERAL json_each(f.properties) AS e
+    CROSS JOIN spaces
     WHERE f.kind <> 'alias'
 ),
 latest AS (

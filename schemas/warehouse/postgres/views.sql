@@ -67,6 +67,10 @@ repeated AS (
     WHERE NOT is_first AND kind <> 'alias'
     GROUP BY command_id
 ),
+spaces (all_of_them) AS (  -- what names are trimmed of, in whatever alphabet
+    VALUES (E'\u0009\u000A\u000B\u000C\u000D\u001C\u001D\u001E\u001F \u0085\u00A0\u1680'
+        '\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200A\u2028\u2029\u202F\u205F\u3000')
+),
 latest AS (
     SELECT DISTINCT ON (f.people_space, f.person_id, k.name_key)
         f.people_space, f.person_id, e.key COLLATE "C" AS name, e.value::text AS value
@@ -74,10 +78,12 @@ latest AS (
     LEFT JOIN people_spaces AS s USING (people_space)
     LEFT JOIN repeated AS r USING (command_id)
     CROSS JOIN LATERAL json_each(f.properties) AS e
+    CROSS JOIN spaces
     CROSS JOIN LATERAL (
         SELECT CASE
-            WHEN s.match = 'kissmetrics' THEN lower(trim(translate(e.key, ',:', '  ')) COLLATE "und-x-icu") COLLATE "C"
-            ELSE trim(e.key) COLLATE "C"
+            WHEN s.match = 'kissmetrics'
+                THEN lower(btrim(translate(e.key, ',:', '  '), spaces.all_of_them) COLLATE "und-x-icu") COLLATE "C"
+            ELSE btrim(e.key, spaces.all_of_them) COLLATE "C"
         END AS name_key
     ) AS k
     WHERE f.kind <> 'alias'

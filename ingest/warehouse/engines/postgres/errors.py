@@ -14,7 +14,7 @@ from ingest.plans.changes import NotWrittenError
 _OF_THE_WORLD = ("08", "40", "53", "55", "57", "58", "XX")
 _DISK_FULL = "53100"
 _NO_RIGHT = "42501"
-_OF_THE_DRIVER = re.compile(r"^\w+: \[libpq\] Failed to [a-z ]+: ")
+_OF_THE_DRIVER = re.compile(r"^\w+: \[libpq\] Failed to [a-z ]+(?: '.*')?: ", re.DOTALL)  # with our own statement
 _BUSY = "too many connections", "remaining connection slots"
 _WRONG_NAMES = (
     "authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry", "is not permitted",
@@ -31,7 +31,7 @@ def first_line(error: BaseException) -> str:
     """What the server says, without where and in which statement; ends in a full stop."""
     text = str(error)
     found = re.search(r"(?:ERROR|FATAL|PANIC): +(.*)", text) or re.search(r"failed: (.*)", text)
-    told = found[1] if found else _OF_THE_DRIVER.sub("", text.partition("\n")[0])
+    told = found[1] if found else _OF_THE_DRIVER.sub("", text).partition("\n")[0]
     return told.strip().rstrip(".") + "."
 
 
@@ -51,6 +51,10 @@ def could_not_read(name: str, error: BaseException) -> IngestError:
         return ConfigError(
             f"{name} may not be read by this role: {first_line(error)} Ask who loads for a GRANT: docs/postgres.md says"
             " what a role that reads may run."
+        )
+    if getattr(error, "sqlstate", None) == _DISK_FULL:
+        return TransientError(
+            f"{name} could not be read: the server's disk is full. Free some space there, then run again."
         )
     if "memory" in str(error):
         return IngestError(

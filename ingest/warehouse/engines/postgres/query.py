@@ -14,7 +14,7 @@ from ingest.warehouse.engines.postgres.errors import first_line, is_of_the_world
 from ingest.warehouse.engines.postgres.session import PostgresServer, PostgresSession
 
 _READS = re.compile(
-    r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*(select|with|values|table|explain|show)\b", re.IGNORECASE | re.DOTALL
+    r"(?>\s+|--[^\n]*\n|/\*.*?\*/|\()*+(select|with|values|table|explain|show)\b", re.IGNORECASE | re.DOTALL
 )
 _STREAMED = "adbc.postgresql.use_copy"
 # Who may read the server's files, or run its programs, could do so in any statement.

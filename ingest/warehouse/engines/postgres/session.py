@@ -8,11 +8,11 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cache
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import adbc_driver_postgresql
 import pyarrow as pa
@@ -28,9 +28,10 @@ from ingest.warehouse.engines.postgres.statements import apart, definitions, sta
 _LOCK = "SELECT pg_advisory_xact_lock(76717370, hashtext(current_schema()))::text"
 # From the table itself: what answers by name may remember that there was none.
 _SCHEMA_VERSION = """
-    SELECT has_table_privilege(pg_class.oid, 'SELECT')
+    SELECT has_table_privilege(pg_class.oid, 'SELECT'), nspname::text, nspname = current_schema()
     FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-    WHERE relname = 'schema_version' AND nspname = ANY(current_schemas(false))"""
+    WHERE relname = 'schema_version' AND nspname = ANY(current_schemas(false))
+    ORDER BY array_position(current_schemas(false), nspname)"""
 _LEAST_VERSION = 150_000
 # What the warehouse needs of a server; letters of any alphabet are folded by ICU.
 _SERVER = """
@@ -39,9 +40,19 @@ _SERVER = """
             current_setting('server_encoding')))), current_schema(),
         coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)"""
 _VERSIONS_KEPT = 1_000
+_NAMES_SHOWN = 5
+_SECRETS = frozenset({"password", "sslpassword"})
 _SETTINGS = (
     "SELECT set_config('timezone', 'UTC', false), set_config('jit', 'off', false),"
-    " set_config('work_mem', '64MB', false), set_config('lock_timeout', $timeout, false)"
+    " set_config('work_mem', '64MB', false), set_config('lock_timeout', $timeout, false),"
+    # What a role or a database may have otherwise, and what this relies on.
+    " set_config('client_encoding', 'UTF8', false), set_config('default_transaction_read_only', 'off', false),"
+    " set_config('default_transaction_isolation', 'read committed', false),"
+    " set_config('statement_timeout', '0', false),"
+    " set_config('idle_in_transaction_session_timeout', '0', false),"
+    # A host that is gone without a word gives back what it holds after a minute or two, not hours.
+    " set_config('tcp_keepalives_idle', '60', false), set_config('tcp_keepalives_interval', '10', false),"
+    " set_config('tcp_keepalives_count', '6', false)"
 )
 _TYPES: Mapping[str, str] = {
     "int64": "bigint", "int32": "integer", "string": "text", "large_string": "text", "bool": "boolean",
@@ -147,7 +158,10 @@ class PostgresServer:
     def name(self) -> str:
         parts = urlsplit(self.url)
         user, at, host = parts.netloc.rpartition("@")
-        query = re.sub(r"(?i)((?:^|&)(?:ssl)?password=)[^&]*", r"\1***", parts.query)
+        query = "&".join(
+            f"{name}=***" if unquote(name).lower() in _SECRETS else f"{name}{equals}{value}"
+            for name, equals, value in (pair.partition("=") for pair in parts.query.split("&"))
+        )
         return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}{at}{host}", query=query))
 
     @property
@@ -252,6 +266,11 @@ class PostgresServer:
             session.rows("COMMIT AND CHAIN")
             self._not_settled(session)
 
+    def lock(self, session: PostgresSession) -> None:
+        """Have the warehouse alone. Raises ConfigError where `rematch` was run meanwhile, with other settings."""
+        session.lock()
+        self._not_settled(session)
+
     def _not_settled(self, session: PostgresSession) -> dict[str, str]:
         """Those of our settings that nobody has settled yet. Raises ConfigError where others have settled otherwise."""
         there, own = dict(session.rows("SELECT name, value FROM settled")), self.settings()
@@ -265,11 +284,13 @@ class PostgresServer:
         return {name: value for name, value in own.items() if name not in there}
 
     def settings(self) -> dict[str, str]:
-        """What all loaders have to agree on, by its name in ingest.toml."""
-        naming = {
-            f"people_space and match of source {name}": f"{source.people_space or ''}\t{source.match or ''}"
-            for name, source in self.sources.items()
-        }  # settled under these names and in this form: others have read them
+        """What all loaders have to agree on, by its name in ingest.toml; empty where it is as it would be unsaid."""
+        naming = {}
+        for name, source in self.sources.items():
+            usual = replace(source, people_space=None, match=None).naming(source.format)
+            both = zip(source.naming(source.format), usual, strict=True)
+            told = ("" if own == by_itself else own for own, by_itself in both)
+            naming[f"people_space and match of source {name}"] = "\t".join(told)
         return {"ignored_identities": "\n".join(sorted(self.ignored_identities))} | naming
 
     def check_settled(self) -> None:
@@ -309,9 +330,10 @@ class PostgresServer:
 
 def _shown(settled: str) -> str:
     """A value as `settings` has it, for a person."""
-    return " and ".join(part or "the default" for part in settled.split("\t")) if "\t" in settled else settled.replace(
-        "\n", ", "
-    )  # fmt: skip
+    if "\t" in settled:
+        return " and ".join(part or "the default" for part in settled.split("\t"))
+    names = settled.split("\n")
+    return ", ".join(names[:_NAMES_SHOWN]) + f" and {len(names) - _NAMES_SHOWN} more" * (len(names) > _NAMES_SHOWN)
 
 
 def found(session: PostgresSession) -> tuple[int, str] | None:
@@ -319,7 +341,13 @@ def found(session: PostgresSession) -> tuple[int, str] | None:
     readable = session.rows(_SCHEMA_VERSION)
     if not readable:
         return None
-    if not readable[0][0]:  # who may ask views only
+    ((is_readable, schema, is_current), *_) = readable
+    if not is_current:
+        raise ConfigError(
+            f"The warehouse is in the schema {schema}, and another stands before it in the search_path, where nothing"
+            f" of it would be found. Name the one that is meant in the URL: …?options=-csearch_path%3D{schema}"
+        )
+    if not is_readable:  # who may ask views only
         return len(definitions()[0]), definitions()[1]
     ((step, views),) = session.rows("SELECT step, views FROM schema_version")
     return step, views

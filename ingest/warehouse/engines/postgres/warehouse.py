@@ -55,7 +55,7 @@ class PostgresWarehouse(PostgresServer, TablesWarehouse):
         """Rows come in before the lock is taken, unless rows leave: then what is first is decided with nobody else."""
         with self.writing() as session:
             if alone:
-                session.lock()
+                self.lock(session)
             version = session.version()
             changes, answer = plan(TablesReader(session))
             staging = changes.staging
@@ -64,7 +64,7 @@ class PostgresWarehouse(PostgresServer, TablesWarehouse):
                 applying = PostgresApplying(session, changes, staged=staged)
                 if alone or not comes_in or changes.leaving:
                     if not alone:
-                        session.lock()
+                        self.lock(session)
                         if session.version() != version:
                             changes, answer = plan(TablesReader(session))
                             applying.changes = changes
@@ -74,7 +74,7 @@ class PostgresWarehouse(PostgresServer, TablesWarehouse):
                     applying.bring_failed()
                     applying.bring_commands()
                     looked_at = applying.look_again(version)  # most of what came meanwhile, while nobody waits for us
-                    session.lock()
+                    self.lock(session)
                     if session.version() != version:
                         changes, answer = plan(TablesReader(session))
                         applying.plan_again(changes)
@@ -94,10 +94,8 @@ class PostgresWarehouse(PostgresServer, TablesWarehouse):
     def rematch(self) -> int:
         with self.writing(settle=False) as session:
             session.lock()
-            settled = dict(session.rows("SELECT name, value FROM settled"))
             own = self.settings()
-            if settled.get("ignored_identities", own["ignored_identities"]) != own["ignored_identities"]:
-                session.join_persons_anew()
+            session.join_persons_anew()
             files = name_anew(session, self.sources, self._rename)
             with session.table("own", pa.table({"name": list(own), "value": list(own.values())})):
                 session.rows("DELETE FROM settled WHERE name IN (SELECT name FROM own)")
