@@ -347,7 +347,7 @@ def test_a_warehouse_of_the_first_version_is_brought_up_to_date(postgres_server:
     result = world.bring("a.json", record("ann", 1, "x"), "bad", "[]", "bad")
     redrive(world.pipeline, result.file_id, b'2\t{"_p":"ann","_t":1393344700,"_n":"x"}\n', Note("ann"))
     database = url.rpartition("/")[2]
-    postgres_server.sql("CREATE ROLE stranger LOGIN")
+    postgres_server.sql("CREATE ROLE visitor LOGIN")
     for sql in (
         "DROP FUNCTION count_failures CASCADE", "DROP TABLE failure_counts", "DROP INDEX ledger_failed",
         "CREATE INDEX ledger_failed ON ledger (file_no) INCLUDE (source, state) WHERE failed > 0",
@@ -356,8 +356,8 @@ def test_a_warehouse_of_the_first_version_is_brought_up_to_date(postgres_server:
         "UPDATE schema_version SET step = 1",
     ):  # fmt: skip
         postgres_server.sql(sql, database, "loader")
-    postgres_server.sql("GRANT SELECT ON ALL TABLES IN SCHEMA public TO stranger", database, "loader")
-    stranger = postgres.warehouse(postgres_server.url(database, "stranger"))
+    postgres_server.sql("GRANT SELECT ON ALL TABLES IN SCHEMA public TO visitor", database, "loader")
+    stranger = postgres.warehouse(postgres_server.url(database, "visitor"))
     with pytest.raises(ConfigError, match=r"older version.*left so: must be owner"), stranger.published():
         pass
     world.bring("b.json", record("bob", 1, "x"), "bad")
