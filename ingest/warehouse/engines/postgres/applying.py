@@ -52,7 +52,8 @@ class PostgresApplying(Applying):
 
     session: PostgresSession
     staged: DuckDBSession | None = None  # `beside`; None: nothing comes in
-    is_few: bool = True  # of its facts
+    mine: pa.Table | None = None  # its facts, until the server has them
+    is_few: bool = True  # of them
     here: pa.Table = field(
         default_factory=lambda: pa.table({})
     )  # the first rows of its facts that others brought, and former such
@@ -75,9 +76,12 @@ class PostgresApplying(Applying):
         stage(self.staged.connection, "staged_rows", self.changes.staging.commands)
         for step in ("staged_commands", "staged_facts"):
             self.staged.run(step)
-        mine = self._arrow("SELECT occurred_at, command_id FROM staged_facts")
-        self.is_few = len(mine) <= _FEW
-        self.session.make("mine", mine)
+        self.mine = self._arrow("SELECT occurred_at, command_id FROM staged_facts")
+        self.is_few = len(self.mine) <= _FEW
+        self.session.make("mine", self.mine.slice(0, 0))
+        first, last = pc.min_max(self.mine["occurred_at"]).as_py().values()
+        if self.session.named("any_between", first=first, last=last)[0][0]:
+            self._bring_mine()
         self.here = self._facts_here()
         self._decide()
         self._copy("command_rows", "incoming_commands", "count_staged_commands")
@@ -95,6 +99,7 @@ class PostgresApplying(Applying):
         version, came = self.session.came_since(seen)
         if not self.own or came == []:
             return version
+        self._bring_mine()
         if came is None or self.is_few:
             self.here = self._facts_here()
         else:
@@ -120,6 +125,13 @@ class PostgresApplying(Applying):
         """Rows of others that this load comes before are first no more."""
         if self.yielding is not None and len(self.yielding):
             self._set_first(self.yielding)
+
+    def _bring_mine(self) -> None:
+        """The facts of this load, to be looked up. Where nothing of their time is there, that is not needed."""
+        if self.mine is not None:
+            self.session.ingest("mine", self.mine, temporary=True)
+            self.session.rows("ANALYZE pg_temp.mine")
+            self.mine = None
 
     def _decide(self) -> None:
         assert self.staged

@@ -17,6 +17,11 @@ SELECT set_config('enable_mergejoin', 'off', TRUE), set_config('enable_nestloop'
 SELECT set_config('enable_hashjoin', 'on', TRUE), set_config('enable_mergejoin', 'on', TRUE),
     set_config('enable_nestloop', 'on', TRUE)
 
+-- name: any_between
+-- whether anything is there of the time of this load.
+-- in: $first, $last.
+SELECT EXISTS (SELECT 1 FROM command_rows WHERE occurred_at BETWEEN $first AND $last)
+
 -- name: those_here
 -- which facts of this load are there already. The caller puts times in place of {first} and {last}.
 -- in: mine (occurred_at, command_id).   out: temp table those_here.
