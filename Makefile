@@ -104,8 +104,9 @@ secrets: ## .env for docker-compose.yml: a random secret for each that has none;
 		INGEST_WAREHOUSE=postgresql://landfall@warehouse/landfall >> .env)
 	@echo 'The secrets are in .env, which only you may read. The login is admin, its password is UI_PASSWORD.'
 
-bench: setup ## how fast, and beside what
+bench: setup postgres ## how fast, and beside what
 	$(BIN)/python bench/run.py
+	PYTHONPATH=. $(BIN)/python bench/postgres.py
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --custom-compile-command "make lock"

@@ -22,6 +22,7 @@ from typing import Any
 from ingest.pipeline import Pipeline
 from ingest.ports import Staging
 from ingest.settings import Settings
+from ingest.warehouse.engines.duckdb.applying import stage
 from ingest.warehouse.engines.postgres.applying import beside, booleans
 from ingest.wiring import stores_of
 from tests import postgres
@@ -67,10 +68,9 @@ def judged(url: str, path: Path) -> Any:
 
 def plain(url: str, staging: Staging) -> None:
     with postgres.warehouse(url).writing() as session, beside(160) as staged:
-        paths = [str(path) for path in staging.commands]
+        stage(staged.connection, "staged_rows", staging.commands)
         rows = staged.connection.sql(
-            "SELECT * EXCLUDE (staged_no), 1::BIGINT AS file_no, TRUE AS is_first FROM read_parquet($paths)",
-            params={"paths": paths},
+            "SELECT * EXCLUDE (staged_no), 1::BIGINT AS file_no, TRUE AS is_first FROM staged_rows"
         )
         session.rows("CREATE TABLE plain (LIKE command_rows)")
         session.ingest("plain", booleans(rows.to_arrow_reader(20_480)))
