@@ -11,7 +11,6 @@ import atexit
 import fcntl
 import logging
 import os
-import re
 import shutil
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -30,6 +29,7 @@ import pyarrow as pa
 from ingest.core.schema import schemas_folder
 from ingest.errors import IngestError, TransientError
 from ingest.ports import Day, FailureGroup, FailurePlace, FilesPage, FilesWanted, Glance, Problem
+from ingest.warehouse.engines.common.published import filters
 from ingest.warehouse.engines.duckdb.session import STORAGE_VERSION, DuckDBFile, connect, log_of, quoted
 from ingest.warehouse.engines.duckdb.statements import statement
 
@@ -64,7 +64,7 @@ _CONDITIONS = {
     "since": "dealt_at >= $since",
     "until": "dealt_at < $until",
     "text": "contains(lower(key), lower($text))",
-    "id_begins": "(contains(lower(key), lower($text)) OR starts_with(file_id, lower($text)))",
+    "id_begins": "(contains(lower(key), lower($id_begins)) OR starts_with(file_id, lower($id_begins)))",
     "run_id": "run_id = $run_id",
     "sha256": "sha256 = $sha256",
     "file_ids": "file_id IN (SELECT file_id FROM wanted)",
@@ -187,26 +187,11 @@ class DuckDBPublished:
 
     def _matching(self, wanted: FilesWanted) -> tuple[str, dict[str, Any]]:
         """The rows of these files as a part of a statement, with its values."""
-        parameters: dict[str, Any] = {"sources": list(wanted.sources)}
-        conditions = [_CONDITIONS["sources"]]
-        for name, value in {
-            "states": list(wanted.states) or None,
-            "since": wanted.since and _midnight(wanted.since),
-            "until": wanted.until and _midnight(wanted.until) + timedelta(days=1),
-            "text": wanted.text or None,
-            "run_id": wanted.run_id,
-            "sha256": wanted.sha256,
-            "code": wanted.code,
-        }.items():
-            if value is not None:
-                parameters[name] = value
-                may_be_id = name == "text" and re.fullmatch("[0-9a-fA-F]{1,64}", wanted.text)
-                conditions.append(_CONDITIONS["id_begins" if may_be_id else name])
-        if wanted.file_ids is not None:
-            self._want(file_id=pa.array(wanted.file_ids, pa.string()))
-            conditions.append(_CONDITIONS["file_ids"])
-        if wanted.with_failures:
-            conditions.append(_CONDITIONS["with_failures"])
+        parameters = filters(wanted)
+        conditions = [_CONDITIONS[name] for name in parameters]
+        parameters.pop("with_failures", None)
+        if (file_ids := parameters.pop("file_ids", None)) is not None:
+            self._want(file_id=pa.array(file_ids, pa.string()))
         return f"published.ledger WHERE {' AND '.join(conditions)}", parameters
 
     def _files(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
@@ -532,10 +517,6 @@ def _interrupt() -> None:
             with suppress(duckdb.Error):  # it is closed already
                 connection.interrupt()
         alive[0].join(0.01)
-
-
-def _midnight(day: date) -> datetime:
-    return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
 def _stamp(path: Path) -> str:

@@ -1,6 +1,5 @@
 """What pages show of a warehouse on a server: its tables as they are, all from one moment. Nobody waits for anybody."""
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from ingest.ports import (
     OpenFailures,
     Problem,
 )
+from ingest.warehouse.engines.common.published import filters
 from ingest.warehouse.engines.postgres.session import PostgresServer, PostgresSession, literal, streamed
 
 _LINES_LOOKED_AT = 20_000  # for the places where they break a rule: a page cannot wait for a million
@@ -40,7 +40,7 @@ _CONDITIONS = {
     "since": f"{_DEALT_AT} >= $since",
     "until": f"{_DEALT_AT} < $until",
     "text": "strpos(lower({l}.key{how}), lower($text{how})) > 0",
-    "id_begins": "(strpos(lower({l}.key), lower($text)) > 0 OR starts_with({l}.file_id, lower($text)))",
+    "id_begins": "(strpos(lower({l}.key), lower($id_begins)) > 0 OR starts_with({l}.file_id, lower($id_begins)))",
     "run_id": "{l}.run_id = $run_id",
     "sha256": "{l}.sha256 = $sha256",
     "file_ids": "{l}.file_id = ANY($file_ids)",
@@ -165,24 +165,8 @@ class PostgresPublished:
 
     def _matching(self, wanted: FilesWanted) -> tuple[str, dict[str, Any]]:
         """What holds for rows `l` of these files, as a part of a statement, with its values."""
-        values: dict[str, Any] = {"as_of": self.as_of}
-        conditions = []
-        for name, value in {
-            "sources": list(wanted.sources),
-            "states": list(wanted.states) or None,
-            "since": wanted.since and _midnight(wanted.since),
-            "until": wanted.until and _midnight(wanted.until) + timedelta(days=1),
-            "text": wanted.text or None,
-            "run_id": wanted.run_id,
-            "sha256": wanted.sha256,
-            "code": wanted.code,
-            "file_ids": None if wanted.file_ids is None else list(wanted.file_ids),
-            "with_failures": wanted.with_failures or None,
-        }.items():
-            if value is not None:
-                values[name] = value
-                may_be_id = name == "text" and re.fullmatch("[0-9a-fA-F]{1,64}", wanted.text)
-                conditions.append(_CONDITIONS["id_begins" if may_be_id else name])
+        values = filters(wanted)
+        conditions = [_CONDITIONS[name] for name in values]
         all_of = " AND ".join(conditions).replace("{how}", "" if wanted.text.isascii() else _ANY_LETTER)
         matching = _of("l", all_of)
         # A redrive finds its file, or stands for itself where that is gone. Failed lines are never a redrive's own.
@@ -192,7 +176,7 @@ class PostgresPublished:
                 " FROM ledger AS r LEFT JOIN ledger AS o ON o.file_id = r.redrive_of"
                 f" WHERE r.redrive_of IS NOT NULL AND {_of('r', all_of)}))"
             )
-        return matching, values
+        return matching, values | {"as_of": self.as_of}
 
     def _files(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """These rows of the ledger, in this order."""
@@ -238,7 +222,3 @@ def open_failures(server: PostgresServer, wanted: FailuresWanted) -> Iterator[Op
 
 def _of(alias: str, text: str) -> str:
     return text.replace("{l}", alias)
-
-
-def _midnight(day: date) -> datetime:
-    return datetime(day.year, day.month, day.day, tzinfo=UTC)
