@@ -24,7 +24,7 @@ AFTER = {
     "duplicate": {"loaded": "force", "ignored": "ignore"},
     "undone": {**AGAIN, "ignored": "ignore"},
     "ignored": AGAIN,
-    "replaced": {**AGAIN, "retrying": "load force release"},
+    "replaced": {**AGAIN, "retrying": "load force release", "replaced": "replace"},
 }
 
 
