@@ -13,7 +13,7 @@ from datetime import datetime
 
 import orjson
 
-from ingest.core.lifecycle import COMPARED, KEEPS_LINES, LOADED_AS, SAME_AGAIN, Intent, State, next_try
+from ingest.core.lifecycle import COMPARED, KEEPS_LINES, LOADED_AS, REOPENS, SAME_AGAIN, Intent, State, next_try
 from ingest.core.source import SourceFile
 from ingest.errors import StaleRedrive
 from ingest.plans.changes import Changes, Draft, Entry, LedgerRow, MendedLine, Mending, Place, Reader, same_file
@@ -215,7 +215,8 @@ class _Load:
 
     def _later(self, versions: Sequence[LedgerRow], entry: _Entry) -> LedgerRow | None:
         """The version that is there and came after this one, which was slow to be read: it would never come again."""
-        if entry.staged.redrive or self.order.intent != "new":
+        is_named = entry.former is not None and entry.former.state in REOPENS["again"]
+        if entry.staged.redrive or is_named or self.order.intent not in ("new", "again"):
             return None
         later = (row for row in versions if row.version_id and row.last_modified > entry.file.last_modified)
         return next((row for row in later if self._is_there(row)), None)

@@ -355,12 +355,18 @@ def test_the_same_bytes_under_a_key_are_no_change_whatever_the_store_calls_them(
         assert result.duplicate_of == ("1" * 32 if state == "duplicate" else file("a").file_id)
 
 
-@pytest.mark.parametrize(("intent", "becomes"), [("new", "replaced"), ("again", "loaded"), ("force", "loaded")])
-def test_a_version_that_was_slow_takes_the_place_of_a_later_one_only_by_name(intent: Intent, becomes: State) -> None:
+@pytest.mark.parametrize(("former", "intent", "becomes"), [
+    (None, "new", "replaced"), ("retrying", "new", "replaced"), (None, "again", "replaced"),
+    ("undone", "again", "loaded"), ("undone", "force", "loaded"), (None, "force", "loaded"),
+])  # fmt: skip
+def test_a_version_that_was_slow_takes_the_place_of_a_later_one_only_by_name(
+    former: State | None, intent: Intent, becomes: State
+) -> None:
     """Of a bucket with versions no poll would load the later one again."""
     later = row("later", "loaded", 1, key="a.json", version_id="2", last_modified=NOW + timedelta(seconds=1))
-    there = warehouse([later])
     slow = file("a", version_id="1")
+    known = row("a", former or "retrying", 2, file_id=slow.file_id, version_id="1")
+    there = warehouse([later, known][: 1 if former is None else 2])
     (result,) = there.load(staged(slow, changed_file="replace"), "load", None, intent=intent, note=NOTE)
     assert (result.state, states(there)) == (becomes, {"a": becomes})
     assert there.tables.ledger[slow.file_id].replaced_by == (later.file_id if becomes == "replaced" else None)
