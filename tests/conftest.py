@@ -1,6 +1,7 @@
 """What many tests need: a real S3 server (moto) on loopback with a fresh bucket in it, and an empty warehouse."""
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -12,6 +13,8 @@ from botocore.config import Config
 from moto.server import ThreadedMotoServer
 
 from ingest.adapters.s3 import S3Store
+from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
+from ingest.warehouse.engines.postgres.warehouse import PostgresWarehouse
 from tests import postgres
 
 if TYPE_CHECKING:
@@ -93,3 +96,16 @@ def empty_warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with warehouse_at(path).writing():
         pass
     return path
+
+
+@pytest.fixture(params=["duckdb", "postgres"])
+def new_warehouse(
+    request: pytest.FixtureRequest, tmp_path: Path, empty_warehouse: Path
+) -> Callable[[], DuckDBWarehouse | PostgresWarehouse]:
+    """Makes warehouses with their tables, empty. A new engine adds itself."""
+    from tests.test_exactly_once import warehouse_at
+
+    if request.param == "postgres":
+        server: postgres.Server = request.getfixturevalue("postgres_server")
+        return lambda: postgres.warehouse(server.new())
+    return lambda: warehouse_at(Path(shutil.copy(empty_warehouse, tmp_path / f"warehouse-{next(_numbers)}.duckdb")))

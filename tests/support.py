@@ -18,6 +18,7 @@ from ingest.pipeline import Pipeline
 from ingest.ports import FileResult, Staging, Warehouse
 from ingest.settings import Settings, Source
 from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
+from ingest.warehouse.engines.postgres.session import PostgresSession
 from ingest.warehouse.engines.postgres.warehouse import PostgresWarehouse
 
 START = 1_393_344_603  # 2014-02-25 16:10:03 UTC, the moment of the vendor's own examples
@@ -175,6 +176,13 @@ def loads_that_meet_everything(warehouse: Warehouse) -> Iterator[tuple[Staging, 
     world.store.put(there, lines(record("ann", 4, "x"), "bad", alias("x", "y"), record("ann", 7, "x")))
     with world.pipeline.judged(files) as first, world.pipeline.judged([there], "force") as second:
         yield first, second
+
+
+def change(warehouse: Warehouse, sql: str) -> None:
+    """What no program of ours would do."""
+    assert isinstance(warehouse, (DuckDBWarehouse, PostgresWarehouse))
+    with warehouse.writing() as writing:
+        writing.rows(sql) if isinstance(writing, PostgresSession) else writing.execute(sql)
 
 
 def rows(warehouse: Warehouse, sql: str) -> Rows:

@@ -1,19 +1,31 @@
 """`ingest failures` without a file: what is open over all files, by code, and the lines of one code."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ingest.ports import FailuresWanted
+from ingest.ports import FailuresWanted, Warehouse
 from ingest.warehouse.engines.duckdb import failures as duckdb_failures
 from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from tests.support import World, record
-from tests.test_cli import GOOD, Shell, ingest
+from tests.test_cli import GOOD, Shell
+from tests.test_cli import ingest as in_a_folder
 
-__all__ = ["ingest"]  # a fixture
+__all__ = ["in_a_folder"]  # a fixture
 
 MS = f'{{"_p":"ann","_t":{1_393_344_603_000},"_n":"x"}}'
+
+
+@pytest.fixture
+def ingest(
+    in_a_folder: Shell,
+    new_warehouse: Callable[[], Warehouse],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Shell:
+    monkeypatch.setenv("INGEST_WAREHOUSE", new_warehouse().name)
+    return in_a_folder
 
 
 @pytest.fixture

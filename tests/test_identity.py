@@ -6,7 +6,6 @@ Each history is played twice over the same objects: versions are seen at first a
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,11 +13,10 @@ import pytest
 from ingest.core.lifecycle import LONGEST_DELAY
 from ingest.core.source import SourceFile
 from ingest.errors import ListingDoubted, TransientError
-from ingest.ports import Note
+from ingest.ports import Note, Warehouse
 from ingest.reconcile import reconcile
 from ingest.settings import Source
-from tests.support import ARRIVAL, MemoryStore, World, lines, record
-from tests.test_exactly_once import warehouse_at
+from tests.support import ARRIVAL, MemoryStore, World, change, lines, record
 
 NOTE = Note("ann")
 WEB = Source(name="web", bucket="bucket", prefix="web/")
@@ -52,13 +50,8 @@ class Sighted(MemoryStore):
 
 
 @pytest.fixture
-def world_of(tmp_path: Path, empty_warehouse: Path) -> Callable[[Source], World]:
-    def make(source: Source) -> World:
-        path = tmp_path / "warehouse.duckdb"
-        path.write_bytes(empty_warehouse.read_bytes())
-        return World(warehouse_at(path), [source], store=Sighted())
-
-    return make
+def world_of(new_warehouse: Callable[[], Warehouse]) -> Callable[[Source], World]:
+    return lambda source: World(new_warehouse(), [source], store=Sighted())
 
 
 def polled(world: World) -> dict[str, str]:
@@ -247,9 +240,7 @@ def test_a_clock_that_was_wrong_puts_no_file_off_for_long(world_of: Callable[[So
     assert polled(world) == {"web/a.json": "retrying"}
     world.store.broken.clear()
     for late, found in ((LONGEST_DELAY / 2, 0), (timedelta(days=365), 1)):
-        with world.warehouse.writing() as connection:  # type: ignore[attr-defined]
-            sql = "UPDATE ledger SET next_try_at = $at"
-            connection.execute(sql, {"at": datetime.now(ARRIVAL.tzinfo) + late})
+        change(world.warehouse, f"UPDATE ledger SET next_try_at = '{datetime.now(ARRIVAL.tzinfo) + late}'")
         assert len(world.pipeline.discover("web").pending) == found
 
 
@@ -280,10 +271,8 @@ class Doubtful(MemoryStore):
         raise ListingDoubted("s3://bucket/web/: the listing is cut", cut=self.cut)
 
 
-def test_a_listing_in_doubt_closes_nothing_and_is_reported(tmp_path: Path, empty_warehouse: Path) -> None:
-    path = tmp_path / "warehouse.duckdb"
-    path.write_bytes(empty_warehouse.read_bytes())
-    world = World(warehouse_at(path), [WEB])
+def test_a_listing_in_doubt_closes_nothing_and_is_reported(world_of: Callable[[Source], World]) -> None:
+    world = replace(world_of(WEB), store=MemoryStore())
     for key in ("web/a.json", "web/b.json"):
         world.put(key, body=lines(record(key, 0, "x")), source="web")
     world.store.broken["web/b.json"] = "It broke off."

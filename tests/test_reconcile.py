@@ -1,7 +1,6 @@
 """Each difference, provoked for real: it is named, repaired where that is safe, and a sound world has none."""
 
 import json
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,15 +10,13 @@ from typing import Any
 
 import pytest
 
-from ingest.core.matching import IGNORED_IDENTITIES
 from ingest.core.source import SourceFile
 from ingest.errors import ConfigError
-from ingest.ports import Note
+from ingest.ports import Note, Warehouse
 from ingest.reconcile import Difference, Reconciliation, _Many, reconcile
 from ingest.redrive import redrive
 from ingest.settings import Source
-from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
-from tests.support import ARRIVAL, World, alias, everything, lines, put, record
+from tests.support import ARRIVAL, World, alias, change, everything, lines, put, record
 
 NOTE = Note("tester", "to see")
 LONG_AGO = "TIMESTAMPTZ '2026-01-02 00:00:00+00'"
@@ -28,9 +25,8 @@ RIGHT = b'4\t{"_p": "ann", "_t": 1393344700, "_n": "Paid"}\n'
 
 
 @pytest.fixture
-def world(tmp_path: Path, empty_warehouse: Path) -> World:
-    path = Path(shutil.copy(empty_warehouse, tmp_path))
-    return World(DuckDBWarehouse(path, ignored_identities=IGNORED_IDENTITIES), [website()])
+def world(new_warehouse: Callable[[], Warehouse]) -> World:
+    return World(new_warehouse(), [website()])
 
 
 def website(**more: Any) -> Source:
@@ -54,14 +50,6 @@ def fill(world: World) -> dict[str, str]:
 
 def bring(world: World, name: str, *lines: Any, **more: Any) -> str:
     return world.bring(f"landing/{name}", *lines, source="website", **more).file_id
-
-
-def change(world: World, sql: str) -> None:
-    """What no program of ours would do."""
-    warehouse = world.warehouse
-    assert isinstance(warehouse, DuckDBWarehouse)
-    with warehouse.writing() as connection:
-        connection.execute(sql)
 
 
 def told(found: Reconciliation) -> list[tuple[str, str]]:
@@ -119,7 +107,7 @@ def test_files_that_wait_are_told_after_a_while(world: World) -> None:
 def test_what_keeps_failing_is_told_once_with_its_error(world: World) -> None:
     world.store.broken["landing/1.json"] = "the store answered SlowDown"
     bring(world, "1.json", record("ann", 0, "Paid"))
-    change(world, f"UPDATE ledger SET next_try_at = {LONG_AGO}")  # so that it is pending as well
+    change(world.warehouse, f"UPDATE ledger SET next_try_at = {LONG_AGO}")  # so that it is pending as well
 
     found = reconcile(world.pipeline)
 
@@ -246,7 +234,7 @@ def test_an_archive_that_may_not_be_listed_is_asked_object_by_object(world: Worl
 
 def test_what_is_archived_while_listings_are_read_is_not_asked_for(world: World) -> None:
     key = archived(world)
-    change(world, 'UPDATE history SET "at" = now() + INTERVAL 1 HOUR')
+    change(world.warehouse, "UPDATE history SET at = now() + INTERVAL '1 hour'")
     asked, listed = list[str](), world.store.list
 
     def describe(bucket: str, key: str) -> SourceFile:
@@ -258,7 +246,7 @@ def test_what_is_archived_while_listings_are_read_is_not_asked_for(world: World)
 
     assert reconcile(world.pipeline).differences == []
     assert asked == []
-    change(world, 'UPDATE history SET "at" = now() - INTERVAL 1 HOUR')
+    change(world.warehouse, "UPDATE history SET at = now() - INTERVAL '1 hour'")
     assert reconcile(world.pipeline).differences == []
     assert asked == [key]
 
@@ -270,7 +258,7 @@ def test_of_many_objects_only_the_first_are_held(world: World, monkeypatch: pyte
     tidied = [f"landing/{n}.json" for n in range(3)]
     for key in tidied:
         del world.store.objects["bucket", key]
-    change(world, f"UPDATE ledger SET archived_to = 'old/' || key WHERE key IN {tuple(tidied)}")
+    change(world.warehouse, f"UPDATE ledger SET archived_to = 'old/' || key WHERE key IN {tuple(tidied)}")
     for n in range(3, 7):
         del world.store.objects["bucket", f"landing/{n}.json"]
     monkeypatch.setattr("ingest.reconcile._NAMED_AT_MOST", 2)
@@ -307,7 +295,7 @@ def test_what_should_have_been_tidied_is_told_after_a_day_and_repaired(world: Wo
     world.sources = [website(after_load=after_load)]
     bring(world, "1.json", record("ann", 0, "Paid"))
     assert reconcile(world.pipeline).differences == []
-    change(world, f"UPDATE ledger SET loaded_at = {LONG_AGO}")
+    change(world.warehouse, f"UPDATE ledger SET loaded_at = {LONG_AGO}")
 
     found = reconcile(world.pipeline)
     repaired = reconcile(world.pipeline, repair=NOTE)
@@ -321,7 +309,7 @@ def test_what_should_have_been_tidied_is_told_after_a_day_and_repaired(world: Wo
 def test_a_file_with_open_lines_is_rightly_not_deleted(world: World) -> None:
     world.sources = [website(after_load="delete")]
     bring(world, "1.json", record("ann", 0, "Paid"), WRONG)
-    change(world, f"UPDATE ledger SET loaded_at = {LONG_AGO}")
+    change(world.warehouse, f"UPDATE ledger SET loaded_at = {LONG_AGO}")
 
     assert reconcile(world.pipeline).differences == []
 
@@ -335,8 +323,10 @@ REPAIRABLE: dict[str, tuple[str, list[tuple[str, str]]]] = {
         [("leftover_rows", "2.json")],
     ),
     "failed lines of an undone file": (
-        """INSERT INTO failed_line_rows SELECT f.* REPLACE (l.file_no AS file_no) FROM failed_line_rows f, ledger l
-        WHERE l.file_id = '{undone}' LIMIT 1""",
+        """INSERT INTO failed_line_rows
+            (file_no, line, item, byte_offset, byte_length, raw, raw_sha256, mendable, codes, failures)
+        SELECT l.file_no, line, item, byte_offset, byte_length, raw, raw_sha256, mendable, codes, failures
+        FROM failed_line_rows, ledger AS l WHERE l.file_id = '{undone}' LIMIT 1""",
         [("leftover_rows", "4.json")],
     ),
     "a fact without a first row": (
@@ -372,7 +362,7 @@ def test_what_the_ledger_can_tell_is_repaired(world: World, tmp_path: Path, name
     ids = fill(world)
     sql, expected = REPAIRABLE[name]
     before = everything(world.warehouse, ["state"])
-    change(world, sql.format(**ids))
+    change(world.warehouse, sql.format(**ids))
 
     found = reconcile(world.pipeline)
     repaired = reconcile(world.pipeline, repair=NOTE)
@@ -400,7 +390,10 @@ UNREPAIRABLE: dict[str, tuple[str, list[tuple[str, str]]]] = {
         [("records", "1.json#")],
     ),
     "rows of no file": (
-        "INSERT INTO command_rows SELECT * REPLACE (999 AS file_no) FROM command_rows WHERE event = 'Left'",
+        """INSERT INTO command_rows
+            (file_no, line, item_no, kind, person, occurred_at, event, properties, time_source, command_id, is_first)
+        SELECT 999, line, item_no, kind, person, occurred_at, event, properties, time_source, command_id, is_first
+        FROM command_rows WHERE event = 'Left'""",
         [("rows_without_file", "")],
     ),
 }
@@ -411,7 +404,7 @@ UNREPAIRABLE: dict[str, tuple[str, list[tuple[str, str]]]] = {
 def test_what_only_a_person_can_mend_is_explained_and_left_alone(world: World, name: str) -> None:
     ids = fill(world)
     sql, expected = UNREPAIRABLE[name]
-    change(world, sql.format(**ids))
+    change(world.warehouse, sql.format(**ids))
     before = everything(world.warehouse)
 
     found = reconcile(world.pipeline, repair=NOTE)
@@ -438,7 +431,7 @@ def test_a_copy_of_what_was_undone_is_information(world: World) -> None:
 
 def test_repairs_are_in_the_history(world: World) -> None:
     ids = fill(world)
-    change(world, REPAIRABLE["the rows of an undone file"][0].format(**ids))
+    change(world.warehouse, REPAIRABLE["the rows of an undone file"][0].format(**ids))
 
     reconcile(world.pipeline, repair=NOTE)
 
@@ -504,7 +497,7 @@ def test_archived_files_and_copies_came_too(world: World) -> None:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> Callable[..., tuple[int, str]]:
+def run(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> Callable[..., tuple[int, str]]:
     from ingest.cli import main
 
     (tmp_path / "landing").mkdir()
@@ -512,6 +505,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> Callable
         f'[[source]]\nname = "website"\nbucket = "file"\nprefix = "{tmp_path}/landing/"\n'
     )
     monkeypatch.setenv("INGEST_CONFIG", str(tmp_path / "ingest.toml"))
+    monkeypatch.setenv("INGEST_WAREHOUSE", world.warehouse.name)
 
     def run(*arguments: str) -> tuple[int, str]:
         capfd.readouterr()
@@ -523,7 +517,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> Callable
     return run
 
 
-def test_the_command_tells_repairs_and_exits_accordingly(tmp_path: Path, run: Callable[..., tuple[int, str]]) -> None:
+def test_the_command_tells_repairs_and_exits_accordingly(
+    world: World, tmp_path: Path, run: Callable[..., tuple[int, str]]
+) -> None:
     (tmp_path / "landing" / "1.json").write_text(json.dumps(record("ann", 0, "Paid")) + "\n")
     (tmp_path / "landing" / "notes.txt").write_text("")
     assert run("poll")[0] == 0
@@ -531,8 +527,7 @@ def test_the_command_tells_repairs_and_exits_accordingly(tmp_path: Path, run: Ca
     code, out = run("reconcile")
     assert (code, out.count("0 differences"), out.count("1 note")) == (0, 1, 1)
 
-    world = World(DuckDBWarehouse(tmp_path / "warehouse.duckdb"))
-    change(world, "UPDATE command_rows SET is_first = FALSE")
+    change(world.warehouse, "UPDATE command_rows SET is_first = FALSE")
     code, out = run("reconcile")
     assert (code, "1 difference" in out, "first_rows" in out) == (1, True, True)
     code, out = run("reconcile", "--json")

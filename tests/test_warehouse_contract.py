@@ -1,26 +1,22 @@
-"""What every warehouse promises (SPEC 4), whichever engine it is. A new engine adds itself to ENGINES."""
+"""What every warehouse promises (SPEC 4), whichever engine it is."""
 
 import json
 import random
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
-from itertools import count, permutations
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ingest.core.matching import IGNORED_IDENTITIES
 from ingest.core.source import SourceFile
 from ingest.errors import IngestError
 from ingest.ports import FileResult, FilesWanted, Note, Warehouse
 from ingest.redrive import redrive
 from ingest.settings import Source
-from tests import postgres
-from tests.postgres import Server
 from tests.support import ARRIVAL, START, World, alias, everything, put, record
 from tests.test_exactly_once import broken_promises
 
@@ -28,42 +24,9 @@ NOTE = Note("ann")
 NewWorld = Callable[..., World]
 
 
-def duckdb_warehouse(folder: Path) -> Warehouse:
-    from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
-
-    return DuckDBWarehouse(folder / "warehouse.duckdb", ignored_identities=IGNORED_IDENTITIES)
-
-
-def postgres_warehouse(server: Server) -> Warehouse:
-    return postgres.warehouse(server.new())
-
-
-ENGINES = ("duckdb", "postgres")
-
-
-@pytest.fixture(scope="session")
-def new_duckdb(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A DuckDB warehouse that has its tables: copying it is quicker than making one for each test."""
-    folder = tmp_path_factory.mktemp("new")
-    with duckdb_warehouse(folder).writing():  # type: ignore[attr-defined]
-        pass
-    return folder / "warehouse.duckdb"
-
-
-@pytest.fixture(params=ENGINES)
-def new_world(request: pytest.FixtureRequest, tmp_path: Path, new_duckdb: Path) -> NewWorld:
-    numbers = count()
-    if request.param == "postgres":
-        server: Server = request.getfixturevalue("postgres_server")
-        return lambda *sources: World(postgres_warehouse(server), sources)
-
-    def make(*sources: Source) -> World:
-        folder = tmp_path / f"world-{next(numbers)}"
-        folder.mkdir()
-        shutil.copy(new_duckdb, folder)
-        return World(duckdb_warehouse(folder), sources)
-
-    return make
+@pytest.fixture
+def new_world(new_warehouse: Callable[[], Warehouse]) -> NewWorld:
+    return lambda *sources: World(new_warehouse(), sources)
 
 
 @pytest.fixture
