@@ -26,7 +26,7 @@ import pyarrow as pa
 from run import run
 
 from ingest.core.source import SourceFile
-from ingest.ports import Note
+from ingest.ports import Audit
 from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 
 BUCKET, PREFIX, NEW, AT_ONCE = "large", "landing/", 100, 50_000
@@ -136,7 +136,7 @@ def undo(warehouse: DuckDBWarehouse, files: int) -> None:
         step = files // number
         there = [row["file_id"] for row in warehouse.files({"state": "loaded"})]
         begin = time.perf_counter()
-        done = warehouse.undo(there[:: max(step, 1)][:number], Note("bench"))
+        done = warehouse.undo(there[:: max(step, 1)][:number], Audit("bench"))
         print(f"undo of {len(done):,} of {files:,} files: {time.perf_counter() - begin:.2f} s", flush=True)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import duckdb
 
-from ingest.ports import FilesWanted, Published
+from ingest.ports import FilesWanted, ReadModel
 from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 
 SOURCES = tuple(f"source_{number}" for number in range(20))
@@ -61,7 +61,7 @@ def load(path: Path, ready: Connection) -> None:
         ready.recv()
 
 
-def calls(file_id: str, other: str) -> dict[str, Callable[[Published], Any]]:
+def calls(file_id: str, other: str) -> dict[str, Callable[[ReadModel], Any]]:
     """What pages ask, the dearest of each."""
     mine: dict[str, Any] = {"sources": SOURCES, "folded": True}
     one = [file_id]

@@ -16,7 +16,7 @@ from ingest.core.source import SourceFile
 from ingest.discovery import owner_of, takes
 from ingest.errors import ConfigError, IngestError
 from ingest.pipeline import Pipeline
-from ingest.ports import ActionResult, FileResult, Note
+from ingest.ports import ActionResult, Audit, FileResult
 
 _UNITS: Final = {"m": 60, "h": 3600, "d": 86_400}
 
@@ -58,7 +58,7 @@ def chosen(
 
 
 def act(
-    pipeline: Pipeline, action: Action, rows: Sequence[Mapping[str, Any]], new: Sequence[SourceFile], note: Note
+    pipeline: Pipeline, action: Action, rows: Sequence[Mapping[str, Any]], new: Sequence[SourceFile], note: Audit
 ) -> list[ActionResult]:
     """Do it.
 
@@ -102,7 +102,7 @@ def when(since: str) -> datetime:
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
-def _load(pipeline: Pipeline, intent: Intent, rows: Sequence[Mapping[str, Any]], note: Note) -> list[ActionResult]:
+def _load(pipeline: Pipeline, intent: Intent, rows: Sequence[Mapping[str, Any]], note: Audit) -> list[ActionResult]:
     action: Action = "release" if intent == "release" else "force"
     refused = {row["file_id"]: why for row in rows if (why := _objection(action, row))}
     files = [SourceFile.of_row(row) for row in rows if row["file_id"] not in refused]
@@ -118,7 +118,7 @@ def _load(pipeline: Pipeline, intent: Intent, rows: Sequence[Mapping[str, Any]],
     ]
 
 
-def _retry(pipeline: Pipeline, rows: Sequence[Mapping[str, Any]], note: Note) -> list[ActionResult]:
+def _retry(pipeline: Pipeline, rows: Sequence[Mapping[str, Any]], note: Audit) -> list[ActionResult]:
     """Not later, but now."""
     results = pipeline.warehouse.retry([row["file_id"] for row in rows], note)
     waiting = {result.file_id for result in results if result.error is None}

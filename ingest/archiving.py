@@ -20,7 +20,7 @@ from ingest.core.lifecycle import KEEPS_LINES
 from ingest.core.source import LOCAL_BUCKET, SourceFile
 from ingest.discovery import takes
 from ingest.errors import ConfigError, IngestError, ObjectGone, TransientError
-from ingest.ports import FileResult, Mark, Note, ObjectStore
+from ingest.ports import Audit, FileResult, Mark, ObjectStore
 from ingest.report import file_report, line_to_mend
 from ingest.settings import Source
 from ingest.staging import staging_folder
@@ -37,7 +37,7 @@ _EXTENSION = re.compile(r"(\.json)?(\.[^./]*)?\Z", re.IGNORECASE)
 _log = logging.getLogger(__name__)
 
 
-def archive(pipeline: "Pipeline", name: str, note: Note, results: Sequence[FileResult] | None = None) -> list[str]:
+def archive(pipeline: "Pipeline", name: str, note: Audit, results: Sequence[FileResult] | None = None) -> list[str]:
     """Put reports, archive and delete as the source called `name` says; never raises for what the world does.
 
     Call it after each load with its results; and on each poll without, for what former tries have left (files whose
@@ -60,7 +60,7 @@ def archive(pipeline: "Pipeline", name: str, note: Note, results: Sequence[FileR
     return list(problems)
 
 
-def archive_loaded(pipeline: "Pipeline", results: Sequence[FileResult], note: Note) -> list[str]:
+def archive_loaded(pipeline: "Pipeline", results: Sequence[FileResult], note: Audit) -> list[str]:
     """`archive` what was just loaded, each file as its own source says."""
     names = dict.fromkeys(result.source for result in results)
     return [
@@ -91,7 +91,7 @@ class _Tidying:
     pipeline: "Pipeline"
     source: Source
     store: ObjectStore
-    note: Note
+    note: Audit
     failures: int = field(default=0)  # in a row
     refused: int = field(default=0)  # in a row: the store will not delete
     marked: int = field(default=0)

@@ -22,7 +22,7 @@ from ingest.core.lifecycle import WAITS, Intent, is_due
 from ingest.core.source import LOCAL_BUCKET, ONE_OFF, SourceFile
 from ingest.discovery import ARCHIVED, Selection, in_order, own_object, owner_of
 from ingest.errors import ConfigError, IngestError, ListingDoubted, ObjectGone, TransientError
-from ingest.ports import Counts, FileResult, Note, ObjectStore, StagedFile, Staging, Warehouse, not_entered
+from ingest.ports import Audit, Counts, FileResult, ObjectStore, StagedFile, Staging, Warehouse, not_entered
 from ingest.read_access import canonical
 from ingest.reading import HEAD_BYTES, Digest, decompressed, peek
 from ingest.settings import Settings, Source
@@ -91,7 +91,7 @@ class Pipeline:
             known = ", ".join(sorted(self.settings.sources)) or "none"
             raise ConfigError(f"There is no source {name!r} in ingest.toml. Known: {known}.") from None
 
-    def poll(self, name: str, note: Note, *, dry_run: bool = False) -> Poll:
+    def poll(self, name: str, note: Audit, *, dry_run: bool = False) -> Poll:
         """The story of a poll up to its loads: archive what former ones have left, pass over what was there before the
         first one, look whether the archive knows more than the ledger, discover. A dry run changes nothing.
         """
@@ -113,7 +113,7 @@ class Pipeline:
             pending = []
         return Poll(pending, found, tuple(filter(None, (lost, *found.problems))), tuple(notices), left)
 
-    def discover(self, name: str, note: Note | None = None) -> Discovery:
+    def discover(self, name: str, note: Audit | None = None) -> Discovery:
         """The landing of a source minus the ledger, in natural key order.
 
         What waits (retrying, held) and is listed no more is asked for by itself: where its object is gone, nothing can
@@ -373,7 +373,7 @@ class Pipeline:
         *,
         run_id: str | None = None,
         intent: Intent = "new",
-        note: Note | None = None,
+        note: Audit | None = None,
         progress: Progress | None = None,
     ) -> list[FileResult]:
         """Load source files, each whole or not at all: in one transaction, or in several where one asks for too much.

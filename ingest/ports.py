@@ -17,7 +17,7 @@ from ingest.core.source import SourceFile
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class Audit:
     """Who asks for something, why, and in which run: what `history` tells."""
 
     by: str
@@ -413,7 +413,7 @@ class ObjectStore(Protocol):
         """
 
 
-class Published(Protocol):
+class ReadModel(Protocol):
     """What pages show, all from one moment.
 
     `files`, `days` and `states` tell nothing of a source that is not asked for. What is asked for by file_id is told
@@ -512,7 +512,7 @@ class Warehouse(Protocol):
         """The ledger rows of those of these files that a load with this intent leaves as they are, by file_id."""
 
     def load(
-        self, staging: Staging, load_id: str, run_id: str | None, *, intent: Intent = "new", note: Note | None = None
+        self, staging: Staging, load_id: str, run_id: str | None, *, intent: Intent = "new", note: Audit | None = None
     ) -> list[FileResult]:
         """Make the staged files visible in one transaction: rows and ledger together, or nothing.
 
@@ -525,19 +525,19 @@ class Warehouse(Protocol):
                 written.
         """
 
-    def undo(self, file_ids: Sequence[str], note: Note) -> list[ActionResult]:
+    def undo(self, file_ids: Sequence[str], note: Audit) -> list[ActionResult]:
         """Take the rows of loaded and rejected files away, and of their redrives, in one transaction."""
 
-    def ignore(self, file_ids: Sequence[str], new: Sequence[SourceFile], note: Note) -> list[ActionResult]:
+    def ignore(self, file_ids: Sequence[str], new: Sequence[SourceFile], note: Audit) -> list[ActionResult]:
         """Deal with files by not loading them: rows of the ledger, and objects that it does not know yet."""
 
-    def retry(self, file_ids: Sequence[str], note: Note) -> list[ActionResult]:
+    def retry(self, file_ids: Sequence[str], note: Audit) -> list[ActionResult]:
         """Let files that are put off be taken by the next poll."""
 
-    def close_gone(self, file_ids: Sequence[str], note: Note) -> None:
+    def close_gone(self, file_ids: Sequence[str], note: Audit) -> None:
         """Make retrying and held files `replaced`: their objects are gone. Where one comes back, it is new again."""
 
-    def mark(self, marks: Sequence[Mark], note: Note) -> None:
+    def mark(self, marks: Sequence[Mark], note: Audit) -> None:
         """Write down where objects went, in one transaction. What the ledger knows already stays as it is."""
 
     def untidied(
@@ -577,7 +577,7 @@ class Warehouse(Protocol):
         `what` is one of the words that `ingest.reconcile` explains; the first three are None where it is of no file.
         """
 
-    def repair(self, note: Note) -> None:
+    def repair(self, note: Audit) -> None:
         """Put right, in one transaction, what of `disagreements` the tables themselves can tell."""
 
     def rematch(self) -> int:
@@ -586,10 +586,10 @@ class Warehouse(Protocol):
         Where a warehouse has one host it does so by itself, when it is next opened.
         """
 
-    def notify_once(self, file_ids: Sequence[str], note: Note) -> list[str]:
+    def notify_once(self, file_ids: Sequence[str], note: Audit) -> list[str]:
         """Write down that `note.reason` is told of these files; those of which it was not told before."""
 
-    def not_notified(self, file_ids: Sequence[str], note: Note) -> None:
+    def not_notified(self, file_ids: Sequence[str], note: Audit) -> None:
         """Take that back: the notice could not be sent."""
 
     def history(self, file_id: str | None = None, run_id: str | None = None) -> list[dict[str, Any]]:
@@ -611,7 +611,7 @@ class Warehouse(Protocol):
     def open_failures(self, wanted: FailuresWanted) -> AbstractContextManager[OpenFailures]:
         """Open failed lines over all files, by code; of one code also the lines."""
 
-    def published(self) -> AbstractContextManager[Published]:
+    def published(self) -> AbstractContextManager[ReadModel]:
         """What pages show; on an engine that lets only one in, a copy that may be some seconds old.
 
         Raises:

@@ -23,7 +23,7 @@ from ingest.core.source import LOCAL_BUCKET, SourceFile
 from ingest.discovery import Selection, takes
 from ingest.errors import IngestError, ObjectGone
 from ingest.pipeline import Pipeline
-from ingest.ports import Note
+from ingest.ports import Audit
 from ingest.settings import Source
 from ingest.staging import staging_folder
 from ingest.unarchiving import archives, bring_back, copies_of
@@ -89,7 +89,7 @@ class Reconciliation:
 
 
 def reconcile(
-    pipeline: Pipeline, *, stuck_after: timedelta = STUCK_AFTER, repair: Note | None = None
+    pipeline: Pipeline, *, stuck_after: timedelta = STUCK_AFTER, repair: Audit | None = None
 ) -> Reconciliation:
     """Compare everything; with the `repair` of somebody, fix what is safe and say what that was.
 
@@ -109,7 +109,7 @@ def reconcile(
     return after
 
 
-def _tidy(pipeline: Pipeline, note: Note) -> None:
+def _tidy(pipeline: Pipeline, note: Audit) -> None:
     for source in pipeline.settings.sources.values():
         if source.after_load != "keep":
             archive(pipeline, source.name, note)

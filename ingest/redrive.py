@@ -32,7 +32,7 @@ from ingest.errors import IngestError, StaleRedrive, TransientError
 from ingest.handout import parse_fixed
 from ingest.judging import FAILED
 from ingest.pipeline import Pipeline
-from ingest.ports import FileResult, Note, Redrive, Staging
+from ingest.ports import Audit, FileResult, Redrive, Staging
 from ingest.reading import Block, decompressed
 from ingest.staging import stage, staging_folder
 
@@ -60,7 +60,7 @@ class Outcome:
 
 
 def redrive(
-    pipeline: Pipeline, reference: str, fixed: bytes | None, note: Note, *, passes_over: bool = False
+    pipeline: Pipeline, reference: str, fixed: bytes | None, note: Audit, *, passes_over: bool = False
 ) -> Outcome:
     """Judge failed lines of a file again, and load those that are right now.
 
@@ -113,7 +113,7 @@ class _Attempt:
 
     pipeline: Pipeline
     original: dict[str, Any]
-    note: Note
+    note: Audit
     passes_over: bool
 
     def run(self, sent: Mapping[Place, bytes] | None) -> Outcome:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 from ingest.core.source import LOCAL_BUCKET, SourceFile
 from ingest.discovery import ARCHIVED, HASHED, takes
 from ingest.errors import IngestError
-from ingest.ports import ArchivedCopy, FileResult, Mark, Note, ObjectStore
+from ingest.ports import ArchivedCopy, Audit, FileResult, Mark, ObjectStore
 from ingest.reading import Digest
 from ingest.text import count
 
@@ -130,7 +130,7 @@ def _copy_of(copy: SourceFile, owners: Iterable[tuple["Source", tuple[str, ...]]
     return None
 
 
-def bring_back(pipeline: "Pipeline", note: Note) -> None:
+def bring_back(pipeline: "Pipeline", note: Audit) -> None:
     """Load every file that only the archive has, oldest first; each is in the ledger afterwards, as archived.
 
     A file that cannot be loaded stays unknown, which reconcile reports.
@@ -153,7 +153,7 @@ def bring_back(pipeline: "Pipeline", note: Note) -> None:
             _load(pipeline, copies, note)
 
 
-def _load(pipeline: "Pipeline", copies: Sequence[ArchivedCopy], note: Note) -> None:
+def _load(pipeline: "Pipeline", copies: Sequence[ArchivedCopy], note: Audit) -> None:
     named = [one for copy in copies if (one := _named(pipeline, copy))]
     in_order = sorted(named, key=lambda one: (one.copy.last_modified, one.file.key))
     by_id = {one.file.file_id: one for one in reversed(in_order)}

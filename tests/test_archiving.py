@@ -24,7 +24,7 @@ from ingest.core.source import SourceFile
 from ingest.discovery import verdict
 from ingest.errors import ConfigError, TransientError
 from ingest.pipeline import Pipeline
-from ingest.ports import FileResult, Mark, Note
+from ingest.ports import Audit, FileResult, Mark
 from ingest.reconcile import reconcile
 from ingest.settings import Settings, Source
 from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
@@ -32,7 +32,7 @@ from tests.adapters.odd_store import odd_store
 from tests.conftest import S3
 from tests.support import Line, everything, in_order, lines, record
 
-NOTE = Note("tester")
+NOTE = Audit("tester")
 GOOD = record("ann", 1, "Signed up")
 BAD = '{"_p":"ann"}'
 UNREADABLE = b'{"_p":"\xff"}'
@@ -337,7 +337,7 @@ def test_a_death_when_it_is_written_down(
     results = world.load()
     mark, marked = DuckDBWarehouse.mark, count(1)
 
-    def die(self: DuckDBWarehouse, marks: Sequence[Mark], note: Note) -> None:
+    def die(self: DuckDBWarehouse, marks: Sequence[Mark], note: Audit) -> None:
         last = next(marked) == number
         if written or not last:
             mark(self, marks, note)

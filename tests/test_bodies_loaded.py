@@ -15,14 +15,14 @@ from ingest.core.commands import Failure, Item
 from ingest.core.formats.woopra import FORMAT as WOOPRA_FORMAT
 from ingest.core.source import SourceFile
 from ingest.errors import IngestError
-from ingest.ports import Note
+from ingest.ports import Audit
 from ingest.redrive import Outcome, redrive
 from ingest.report import line_to_mend
 from ingest.settings import Source
 from tests.support import World, everything
 from tests.test_exactly_once import broken_promises, warehouse_at
 
-NOTE = Note(by="ann", reason="it was wrong", run_id="run 7")
+NOTE = Audit(by="ann", reason="it was wrong", run_id="run 7")
 MS = 1_444_077_951_001
 LIMITED = Source(name="limited", bucket="bucket", format="woopra", max_failed_lines=0)
 

@@ -13,12 +13,12 @@ import pytest
 from ingest.core.lifecycle import LONGEST_DELAY
 from ingest.core.source import SourceFile
 from ingest.errors import ListingDoubted, TransientError
-from ingest.ports import Note, Warehouse
+from ingest.ports import Audit, Warehouse
 from ingest.reconcile import reconcile
 from ingest.settings import Source
 from tests.support import ARRIVAL, MemoryStore, World, change, lines, record
 
-NOTE = Note("ann")
+NOTE = Audit("ann")
 WEB = Source(name="web", bucket="bucket", prefix="web/")
 SKIPS = Source(name="web", bucket="bucket", prefix="web/", existing_files="skip")
 STRICT = Source(name="web", bucket="bucket", prefix="web/", max_failed_lines=0)

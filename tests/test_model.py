@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 from ingest import actions
 from ingest.core.source import SourceFile
 from ingest.errors import IngestError, TransientError
-from ingest.ports import FileResult, Note, Warehouse
+from ingest.ports import Audit, FileResult, Warehouse
 from ingest.redrive import Outcome, redrive
 from ingest.settings import Source
 from tests import postgres
@@ -579,7 +579,7 @@ SOURCES = (
     Source(name="limits", bucket="bucket", prefix="limits/", max_failed_lines=1),
 )  # fmt: skip
 KEYS = {source.name: tuple(f"{source.prefix}{n}.json" for n in (1, 2, 3)) for source in SOURCES}
-NOTE = Note("model", "because")
+NOTE = Audit("model", "because")
 
 START_WITH = {
     "versions/1": ("ann x", "nested", "dan=cat", "not json"),

@@ -9,7 +9,7 @@ import pytest
 
 from ingest.core.matching import IGNORED_IDENTITIES
 from ingest.errors import ConfigError
-from ingest.ports import Note
+from ingest.ports import Audit
 from ingest.redrive import redrive
 from ingest.settings import Source
 from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
@@ -39,9 +39,9 @@ def load_all(there: World) -> None:
     )  # fmt: skip
     there.bring("c.json", price % ("ann 1", "signed up", ""), alias("key 7", "carl"), source="shop")
     gone = there.bring("d.json", record("gone", 2, "left"), alias("bob", "gone"), source="web")
-    there.warehouse.undo([gone.file_id], Note("test"))
+    there.warehouse.undo([gone.file_id], Audit("test"))
     (b,) = there.warehouse.files({"key": "b.json"})
-    redrive(there.pipeline, b["file_id"], b'4\t{"_p": "Bob", "_t": 1393344604, "_n": "mended"}\n', Note("test"))
+    redrive(there.pipeline, b["file_id"], b'4\t{"_p": "Bob", "_t": 1393344604, "_n": "mended"}\n', Audit("test"))
 
 
 @pytest.mark.slow

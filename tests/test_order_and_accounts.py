@@ -12,14 +12,14 @@ import pytest
 
 from ingest.core.matching import IGNORED_IDENTITIES
 from ingest.core.source import SourceFile, intake_key
-from ingest.ports import Note
+from ingest.ports import Audit
 from ingest.redrive import Outcome, redrive
 from ingest.settings import Source
 from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from tests.support import TABLES, World, everything
 from tests.test_exactly_once import warehouse_at
 
-NOTE = Note(by="ann", reason="it was wrong", run_id="run 7")
+NOTE = Audit(by="ann", reason="it was wrong", run_id="run 7")
 TIME = "2026-01-05T10:00:00Z"
 ALL = (*TABLES, "accounts")
 VENDOR_PAGE = Path(__file__).parent / "cases" / "vitally" / "vendor_page.json"

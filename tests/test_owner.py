@@ -10,14 +10,14 @@ from ingest.adapters.local import LocalStore
 from ingest.core.source import SourceFile
 from ingest.errors import ConfigError
 from ingest.pipeline import Pipeline
-from ingest.ports import Mark, Note
+from ingest.ports import Audit, Mark
 from ingest.settings import Source, load_settings
 from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from tests.support import World, record
 
 WEB = Source(name="web", bucket="bucket", prefix="web/", people_space="of web")
 SHOP = Source(name="shop", bucket="bucket", prefix="shop/", format="woopra")
-NOTE = Note("ann")
+NOTE = Audit("ann")
 
 
 @pytest.fixture

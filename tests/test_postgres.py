@@ -21,7 +21,7 @@ import pytest
 from adbc_driver_manager import OperationalError, dbapi
 
 from ingest.errors import ConfigError, IngestError, TransientError
-from ingest.ports import FilesWanted, Note, QueryLimits, Staging
+from ingest.ports import Audit, FilesWanted, QueryLimits, Staging
 from ingest.redrive import redrive
 from ingest.warehouse.engines.postgres import applying, session
 from ingest.warehouse.engines.postgres.look import look
@@ -109,7 +109,7 @@ def bring_others(world: World) -> None:
 
 def undo_what_was_there(world: World) -> None:
     (row,) = world.warehouse.files({"key": "there.json"})
-    world.warehouse.undo([row["file_id"]], Note("ann", ""))
+    world.warehouse.undo([row["file_id"]], Audit("ann", ""))
 
 
 @pytest.mark.parametrize("few", [10_000, 0], ids=["one by one", "many"])
@@ -345,7 +345,7 @@ def test_a_warehouse_of_the_first_version_is_brought_up_to_date(postgres_server:
     url = postgres_server.new()
     world = World(postgres.warehouse(url))
     result = world.bring("a.json", record("ann", 1, "x"), "bad", "[]", "bad")
-    redrive(world.pipeline, result.file_id, b'2\t{"_p":"ann","_t":1393344700,"_n":"x"}\n', Note("ann"))
+    redrive(world.pipeline, result.file_id, b'2\t{"_p":"ann","_t":1393344700,"_n":"x"}\n', Audit("ann"))
     database = url.rpartition("/")[2]
     postgres_server.sql("CREATE ROLE visitor LOGIN")
     for sql in (
@@ -381,7 +381,7 @@ def test_a_text_that_no_server_can_hold_is_equal_to_nothing(empty: PostgresWareh
         assert published.files(FilesWanted(sources=("one_off",), text="a\0")).total == 0
         assert published.files(FilesWanted(sources=("one_off",), sha256=empty.files({})[0]["sha256"])).total == 1
         assert published.file("\0") is None
-    empty.undo([result.file_id, "\0"], Note("ann", "a \0 reason"))
+    empty.undo([result.file_id, "\0"], Audit("ann", "a \0 reason"))
     assert [line["reason"] for line in empty.history(result.file_id)] == ["a \ufffd reason"]
 
 

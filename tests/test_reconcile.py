@@ -12,13 +12,13 @@ import pytest
 
 from ingest.core.source import SourceFile
 from ingest.errors import ConfigError
-from ingest.ports import Note, Warehouse
+from ingest.ports import Audit, Warehouse
 from ingest.reconcile import Difference, Reconciliation, _Many, reconcile
 from ingest.redrive import redrive
 from ingest.settings import Source
 from tests.support import ARRIVAL, World, alias, change, everything, lines, put, record
 
-NOTE = Note("tester", "to see")
+NOTE = Audit("tester", "to see")
 LONG_AGO = "TIMESTAMPTZ '2026-01-02 00:00:00+00'"
 WRONG = '{"_p": "ann", "_t": "when", "_n": "Paid"}'
 RIGHT = b'4\t{"_p": "ann", "_t": 1393344700, "_n": "Paid"}\n'
@@ -79,7 +79,7 @@ def test_a_file_that_says_again_what_its_redrive_says_is_sound_once_it_is_forced
     said = record("ann", 0, "again")
     file = world.put("again.json", said, "no json", source="website")
     (loaded,) = world.load(file)
-    redrive(world.pipeline, loaded.file_id, b"2\t" + lines(said), Note("ann"))
+    redrive(world.pipeline, loaded.file_id, b"2\t" + lines(said), Audit("ann"))
     world.load(file, force=True)
     assert world.warehouse.disagreements() == []
     assert len(world.rows("SELECT line FROM events WHERE event = 'again'")) == 1

@@ -18,7 +18,7 @@ import pytest
 from ingest import transfer
 from ingest.core.matching import IGNORED_IDENTITIES
 from ingest.errors import IngestError, TransientError
-from ingest.ports import Note, Warehouse
+from ingest.ports import Audit, Warehouse
 from ingest.settings import Source
 from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from tests import postgres
@@ -177,7 +177,7 @@ def test_who_copies_again_is_told_whether_it_was_done(world: World, target: Duck
     transfer.copy(world.warehouse, target, silent, told.append)
     assert "holds a complete copy of this warehouse already" in "".join(told)
     ((file_id,),) = ([row["file_id"]] for row in world.rows("SELECT file_id FROM ledger WHERE key = '10.json'"))
-    world.warehouse.undo([file_id], Note("tester"))
+    world.warehouse.undo([file_id], Audit("tester"))
     with pytest.raises(
         IngestError, match=r"no copy of this warehouse as it is now \(for one, command_rows has 7 rows there"
     ):

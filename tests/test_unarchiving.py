@@ -15,7 +15,7 @@ import pytest
 
 from ingest import unarchiving
 from ingest.core.source import SourceFile
-from ingest.ports import Mark, Note
+from ingest.ports import Audit, Mark
 from ingest.reconcile import reconcile
 from ingest.settings import Source
 from ingest.unarchiving import copies_of, look_at_poll
@@ -24,7 +24,7 @@ from tests.conftest import S3
 from tests.support import VOLATILE, Line, World, everything, lines, record
 from tests.test_archiving import BAD, GOOD, TODAY, Landing
 
-NOTE = Note("tester", "the disk was broken")
+NOTE = Audit("tester", "the disk was broken")
 # What a listing of the archive does not tell: when the objects came, and which versions they were.
 UNTOLD = VOLATILE | {"last_modified", "position", "version_id", "deleted_at", "duplicate_of"}
 

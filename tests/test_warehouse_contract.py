@@ -14,13 +14,13 @@ import pytest
 
 from ingest.core.source import SourceFile
 from ingest.errors import IngestError
-from ingest.ports import FileResult, FilesWanted, Note, Warehouse
+from ingest.ports import Audit, FileResult, FilesWanted, Warehouse
 from ingest.redrive import redrive
 from ingest.settings import Source
 from tests.support import ARRIVAL, START, World, alias, everything, put, record
 from tests.test_exactly_once import broken_promises
 
-NOTE = Note("ann")
+NOTE = Audit("ann")
 NewWorld = Callable[..., World]
 
 
@@ -415,7 +415,7 @@ def test_at_equal_time_any_row_of_a_fact_counts_while_its_file_is_loaded(world: 
     again = world.bring("again.json", put("bob", 0), put("ann", 0, plan="gold"))
     plan = "SELECT properties ->> 'plan' AS plan FROM people WHERE person_id = 'ann'"
     assert world.rows(plan) == [{"plan": "gold"}]
-    world.warehouse.undo([again.file_id], Note("ann"))
+    world.warehouse.undo([again.file_id], Audit("ann"))
     assert world.rows(plan) == [{"plan": "silver"}]
 
 

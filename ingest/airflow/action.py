@@ -20,7 +20,7 @@ from ingest.text import count
 
 if TYPE_CHECKING:
     from ingest.pipeline import Pipeline
-    from ingest.ports import Note
+    from ingest.ports import Audit
 
 REDRIVE: Final = "redrive"
 
@@ -68,7 +68,7 @@ class Request:
         return request
 
 
-def act(pipeline: "Pipeline", request: Request, note: "Note") -> list[dict[str, Any]]:
+def act(pipeline: "Pipeline", request: Request, note: "Audit") -> list[dict[str, Any]]:
     """Do what the form asks for: what became of each file, `error` set where it is not as asked.
 
     Raises:
@@ -89,7 +89,7 @@ def act(pipeline: "Pipeline", request: Request, note: "Note") -> list[dict[str, 
     return plain
 
 
-def _force_and_fix(pipeline: "Pipeline", request: Request, note: "Note") -> dict[str, Any]:
+def _force_and_fix(pipeline: "Pipeline", request: Request, note: "Audit") -> dict[str, Any]:
     """Bring a file back, and send its fixed lines of before again."""
     fixed = _parts(pipeline, request)  # before anything is done: they may be gone
     (forced,) = act(pipeline, replace(request, lines_at=None), note)
@@ -108,7 +108,7 @@ def _parts(pipeline: "Pipeline", request: Request) -> "list[bytes | None]":
     return [read_mended(pipeline, file_id, at) for at in request.lines_at.split("\n")]
 
 
-def _redrive(pipeline: "Pipeline", request: Request, note: "Note", fixed: "Sequence[bytes | None]") -> dict[str, Any]:
+def _redrive(pipeline: "Pipeline", request: Request, note: "Audit", fixed: "Sequence[bytes | None]") -> dict[str, Any]:
     """Send fixed lines, part by part."""
     from ingest.redrive import redrive
 

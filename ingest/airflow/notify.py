@@ -28,7 +28,7 @@ from ingest.airflow import tables
 from ingest.core.lifecycle import KEEPS_LINES
 from ingest.core.source import SourceFile
 from ingest.errors import ConfigError, IngestError, TransientError
-from ingest.ports import Note
+from ingest.ports import Audit
 from ingest.text import count, visible
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def _tell(
             log.warning("No notice was sent to %s: %s Clear this task to send it again.", recipient, _why(error))
 
 
-def _new(pipeline: "Pipeline", items: Sequence[Item], note: Note) -> list[Item]:
+def _new(pipeline: "Pipeline", items: Sequence[Item], note: Audit) -> list[Item]:
     if not items:
         return []
     # Written down before it is sent: a task that dies between the two sends nothing, instead of twice.
@@ -167,8 +167,8 @@ def _new(pipeline: "Pipeline", items: Sequence[Item], note: Note) -> list[Item]:
     return [item for item in items if item.about in new]
 
 
-def _note(recipient: str, kind: str, run_id: str) -> Note:
-    return Note("ingest", f"{recipient} {kind}".strip(), run_id)
+def _note(recipient: str, kind: str, run_id: str) -> Audit:
+    return Audit("ingest", f"{recipient} {kind}".strip(), run_id)
 
 
 def _inert(text: str) -> str:

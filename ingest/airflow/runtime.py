@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
     from ingest.pipeline import Pipeline
-    from ingest.ports import Note
+    from ingest.ports import Audit
     from ingest.wiring import ClientFor
 
 WAREHOUSE_CONNECTION = "landfall_warehouse"
@@ -34,12 +34,12 @@ def home(environment: Mapping[str, str]) -> Path:
     return Path(os.path.expandvars(environment.get("AIRFLOW_HOME") or "~/airflow")).expanduser()
 
 
-def note_of(context: Mapping[str, Any], reason: str = "", *, is_named: bool = False) -> "Note":
+def note_of(context: Mapping[str, Any], reason: str = "", *, is_named: bool = False) -> "Audit":
     """Who asked for the run of a task, for the history of files: `airflow` where a schedule did."""
-    from ingest.ports import Note
+    from ingest.ports import Audit
 
     by = getattr(context["dag_run"], "triggering_user_name", None) or "airflow"
-    return Note(by, reason, context["run_id"], is_named)
+    return Audit(by, reason, context["run_id"], is_named)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from ingest.archiving import archive_loaded
 from ingest.core.lifecycle import KEEPS_LINES
 from ingest.core.source import LOCAL_BUCKET, SourceFile
 from ingest.pipeline import still_waiting
-from ingest.ports import Counts, Note
+from ingest.ports import Audit, Counts
 from ingest.reconcile import reconcile as compare
 from ingest.report import Most, check_report
 from ingest.text import count, visible
@@ -40,7 +40,7 @@ Pack = dict[str, Any]  # {"name": what the task is called, "files": [SourceFile.
 Result = dict[str, Any]  # {"file", "state", "lines", …}: see _counted
 
 
-def discover(pipeline: "Pipeline", source: str, note: Note) -> tuple[list[Pack], dict[str, Any]]:
+def discover(pipeline: "Pipeline", source: str, note: Audit) -> tuple[list[Pack], dict[str, Any]]:
     """The manifest of a run, packed into tasks: what is in the bucket and not in the ledger; and what pages tell of it.
 
     The second is {"pending", "matching", "ignored": numbers of objects, "ignored_names": the first of those,
@@ -72,7 +72,7 @@ def packed(pipeline: "Pipeline", files: Sequence[SourceFile]) -> list[Pack]:
     ]
 
 
-def load(pipeline: "Pipeline", pack: Pack, note: Note, *, force: bool = False) -> list[Result]:
+def load(pipeline: "Pipeline", pack: Pack, note: Audit, *, force: bool = False) -> list[Result]:
     """Load one pack. A file that cannot be loaded says so in its result; only a world that does not answer raises."""
     files = {file.file_id: file for file in map(SourceFile.from_dict, pack["files"])}
     loaded = pipeline.load(list(files.values()), run_id=note.run_id, intent="force" if force else "new", note=note)
@@ -231,7 +231,7 @@ def _counted(file: SourceFile, state: str, counts: Counts, error: str | None) ->
     }
 
 
-def act(pipeline: "Pipeline", request: "Request", note: Note) -> list[dict[str, Any]]:
+def act(pipeline: "Pipeline", request: "Request", note: Audit) -> list[dict[str, Any]]:
     """Do what the form of `ingest_action` asks for; what became of each file."""
     results = action.act(pipeline, request, note)
     tables.log_table(log, f"{count(len(results), 'file')} after {request.action}", results[: tables.NAMED_AT_MOST])

@@ -48,7 +48,7 @@ def redrive(file_id: str, fixed: str | None, reason: str, fail_on: str, as_json:
     FIXED: a file (or -) of fixed lines, as `ingest failures FILE_ID --lines` writes them; lines that are left out stay
     open. Without it the kept lines are judged again under today's rules.
     """
-    from ingest.ports import Note
+    from ingest.ports import Audit
     from ingest.redrive import redrive as send_again
     from ingest.report import failed_line, file_summary
 
@@ -58,7 +58,7 @@ def redrive(file_id: str, fixed: str | None, reason: str, fail_on: str, as_json:
         raise IngestError(f"{fixed} cannot be read: {error.strerror}.") from error
     with opened_pipeline() as pipeline:
         say_versions(pipeline, file_id)
-        outcome = send_again(pipeline, file_id, text, Note(user(), reason))
+        outcome = send_again(pipeline, file_id, text, Audit(user(), reason))
         original = pipeline.warehouse.find_file(outcome.of)
     refused = [failed_line(row) for row in outcome.refused]
     if as_json:
@@ -108,7 +108,7 @@ def _action(action: "Action", does: str) -> Callable[..., Any]:
         as_json: bool,
     ) -> int:
         from ingest import actions
-        from ingest.ports import Note
+        from ingest.ports import Audit
 
         with opened_pipeline() as pipeline:
             for reference in file_ids:
@@ -122,7 +122,7 @@ def _action(action: "Action", does: str) -> Callable[..., Any]:
             else:
                 if source and rows and not yes and sys.stdin.isatty():
                     _ask(action, source, since, takes)
-                results = actions.act(pipeline, action, rows, new, Note(user(), reason))
+                results = actions.act(pipeline, action, rows, new, Audit(user(), reason))
                 # Another may have been quicker with some.
                 changed = {one.file_id for one in results if one.state != one.before}
                 takes = _takes(action, [row for row in rows if row["file_id"] in changed], new, going)

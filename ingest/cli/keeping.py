@@ -32,13 +32,13 @@ def reconcile(repair: bool, as_json: bool) -> int:
     """
     from dataclasses import asdict
 
-    from ingest.ports import Note
+    from ingest.ports import Audit
     from ingest.reconcile import reconcile as compare
 
     with opened_pipeline() as pipeline:
         if not (pipeline.settings.sources or pipeline.warehouse.is_there):
             raise nothing_there(pipeline, "compare")
-        outcome = compare(pipeline, repair=Note(user(), "ingest reconcile --repair") if repair else None)
+        outcome = compare(pipeline, repair=Audit(user(), "ingest reconcile --repair") if repair else None)
     if as_json:
         write_json(asdict(outcome))
     else:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ingest.core.lifecycle import Intent
     from ingest.core.source import SourceFile
     from ingest.pipeline import Pipeline
-    from ingest.ports import FileResult, Note
+    from ingest.ports import Audit, FileResult
 
 _NUMBERS = {  # of a file, as a table shows them: those that are 0 everywhere are left out
     "lines": "lines", "records": "records", "sets": "sets", "aliases": "aliases", "failed": "failed",
@@ -44,7 +44,7 @@ class _Taking:
     """Files that are loaded, or in a dry run only judged, and what came of them so far."""
 
     pipeline: "Pipeline"
-    note: "Note"
+    note: "Audit"
     dry_run: bool
     results: "list[FileResult]" = field(default_factory=list)
     unarchived: list[str] = field(default_factory=list)
@@ -85,7 +85,7 @@ def load(
     ledger.
     """
     from ingest.core.address import split_address
-    from ingest.ports import Note
+    from ingest.ports import Audit
 
     with opened_pipeline() as pipeline:
         found: dict[Intent, list[SourceFile]] = {"force": [], "again": [], "new": []}
@@ -101,7 +101,7 @@ def load(
             names = {split_address(path)[1], path}  # a path, or the beginning of an id; and not all that lies below
             is_named = len(files) == 1 and not names.isdisjoint((files[0].key, files[0].file_id[: len(path)]))
             found["force" if force else "again" if is_named else "new"] += files
-        taking = _Taking(pipeline, Note(user(), is_named=True), dry_run)
+        taking = _Taking(pipeline, Audit(user(), is_named=True), dry_run)
         sizes = [file.size_bytes for files in found.values() for file in files]
         with progress("judging" if dry_run else "loading", sum(sizes), len(sizes)) as moved:
             try:
@@ -128,10 +128,10 @@ def poll(sources: tuple[str, ...], dry_run: bool, fail_on: str, as_json: bool) -
 
     In the landing of each SOURCE, or of all.
     """
-    from ingest.ports import Note
+    from ingest.ports import Audit
 
     unreachable: list[str] = []
-    note = Note(user())
+    note = Audit(user())
     with opened_pipeline() as pipeline:
         taking = _Taking(pipeline, note, dry_run)
         if not pipeline.settings.sources:

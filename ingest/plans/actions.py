@@ -13,13 +13,15 @@ from datetime import datetime
 from ingest.core.lifecycle import WAITS, Action, State, refusal
 from ingest.core.source import SourceFile
 from ingest.plans.changes import Changes, Draft, LedgerRow, Reader, same_file
-from ingest.ports import ActionResult, Mark, Note
+from ingest.ports import ActionResult, Audit, Mark
 
 _GONE = "Its object was deleted, or another version stands under its key now: nothing of it was loaded."
 _SKIPPED = 'It was there at the first poll, and existing_files is "skip".'
 
 
-def plan_undo(reader: Reader, file_ids: Sequence[str], note: Note, now: datetime) -> tuple[Changes, list[ActionResult]]:
+def plan_undo(
+    reader: Reader, file_ids: Sequence[str], note: Audit, now: datetime
+) -> tuple[Changes, list[ActionResult]]:
     """Take the rows of files away, and those of their redrives."""
     draft = Draft(reader, Changes(note, now))
     chosen = draft.by_id(file_ids)
@@ -53,7 +55,7 @@ def plan_undo(reader: Reader, file_ids: Sequence[str], note: Note, now: datetime
 
 
 def plan_ignore(
-    reader: Reader, file_ids: Sequence[str], new: Sequence[SourceFile], note: Note, now: datetime
+    reader: Reader, file_ids: Sequence[str], new: Sequence[SourceFile], note: Audit, now: datetime
 ) -> tuple[Changes, list[ActionResult]]:
     """Deal with files by not loading them."""
     draft = Draft(reader, Changes(note, now))
@@ -71,7 +73,7 @@ def plan_ignore(
 
 def plan_first_poll(reader: Reader, source: str, there: Sequence[SourceFile], now: datetime) -> tuple[Changes, int]:
     """Enter what the ledger knows under no id as ignored; how many. Nothing, if somebody was quicker."""
-    changes = Changes(Note("ingest", _SKIPPED), now)
+    changes = Changes(Audit("ingest", _SKIPPED), now)
     if reader.was_polled(source):
         return changes, 0
     changes.polled = source
@@ -86,7 +88,7 @@ def plan_first_poll(reader: Reader, source: str, there: Sequence[SourceFile], no
 
 
 def plan_retry(
-    reader: Reader, file_ids: Sequence[str], note: Note, now: datetime
+    reader: Reader, file_ids: Sequence[str], note: Audit, now: datetime
 ) -> tuple[Changes, list[ActionResult]]:
     """Not later, but now."""
     draft = Draft(reader, Changes(note, now))
@@ -98,7 +100,7 @@ def plan_retry(
     return draft.changes, results
 
 
-def plan_close_gone(reader: Reader, file_ids: Sequence[str], note: Note, now: datetime) -> tuple[Changes, None]:
+def plan_close_gone(reader: Reader, file_ids: Sequence[str], note: Audit, now: datetime) -> tuple[Changes, None]:
     """What waits for an object that is gone is closed."""
     draft = Draft(reader, Changes(note, now))
     waiting = [row for row in draft.by_id(file_ids).values() if row.state in WAITS]
@@ -110,7 +112,7 @@ def plan_close_gone(reader: Reader, file_ids: Sequence[str], note: Note, now: da
     return draft.changes, None
 
 
-def plan_mark(reader: Reader, marks: Sequence[Mark], note: Note, now: datetime) -> tuple[Changes, None]:
+def plan_mark(reader: Reader, marks: Sequence[Mark], note: Audit, now: datetime) -> tuple[Changes, None]:
     """Write down where objects went, once: what the ledger knows already stays."""
     draft = Draft(reader, Changes(note, now))
     rows = draft.by_id([mark.file_id for mark in marks])
@@ -128,7 +130,7 @@ def plan_mark(reader: Reader, marks: Sequence[Mark], note: Note, now: datetime) 
     return draft.changes, None
 
 
-def plan_notify_once(reader: Reader, file_ids: Sequence[str], note: Note, now: datetime) -> tuple[Changes, list[str]]:
+def plan_notify_once(reader: Reader, file_ids: Sequence[str], note: Audit, now: datetime) -> tuple[Changes, list[str]]:
     """Tell of each file once, unless that was taken back."""
     last = dict(reader.notices(file_ids, note.reason))
     new = [file_id for file_id in dict.fromkeys(file_ids) if last.get(file_id) != "notified"]
@@ -137,7 +139,7 @@ def plan_notify_once(reader: Reader, file_ids: Sequence[str], note: Note, now: d
     return changes, new
 
 
-def plan_not_notified(_: Reader, file_ids: Sequence[str], note: Note, now: datetime) -> tuple[Changes, None]:
+def plan_not_notified(_: Reader, file_ids: Sequence[str], note: Audit, now: datetime) -> tuple[Changes, None]:
     """Take that back."""
     changes = Changes(note, now)
     changes.tell("not_notified", file_ids)

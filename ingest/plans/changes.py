@@ -12,7 +12,7 @@ from typing import Literal, Protocol, TypeVar
 from ingest.core.lifecycle import FINAL_STATES, STATES, Done, Intent, State, is_settled, may_return
 from ingest.core.source import SourceFile
 from ingest.errors import TransientError
-from ingest.ports import COUNTED, Counts, FileResult, Note, StagedFile, Staging
+from ingest.ports import COUNTED, Audit, Counts, FileResult, StagedFile, Staging
 
 Answer = TypeVar("Answer")
 Place = tuple[int, str]  # line, item
@@ -180,7 +180,7 @@ class Changes:
     anew is no duplicate of itself); then `ledger`, `history`, and last the persons whom aliases join.
     """
 
-    note: Note
+    note: Audit
     now: datetime
     staging: Staging | None = None
     entries: list[Entry] = field(default_factory=list)  # numbered in this order

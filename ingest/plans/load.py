@@ -17,7 +17,7 @@ from ingest.core.lifecycle import COMPARED, KEEPS_LINES, LOADED_AS, REOPENS, SAM
 from ingest.core.source import SourceFile
 from ingest.errors import StaleRedrive
 from ingest.plans.changes import Changes, Draft, Entry, LedgerRow, MendedLine, Mending, Place, Reader, same_file
-from ingest.ports import COUNTED, FileResult, Note, Redrive, StagedFile, Staging
+from ingest.ports import COUNTED, Audit, FileResult, Redrive, StagedFile, Staging
 
 _STALE = "Somebody fixed, undid or loaded these lines again in the meantime."
 _HELD = "The object has changed since it was loaded, and changed_file is hold."
@@ -33,7 +33,7 @@ class Order:
     load_id: str
     run_id: str | None
     intent: Intent
-    note: Note
+    note: Audit
 
 
 def plan_load(

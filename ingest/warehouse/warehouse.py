@@ -26,7 +26,7 @@ from ingest.plans.actions import (
 )
 from ingest.plans.changes import Answer, Applied, NotWrittenError, Place, Plan, Reader, RowsLostError
 from ingest.plans.load import Order, plan_load
-from ingest.ports import ActionResult, FileResult, Mark, Note, StagedFile, Staging, not_entered
+from ingest.ports import ActionResult, Audit, FileResult, Mark, StagedFile, Staging, not_entered
 
 
 class Warehouse(ABC):
@@ -66,7 +66,7 @@ class Warehouse(ABC):
         return {row.file_id: row.result(already=True) for row in rows if row.is_settled(seen[row.file_id], intent)}
 
     def load(
-        self, staging: Staging, load_id: str, run_id: str | None, *, intent: Intent = "new", note: Note | None = None
+        self, staging: Staging, load_id: str, run_id: str | None, *, intent: Intent = "new", note: Audit | None = None
     ) -> list[FileResult]:
         staging = replace(staging, files=[file for file in staging.files if file.outcome != "gone"])
         files = staging.files
@@ -75,7 +75,7 @@ class Warehouse(ABC):
         for file in files:
             if file.redrive and file.outcome == "retrying":
                 raise TransientError(f"{file.error} The lines stay open.")
-        note = note or Note(by="ingest", run_id=run_id)
+        note = note or Audit(by="ingest", run_id=run_id)
         order, failing = Order(load_id, run_id, intent, note), partial(_failing, staging)
         again = partial(self.load, load_id=load_id, run_id=run_id, intent=intent, note=note)
         try:
@@ -108,19 +108,19 @@ class Warehouse(ABC):
 
     # --- actions -----------------------------------------------------------------------------------------------------
 
-    def undo(self, file_ids: Sequence[str], note: Note) -> list[ActionResult]:
+    def undo(self, file_ids: Sequence[str], note: Audit) -> list[ActionResult]:
         return self.transact(lambda reader: plan_undo(reader, file_ids, note, datetime.now(UTC)))[0]
 
-    def ignore(self, file_ids: Sequence[str], new: Sequence[SourceFile], note: Note) -> list[ActionResult]:
+    def ignore(self, file_ids: Sequence[str], new: Sequence[SourceFile], note: Audit) -> list[ActionResult]:
         return self.transact(lambda reader: plan_ignore(reader, file_ids, new, note, datetime.now(UTC)))[0]
 
-    def retry(self, file_ids: Sequence[str], note: Note) -> list[ActionResult]:
+    def retry(self, file_ids: Sequence[str], note: Audit) -> list[ActionResult]:
         return self.transact(lambda reader: plan_retry(reader, file_ids, note, datetime.now(UTC)))[0]
 
-    def close_gone(self, file_ids: Sequence[str], note: Note) -> None:
+    def close_gone(self, file_ids: Sequence[str], note: Audit) -> None:
         self.transact(lambda reader: plan_close_gone(reader, file_ids, note, datetime.now(UTC)))
 
-    def mark(self, marks: Sequence[Mark], note: Note) -> None:
+    def mark(self, marks: Sequence[Mark], note: Audit) -> None:
         self.transact(lambda reader: plan_mark(reader, marks, note, datetime.now(UTC)))
 
     def was_polled(self, source: str) -> bool:
@@ -133,10 +133,10 @@ class Warehouse(ABC):
         files = list(there)  # before anything is held: it may be a long listing
         return self.transact(lambda reader: plan_first_poll(reader, source, files, now))[0]
 
-    def notify_once(self, file_ids: Sequence[str], note: Note) -> list[str]:
+    def notify_once(self, file_ids: Sequence[str], note: Audit) -> list[str]:
         return self.transact(lambda reader: plan_notify_once(reader, file_ids, note, datetime.now(UTC)))[0]
 
-    def not_notified(self, file_ids: Sequence[str], note: Note) -> None:
+    def not_notified(self, file_ids: Sequence[str], note: Audit) -> None:
         self.transact(lambda reader: plan_not_notified(reader, file_ids, note, datetime.now(UTC)))
 
 

@@ -11,12 +11,12 @@ import duckdb
 from ingest import actions
 from ingest.core.lifecycle import Action
 from ingest.core.source import SourceFile
-from ingest.ports import ActionResult, Mark, Note
+from ingest.ports import ActionResult, Audit, Mark
 from ingest.redrive import Outcome, redrive
 from ingest.settings import Source
 from tests.support import VOLATILE, Line, Rows, World, alias, everything, in_order, lines, put, record
 
-NOTE = Note(by="ann", reason="it was wrong", run_id="run 7")
+NOTE = Audit(by="ann", reason="it was wrong", run_id="run 7")
 X = record("ann", 0, "x", a=1)
 
 
@@ -42,7 +42,7 @@ def poll(world: World, name: str) -> dict[str, str]:
     return {result.key: result.state for result in results}
 
 
-def do(world: World, action: Action, *files: SourceFile | str, note: Note = NOTE) -> list[ActionResult]:
+def do(world: World, action: Action, *files: SourceFile | str, note: Audit = NOTE) -> list[ActionResult]:
     names = [file if isinstance(file, str) else file.file_id for file in files]
     rows, new = actions.chosen(world.pipeline, names, action)
     return actions.act(world.pipeline, action, rows, new, note)

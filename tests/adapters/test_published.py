@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ingest.core.matching import natural
 from ingest.errors import TransientError
-from ingest.ports import Day, FilesWanted, Note, Warehouse
+from ingest.ports import Audit, Day, FilesWanted, Warehouse
 from ingest.redrive import redrive
 from ingest.settings import Source
 from ingest.transfer import copy
@@ -25,7 +25,7 @@ from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from tests import postgres
 from tests.support import ROOT, World, record
 
-NOTE = Note(by="ann")
+NOTE = Audit(by="ann")
 SORTS = get_args(FilesWanted.__annotations__["sort"])
 BAD_TIME, NO_PERSON = '{"_p":"ann","_t":"soon","_n":"x"}', '{"_t":1393344603,"_n":"x"}'
 BOTH = '{"_t":"soon","_n":"x"}'

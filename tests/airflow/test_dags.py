@@ -347,7 +347,7 @@ def test_a_cleared_run_tells_what_it_loaded_before(job: Job) -> None:
 def test_what_an_action_returns_is_plain_json(job: Job) -> None:
     """Airflow gives a tuple back as something of its own."""
     from ingest.airflow.action import Request, act
-    from ingest.ports import Note
+    from ingest.ports import Audit
 
     job.put("1.json", ANN, "bad", "worse", "worst")
     job.run()
@@ -356,7 +356,7 @@ def test_what_an_action_returns_is_plain_json(job: Job) -> None:
     def told(action: str, lines: dict[int, str] | None = None) -> dict[str, Any]:
         text = "".join(f"{number}\t{line}\n" for number, line in lines.items()) if lines else None
         request = Request(action=action, files=(row["file_id"],), lines=text)
-        (result,) = job.ask(lambda pipeline: act(pipeline, request, Note("ann")))
+        (result,) = job.ask(lambda pipeline: act(pipeline, request, Audit("ann")))
         assert json.loads(json.dumps(result)) == result
         return result
 

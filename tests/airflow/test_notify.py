@@ -19,7 +19,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from ingest.errors import TransientError
-from ingest.ports import Note
+from ingest.ports import Audit
 from ingest.redrive import redrive
 from tests.airflow.conftest import Job
 
@@ -188,7 +188,7 @@ def test_nobody_is_sent_to_a_file_that_has_no_open_line(job: Job, mailbox: Mailb
 
     (row,) = [row for row in job.ledger() if row["state"] == "loaded"]
     fixed = b"2\t" + json.dumps(ANN | {"_n": "fixed"}).encode()
-    job.ask(lambda pipeline: redrive(pipeline, row["file_id"], fixed, Note("ann")))
+    job.ask(lambda pipeline: redrive(pipeline, row["file_id"], fixed, Audit("ann")))
     job.s3.put(
         "landing/1.json",
         gzip.compress(job.s3.client.get_object(Bucket=job.s3.bucket, Key="landing/1.json")["Body"].read()),

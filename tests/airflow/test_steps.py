@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ingest.airflow import steps
-from ingest.ports import Note
+from ingest.ports import Audit
 from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from tests.support import World, record
 from tests.test_exactly_once import Steps
@@ -16,8 +16,8 @@ def test_a_run_of_many_files_is_told_in_few_sessions_and_batches(
 ) -> None:
     world = World(DuckDBWarehouse(tmp_path / "warehouse.duckdb"))
     ids = [world.bring(f"{n}.json", record("ann", n, "x")).file_id for n in range(9)]
-    world.warehouse.undo(ids[:1], Note("ann", run_id="one"))
-    world.warehouse.undo(ids[1:], Note("ann", run_id="many"))
+    world.warehouse.undo(ids[:1], Audit("ann", run_id="one"))
+    world.warehouse.undo(ids[1:], Audit("ann", run_id="many"))
 
     def told(run_id: str) -> tuple[list[list[str]], int]:
         with Steps().taken() as taken:

@@ -23,7 +23,7 @@ from ingest.core.lifecycle import ACTIONS, KEEPS_LINES, LONGEST_DELAY, TAKES, Ac
 from ingest.core.source import SourceFile
 from ingest.errors import IngestError
 from ingest.plans.changes import LedgerRow, NotWrittenError
-from ingest.ports import Mark, Note, Warehouse
+from ingest.ports import Audit, Mark, Warehouse
 from ingest.redrive import redrive
 from tests.simulator.promises import Promises, named
 from tests.simulator.world import (
@@ -160,7 +160,7 @@ class History:
         pipeline = self.pipeline
         pipeline.begin_poll(source)
         found = pipeline.discover(source, NOTE)
-        return self.shown(pipeline.load(found.pending, note=Note("ingest")))
+        return self.shown(pipeline.load(found.pending, note=Audit("ingest")))
 
     def shown(self, results: Sequence[Any]) -> str:
         return ", ".join(f"{one.key} {one.state}{' !' if one.error else ''}" for one in results) or "nothing"

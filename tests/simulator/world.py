@@ -24,7 +24,7 @@ from ingest.core.source import SourceFile
 from ingest.errors import ObjectGone, TransientError
 from ingest.pipeline import Pipeline
 from ingest.plans.changes import Place
-from ingest.ports import Counts, Note, StagedFile, Staging
+from ingest.ports import Audit, Counts, StagedFile, Staging
 from ingest.reading import Block
 from ingest.settings import Settings, Source
 from ingest.staging import Read, stage
@@ -33,7 +33,7 @@ from tests.memory_engine import Dicts, MemoryWarehouse, Tables
 from tests.support import Line, MemoryStore, alias, lines, put, record
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
-NOTE = Note("ann", "because")
+NOTE = Audit("ann", "because")
 
 # A body is a word, each letter of which is a line: a to c are right, x and y wrong, n only where nested values are not
 # flattened; f and g are what x, y and n should have been. Each right line brings one command.

@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 
 from ingest.airflow.action import Request
 from ingest.errors import ConfigError
-from ingest.ports import Note
+from ingest.ports import Audit
 from ingest.redrive import redrive
 from tests.ui.conftest import ROOT, Site, on_both_engines, runs_of
 from tests.ui.producers import text_of
@@ -100,7 +100,7 @@ def test_what_goes_along_is_named(site: Site, admin: TestClient) -> None:
     copy = a_file(site, "copy.json")
     assert site.job.states()["copy.json"] == "duplicate"
     mended = b'2\t{"_p": "bob", "_t": 1700000001, "_n": "x"}\n'
-    site.job.ask(lambda pipeline: redrive(pipeline, file_id, mended, Note("ann")))
+    site.job.ask(lambda pipeline: redrive(pipeline, file_id, mended, Audit("ann")))
 
     undo = admin.get(f"{ROOT}/files/{file_id}/act/undo").text
     assert "With it goes what was loaded of 1 fixed line: 1 record. They were not sent from a page" in undo
@@ -175,9 +175,9 @@ def test_a_rejected_file_is_forced_past_its_limits(site: Site, admin: TestClient
 @pytest.mark.slow
 def test_many_files_are_chosen_by_a_person_counted_first_and_taken_with_a_reason(site: Site, admin: TestClient) -> None:
     one, two = a_file(site), site.load("2.json", ANN | {"_p": "bob"}, ANN | {"_p": "cat"}, "no json")
-    site.job.ask(lambda pipeline: redrive(pipeline, two, b'3\t{"_p": "d", "_t": 1700000001}\n', Note("ann")))
+    site.job.ask(lambda pipeline: redrive(pipeline, two, b'3\t{"_p": "d", "_t": 1700000001}\n', Audit("ann")))
     mended = b'3\t{"_p": "d", "_t": 1700000001, "_n": "x"}\n'
-    site.job.ask(lambda pipeline: redrive(pipeline, two, mended, Note("ann")))
+    site.job.ask(lambda pipeline: redrive(pipeline, two, mended, Audit("ann")))
     assert f'href="{ROOT}/act?source=website"' in admin.get(f"{ROOT}/files/{one}").text
 
     nothing = admin.get(f"{ROOT}/act").text
@@ -220,7 +220,7 @@ def test_hostile_keys_are_text(site: Site, admin: TestClient) -> None:
 def test_what_somebody_did_before_is_done(site: Site, admin: TestClient) -> None:
     file_id = a_file(site)
     started = admin.post(f"{ROOT}/files/{file_id}/act/undo")
-    site.job.ask(lambda pipeline: pipeline.warehouse.undo([file_id], Note("ann")))  # was quicker
+    site.job.ask(lambda pipeline: pipeline.warehouse.undo([file_id], Audit("ann")))  # was quicker
 
     page = site.carry_out(started)
 

@@ -12,7 +12,7 @@ import pytest
 from ingest import preview
 from ingest.archiving import archive
 from ingest.core.source import ONE_OFF
-from ingest.ports import Note
+from ingest.ports import Audit
 from ingest.redrive import redrive
 from tests.ui.conftest import ROOT, Site
 from tests.ui.producers import HOSTILE, file_id_of, load, text_of
@@ -31,7 +31,7 @@ def page(site: Site, path: str, who: str = "user", status: int = 200) -> str:
 
 
 def mend(site: Site, file_id: str, text: str) -> None:
-    site.job.ask(lambda pipeline: redrive(pipeline, file_id, text.encode(), Note("carl", "typo")))
+    site.job.ask(lambda pipeline: redrive(pipeline, file_id, text.encode(), Audit("carl", "typo")))
 
 
 # --- who sees what ---------------------------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ def test_summary_provenance_and_history(site: Site) -> None:
 
     site.job.ask(
         lambda pipeline: actions.act(
-            pipeline, "undo", [pipeline.warehouse.find_file(first)], [], Note("dora", "<b>sent twice</b>")
+            pipeline, "undo", [pipeline.warehouse.find_file(first)], [], Audit("dora", "<b>sent twice</b>")
         )
     )
     html = page(site, first)
@@ -295,7 +295,7 @@ def test_a_local_file_is_read_from_folders_of_sources_only(site: Site) -> None:
 def test_an_archived_file_is_read_from_the_archive(site: Site) -> None:
     site.job.configure(after_load="archive")
     file_id = load(site.job, "a.json", GOOD)
-    assert site.job.ask(lambda pipeline: archive(pipeline, "website", Note("t"))) == []
+    assert site.job.ask(lambda pipeline: archive(pipeline, "website", Audit("t"))) == []
     assert site.job.ledger()[0]["archived_to"]
     assert not list(site.job.s3.store.list(site.job.s3.bucket, "landing/"))
     assert "becomes" in page(site, f"{file_id}/lines")

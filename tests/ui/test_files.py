@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 
 from ingest.airflow.ui.chart import HEIGHT, chart
 from ingest.core.rhythm import HOURS_FROM
-from ingest.ports import Day, Note
+from ingest.ports import Audit, Day
 from ingest.redrive import redrive
 from tests.ui.conftest import ROOT, Site
 from tests.ui.producers import HOSTILE, load, text_of
@@ -120,7 +120,7 @@ def test_without_a_login_the_page_brings_its_own_style(site: Site, nobody: TestC
 def test_fixed_lines_are_folded_under_their_file(site: Site, admin: TestClient) -> None:
     file_id = load(site.job, "a.json", ANN, "broken", "too")
     fixed = f"2\t{json.dumps(ANN | {'n': 1})}\n3\t{json.dumps(ANN | {'n': 2})}\n".encode()
-    told = site.job.ask(lambda pipeline: redrive(pipeline, file_id, fixed, Note("ann")).result)
+    told = site.job.ask(lambda pipeline: redrive(pipeline, file_id, fixed, Audit("ann")).result)
     assert told
     html = admin.get(f"{ROOT}/").text
     assert "1 file<" in html

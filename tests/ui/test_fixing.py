@@ -12,7 +12,7 @@ from ingest.airflow.action import Request, act
 from ingest.airflow.ui.pages import fixing
 from ingest.errors import ConfigError
 from ingest.handout import inert
-from ingest.ports import Note
+from ingest.ports import Audit
 from ingest.uploads import keep_mended
 from tests.ui.conftest import ROOT, Site, on_both_engines, runs_of
 from tests.ui.producers import HOSTILE, load, text_of
@@ -246,7 +246,9 @@ def test_pages_and_states(site: Site) -> None:
 
     from ingest import actions
 
-    site.job.ask(lambda pipeline: actions.act(pipeline, "undo", [pipeline.warehouse.find_file(file_id)], [], Note("t")))
+    site.job.ask(
+        lambda pipeline: actions.act(pipeline, "undo", [pipeline.warehouse.find_file(file_id)], [], Audit("t"))
+    )
     assert "only lines of loaded and rejected files can be fixed" in get(site, f"{file_id}/mend").text
     post(site, f"{file_id}/mend", {"do": "send", "line:1": MENDED}, status=409)
     post(site, f"{file_id}/mend", {"do": "again"}, status=409)
@@ -410,7 +412,7 @@ def test_mended_lines_are_read_from_the_prefix_of_uploads_only(site: Site) -> No
 
     def run(address: str) -> dict[str, Any]:
         request = Request(action="redrive", files=(file_id,), lines_at=address)
-        return site.job.ask(lambda pipeline: act(pipeline, request, Note("t"))[0])
+        return site.job.ask(lambda pipeline: act(pipeline, request, Audit("t"))[0])
 
     for wrong in (
         f"s3://{bucket}/landing/x.mended.txt", f"s3://{bucket}/uploads/x.json", f"s3://{bucket}/uploadsx.mended.txt",

@@ -10,7 +10,7 @@ import pytest
 
 from ingest.core.lifecycle import LONGEST_DELAY, STATES, State, is_due, is_settled, may_return
 from ingest.plans.changes import Changes, LedgerRow
-from ingest.ports import Note
+from ingest.ports import Audit
 from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from tests.memory_engine import MemoryWarehouse
 from tests.warehouse.test_plans import NOW, file, row
@@ -27,7 +27,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 
 
 def holding(engine: Any, *rows: LedgerRow) -> list[LedgerRow]:
-    changes = Changes(Note("test"), NOW, ledger={one.file_id: one for one in rows})
+    changes = Changes(Audit("test"), NOW, ledger={one.file_id: one for one in rows})
     engine.transact(lambda _: (changes, None))
     return list(rows)
 
@@ -82,7 +82,7 @@ def test_rows_are_read_as_they_were_put(engine: Any) -> None:
 
 def test_what_was_told_and_whether_a_source_was_polled(engine: Any) -> None:
     for hours, action in enumerate(("notified", "not_notified")):
-        changes = Changes(Note("ann", "mail"), NOW + timedelta(hours=hours), polled=None if hours else "web")
+        changes = Changes(Audit("ann", "mail"), NOW + timedelta(hours=hours), polled=None if hours else "web")
         changes.tell(action, ["a", "b"][hours:])  # type: ignore[arg-type]
         changes.tell("notified", ["a"], "another")
         engine.transact(lambda _, changes=changes: (changes, None))

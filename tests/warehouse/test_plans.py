@@ -15,11 +15,11 @@ from ingest.core.source import SourceFile
 from ingest.errors import StaleRedrive, TransientError
 from ingest.judging import FAILED
 from ingest.plans.changes import LedgerRow, NotWrittenError, Plan
-from ingest.ports import Counts, Mark, Note, Redrive, StagedFile, Staging
+from ingest.ports import Audit, Counts, Mark, Redrive, StagedFile, Staging
 from tests.memory_engine import MemoryWarehouse, Tables
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-NOTE = Note("ann", "because", "run 7")
+NOTE = Audit("ann", "because", "run 7")
 
 
 def file(name: str, **more: Any) -> SourceFile:
@@ -188,7 +188,7 @@ def test_marks_are_told_once_and_the_first_stays() -> None:
 def test_a_notice_is_sent_once_unless_it_could_not_be_sent() -> None:
     there = warehouse([])
     assert [there.notify_once(["a", "b", "a"], NOTE), there.notify_once(["a", "b"], NOTE)] == [["a", "b"], []]
-    assert there.notify_once(["a"], Note("ann", "another")) == ["a"]
+    assert there.notify_once(["a"], Audit("ann", "another")) == ["a"]
     there.not_notified(["b"], NOTE)
     assert there.notify_once(["a", "b"], NOTE) == ["b"]
 

@@ -22,7 +22,7 @@ from ingest.airflow.ui.runtime import open_runtime
 from ingest.airflow.ui.view import page
 from ingest.core.lifecycle import ACTIONS, KEEPS_LINES, TAKES, Action
 from ingest.core.source import ONE_OFF
-from ingest.ports import FilesWanted, Published
+from ingest.ports import FilesWanted, ReadModel
 from ingest.text import count
 
 router = APIRouter()
@@ -262,7 +262,7 @@ def _day(text: str) -> str:
     return text and str(day_of(text))
 
 
-def _takes(published: Published, source: str, action: Action, since: str) -> Takes:
+def _takes(published: ReadModel, source: str, action: Action, since: str) -> Takes:
     """As `actions.chosen` would choose the files, from the copy that pages read."""
     begin = when(since) if since else None
     takes, taken, redrives = Takes(), set[str](), list[_Row]()

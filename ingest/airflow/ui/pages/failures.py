@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ingest.core.formats import FORMATS
 from ingest.core.schema import Meaning, codes
-from ingest.ports import FailureGroup, Published
+from ingest.ports import FailureGroup, ReadModel
 
 LINES: Final = 20  # on a page
 _SAMPLED: Final = 8  # groups that show their first lines
@@ -108,7 +108,7 @@ def failed_lines(
 
 
 def groups_of(
-    published: Published, groups: Sequence[FailureGroup], formats: Mapping[str, str],
+    published: ReadModel, groups: Sequence[FailureGroup], formats: Mapping[str, str],
     history: Sequence[Mapping[str, Any]], *, shows_raw: bool,
 ) -> list[Group]:  # fmt: skip
     """Groups of failed lines of these files, the first ones with samples, which tell only what is wrong besides."""

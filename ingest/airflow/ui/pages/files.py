@@ -16,7 +16,7 @@ from ingest.airflow.ui.view import page
 from ingest.core.lifecycle import STATES, State
 from ingest.core.rhythm import Rhythm, rhythm
 from ingest.core.source import ONE_OFF
-from ingest.ports import FilesWanted, Published
+from ingest.ports import FilesWanted, ReadModel
 from ingest.settings import Settings
 
 router = APIRouter()
@@ -92,7 +92,7 @@ def files(
     )  # fmt: skip
 
 
-def _sources_now(settings: Settings, published: Published, seen: Sequence[str], visitor: Visitor) -> list[SourceNow]:
+def _sources_now(settings: Settings, published: ReadModel, seen: Sequence[str], visitor: Visitor) -> list[SourceNow]:
     states: dict[str, dict[str, int]] = {name: {} for name in seen}
     for source, state, number in published.states(seen):
         states[source][state] = number

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from ingest.core.lifecycle import State
     from ingest.pipeline import Pipeline
-    from ingest.ports import Published
+    from ingest.ports import ReadModel
 
 router = APIRouter()
 
@@ -291,7 +291,7 @@ def _uploaded(form: FormData) -> dict[Place, bytes]:
 # --- who, and what ---------------------------------------------------------------------------------------------------
 
 
-def demanded(visitor: Visitor, pipeline: "Pipeline", published: "Published", file_id: str) -> dict[str, Any]:
+def demanded(visitor: Visitor, pipeline: "Pipeline", published: "ReadModel", file_id: str) -> dict[str, Any]:
     """The row of a file whose lines the visitor may mend. Raises HTTPException 404, 403."""
     row = visitor.seen_file(published.file(file_id))
     visitor.demand_lines(pipeline.settings, row)
@@ -328,7 +328,7 @@ def _number(value: object, default: int, most: int) -> int:
     return max(1, min(most, int(value))) if isinstance(value, str) and re.fullmatch("[0-9]{1,18}", value) else default
 
 
-def _use_stated(published: "Published", file_id: str, place: Place, texts: dict[Place, tuple[str, str]]) -> None:
+def _use_stated(published: "ReadModel", file_id: str, place: Place, texts: dict[Place, tuple[str, str]]) -> None:
     """Put the values that the failures of a line state into the text of its box."""
     found = published.failed_lines([file_id], open_only=True, first_line=place[0], limit=_ITEMS_AT_MOST)
     for line in found:
@@ -376,7 +376,7 @@ def _editable(failed: Failed) -> tuple[str | None, str]:
 def _show(
     request: Request,
     pipeline: "Pipeline",
-    published: "Published",
+    published: "ReadModel",
     row: dict[str, Any],
     chosen: Chosen,
     texts: Mapping[Place, tuple[str, str]] | None = None,
@@ -448,7 +448,7 @@ def verdicts_of(
 
 
 def _checked(
-    pipeline: "Pipeline", published: "Published", row: Mapping[str, Any], mended: Mapping[Place, bytes],
+    pipeline: "Pipeline", published: "ReadModel", row: Mapping[str, Any], mended: Mapping[Place, bytes],
     open_places: Mapping[Place, bool],
 ) -> Checked:  # fmt: skip
     right: dict[str, int] = {}
@@ -470,7 +470,7 @@ def _checked(
     return Checked(right, wrong, wrong_lines, blank_lines, not_open[:_WRONG_SHOWN], len(not_open), 0, len(unjudged))
 
 
-def _contexts(published: "Published", row: Mapping[str, Any], places: Iterable[Place]) -> dict[Place, bytes | None]:
+def _contexts(published: "ReadModel", row: Mapping[str, Any], places: Iterable[Place]) -> dict[Place, bytes | None]:
     """What items of documents are judged with. Lines need nothing."""
     wanted = {place for place in places if place[1]}
     if not wanted:
@@ -536,7 +536,7 @@ class Fixes:
     lines_at: str  # where their lines are, one address a line
 
 
-def undone_fixes(published: "Published", file_id: str) -> Fixes:
+def undone_fixes(published: "ReadModel", file_id: str) -> Fixes:
     """Fixed lines of a file that were undone."""
     return sent_fixes(published.related(file_id), "undone")
 

@@ -23,7 +23,7 @@ from ingest.uploads import MENDED_AT_MOST
 
 if TYPE_CHECKING:
     from ingest.pipeline import Pipeline
-    from ingest.ports import Published
+    from ingest.ports import ReadModel
 
 router = APIRouter()
 
@@ -98,7 +98,7 @@ def fix(
         return sent_on(request, visitor, pipeline, row, made.lines, str(form.get("reason", "")))
 
 
-def _make(published: "Published", row: Mapping[str, Any], change: Change) -> Made:
+def _make(published: "ReadModel", row: Mapping[str, Any], change: Change) -> Made:
     made = Made()
     for line in published.open_lines(row["file_id"]):
         place = (line["line"], line["item"])
@@ -118,7 +118,7 @@ def _make(published: "Published", row: Mapping[str, Any], change: Change) -> Mad
 
 
 def _preview(
-    request: Request, pipeline: "Pipeline", published: "Published", row: dict[str, Any], change: Change,
+    request: Request, pipeline: "Pipeline", published: "ReadModel", row: dict[str, Any], change: Change,
     notice: str = "", status: int = 200,
 ) -> Response:  # fmt: skip
     made = _make(published, row, change)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ingest.plans.changes import Applied, Changes
-from ingest.ports import Note
+from ingest.ports import Audit
 from ingest.warehouse.engines.common.applying import Applying, TablesReader
 from ingest.warehouse.engines.common.session import Session
 
@@ -28,7 +28,7 @@ def disagreements(session: Session) -> list[dict[str, Any]]:
     ]
 
 
-def repair(session: Session, applying: type[Applying], note: Note) -> Applied:
+def repair(session: Session, applying: type[Applying], note: Audit) -> Applied:
     """See `ingest.ports.Warehouse.repair`. Needs the warehouse for itself."""
     found = disagreements(session)
     what = {one["what"] for one in found}

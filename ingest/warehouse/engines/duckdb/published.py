@@ -85,7 +85,7 @@ _ending = Event()
 
 @dataclass(frozen=True, slots=True)
 class DuckDBPublished:
-    """Implements `ingest.ports.Published` on one opened copy."""
+    """Implements `ingest.ports.ReadModel` on one opened copy."""
 
     connection: duckdb.DuckDBPyConnection
     as_of: datetime

@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 
 from ingest.plans.changes import Answer, Applied, Plan
-from ingest.ports import FailuresWanted, Note, OpenFailures, Published, QueryLimits, QueryResult, Table
+from ingest.ports import Audit, FailuresWanted, OpenFailures, QueryLimits, QueryResult, ReadModel, Table
 from ingest.warehouse.engines.common.applying import TablesReader
 from ingest.warehouse.engines.common.reconcile import repair
 from ingest.warehouse.engines.common.session import Session
@@ -67,7 +67,7 @@ class DuckDBWarehouse(DuckDBFile, TablesWarehouse):
                 connection.execute(f"CREATE TEMP VIEW {name} AS SELECT * FROM read_parquet('{quoted}')")
             yield _streamed(connection, "ledger", since=since)
 
-    def repair(self, note: Note) -> None:
+    def repair(self, note: Audit) -> None:
         try:
             with self.writing() as connection:
                 repair(DuckDBSession(connection, self.ignored_identities), DuckDBApplying, note)
@@ -86,7 +86,7 @@ class DuckDBWarehouse(DuckDBFile, TablesWarehouse):
     def open_failures(self, wanted: FailuresWanted) -> AbstractContextManager[OpenFailures]:
         return open_failures(self, wanted)
 
-    def published(self) -> AbstractContextManager[Published]:
+    def published(self) -> AbstractContextManager[ReadModel]:
         return published(self)
 
     def query(self, sql: str, limits: QueryLimits | None = None) -> AbstractContextManager[QueryResult]:

@@ -57,7 +57,7 @@ _PLACES = {
 
 @dataclass(frozen=True, slots=True)
 class PostgresPublished:
-    """Implements `ingest.ports.Published` on one session."""
+    """Implements `ingest.ports.ReadModel` on one session."""
 
     session: PostgresSession
     as_of: datetime

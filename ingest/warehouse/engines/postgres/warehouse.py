@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from ingest.plans.changes import Answer, Applied, NotWrittenError, Plan
-from ingest.ports import FailuresWanted, Note, OpenFailures, Published, QueryLimits, QueryResult, Table
+from ingest.ports import Audit, FailuresWanted, OpenFailures, QueryLimits, QueryResult, ReadModel, Table
 from ingest.warehouse.engines.common.applying import TablesReader
 from ingest.warehouse.engines.common.naming import name_anew, renamed
 from ingest.warehouse.engines.common.reconcile import repair
@@ -85,7 +85,7 @@ class PostgresWarehouse(PostgresServer, TablesWarehouse):
             session.count_up(None if changes.leaving else applying.own)
             return answer, applied
 
-    def repair(self, note: Note) -> None:
+    def repair(self, note: Audit) -> None:
         with self.writing() as session:
             session.lock()
             repair(session, PostgresApplying, note)
@@ -157,5 +157,5 @@ class PostgresWarehouse(PostgresServer, TablesWarehouse):
     def open_failures(self, wanted: FailuresWanted) -> AbstractContextManager[OpenFailures]:
         return open_failures(self, wanted)
 
-    def published(self) -> AbstractContextManager[Published]:
+    def published(self) -> AbstractContextManager[ReadModel]:
         return published(self)
