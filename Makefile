@@ -12,12 +12,21 @@ BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 LOCKS := requirements-setup.txt requirements-dev.txt
 
-.PHONY: help setup demo test test-all airflow-next chromium curl postgres redis pictures lint docs wheel audit secrets bench lock clean
+.PHONY: help setup native rustc demo test test-all airflow-next chromium curl postgres redis pictures lint docs wheel audit secrets bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: .venv/.ready ## the virtual environment, with the command at .venv/bin/ingest
+setup: .venv/.ready native ## the virtual environment, with the command at .venv/bin/ingest
+
+# Any rustc from Debian 12's on, and nothing but its standard library.
+CORE := ingest/core/_native.so
+native: ## the native core, which judges lines several times as fast; without rustc Python does
+	@if command -v rustc >/dev/null; then $(MAKE) --no-print-directory $(CORE); elif ! test -e $(CORE); then \
+		echo 'There is no rustc here, so Python judges all lines: slower, and the same. Install rustc and run make again to change that.'; fi
+
+$(CORE): $(wildcard native/*.rs)
+	rustc --edition 2021 -C opt-level=3 -C codegen-units=1 -C strip=symbols --crate-type cdylib -o $@.part native/lib.rs && mv $@.part $@
 
 # Remade only when a lock or the interpreter's version changes; a half-made one has no stamp and is finished next time.
 .venv/.ready: $(LOCKS) pyproject.toml Makefile
@@ -36,10 +45,10 @@ demo: setup $(filter postgres,$(WAREHOUSE)) ## Airflow, a store and a warehouse 
 # A worker for each core: half of the longest tests is waiting for other processes.
 PYTEST = $(BIN)/pytest --numprocesses logical --dist loadgroup
 
-test: setup curl postgres ## every test that takes seconds
+test: rustc setup curl postgres ## every test that takes seconds
 	$(PYTEST) -m "not slow"
 
-test-all: setup chromium curl postgres redis ## the slow ones too, in a browser as well
+test-all: rustc setup chromium curl postgres redis ## the slow ones too, in a browser as well
 	$(PYTEST)
 
 # The lock with the newest Airflow instead of its own, pre-releases included: what will differ is seen before it is out.
@@ -61,6 +70,9 @@ chromium:
 
 curl: # the vendors' printed commands are run with it
 	@command -v curl >/dev/null || { apt-get update -q && apt-get install -yq --no-install-recommends curl; }
+
+rustc:
+	@command -v rustc >/dev/null || { apt-get update -q && apt-get install -yq --no-install-recommends rustc; }
 
 # Its programs only: each test starts a server of its own. The package would start one, too.
 postgres:
@@ -87,8 +99,9 @@ docs: setup ## the documentation as a site, in build/site; a link that leads now
 	@cp -r *.md LICENSE docs examples schemas tests build/pages/
 	$(BIN)/zensical build --clean --strict
 
-wheel: setup ## the wheel, in dist/
+wheel: setup ## the wheel, in dist/; and one for this platform that holds the native core, if there is one
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist
+	@test ! -e $(CORE) || LANDFALL_WHEEL=native $(BIN)/python -m build --wheel --no-isolation --outdir dist
 
 audit: setup ## locked packages with a known vulnerability; says so where the database cannot be reached
 	$(BIN)/python .ci/audit.py

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
 import ingest
+from ingest.core import native
 from ingest.core.formats.guess import refusal
 from ingest.core.source import LOCAL_BUCKET
 from ingest.discovery import Selection
@@ -163,7 +164,7 @@ def _failed(name: str, error: Exception) -> Check:
 
 def _program() -> Checks:
     python = platform.python_version()
-    yield Check("program", "ok", f"Landfall {ingest.__version__}, Python {python}")
+    yield Check("program", "ok", f"Landfall {ingest.__version__}, Python {python}, {native.told()}")
     with suppress(metadata.PackageNotFoundError):
         wanted = metadata.metadata("landfall-ingest")["Requires-Python"] or ""
         end = re.search(r"<(\d+)\.(\d+)", wanted)

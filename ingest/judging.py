@@ -17,7 +17,7 @@ from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from traceback import format_exc
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 import pyarrow as pa
@@ -30,6 +30,10 @@ from ingest.core.formats import Fast, open_format
 from ingest.errors import IngestError
 from ingest.ports import Counts, FailedLine, StagedRows
 from ingest.reading import HEAD_BYTES, Block
+
+if TYPE_CHECKING:
+    from ingest.core.formats.kissmetrics_native import Block as Sure
+    from ingest.core.formats.kissmetrics_native import Native
 
 _TEXT = pa.string()
 COMMANDS = pa.schema(
@@ -52,6 +56,7 @@ _REPEATING = [
     "item", "kind", "people_space", "person", "person_key", "event", "event_key", "time_source", "failures",
 ]  # fmt: skip
 _KIND = CommandRow._fields.index("kind")
+_NATIVE_FROM_BYTES = 16 << 10  # of less, handing it over costs more than it saves
 _LINES_AT_ONCE = 512  # what they become fits the caches
 _ROWS_BYTES = 16 << 20  # when what waits to be written comes to so much, it is
 _ROW_BYTES = 1 << 10  # what a row takes beside its texts
@@ -125,6 +130,7 @@ class _Batch:
     folder: Path
     name: str
     columns: list[list[object]] = field(default_factory=lambda: [[] for _ in COMMANDS.names[1:]])
+    chunks: list[list[pa.Array]] = field(default_factory=list)  # rows that stand before those, as arrays
     runs: list[tuple[int, int]] = field(default_factory=list)  # (staged_no, rows)
     failed: list[FailedRow] = field(default_factory=list)
     commands_bytes: int = 0  # of the rows that the judge gave
@@ -138,6 +144,16 @@ class _Batch:
         for ours, more in zip(self.columns, columns, strict=True):
             ours.extend(more)
 
+    def add_arrays(self, chunk: list[pa.Array]) -> None:
+        """Rows as arrays, behind those that are there."""
+        self._close_columns()
+        self.chunks.append(chunk)
+
+    def _close_columns(self) -> None:
+        if len(self):
+            self.chunks.append(arrays(self.columns))
+            self.columns = [[] for _ in self.columns]
+
     def fail(self, staged_no: int, line: FailedLine) -> None:
         row = failed_row(staged_no, line)
         self.failed.append(row)
@@ -147,11 +163,13 @@ class _Batch:
 
     def write_commands(self) -> None:
         """Write the rows there are into a file of their own."""
-        if len(self):
+        self._close_columns()
+        if self.chunks:
             runs = [pa.repeat(pa.scalar(staged_no, pa.int32()), rows) for staged_no, rows in self.runs]
             of = frozenset(staged_no for staged_no, rows in self.runs if rows)
-            self.written.append(write(self._path("commands"), COMMANDS, [pa.concat_arrays(runs), *self.columns], of))
-        self.columns, self.runs, self.commands_bytes = [[] for _ in self.columns], [], 0
+            columns = [pa.concat_arrays(runs), *joined(self.chunks)]
+            self.written.append(write(self._path("commands"), COMMANDS, columns, of))
+        self.chunks, self.runs, self.commands_bytes = [], [], 0
 
     def write_failed(self) -> None:
         """The failed lines, in the same way."""
@@ -202,6 +220,7 @@ class _Judging:
         self.format = open_format(part.format)
         self.tally = Tally(part.staged_no)
         self.begin = len(batch)  # where its rows begin
+        self.sure: Sure | None = None  # what the native core gave
         self.late: list[CommandRow] = []  # rows that the judge gave
 
     def run(self) -> Tally:
@@ -219,6 +238,9 @@ class _Judging:
     def _settle(self) -> None:
         """Put the rows that there are where the others of the batch are, and count them."""
         counts, batch = self.tally.counts, self.batch
+        if self.sure is not None:
+            self._settle_arrays(self.sure)
+            return
         if self.late:
             batch.add(tuple(zip(*self.late, strict=True)))
             self.late = []
@@ -229,6 +251,24 @@ class _Judging:
         counts.sets += kinds["set"]
         counts.aliases += kinds["alias"]
         batch.runs.append((self.part.staged_no, len(batch) - self.begin))
+        self.begin = len(batch)
+
+    def _settle_arrays(self, sure: "Sure") -> None:
+        """The same, where the native core gave most rows."""
+        counts, batch = self.tally.counts, self.batch
+        chunk = with_shared(sure)
+        if self.late:
+            chunk = joined([chunk, arrays(list(zip(*self.late, strict=True)))])
+            numbers = chunk[0].to_pylist()
+            order = pa.array(sorted(range(len(numbers)), key=numbers.__getitem__), pa.int64())
+            chunk = [column.take(order) for column in chunk]
+        kinds = Counter(sure.kinds) + Counter(row.kind for row in self.late)
+        counts.records += kinds["record"]
+        counts.sets += kinds["set"]
+        counts.aliases += kinds["alias"]
+        batch.runs.append((self.part.staged_no, len(chunk[0])))
+        if len(chunk[0]):
+            batch.add_arrays(chunk)
         self.begin = len(batch)
 
     def _document(self) -> int:
@@ -249,30 +289,38 @@ class _Judging:
 
     def _lines(self) -> int:
         """Judge whole lines; how many there are."""
-        counts, batch = self.tally.counts, self.batch
-        block, rules = self.part.block, self.part.rules
-        accept = _decoder(self.part.format, rules)
-        lines = block.data.split(b"\n")
-        if not lines[-1]:
-            lines.pop()
-        doubtful: list[int] = []
-        for some in range(0, len(lines), _LINES_AT_ONCE):
-            columns, places = accept(lines[some : some + _LINES_AT_ONCE], block.first_line + some)
-            batch.add(columns)
-            doubtful += [some + place for place in places]
-        counts.items = len(lines) - len(doubtful)
+        counts, block, rules = self.tally.counts, self.part.block, self.part.rules
+        core = _core(self.part.format, rules) if len(block.data) >= _NATIVE_FROM_BYTES else None
+        self.sure = core.judge(block.data, block.first_line) if core else None
+        many, doubtful = (self.sure.lines, self.sure.doubtful) if self.sure else self._accept()
+        counts.items = many - len(doubtful)
         # Afterwards, and together: the judge is large, and in turns the two would push each other out of the caches.
-        offset, seen = block.offset, 0  # where line `seen` begins
-        for index in doubtful:
-            offset += sum(map(len, lines[seen:index])) + index - seen
-            seen = index
-            unit = lines[index].removesuffix(b"\r")
+        for place, offset, length in doubtful:
+            unit = block.data[offset : offset + length].removesuffix(b"\r")
             if not unit.strip():
                 counts.blank += 1
                 continue
             for item_no, item in enumerate(self.format.judge(unit, rules)):
-                self._take(item, block.first_line + index, item_no, offset, unit)
-        return len(lines)
+                self._take(item, block.first_line + place, item_no, block.offset + offset, unit)
+        return many
+
+    def _accept(self) -> tuple[int, list[tuple[int, int, int]]]:
+        """Take the lines beyond doubt; how many lines there are, and of the others the place, offset and length."""
+        block = self.part.block
+        accept = _decoder(self.part.format, self.part.rules)
+        lines = block.data.split(b"\n")
+        if not lines[-1]:
+            lines.pop()
+        doubtful: list[tuple[int, int, int]] = []
+        offset, seen = 0, 0  # where line `seen` begins
+        for some in range(0, len(lines), _LINES_AT_ONCE):
+            columns, places = accept(lines[some : some + _LINES_AT_ONCE], block.first_line + some)
+            self.batch.add(columns)
+            for place in map(some.__add__, places):
+                offset += sum(map(len, lines[seen:place])) + place - seen
+                seen = place
+                doubtful.append((place, offset, len(lines[place])))
+        return len(lines), doubtful
 
     def _take(self, item: Item, line: int, item_no: int, offset: int, unit: bytes) -> None:
         """Add the outcome of one item of the unit that stands at `offset`."""
@@ -318,7 +366,10 @@ def failed_row(staged_no: int, line: FailedLine) -> FailedRow:
 
 def write(path: Path, schema: pa.Schema, columns: Sequence[Sequence[object]], staged_nos: frozenset[Any]) -> StagedRows:
     """Write rows of these files as Parquet. Raises OSError: the disk is full, say."""
-    arrays = [_array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    arrays = [
+        column if isinstance(column, pa.Array) else _array(column, field.type)
+        for column, field in zip(columns, schema, strict=True)
+    ]
     buffer = pa.BufferOutputStream()
     # Uncompressed and without statistics: it is read once, soon, from the page cache.
     parquet.write_table(
@@ -330,9 +381,37 @@ def write(path: Path, schema: pa.Schema, columns: Sequence[Sequence[object]], st
     return StagedRows(path, len(content), zlib.crc32(content), staged_nos)
 
 
+def arrays(columns: Sequence[Sequence[object]]) -> list[pa.Array]:
+    """Columns of commands (all but the first) as arrays."""
+    return [_array(column, field.type) for column, field in zip(columns, list(COMMANDS)[1:], strict=True)]
+
+
+def joined(chunks: Sequence[list[pa.Array]]) -> list[pa.Array]:
+    """Rows of several chunks, one behind the other."""
+    if len(chunks) == 1:
+        return chunks[0]
+    return [
+        pa.concat_arrays([one if one.type == field.type else one.cast(field.type) for one in column])
+        for column, field in zip(zip(*chunks, strict=True), list(COMMANDS)[1:], strict=True)
+    ]
+
+
+def with_shared(sure: "Sure") -> list[pa.Array]:
+    """What the native core gave, with the columns in which its rows are alike."""
+    shared = {"item_no": 0, "item": "", "people_space": None, "time_source": "event", "identity": None}
+    return [
+        _array([shared[field.name]] * sure.rows, field.type)
+        if field.name in shared
+        else _array(sure.columns[field.name], field.type)
+        for field in list(COMMANDS)[1:]
+    ]
+
+
 def _array(column: Sequence[object], type: pa.DataType) -> pa.Array:
     if isinstance(column, pa.Array):
-        return column
+        return pa.ExtensionArray.from_storage(type, column) if isinstance(type, pa.BaseExtensionType) else column
+    if not column:
+        return pa.array([], type)
     if pa.types.is_string(type):
         if column.count(column[0]) == len(column):  # then they cost next to nothing
             if column[0] is None:
@@ -348,6 +427,19 @@ def _array(column: Sequence[object], type: pa.DataType) -> pa.Array:
 
 def _texts(column: Sequence[object]) -> pa.Array:
     return pa.array(column, pa.binary()).cast(pa.string()) if isinstance(column[0], bytes) else pa.array(column, _TEXT)
+
+
+@lru_cache(maxsize=4)
+def _core(format: str, rules: Rules) -> "Native | None":
+    if not rules.native or format != "kissmetrics":
+        return None
+    from ingest.core.formats.kissmetrics_native import (
+        Native,  # here, since a process that judges others has no need of it
+    )
+    from ingest.core.native import library
+
+    core = library()
+    return Native(core, rules) if core else None
 
 
 @lru_cache(maxsize=4)  # the blocks of one file come one after the other

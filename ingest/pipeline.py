@@ -494,6 +494,7 @@ class Pipeline:
             match=match,
             ignored_identities=settings.ignored_identities,
             strict=source.strict,
+            native=settings.native,
             nested=source.nested,
             max_line_bytes=settings.max_line_bytes,
             max_document_bytes=settings.max_document_bytes,

@@ -99,6 +99,7 @@ class Settings:
     time_from: int = 1_230_768_000
     future_seconds: int = 86_400
     processes: int = 0  # judging processes; 0: one for each core
+    native: bool = True  # the native core judges lines, where there is one
     # What one file may take, before it is put off: a file of 10 GB passes.
     max_unpacked_bytes: int = 256 << 30
     max_process_bytes: int = 4 << 30  # memory of a judging process; its libraries reserve one GB
@@ -191,6 +192,8 @@ def _choice(*names: str) -> Allowed:
 
 
 def _flag(value: Any) -> bool:
+    if value in ("true", "false"):  # of a variable
+        return bool(value == "true")
     if isinstance(value, bool):
         return value
     raise ValueError
@@ -371,6 +374,7 @@ TOP_SETTINGS: Final[Mapping[str, Allowed]] = {  # at the top of ingest.toml
         "How long the store may not answer. What comes at less than 1 KiB a second is given up, too.", "60s"
     ),
     "processes": Allowed(COUNT.read, "a whole number; 0 is one for each core").tells("How many processes judge lines."),
+    "native": FLAG.tells("Whether the native core judges lines, where one was built.", "true"),
     "max_unpacked_bytes": SIZE.tells("A file that is larger once it is unpacked is `retrying`.", "256 GiB"),
     "max_process_bytes": Allowed(_number(int, 2 << 30), f"a whole number of bytes, {2 << 30:,} or more").tells(
         "A file that makes a judging process take more memory is `retrying`.", "4 GiB"

@@ -13,6 +13,7 @@ import click
 
 from ingest import __version__
 from ingest.cli.output import counted, say, write_failed_lines, write_table
+from ingest.core import native
 from ingest.core.address import is_file_id, split_address
 from ingest.core.source import LOCAL_BUCKET
 from ingest.errors import IngestError
@@ -82,7 +83,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
-@click.version_option(__version__, prog_name="ingest")
+@click.version_option(f"{__version__} ({native.told()})", prog_name="ingest")
 def cli() -> None:
     """Load files of events from S3 into a warehouse, each exactly once."""
 

@@ -70,6 +70,7 @@ class Rules:
     match: Match = "kissmetrics"
     ignored_identities: frozenset[str] = IGNORED_IDENTITIES
     strict: bool = False  # warnings become failures
+    native: bool = True  # the native core may judge, where there is one
     nested: Literal["fail", "flatten"] = "fail"
     max_line_bytes: int = 1_048_576
     max_document_bytes: int = 67_108_864
