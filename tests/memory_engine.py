@@ -153,9 +153,10 @@ class MemoryWarehouse(Warehouse):
         return fit[:limit]
 
     def find_file(self, reference: str) -> dict[str, Any]:
-        if reference not in self.tables.ledger:
+        found = [row for row in self.tables.ledger.values() if reference in (row.file_id, row.file.uri)]
+        if not found:
             raise IngestError(f"No file {reference} is in the ledger.")
-        return _as_dict(self.tables.ledger[reference])
+        return _as_dict(max(found, key=lambda row: row.file_no))
 
     @contextmanager
     def failed_lines(self, file_id: str) -> Iterator[Iterator[dict[str, Any]]]:
