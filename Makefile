@@ -19,14 +19,15 @@ help: ## this list
 
 setup: .venv/.ready native ## the virtual environment, with the command at .venv/bin/ingest
 
-# Any rustc from Debian 12's on, and nothing but its standard library.
+# The first that works, from Debian 12's on: a rustup without a toolchain does not. Nothing but its standard library is needed.
+RUSTC = $(shell for one in rustc /usr/bin/rustc; do $$one --version >/dev/null 2>&1 && { echo $$one; break; }; done)
 CORE := ingest/core/_native.so
 native: ## the native core, which judges lines several times as fast; without rustc Python does
-	@if command -v rustc >/dev/null; then $(MAKE) --no-print-directory $(CORE); elif ! test -e $(CORE); then \
-		echo 'There is no rustc here, so Python judges all lines: slower, and the same. Install rustc and run make again to change that.'; fi
+	@$(if $(RUSTC),$(MAKE) --no-print-directory $(CORE),test -e $(CORE) || echo 'There is no rustc here that works, so \
+		Python judges all lines: slower, and the same. Install rustc and run make again to change that.')
 
 $(CORE): $(wildcard native/*.rs)
-	rustc --edition 2021 -C opt-level=3 -C codegen-units=1 -C strip=symbols --crate-type cdylib -o $@.part native/lib.rs && mv $@.part $@
+	$(RUSTC) --edition 2021 -C opt-level=3 -C codegen-units=1 -C strip=symbols --crate-type cdylib -o $@.part native/lib.rs && mv $@.part $@
 
 # Remade only when a lock or the interpreter's version changes; a half-made one has no stamp and is finished next time.
 .venv/.ready: $(LOCKS) pyproject.toml Makefile
@@ -72,7 +73,7 @@ curl: # the vendors' printed commands are run with it
 	@command -v curl >/dev/null || { apt-get update -q && apt-get install -yq --no-install-recommends curl; }
 
 rustc:
-	@command -v rustc >/dev/null || { apt-get update -q && apt-get install -yq --no-install-recommends rustc; }
+	@test -n '$(RUSTC)' || { apt-get update -q && apt-get install -yq --no-install-recommends rustc; }
 
 # Its programs only: each test starts a server of its own. The package would start one, too.
 postgres:
