@@ -234,7 +234,7 @@ def test_an_archive_that_may_not_be_listed_is_asked_object_by_object(world: Worl
 
 def test_what_is_archived_while_listings_are_read_is_not_asked_for(world: World) -> None:
     key = archived(world)
-    change(world.warehouse, "UPDATE history SET at = now() + INTERVAL '1 hour'")
+    change(world.warehouse, "UPDATE history SET \"at\" = now() + INTERVAL '1 hour'")
     asked, listed = list[str](), world.store.list
 
     def describe(bucket: str, key: str) -> SourceFile:
@@ -246,7 +246,7 @@ def test_what_is_archived_while_listings_are_read_is_not_asked_for(world: World)
 
     assert reconcile(world.pipeline).differences == []
     assert asked == []
-    change(world.warehouse, "UPDATE history SET at = now() - INTERVAL '1 hour'")
+    change(world.warehouse, "UPDATE history SET \"at\" = now() - INTERVAL '1 hour'")
     assert reconcile(world.pipeline).differences == []
     assert asked == [key]
 
