@@ -114,10 +114,9 @@ def _action(action: "Action", does: str) -> Callable[..., Any]:
             for reference in file_ids:
                 say_versions(pipeline, reference)
             rows, new = actions.chosen(pipeline, file_ids, action, source, since)
-            going = _going(pipeline, action, rows)
-            takes = _takes(action, rows, new, going)
+            redrives = _redrives(pipeline, rows) if rows and (dry_run or action == "undo") else []
+            takes = _takes(action, rows, new, redrives)
             if dry_run:
-                redrives = pipeline.warehouse.files({"redrive_of": [row["file_id"] for row in rows], "state": "loaded"})
                 results = actions.would(action, rows, new, redrives)
             else:
                 if source and rows and not yes and sys.stdin.isatty():
@@ -125,7 +124,7 @@ def _action(action: "Action", does: str) -> Callable[..., Any]:
                 results = actions.act(pipeline, action, rows, new, Audit(user(), reason))
                 # Another may have been quicker with some.
                 changed = {one.file_id for one in results if one.state != one.before}
-                takes = _takes(action, [row for row in rows if row["file_id"] in changed], new, going)
+                takes = _takes(action, [row for row in rows if row["file_id"] in changed], new, redrives)
                 takes["files"] = len(changed)
         if as_json:
             would_be = ({"would_be": _would_be(action, one)} if dry_run else {} for one in results)
@@ -166,14 +165,16 @@ def _sentences(result: "ActionResult") -> Iterator[str]:
         yield f"its copies stay unloaded until they are forced: {ids}"
 
 
-def _going(pipeline: "Pipeline", action: "Action", rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The redrives that go along."""
-    ids = [row["file_id"] for row in rows]
-    return pipeline.warehouse.files({"redrive_of": ids, "state": "loaded"}) if action == "undo" and ids else []
+def _redrives(pipeline: "Pipeline", rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Those of these files that are loaded: they go along, or stand in the way."""
+    return pipeline.warehouse.files({"redrive_of": [row["file_id"] for row in rows], "state": "loaded"})
 
 
 def _takes(
-    action: "Action", rows: Sequence[Mapping[str, Any]], new: "Sequence[SourceFile]", going: Sequence[Mapping[str, Any]]
+    action: "Action",
+    rows: Sequence[Mapping[str, Any]],
+    new: "Sequence[SourceFile]",
+    loaded: Sequence[Mapping[str, Any]],
 ) -> dict[str, int]:
     """How much an action takes: files that it is for; if it takes their rows away, these and those that go along."""
     from ingest.core.lifecycle import TAKES
@@ -182,7 +183,7 @@ def _takes(
     if action != "undo":
         return {"files": len(taken) + len(new)}
     ids = {row["file_id"] for row in taken}
-    redrives = [row for row in going if row["redrive_of"] in ids]
+    redrives = [row for row in loaded if row["redrive_of"] in ids]
     all_rows = {row["file_id"]: row for row in (*taken, *redrives)}.values()
     visible_rows = (
         row[name] for row in all_rows if row["state"] == "loaded" for name in ("records", "sets", "aliases")
