@@ -23,6 +23,7 @@ from ingest.warehouse.engines.postgres.session import PostgresSession
 
 _FEW = 10_000  # facts that are looked up one by one
 _AT_ONCE = 20_480  # rows of Arrow that are on their way
+_MINE = "SELECT occurred_at, command_id FROM staged_facts"
 _MARKED = ("occurred_at", "command_id", "file_no", "line", "item_no")
 # U+0000 in what is told of a failure: functions of Postgres for JSON would refuse all of it.
 _WITHOUT_NUL = r"regexp_replace(regexp_replace({0}, '{1}', '{2}', 'g'), '{1}', '{2}', 'g')".format(
@@ -52,7 +53,7 @@ class PostgresApplying(Applying):
 
     session: PostgresSession
     staged: DuckDBSession | None = None  # `beside`; None: nothing comes in
-    mine: pa.Table | None = None  # its facts, until the server has them
+    has_mine: bool = False  # the server: its facts
     is_few: bool = True  # of them
     here: pa.Table = field(
         default_factory=lambda: pa.table({})
@@ -76,15 +77,16 @@ class PostgresApplying(Applying):
         stage(self.staged.connection, "staged_rows", self.changes.staging.commands)
         for step in ("staged_commands", "staged_facts"):
             self.staged.run(step)
-        self.mine = self._arrow("SELECT occurred_at, command_id FROM staged_facts")
-        self.is_few = len(self.mine) <= _FEW
-        self.session.make("mine", self.mine.slice(0, 0))
-        first, last = pc.min_max(self.mine["occurred_at"]).as_py().values()
+        counted = "SELECT count(*), min(occurred_at), max(occurred_at) FROM staged_facts"
+        ((many, first, last),) = self.staged.rows(counted)
+        self.is_few = many <= _FEW
+        self.session.make("mine", self._arrow(f"{_MINE} LIMIT 0"))
         if self.session.named("any_between", first=first, last=last)[0][0]:
             self._bring_mine()
         self.here = self._facts_here()
         self._decide()
-        self._copy("command_rows", "incoming_commands", "count_staged_commands")
+        # By time: so the index of times, the dearest part of a load, is written from its one end to the other.
+        self._copy("command_rows", "incoming_commands", "count_staged_commands", order="occurred_at")
 
     def plan_again(self, changes: Changes) -> None:
         """Others committed while rows were copied. Raises ConflictError: other rows are to come in than those."""
@@ -128,10 +130,10 @@ class PostgresApplying(Applying):
 
     def _bring_mine(self) -> None:
         """The facts of this load, to be looked up. Where nothing of their time is there, that is not needed."""
-        if self.mine is not None:
-            self.session.ingest("mine", self.mine, temporary=True)
+        if not self.has_mine:
+            self.session.ingest("mine", self._arrow(f"{_MINE} ORDER BY ALL"), temporary=True)
             self.session.rows("ANALYZE pg_temp.mine")
-            self.mine = None
+            self.has_mine = True
 
     def _decide(self) -> None:
         assert self.staged
@@ -184,13 +186,13 @@ class PostgresApplying(Applying):
         assert self.staged
         return booleans(self.staged.connection.sql(sql).to_arrow_reader(_AT_ONCE)).read_all()
 
-    def _copy(self, table: str, name: str, count_name: str, **instead: Any) -> None:
+    def _copy(self, table: str, name: str, count_name: str, order: str = "", **instead: Any) -> None:
         assert self.staged
         counted = [(staged_no, kind, rows) for staged_no, kind, rows in self.staged.named(count_name)]
         sql = self.staged.statement(name)
         if instead:
             sql = f"SELECT * REPLACE ({', '.join(f'{how} AS {what}' for what, how in instead.items())}) FROM ({sql})"
-        reader = self.staged.connection.sql(sql).to_arrow_reader(_AT_ONCE)
+        reader = self.staged.connection.sql(f"{sql} ORDER BY {order}" if order else sql).to_arrow_reader(_AT_ONCE)
         self.count(counted, self.session.ingest(table, booleans(reader)))
 
 
