@@ -10,19 +10,17 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from decimal import Decimal
 from functools import cache
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ingest.core.commands import Failure
+from ingest.core.compiled import Broken, Check, compiled
 from ingest.core.jsontext import Undecodable, oddities, parse, pointer, short, shortened
 
-if TYPE_CHECKING:  # jsonschema takes a tenth of a second to import: only files with a line in doubt pay for it
-    from jsonschema.exceptions import ValidationError
-    from jsonschema.protocols import Validator
-
 PLACES: Final = 10  # of one item where the same rule is broken, that are kept; of the others it is kept how many
+_PLAIN = 255  # such a pointer is told whole
 _OF_EVERY_SHAPE = ("shape_wrong",)  # codes that do not say by themselves what was expected
 _TYPES = {
     "array": "an array", "object": "an object", "string": "text", "integer": "an integer", "number": "a number",
@@ -119,10 +117,14 @@ def first_places(failures: Iterable[Failure], more: Mapping[str, int] | None = N
     given may be a stream, and what is kept is small, names of a megabyte included. Places whose names differ only
     beyond what is shown of a name may count as one.
     """
+    coming = iter(failures)
+    head = list(islice(coming, 2))
+    if len(head) < 2 and not more:
+        return [one if len(one.pointer) < _PLAIN else replace(one, pointer=short(one.pointer)) for one in head]
     kept: dict[tuple[str, str], Failure] = {}  # of a place that is told twice the last
     seen, last, told = set[int](), dict[str, tuple[str, str]](), Counter[str]()
     left = Counter(more or {})
-    for one in failures:
+    for one in chain(head, coming):
         place = one.code, one.pointer
         is_new = hash(place) not in seen
         seen.add(hash(place))
@@ -150,37 +152,28 @@ def explain(instance: Any, name: str, part: str = "", **settings: int) -> list[F
 
 def _broken(instance: Any, name: str, part: str, **settings: int) -> Iterator[Failure]:
     """One after the other: of a body that is refused as a whole there may be millions."""
-    validator = _validator(name, part, tuple(sorted(settings.items())))
-    for error in validator.iter_errors(instance):
-        yield from _failures(error, name)
-        _let_go(error)
+    check = _check(name, part, tuple(sorted(settings.items())))
+    if not check.is_valid(instance):
+        for broken in check.broken(instance):
+            yield from _failures(broken, name)
 
 
-def _failures(error: "ValidationError", name: str) -> Iterator[Failure]:
-    """The failures of one validation error: by the annotation beside the constraint, else those of its branches."""
-    keyword = str(error.validator)
-    annotation = error.schema.get("x-failures", {}).get(keyword)  # type: ignore[union-attr]  # `false` has no keyword
-    path = [str(part) for part in error.absolute_path]
+def _failures(broken: Broken, name: str) -> Iterator[Failure]:
+    """The failures of one broken constraint: by the annotation beside it, else those of its branches."""
+    annotation = broken.schema.get("x-failures", {}).get(broken.keyword)
     if annotation is None:
-        for branch in error.context or ():
+        for branch in broken.branches:
             yield from _failures(branch, name)
-    elif keyword == "required":  # jsonschema tells the missing name in its message only, so look again
-        for missing in (known for known in annotation if known not in error.instance):  # type: ignore[operator]
+    elif broken.keyword == "required":
+        for missing in (known for known in annotation if known not in broken.value):
             code = annotation[missing]["code"]
             detail = f"{missing} is missing." if code in _OF_EVERY_SHAPE else ""
-            yield failure(name, code, pointer(*path, missing), detail=detail)
+            yield failure(name, code, pointer(*map(str, broken.path), missing), detail=detail)
     else:
         code, detail = annotation["code"], annotation.get("detail", "")
-        if code in _OF_EVERY_SHAPE and keyword == "type":
-            detail = " ".join(filter(None, (_expected(error.validator_value), detail)))
-        yield failure(name, code, pointer(*path), error.instance, detail)
-
-
-def _let_go(error: "ValidationError") -> None:
-    """Errors of branches hold their parent and are held by it: while no collector runs, they would all stay."""
-    for branch in error.context or ():
-        _let_go(branch)
-        branch.parent = None
+        if code in _OF_EVERY_SHAPE and broken.keyword == "type":
+            detail = " ".join(filter(None, (_expected(broken.schema["type"]), detail)))
+        yield failure(name, code, pointer(*map(str, broken.path)), broken.value, detail)
 
 
 def _expected(types: Any) -> str:
@@ -218,29 +211,6 @@ def _with_settings(schema: Any, settings: Mapping[str, int]) -> Any:
 
 
 @cache
-def _validator(name: str, part: str, settings: tuple[tuple[str, int], ...]) -> "Validator":
-    from jsonschema import Draft202012Validator
-    from jsonschema.validators import extend
-
-    def is_number(_: object, value: object) -> bool:
-        return isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
-
-    def is_integer(_: object, value: object) -> bool:  # as JSON Schema has it: 1.0 is one
-        if isinstance(value, Decimal):
-            return value == value.to_integral_value()
-        return is_number(_, value) and value == int(value)  # type: ignore[call-overload]
-
-    types = Draft202012Validator.TYPE_CHECKER.redefine_many({"number": is_number, "integer": is_integer})
-    kind: Any = extend(Draft202012Validator, type_checker=types)  # type: ignore[no-untyped-call]
-    evolve, parts = kind.evolve, dict[int, Any]()
-
-    def evolve_once(self: Any, *, schema: Any, **changes: Any) -> Any:
-        """A validator for a part of the schema: as jsonschema makes it, but once and not for each instance."""
-        if (made := parts.get(id(schema))) is None:
-            made = parts[id(schema)] = evolve(self, schema=schema, **changes)
-        return made
-
-    kind.evolve = evolve_once  # two thirds of the time of a refused line
+def _check(name: str, part: str, settings: tuple[tuple[str, int], ...]) -> Check:
     whole = _with_settings(load(name), dict(settings))
-    validator: Validator = kind({"$defs": whole["$defs"], "$ref": f"#/$defs/{part}"} if part else whole)
-    return validator
+    return compiled({"$defs": whole["$defs"], "$ref": f"#/$defs/{part}"} if part else whole)

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -184,17 +182,3 @@ def test_decimals_are_numbers() -> None:
 def test_what_is_missing_is_named_by_its_place() -> None:
     told = {(failure.code, failure.pointer) for failure in schema.explain({"_n": "x"}, "kissmetrics")}
     assert told == {("person_missing", "/_p"), ("time_missing", "/_t")}
-
-
-def test_the_schemas_library_is_not_imported_before_a_line_is_in_doubt() -> None:
-    code = """
-import sys
-from ingest.core.formats import open_format
-from ingest.core.commands import Rules
-format, rules = open_format("kissmetrics"), Rules(received_at=1_800_000_000_000_000)
-assert not format.fast(rules)([b'{"_p":"ann","_t":1393344604,"_n":"x"}'], 1)[1]
-assert "jsonschema" not in sys.modules
-format.judge(b"{}", rules)
-assert "jsonschema" in sys.modules
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)

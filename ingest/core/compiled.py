@@ -1,0 +1,233 @@
+"""A JSON Schema as functions: whether a value is sound, and what of it is not, in half the time of `jsonschema`.
+
+In:     a schema of draft 2020-12 that uses no other keywords than the rule tables in schemas/ do.
+Out:    a `Check`.
+Numbers may be int, float or Decimal. `jsonschema` stays the measure: tests hold every answer against its own.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, NamedTuple, Protocol
+
+Path = tuple[str | int, ...]
+Schema = Mapping[str, Any]
+
+
+class UnknownKeyword(Exception):
+    """A schema asks for what is not compiled."""
+
+
+class Broken(NamedTuple):
+    """A constraint that a value breaks."""
+
+    keyword: str
+    schema: Schema  # the constraint is one of it
+    value: Any
+    path: Path
+    branches: Sequence["Broken"] = ()  # of `anyOf`: why none of them holds
+
+
+class Check(Protocol):
+    """A schema, or one keyword of it."""
+
+    def is_valid(self, value: Any) -> bool: ...
+
+    def broken(self, value: Any, path: Path = ()) -> Iterator[Broken]:
+        """What a value breaks that is not valid."""
+
+
+def compiled(root: Schema) -> Check:
+    """A schema. Raises UnknownKeyword."""
+    return _Compiler(root).schema(root)
+
+
+class _Compiler:
+    def __init__(self, root: Schema) -> None:
+        self._defs: Schema = root.get("$defs", {})
+        self._known: dict[str, Check] = {}  # of them
+
+    def schema(self, asked: Schema | bool) -> Check:
+        if isinstance(asked, bool):
+            if not asked:
+                raise UnknownKeyword("false")
+            return _Parts(lambda _: ())
+        keywords = [name for name in asked if name not in _SAYS_NOTHING and not name.startswith("x-")]
+        checks = [self._keyword(name, asked) for name in keywords]
+        return checks[0] if len(checks) == 1 else _all(checks)
+
+    def _keyword(self, name: str, of: Schema) -> Check:
+        if name in _SIMPLE:
+            type_of, holds = _SIMPLE[name]
+            is_meant, limit = _TYPES[type_of], re.compile(of[name]) if name == "pattern" else of[name]
+            return _Whole(name, of, lambda value: holds(value, limit) if is_meant(value) else True)
+        if name not in _OTHERS:
+            raise UnknownKeyword(name)
+        return _OTHERS[name](self, name, of)
+
+    def type(self, name: str, of: Schema) -> Check:
+        named = [of[name]] if isinstance(of[name], str) else of[name]
+        plain, others = tuple(_CLASSES[one] for one in named if one in _CLASSES), [_TYPES[one] for one in named]
+        return _Whole(name, of, lambda value: type(value) in plain or any(is_meant(value) for is_meant in others))
+
+    def known(self, name: str, of: Schema) -> Check:
+        values = of[name] if name == "enum" else [of[name]]
+        if not all(isinstance(one, str) for one in values):
+            raise UnknownKeyword(f"{name} of others than texts")
+        return _Whole(name, of, lambda value: value in values)
+
+    def unless(self, name: str, of: Schema) -> Check:
+        refused = self.schema(of[name])
+        return _Whole(name, of, lambda value: not refused.is_valid(value))
+
+    def any_of(self, name: str, of: Schema) -> Check:
+        return _AnyOf(name, of, [self.schema(one) for one in of[name]])
+
+    def all_of(self, name: str, of: Schema) -> Check:
+        return _all([self.schema(one) for one in of[name]])
+
+    def condition(self, name: str, of: Schema) -> Check:
+        asked, then, otherwise = (self.schema(of.get(one, True)) for one in (name, "then", "else"))
+        return _Parts(lambda value: ((then if asked.is_valid(value) else otherwise, value, None),))
+
+    def reference(self, name: str, of: Schema) -> Check:
+        return _Parts(lambda value: ((self._def(of[name].removeprefix("#/$defs/")), value, None),))
+
+    def _def(self, name: str) -> Check:
+        if name not in self._known:  # only now: a schema may hold itself
+            self._known[name] = self.schema(self._defs[name])
+        return self._known[name]
+
+    def properties(self, name: str, of: Schema) -> Check:
+        named = {key: self.schema(one) for key, one in of[name].items()}
+        return _members(lambda value: [(one, value[key], key) for key, one in named.items() if key in value])
+
+    def pattern_properties(self, name: str, of: Schema) -> Check:
+        matched = [(re.compile(pattern), self.schema(one)) for pattern, one in of[name].items()]
+        return _members(
+            lambda value: ((one, value[key], key) for pattern, one in matched for key in value if pattern.search(key))
+        )
+
+    def other_properties(self, name: str, of: Schema) -> Check:
+        apart, pattern = of.get("properties", {}), re.compile("|".join(of.get("patternProperties", ())) or "(?!)")
+
+        def others(value: Any) -> Iterator[str]:
+            return (key for key in value if key not in apart and not pattern.search(key))
+
+        if of[name] is False:
+            return _Whole(name, of, lambda value: not isinstance(value, dict) or next(others(value), None) is None)
+        other = self.schema(of[name])
+        return _members(lambda value: ((other, value[key], key) for key in others(value)))
+
+    def first_items(self, name: str, of: Schema) -> Check:
+        placed = [self.schema(one) for one in of[name]]
+        return _members(lambda value: ((one, value[at], at) for at, one in enumerate(placed[: len(value)])), list)
+
+    def items(self, name: str, of: Schema) -> Check:
+        item, begin = self.schema(of[name]), len(of.get("prefixItems", ()))
+        return _members(lambda value: ((item, value[at], at) for at in range(begin, len(value))), list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """A constraint that a value holds or breaks by itself."""
+
+    keyword: str
+    schema: Schema
+    is_valid: Callable[[Any], bool]
+
+    def broken(self, value: Any, path: Path = ()) -> Iterator[Broken]:
+        yield Broken(self.keyword, self.schema, value, path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """Several, each of the whole value, or of the part of it that stands at a step from it."""
+
+    of: Callable[[Any], Iterable[tuple[Check, Any, str | int | None]]]
+
+    def is_valid(self, value: Any) -> bool:
+        for check, part, _ in self.of(value):  # noqa: SIM110  # in half the time of `all`
+            if not check.is_valid(part):
+                return False
+        return True
+
+    def broken(self, value: Any, path: Path = ()) -> Iterator[Broken]:
+        for check, part, step in self.of(value):
+            if not check.is_valid(part):
+                yield from check.broken(part, path if step is None else (*path, step))
+
+
+@dataclass(frozen=True, slots=True)
+class _AnyOf:
+    keyword: str
+    schema: Schema
+    branches: Sequence[Check]
+
+    def is_valid(self, value: Any) -> bool:
+        return any(branch.is_valid(value) for branch in self.branches)
+
+    def broken(self, value: Any, path: Path = ()) -> Iterator[Broken]:
+        why = [broken for branch in self.branches for broken in branch.broken(value, path)]
+        yield Broken(self.keyword, self.schema, value, path, why)
+
+
+def _all(checks: Sequence[Check]) -> _Parts:
+    return _Parts(lambda value: [(check, value, None) for check in checks])
+
+
+def _members(of: Callable[[Any], Iterable[tuple[Check, Any, str | int]]], type_of: type = dict) -> _Parts:
+    """Of an object, or an array. A value of another type has none."""
+    return _Parts(lambda value: of(value) if isinstance(value, type_of) else ())
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
+
+
+def _is_integer(value: Any) -> bool:  # as JSON Schema has it: 1.0 is one
+    if isinstance(value, Decimal):
+        return value == value.to_integral_value()
+    return _is_number(value) and bool(value == int(value))
+
+
+_SAYS_NOTHING = ("$defs", "$id", "$schema", "description", "title", "then", "else")  # by itself
+_CLASSES = {"array": list, "boolean": bool, "null": type(None), "object": dict, "string": str}
+_TYPES: Mapping[str, Callable[[Any], bool]] = {
+    "array": lambda value: isinstance(value, list),
+    "boolean": lambda value: isinstance(value, bool),
+    "integer": _is_integer,
+    "null": lambda value: value is None,
+    "number": _is_number,
+    "object": lambda value: isinstance(value, dict),
+    "string": lambda value: isinstance(value, str),
+}
+# What holds of values of one type; others are not asked.
+_SIMPLE: Mapping[str, tuple[str, Callable[[Any, Any], bool]]] = {
+    "exclusiveMaximum": ("number", lambda value, limit: value < limit),
+    "maxItems": ("array", lambda value, limit: len(value) <= limit),
+    "maxLength": ("string", lambda value, limit: len(value) <= limit),
+    "maxProperties": ("object", lambda value, limit: len(value) <= limit),
+    "minItems": ("array", lambda value, limit: len(value) >= limit),
+    "minLength": ("string", lambda value, limit: len(value) >= limit),
+    "minProperties": ("object", lambda value, limit: len(value) >= limit),
+    "minimum": ("number", lambda value, limit: value >= limit),
+    "pattern": ("string", lambda value, pattern: pattern.search(value) is not None),
+    "required": ("object", lambda value, names: all(name in value for name in names)),
+}
+_OTHERS: Mapping[str, Callable[[_Compiler, str, Schema], Check]] = {
+    "$ref": _Compiler.reference,
+    "additionalProperties": _Compiler.other_properties,
+    "allOf": _Compiler.all_of,
+    "anyOf": _Compiler.any_of,
+    "const": _Compiler.known,
+    "enum": _Compiler.known,
+    "if": _Compiler.condition,
+    "items": _Compiler.items,
+    "not": _Compiler.unless,
+    "patternProperties": _Compiler.pattern_properties,
+    "prefixItems": _Compiler.first_items,
+    "properties": _Compiler.properties,
+    "type": _Compiler.type,
+}
