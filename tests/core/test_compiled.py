@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from jsonschema.validators import extend
@@ -80,6 +80,7 @@ def _values(name: str) -> st.SearchStrategy[Any]:
 
 
 @pytest.mark.parametrize("name", FORMATS)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(data=st.data())
 def test_the_same_constraints_are_broken_at_the_same_places(name: str, data: st.DataObject) -> None:
     whole = schema.load(name)
@@ -88,6 +89,7 @@ def test_the_same_constraints_are_broken_at_the_same_places(name: str, data: st.
     _agree({"$defs": whole["$defs"], "$ref": f"#/$defs/{part}"} if part else whole, value)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(value=st.dictionaries(st.sampled_from(["_p", "_t", "_n", "_p2", "_k", "a", "_x"]), _values("kissmetrics")))
 def test_of_objects_too(value: dict[str, Any]) -> None:
     _agree(schema.load("kissmetrics"), value)
