@@ -1,22 +1,27 @@
 """How fast a load is beside what the engine alone can do, and how much memory it takes.
 
-    make bench                     2,000,000 lines, 1 % bad: `ingest load`, and DuckDB reading it with read_json(auto)
+    make bench                     2,000,000 lines, 1 % failed, and files like it: `ingest load`, and DuckDB reading the
+                                   first with read_json(auto)
     python bench/run.py --memory   one load of a file of 2 GB: the peak of all processes together
 
-Figures are wall times of whole processes, start included: quote the ratio, not the seconds.
+Each round runs all of them, one after the other; told are medians over the rounds. Times are those of whole processes,
+start included; CPU is that of all processes of a load together, and holds where wall time does not: quote ratios.
 The peer checks no rule, keeps no ledger and nulls bad lines: it is the limit, not a rival.
 """
 
 import argparse
+import gzip
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from statistics import median
 
+import pyarrow as pa
 from generate import write
 
 _PEER = """
@@ -30,11 +35,34 @@ connection.close()
 _POLL_SECONDS = 0.05
 
 
+def _in_words(line: str, number: int) -> str:
+    """Names of persons in German and Japanese."""
+    return line.replace("visitor", "Jürgen Größe-" if number % 2 else "訪問者")
+
+
+def _integers(line: str, _: int) -> str:
+    """Persons by their numbers."""
+    head, found, rest = line.partition('"visitor')
+    return head + rest.replace('@example.com"', "", 1) if found else line
+
+
+def _transported(line: str, number: int) -> str:
+    """As Kissmetrics' own library sends it."""
+    return f'{line[:-1]},"_k":"{number % 1000}","_ip":"192.0.2.{number % 250}"}}' if line.endswith("}") else line
+
+
+_CASES: Mapping[str, Callable[[str, int], str]] = {
+    "names in German and Japanese": _in_words, "integer persons": _integers, "transport names": _transported,
+    "CRLF": lambda line, _: line + "\r",
+}  # fmt: skip
+
+
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lines", type=int, default=2_000_000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="*", help="of the files, beside the first")
     parser.add_argument("--memory", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="landfall-bench-") as name:
@@ -42,35 +70,94 @@ def main() -> None:
         if arguments.memory:
             _memory(folder)
         else:
-            _speed(folder, arguments.lines, arguments.rounds)
+            _speed(folder, arguments.lines, arguments.rounds, arguments.only)
 
 
-def _speed(folder: Path, lines: int, rounds: int) -> None:
-    path = folder / "events.json"
-    print(f"writing {lines:,} lines …", flush=True)
-    write(path, lines)
-    print(f"{path.stat().st_size / 1e6:,.0f} MB, {len(os.sched_getaffinity(0))} cores", flush=True)
-    times: dict[str, list[float]] = {"ingest load": [], "read_json(auto)": []}
-    peaks: list[int] = []
-    for number in range(rounds + 1):  # the first is a warm-up, and measures memory, since looking costs time
-        for what, command in (
-            ("ingest load", [sys.executable, "-m", "ingest", "load", str(path)]),
-            ("read_json(auto)", [sys.executable, "-c", _PEER, str(path), str(folder / "peer.duckdb")]),
+def _files(folder: Path, lines: int) -> Mapping[str, Callable[[], Path]]:
+    """The files that are loaded beside the first, each made when it is its turn."""
+    plain = folder / "plain.json"
+
+    def altered(how: Callable[[str, int], str]) -> Path:
+        path = folder / "altered.json"
+        with plain.open(encoding="utf-8") as source, path.open("w", encoding="utf-8", newline="") as file:
+            file.writelines(how(line.rstrip("\n"), number) + "\n" for number, line in enumerate(source))
+        return path
+
+    def failed(share: float) -> Path:
+        write(folder / "failed.json", lines, share)
+        return folder / "failed.json"
+
+    def packed(codec: str) -> Path:
+        path = plain.with_suffix(f".json.{codec}")
+        with (
+            plain.open("rb") as source,
+            gzip.open(path, "wb", 6) if codec == "gz" else pa.CompressedOutputStream(path, "zstd") as file,
         ):
+            while piece := source.read(1 << 20):
+                file.write(piece)
+        return path
+
+    return {
+        **{what: partial(altered, how) for what, how in _CASES.items()},
+        "gzip": partial(packed, "gz"), "zstd": partial(packed, "zst"),
+        "no line failed": partial(failed, 0.0), "every line failed": partial(failed, 1.0),
+    }  # fmt: skip
+
+
+def _speed(folder: Path, lines: int, rounds: int, only: list[str] | None) -> None:
+    plain = folder / "plain.json"
+    write(plain, lines)
+    print(f"{lines:,} lines, {plain.stat().st_size / 1e6:,.0f} MB, {len(os.sched_getaffinity(0))} cores", flush=True)
+    load = [sys.executable, "-m", "ingest", "load"]
+    peer = [sys.executable, "-c", _PEER, str(plain), str(folder / "peer.duckdb")]
+    runs = {"read_json(auto)": (peer, {}), "load": ([*load, str(plain)], {}),
+            "load, Python only": ([*load, str(plain)], {"INGEST_NATIVE": "false"})}  # fmt: skip
+    cpu, wall = _timed(folder, runs, rounds)
+    _tell("read_json(auto)", cpu["read_json(auto)"], wall["read_json(auto)"], lines)
+    for what in ("load", "load, Python only"):
+        ratios = cpu["read_json(auto)"] / cpu[what], wall["read_json(auto)"] / wall[what]
+        _tell(what, cpu[what], wall[what], lines, "read_json(auto) takes", *ratios)
+    for what, made in _files(folder, lines).items():
+        if only is None or what in only:
+            path = made()
+            two = {"load": runs["load"], what: ([*load, str(path)], {})}
+            cpu, wall = _timed(folder, two, rounds)
+            _tell(
+                what,
+                cpu[what],
+                wall[what],
+                lines,
+                "the first takes",
+                cpu["load"] / cpu[what],
+                wall["load"] / wall[what],
+            )
+            path.unlink()
+
+
+def _timed(
+    folder: Path, runs: Mapping[str, tuple[list[str], dict[str, str]]], rounds: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Medians of CPU and wall seconds. The first round is a warm-up."""
+    cpu: dict[str, list[float]] = {what: [] for what in runs}
+    wall: dict[str, list[float]] = {what: [] for what in runs}
+    for number in range(rounds + 1):
+        for what, (command, more) in runs.items():
             for left in folder.glob("*.duckdb*"):
                 left.unlink()
-            seconds, peak = run(command, folder, watch=not number)
-            peaks.append(peak)
+            before = os.times()
+            seconds, _ = run(command, folder, watch=False, more=more)
+            after = os.times()
             if number:
-                times[what].append(seconds)
-                print(f"  {what:16} {seconds:6.2f} s  {lines / seconds / 1e3:7,.0f} k lines/s", flush=True)
-    ours, peer = (statistics.median(times[what]) for what in times)
-    print(
-        f"medians of {rounds}: ingest load {ours:.2f} s ({lines / ours / 1e3:,.0f} k lines/s), "
-        f"read_json(auto) {peer:.2f} s ({lines / peer / 1e3:,.0f} k lines/s)\n"
-        f"ratio {peer / ours:.2f} (1.00: as fast as the engine alone)\n"
-        f"peak memory of all our processes {peaks[0] / 1e6:,.0f} MB"
-    )
+                wall[what].append(seconds)
+                cpu[what].append(
+                    after.children_user + after.children_system - before.children_user - before.children_system
+                )
+    return ({what: median(times) for what, times in of.items()} for of in (cpu, wall))  # type: ignore[return-value]
+
+
+def _tell(what: str, cpu: float, wall: float, lines: int, than: str = "", *ratios: float) -> None:
+    told = f"  {than} {ratios[0]:.2f} of it in CPU, {ratios[1]:.2f} in wall time" if than else ""
+    print(f"  {what:30} {cpu:6.2f} CPU s {wall:6.2f} s {lines / wall / 1e3:7,.0f} k lines/s{told}", flush=True)
 
 
 def _memory(folder: Path) -> None:

@@ -398,13 +398,24 @@ def joined(chunks: Sequence[list[pa.Array]]) -> list[pa.Array]:
 
 def with_shared(sure: "Sure") -> list[pa.Array]:
     """What the native core gave, with the columns in which its rows are alike."""
-    shared = {"item_no": 0, "item": "", "people_space": None, "time_source": "event", "identity": None}
+    shared = {
+        "item_no": pa.repeat(pa.scalar(0, pa.int32()), sure.rows),
+        "item": _alike("", sure.rows),
+        "people_space": _alike(None, sure.rows),
+        "time_source": _alike("event", sure.rows),
+        "identity": _alike(None, sure.rows),
+    }
     return [
-        _array([shared[field.name]] * sure.rows, field.type)
-        if field.name in shared
-        else _array(sure.columns[field.name], field.type)
+        shared[field.name] if field.name in shared else _array(sure.columns[field.name], field.type)
         for field in list(COMMANDS)[1:]
     ]
+
+
+def _alike(text: object, many: int) -> pa.Array:
+    """One text many times, which costs next to nothing."""
+    if text is None:
+        return pa.nulls(many, _TEXT)
+    return pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int8()), many), _texts([text]))
 
 
 def _array(column: Sequence[object], type: pa.DataType) -> pa.Array:
@@ -413,11 +424,7 @@ def _array(column: Sequence[object], type: pa.DataType) -> pa.Array:
     if not column:
         return pa.array([], type)
     if pa.types.is_string(type):
-        if column.count(column[0]) == len(column):  # then they cost next to nothing
-            if column[0] is None:
-                return pa.nulls(len(column), type)
-            return pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int8()), len(column)), _texts(column[:1]))
-        return _texts(column)
+        return _alike(column[0], len(column)) if column.count(column[0]) == len(column) else _texts(column)
     if type == pa.uuid():
         return pa.ExtensionArray.from_storage(type, pa.array(column, pa.binary(16)))
     if type == pa.json_():  # so that the engine need not check what was just written

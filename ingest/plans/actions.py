@@ -59,13 +59,14 @@ def plan_ignore(
 ) -> tuple[Changes, list[ActionResult]]:
     """Deal with files by not loading them."""
     draft = Draft(reader, Changes(note, now))
-    known = draft.by_id([*file_ids, *(file.file_id for file in new)])
+    there, unknown = _met(reader, new)
+    known = draft.by_id([*file_ids, *(row.file_id for row in there)])
     redriven = {one.redrive_of for one in draft.redrives_of(known)}
     results = [_as_asked("ignore", row, "ignored", is_redriven=file_id in redriven) for file_id, row in known.items()]
     taken = [known[result.file_id] for result in results if not result.error]
     draft.put(replace(row, state="ignored", replaced_by=None) for row in taken)
     changes = draft.changes
-    changes.ignored = [file for file in new if file.file_id not in known]
+    changes.ignored = unknown
     changes.tell("ignore", [row.file_id for row in taken] + [file.file_id for file in changes.ignored])
     results += [ActionResult(f.file_id, f.bucket, f.key, "pending", "ignored") for f in changes.ignored]
     return changes, results
@@ -77,14 +78,19 @@ def plan_first_poll(reader: Reader, source: str, there: Sequence[SourceFile], no
     if reader.was_polled(source):
         return changes, 0
     changes.polled = source
-    known = {row.file_id for row in reader.ledger("file_id", [file.file_id for file in there])}
-    met = [file for file in there if file.file_id not in known]
-    of_key = defaultdict(list)
-    for row in reader.ledger("key", [file.key for file in met]):
-        of_key[row.key].append(row)
-    changes.ignored = [file for file in met if not same_file(of_key[file.key], file)]
+    _, changes.ignored = _met(reader, there)
     changes.tell("ignore", [file.file_id for file in changes.ignored])
     return changes, len(changes.ignored)
+
+
+def _met(reader: Reader, files: Sequence[SourceFile]) -> tuple[list[LedgerRow], list[SourceFile]]:
+    """Rows of the ledger that are of these files, under whatever id, and the files that it does not know."""
+    rows = {row.file_id: row for row in reader.ledger("file_id", [file.file_id for file in files])}
+    of_key = defaultdict(list)
+    for row in reader.ledger("key", [file.key for file in files if file.file_id not in rows]):
+        of_key[row.key].append(row)
+    met = [(file, rows.get(file.file_id) or same_file(of_key[file.key], file)) for file in files]
+    return [row for _, row in met if row], [file for file, row in met if not row]
 
 
 def plan_retry(

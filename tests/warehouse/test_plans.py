@@ -164,6 +164,12 @@ def test_what_went_along_is_refused_when_it_is_named_too() -> None:
     assert [(result.state, bool(result.error)) for result in results] == [("undone", False), ("undone", True)]
 
 
+def test_a_file_that_a_load_entered_under_another_id_is_not_entered_once_more() -> None:
+    there = warehouse([row("a", "retrying", 1)])
+    (result,) = there.ignore([], [file("a", version_id="1")], NOTE)  # versions were switched on in between
+    assert (result.before, result.state, states(there)) == ("retrying", "ignored", {"a": "ignored"})
+
+
 def test_a_rejected_file_is_ignored_only_without_what_redrives_brought() -> None:
     """Else its lines would be loaded, and come again when somebody loads the file by name."""
     there = redriven("rejected")

@@ -16,7 +16,7 @@ from ingest.warehouse.engines.common.naming import ROWS_AT_ONCE, name_anew, rena
 from ingest.warehouse.engines.common.session import Session
 from ingest.warehouse.engines.duckdb.statements import statement
 
-_BYTES_AT_ONCE = 160 << 20  # of staged rows: what the engine compares at once must fit its memory
+_BYTES_AT_ONCE = 320 << 20  # of staged rows: what the engine compares at once must fit its memory
 
 
 @dataclass(slots=True)
@@ -77,7 +77,10 @@ class DuckDBApplying(Applying):
         with self.session.table("taken", places(taken)):
             for some in _in_groups(self.changes.staging.commands):
                 stage(self.session.connection, "staged_rows", some)
-                for step in ("staged_commands", "staged_facts", "facts_here", "files_here", "repeated_facts"):
+                for step in ("staged_commands", "staged_facts"):
+                    self.session.run(step)
+                ((may_be_here,),) = self.session.named("may_be_here")
+                for step in ("facts_here" if may_be_here else "none_here", "files_here", "repeated_facts"):
                     self.session.run(step)
                 self.count_duplicates((staged_no, many) for staged_no, many in self.session.named("count_duplicates"))
                 self.session.run("yield_first")

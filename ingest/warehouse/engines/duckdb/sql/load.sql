@@ -96,10 +96,25 @@ JOIN taken AS t USING (staged_no)
 -- name: staged_facts
 -- the identities of what this load would add, and where each stands.
 -- in: staged_commands.   out: `is_timeless`: its identity is not what it says (["only", …]), so neither is its time.
-CREATE OR REPLACE TEMP TABLE staged_facts AS
+CREATE OR REPLACE TEMP VIEW staged_facts AS
 SELECT
     command_id, staged_no, place, occurred_at, coalesce(identity >= '["only"' AND identity < '["only#', FALSE) AS is_timeless
 FROM staged_commands
+
+-- name: may_be_here
+-- whether any of those may be there already: something of their time, or what has none.
+-- in: staged_facts.
+SELECT
+    EXISTS (FROM staged_facts WHERE is_timeless)
+    OR EXISTS (
+        FROM command_rows
+        WHERE occurred_at >= (SELECT min(occurred_at) FROM staged_facts)
+          AND occurred_at <= (SELECT max(occurred_at) FROM staged_facts)
+    )
+
+-- name: none_here
+-- out: temp table facts_here, as below.
+CREATE OR REPLACE TEMP TABLE facts_here AS SELECT command_id, file_no, line, item_no FROM command_rows LIMIT 0
 
 -- name: facts_here
 -- the first rows of facts of this load that are there already.
@@ -133,19 +148,25 @@ UNION ALL
 SELECT file_no, place FROM taken  -- of which some rows may be inserted already
 
 -- name: repeated_facts
--- facts that this load brings more than once, or that are there already. Few columns, numbers instead of texts, and a
--- grouping instead of joins: so the engine can leave memory for disk.
+-- facts that this load brings more than once, or that are there already. First which those are, since they are few: so
+-- what the engine holds of the others is their ids. A grouping instead of joins, so that it can leave memory for disk.
 -- in: staged_facts, facts_here, files_here.
 -- out: temp table repeated_facts: where the first that this load brings stands, whether one is there, and whether that
 -- one has the smaller position and stays the first.
 CREATE OR REPLACE TEMP TABLE repeated_facts AS
+WITH repeated AS MATERIALIZED (
+    SELECT command_id
+    FROM (SELECT command_id FROM staged_facts UNION ALL SELECT command_id FROM facts_here)
+    GROUP BY command_id
+    HAVING count(*) > 1
+)
 SELECT
     command_id,
     min(place) FILTER (NOT is_here) AS place,
     bool_or(is_here) AS is_here,
     coalesce(min(place) FILTER (is_here) <= min(place) FILTER (NOT is_here), FALSE) AS here_is_first
 FROM (
-    SELECT command_id, place, FALSE AS is_here FROM staged_facts
+    SELECT command_id, place, FALSE AS is_here FROM staged_facts SEMI JOIN repeated USING (command_id)
     UNION ALL
     SELECT
         h.command_id,
