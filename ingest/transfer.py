@@ -107,11 +107,7 @@ def chosen(tables: Sequence[str]) -> tuple[str, ...]:
 
 
 def export(
-    warehouse: Warehouse,
-    folder: Path,
-    progress: Progress,
-    notice: Notice = lambda _: None,
-    tables: Sequence[str] = (),
+    warehouse: Warehouse, folder: Path, progress: Progress, notice: Notice = lambda _: None, tables: Sequence[str] = ()
 ) -> dict[str, int]:
     """Write each table and view, or those `tables`, to `folder`/<name>.parquet. The rows of each.
 

@@ -43,10 +43,7 @@ def stores_of(
         from ingest.adapters.s3 import make_client
 
         return make_client(
-            profile,
-            endpoint_url,
-            read_timeout_seconds=settings.read_timeout_seconds,
-            somebody_waits=somebody_waits,
+            profile, endpoint_url, read_timeout_seconds=settings.read_timeout_seconds, somebody_waits=somebody_waits
         )
 
     def open_s3(source: Source | None) -> ObjectStore:

@@ -13,16 +13,14 @@ from io import StringIO
 
 import click
 
-from ingest.cli import asking, demo, fixing, judging, keeping, loading, moving, serving, starting
+from ingest.cli import asking, fixing, judging, keeping, loading, serving, starting
 from ingest.cli.base import Broken, cli
 from ingest.cli.output import InertFormatter, ended, say
 from ingest.cli.streams import OutputFailed, standard_streams
 from ingest.errors import ConfigError, IngestError
 
 # Each module adds its commands.
-__all__ = ["asking", "cli", "demo", "fixing", "judging", "keeping", "loading", "main", "moving", "serving", "starting"]
-
-_STOPPED = "stopped. Nothing was loaded by halves; run again to go on."
+__all__ = ["asking", "cli", "fixing", "judging", "keeping", "loading", "main", "serving", "starting"]
 
 
 class _Terminated(BaseException):
@@ -59,23 +57,24 @@ def _run() -> int:
         for line in shown.getvalue().rstrip("\n").split("\n"):
             say(line)
         return ended(2, error.format_message())
-    except (click.Abort, KeyboardInterrupt):
-        say(f"ingest: {_STOPPED}")
-        return ended(130, _STOPPED)
-    except _Terminated:
-        say(f"ingest: {_STOPPED}")
-        return ended(143, _STOPPED)
+    except (click.Abort, KeyboardInterrupt, _Terminated) as stop:
+        return _stopped(stop)
     except Exception as error:  # noqa: BLE001 - whatever it is, people get a sentence
         from ingest.unforeseen import causes, said
 
         for one in causes(error):
             if isinstance(one, (KeyboardInterrupt, _Terminated)):
-                say(f"ingest: {_STOPPED}")
-                return ended(143 if isinstance(one, _Terminated) else 130, _STOPPED)
+                return _stopped(one)
         sentence = said(error.error if isinstance(error, Broken) else error)
         say(f"ingest: {sentence}")
         return ended(2, sentence)
     return code if isinstance(code, int) else 0
+
+
+def _stopped(stop: BaseException) -> int:
+    sentence = "stopped. Nothing was loaded by halves; run again to go on."
+    say(f"ingest: {sentence}")
+    return ended(143 if isinstance(stop, _Terminated) else 130, sentence)
 
 
 def _terminate(*_: object) -> None:

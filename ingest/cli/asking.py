@@ -20,7 +20,6 @@ from ingest.cli.output import (
     places,
     say,
     shown_line,
-    value,
     write_bytes,
     write_json,
     write_table,
@@ -60,19 +59,15 @@ def files(source: str | None, state: str | None, limit: int, as_json: bool) -> N
         write_json({"files": [plain(row, {"warnings"}) for row in rows]})
         return
     folder, names = places(rows)
-    columns = [
-        "state",
-        *(["source"] if len({row["source"] for row in rows}) > 1 else []),
-        "lines",
-        "failed",
-        "loaded_at",
-    ]
+    several = len({row["source"] for row in rows}) > 1
+    columns = ("state", *(["source"] if several else []), "lines", "failed")
     title = f"{count(len(rows), 'file')}{f' in {folder}' * bool(folder)}"
+    times = [row["loaded_at"] and f"{row['loaded_at']:%Y-%m-%d %H:%M}" for row in rows]
     cells = [
-        (row["file_id"][:SHORT_ID], *(value(row, name) for name in columns), name)
-        for row, name in zip(rows, names, strict=True)
+        (row["file_id"][:SHORT_ID], *(row[column] for column in columns), at, name)
+        for row, at, name in zip(rows, times, names, strict=True)
     ]
-    write_table(title, ("file_id", *columns, "file"), cells)
+    write_table(title, ("file_id", *columns, "loaded_at", "file"), cells)
     for row, name in zip(rows, names, strict=True):
         if row["error"] or row["duplicate_of"]:
             click.echo(visible(f"{name}: {row['error'] or 'the same bytes as ' + row['duplicate_of'][:SHORT_ID]}"))
@@ -237,7 +232,7 @@ def _of_file(file_id: str, lines: bool, as_json: bool) -> None:
 def _empty(elsewhere: "Elsewhere") -> str:
     """Why the list is empty, and which one to look at."""
     see = f" See: ingest failures {elsewhere.file_id[:SHORT_ID]}" if elsewhere.file_id else ""
-    return f"{elsewhere.why}{see}"
+    return elsewhere.why + see
 
 
 # A statement may begin with a comment, which looks like an option.

@@ -111,8 +111,11 @@ class _Watched:
 
 
 @contextmanager
-def opened_pipeline(*, warehouse: bool = True) -> Iterator["Pipeline"]:
-    """The pipeline that the environment asks for; says on which warehouse it works, unless none is needed."""
+def opened_pipeline(*, warehouse: bool = True, needed_to: str = "") -> Iterator["Pipeline"]:
+    """The pipeline that the environment asks for; says on which warehouse it works, unless none is needed.
+
+    `needed_to`: what cannot be done without a warehouse, which then has to be there.
+    """
     from ingest.settings import load_settings
     from ingest.wiring import open_pipeline
 
@@ -122,6 +125,8 @@ def opened_pipeline(*, warehouse: bool = True) -> Iterator["Pipeline"]:
             pipeline = replace(pipeline, store_of=lambda name: _Watched(open_store(name)))  # noqa: PLW2901
         if warehouse:
             say(f"Warehouse: {pipeline.warehouse.name}{'' if pipeline.warehouse.is_there else ' (not made yet)'}")
+        if needed_to and not pipeline.warehouse.is_there:
+            raise nothing_there(pipeline, needed_to)
         yield pipeline
 
 

@@ -28,7 +28,6 @@ from ingest.text import count, visible
 if TYPE_CHECKING:
     from ingest.core.lifecycle import Action
     from ingest.core.source import SourceFile
-    from ingest.pipeline import Pipeline
     from ingest.ports import ActionResult
 
 reason_option = click.option("--reason", default="", help="Why; kept in the history of the file.")
@@ -69,10 +68,10 @@ def redrive(file_id: str, fixed: str | None, reason: str, fail_on: str, as_json:
         parts = []
         if outcome.result:
             accepted = count(outcome.result.counts.lines - outcome.result.counts.blank, "line")
-            fixed_lines = count(outcome.fixed, "line")
             told = f"loaded as {outcome.result.file_id[:SHORT_ID]}"
             by_others = f"the same {accepted} were {told} in the meantime"
-            parts.append(by_others if outcome.result.already else f"{fixed_lines} fixed, {accepted} {told}")
+            ours = f"{count(outcome.fixed, 'line')} fixed, {accepted} {told}"
+            parts.append(by_others if outcome.result.already else ours)
         if outcome.already and not (outcome.result and outcome.result.already):
             parts.append(
                 f"{count(outcome.already, 'line')} fixed before, so what was sent for that is not loaded (to change it,"
@@ -114,7 +113,10 @@ def _action(action: "Action", does: str) -> Callable[..., Any]:
             for reference in file_ids:
                 say_versions(pipeline, reference)
             rows, new = actions.chosen(pipeline, file_ids, action, source, since)
-            redrives = _redrives(pipeline, rows) if rows and (dry_run or action == "undo") else []
+            redrives = []  # those of these files that are loaded: they go along, or stand in the way
+            if rows and (dry_run or action == "undo"):
+                of = [row["file_id"] for row in rows]
+                redrives = pipeline.warehouse.files({"redrive_of": of, "state": "loaded"})
             takes = _takes(action, rows, new, redrives)
             if dry_run:
                 results = actions.would(action, rows, new, redrives)
@@ -165,11 +167,6 @@ def _sentences(result: "ActionResult") -> Iterator[str]:
         yield f"its copies stay unloaded until they are forced: {ids}"
 
 
-def _redrives(pipeline: "Pipeline", rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Those of these files that are loaded: they go along, or stand in the way."""
-    return pipeline.warehouse.files({"redrive_of": [row["file_id"] for row in rows], "state": "loaded"})
-
-
 def _takes(
     action: "Action",
     rows: Sequence[Mapping[str, Any]],
@@ -185,13 +182,9 @@ def _takes(
     ids = {row["file_id"] for row in taken}
     redrives = [row for row in loaded if row["redrive_of"] in ids]
     all_rows = {row["file_id"]: row for row in (*taken, *redrives)}.values()
-    visible_rows = (
-        row[name] for row in all_rows if row["state"] == "loaded" for name in ("records", "sets", "aliases")
-    )
-    return {
-        "files": len(taken), "rows": sum(visible_rows), "failed_lines": sum(row["failed"] for row in all_rows),
-        "redrives": len(redrives),
-    }  # fmt: skip
+    loaded_rows = (row["records"] + row["sets"] + row["aliases"] for row in all_rows if row["state"] == "loaded")
+    failed = sum(row["failed"] for row in all_rows)
+    return {"files": len(taken), "rows": sum(loaded_rows), "failed_lines": failed, "redrives": len(redrives)}
 
 
 def _in_words(takes: dict[str, int]) -> str:

@@ -45,10 +45,7 @@ def check(path: str, format: str | None, source: str | None, fail_on: str, as_js
         files = pipeline.locate(path, source, format, notice=say, archived=False)
         if len(files) > 1:
             raise IngestError(f"{path} holds {count(len(files), 'file')}. Check them one at a time.")
-        with (
-            progress("judging", files[0].size_bytes) as moved,
-            pipeline.judged(files, progress=moved) as staging,
-        ):
+        with progress("judging", files[0].size_bytes) as moved, pipeline.judged(files, progress=moved) as staging:
             if staging.files[0].outcome in ("retrying", "gone"):
                 raise IngestError(staging.files[0].error)
             report = check_report(staging)
@@ -131,16 +128,15 @@ def _no_slash(source: "Source") -> Iterator[str]:
 
 def _wanted(source: "Source") -> dict[str, Any]:
     """What the source's settings need besides reading. Only writing and deleting would show whether it is there."""
-    written = _untried(source, "write", "s3:PutObject", source.writes_below())
-    return written | _untried(source, "delete", "s3:DeleteObject", source.deletes_below())
-
-
-def _untried(source: "Source", right: str, action: str, prefixes: list[str]) -> dict[str, Any]:
-    if not prefixes:
-        return {}
-    if source.bucket == LOCAL_BUCKET:
-        return {right: {"tried": False, "needs": f"to {right}", "below": prefixes}}
-    return {right: {"tried": False, "needs": action, "below": [f"s3://{source.bucket}/{one}" for one in prefixes]}}
+    rights = (("write", "s3:PutObject", source.writes_below()), ("delete", "s3:DeleteObject", source.deletes_below()))
+    is_local = source.bucket == LOCAL_BUCKET
+    return {
+        right: {
+            "tried": False, "needs": f"to {right}" if is_local else action,
+            "below": prefixes if is_local else [f"s3://{source.bucket}/{one}" for one in prefixes],
+        }
+        for right, action, prefixes in rights if prefixes
+    }  # fmt: skip
 
 
 def _show_source(entry: dict[str, Any]) -> None:
@@ -172,7 +168,6 @@ def _show_source(entry: dict[str, Any]) -> None:
     for name in ("write", "delete"):
         if wanted := entry["rights"].get(name):
             below = " and ".join(wanted["below"])
-            click.echo(
-                visible(f"  {name}: not tried, since nothing is written here. Needs {wanted['needs']} below {below}")
-            )
+            needs = f"Needs {wanted['needs']} below {below}"
+            click.echo(visible(f"  {name}: not tried, since nothing is written here. {needs}"))
     click.echo()

@@ -136,9 +136,10 @@ def poll(sources: tuple[str, ...], dry_run: bool, fail_on: str, as_json: bool) -
         taking = _Taking(pipeline, note, dry_run)
         if not pipeline.settings.sources:
             raise no_sources(pipeline.settings)
-        for name in sources or tuple(pipeline.settings.sources):
+        names = sources or tuple(pipeline.settings.sources)
+        for name in names:
             pipeline.source(name)
-        for name in sources or tuple(pipeline.settings.sources):
+        for name in names:
             try:
                 told = pipeline.poll(name, note, dry_run=dry_run)
                 for notice in told.notices:
@@ -172,19 +173,13 @@ def show_files(
     elif results:
         _show_table(summaries, outcomes)
     say_some([f"{result.key}: {result.error}" for result in results if result.error])
-    say_some(
-        [
-            f"{result.key}: copies of what it replaced stay unloaded until they are forced: "
-            + " ".join(one[:SHORT_ID] for one in result.copies)
-            for result in results
-            if result.copies
-        ]
-    )
+    replaced = "copies of what it replaced stay unloaded until they are forced"
+    copied = [(result.key, " ".join(one[:SHORT_ID] for one in result.copies)) for result in results if result.copies]
+    say_some([f"{key}: {replaced}: {ids}" for key, ids in copied])
     failed = [result for result in results if result.counts.failed > result.fixed and not result.already]
     # A copy keeps no lines: they are those of the file that is loaded. Of a held file none are kept.
-    listed = dict.fromkeys(
-        one.duplicate_of or one.file_id for one in failed if one.duplicate_of or one.state in KEEPS_LINES
-    )
+    kept = [one for one in failed if one.duplicate_of or one.state in KEEPS_LINES]
+    listed = dict.fromkeys(one.duplicate_of or one.file_id for one in kept)
     if listed and not as_json and not dry_run:
         one = f"ingest failures {next(iter(listed))[:SHORT_ID]}"
         say(f"The failed lines: {one}" + "; of all files: ingest failures" * (len(listed) > 1))
@@ -219,9 +214,8 @@ def _show_table(summaries: Sequence[dict[str, Any]], outcomes: Sequence[str]) ->
             for outcome, number in told.most_common()
         ]
         write_table(title, ("state", "files", *(_NUMBERS[n] for n in numbers)), sums)
-        bad = [
-            file for file in files if not file[0]["already"] and (file[0]["failed"] or file[0]["state"] not in _WELL)
-        ]
+        new = (file for file in files if not file[0]["already"])
+        bad = [file for file in new if file[0]["failed"] or file[0]["state"] not in _WELL]
         if not bad:
             return
         bad.sort(key=lambda file: file[0]["state"] in _WELL)  # whole files before lines

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
@@ -18,6 +18,7 @@ from ingest.text import count, inert, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress, ProgressColumn
 
     from ingest.core.schema import Meaning
 
@@ -233,18 +234,24 @@ class Moved(Protocol):
 
 
 @contextmanager
+def _bar(*columns: "ProgressColumn | str") -> Iterator["Progress"]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        yield shown
+
+
+@contextmanager
 def progress(label: str, total_bytes: int, files: int = 1) -> Iterator[Moved]:
     """A bar on a terminal, where it is worth one; nothing elsewhere."""
     if not sys.stderr.isatty() or (total_bytes < 1 << 20 and files < _MANY_FILES):
         yield lambda size_bytes, files=0: None  # noqa: ARG005 - nobody watches
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn
 
-    columns = [TextColumn("{task.description}"), BarColumn(), DownloadColumn()]
-    if files > 1:
-        columns.append(TextColumn(f"{{task.fields[done]:,}} of {files:,} files"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+    of_many = [f"{{task.fields[done]:,}} of {files:,} files"] * (files > 1)
+    with _bar("{task.description}", BarColumn(), DownloadColumn(), *of_many, TimeRemainingColumn()) as bar:
         task = bar.add_task(label, total=total_bytes, done=0)
         done = 0
 
@@ -263,15 +270,32 @@ def counted(label: str, listed: Iterator[T]) -> Iterator[T]:
         return
     yield from islice(listed, _COUNTED_FROM)
     for first in listed:
-        from rich.console import Console
-        from rich.progress import Progress, SpinnerColumn, TextColumn
+        from rich.progress import SpinnerColumn, TextColumn
 
-        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TextColumn("{task.completed:,}"))
-        with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        with _bar(SpinnerColumn(), TextColumn("{task.description}", markup=False), "{task.completed:,}") as shown:
             task = shown.add_task(visible(label), total=None, completed=_COUNTED_FROM)
             for one in chain([first], listed):
                 shown.update(task, advance=1)
                 yield one
+
+
+@contextmanager
+def table_progress() -> Iterator[Callable[[str, int], None]]:
+    """What was done of each table, on a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _name, _rows: None
+        return
+    from rich.progress import SpinnerColumn, TaskID
+
+    with _bar(SpinnerColumn(), "{task.description}", "{task.completed:,} rows") as shown:
+        tasks: dict[str, TaskID] = {}
+
+        def advance(name: str, rows: int) -> None:
+            if name not in tasks:
+                tasks[name] = shown.add_task(name, total=None)
+            shown.update(tasks[name], advance=rows)
+
+        yield advance
 
 
 def shortened(text: str, length: int) -> str:
@@ -282,13 +306,9 @@ def shortened(text: str, length: int) -> str:
 
 def total(counts: Mapping[str, int], first: Sequence[str]) -> str:
     """`3 lines: 1 record, 2 failed`: those of `first` always, the others where there are any."""
-    names = {"sets": "set", "aliases": "alias", "records": "record", "lines": "line"}
-    parts = [
-        f"{number:,} {names.get(name, name) if number == 1 else name}"
-        for name, number in counts.items()
-        if number or name in first
-    ]
-    return ", ".join(parts)
+    one = {"sets": "set", "aliases": "alias", "records": "record", "lines": "line"}
+    some = ((name, number) for name, number in counts.items() if number or name in first)
+    return ", ".join(f"{number:,} {one.get(name, name) if number == 1 else name}" for name, number in some)
 
 
 def places(rows: Sequence[Mapping[str, Any]]) -> tuple[str, list[str]]:
@@ -303,12 +323,6 @@ def places(rows: Sequence[Mapping[str, Any]]) -> tuple[str, list[str]]:
         folder = folder[:-1].rpartition("/")[0] + "/"
         folder = "" if folder in ("/", "s3://") else folder
     return folder, [name.removeprefix(folder) for name in full]
-
-
-def value(row: dict[str, Any], name: str) -> Any:
-    """A cell as people read it; times are UTC."""
-    cell = row[name]
-    return cell.strftime("%Y-%m-%d %H:%M") if hasattr(cell, "strftime") else cell
 
 
 def ended(code: int, *problems: str) -> int:

@@ -1,4 +1,4 @@
-"""The command `serve`: the HTTP intake."""
+"""Commands that run until they are stopped: `serve`, the HTTP intake; `demo`."""
 
 import logging
 import os
@@ -14,10 +14,7 @@ from ingest.errors import ConfigError
 
 @cli.command()
 @click.option(
-    "--host",
-    default="127.0.0.1",
-    show_default=True,
-    help="Where to listen. For other machines put TLS in front.",
+    "--host", default="127.0.0.1", show_default=True, help="Where to listen. For other machines put TLS in front."
 )
 @click.option("--port", type=click.IntRange(0, 65_535), default=8480, show_default=True, help="0: any that is free.")
 @click.option(
@@ -70,3 +67,29 @@ def serve(host: str, port: int, stop_seconds: int, new_key: bool, as_json: bool)
 
         run(app, at, ready, stop_seconds)
     return 0
+
+
+@cli.command()
+@click.option(
+    "--exit",
+    "exit_when_done",
+    is_flag=True,
+    help="End when all is loaded; the exit code says whether everything is there.",
+)
+@click.option(
+    "--warehouse",
+    type=click.Choice(["duckdb", "postgres"]),
+    default="duckdb",
+    show_default=True,
+    help="A DuckDB file, or a Postgres server that is gone with the demo.",
+)
+@json_option
+def demo(exit_when_done: bool, warehouse: str, as_json: bool) -> int:
+    """Show the whole job on this machine.
+
+    A local S3, Airflow, sample files, the warehouse. Needs the extras [airflow,demo]; with `--warehouse postgres`,
+    the extra [postgres] and the programs of a Postgres server, too.
+    """
+    from ingest.demo import run
+
+    return run(exit_when_done, on_postgres=warehouse == "postgres", as_json=as_json)
