@@ -8,15 +8,15 @@ import re
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from ingest.core.address import is_s3, split_address
-from ingest.core.lifecycle import ENDS, TAKES, Action, Intent, State, refusal
+from ingest.core.lifecycle import ENDS, TAKES, Action, State, refusal
 from ingest.core.source import SourceFile
 from ingest.discovery import owner_of, takes
 from ingest.errors import ConfigError, IngestError
 from ingest.pipeline import Pipeline
-from ingest.ports import ActionResult, Audit, FileResult
+from ingest.ports import ActionResult, Audit
 
 _UNITS: Final = {"m": 60, "h": 3600, "d": 86_400}
 
@@ -102,20 +102,16 @@ def when(since: str) -> datetime:
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
-def _load(pipeline: Pipeline, intent: Intent, rows: Sequence[Mapping[str, Any]], note: Audit) -> list[ActionResult]:
-    action: Action = "release" if intent == "release" else "force"
-    refused = {row["file_id"]: why for row in rows if (why := _objection(action, row))}
-    files = [SourceFile.of_row(row) for row in rows if row["file_id"] not in refused]
-    loaded: dict[str, FileResult] = {}
+def _load(
+    pipeline: Pipeline, action: Literal["force", "release"], rows: Sequence[Mapping[str, Any]], note: Audit
+) -> list[ActionResult]:
+    outcome: dict[str, tuple[State, str | None]]
+    outcome = {row["file_id"]: (row["state"], why) for row in rows if (why := _objection(action, row))}
+    files = [SourceFile.of_row(row) for row in rows if row["file_id"] not in outcome]
     for pack in pipeline.pack(files):
-        results = pipeline.load(pack, run_id=note.run_id, intent=intent, note=note)
-        loaded |= {result.file_id: result for result in results}
-    return [
-        _result(row, row["state"], refused[row["file_id"]])
-        if row["file_id"] in refused
-        else _result(row, loaded[row["file_id"]].state, loaded[row["file_id"]].error)
-        for row in rows
-    ]
+        results = pipeline.load(pack, run_id=note.run_id, intent=action, note=note)
+        outcome |= {result.file_id: (result.state, result.error) for result in results}
+    return [_result(row, *outcome[row["file_id"]]) for row in rows]
 
 
 def _retry(pipeline: Pipeline, rows: Sequence[Mapping[str, Any]], note: Audit) -> list[ActionResult]:
@@ -124,12 +120,8 @@ def _retry(pipeline: Pipeline, rows: Sequence[Mapping[str, Any]], note: Audit) -
     waiting = {result.file_id for result in results if result.error is None}
     files = [SourceFile.of_row(row) for row in rows if row["file_id"] in waiting]
     loaded = {one.file_id: one for pack in pipeline.pack(files) for one in pipeline.load(pack, run_id=note.run_id)}
-    return [
-        ActionResult(r.file_id, r.bucket, r.key, r.before, loaded[r.file_id].state, error=loaded[r.file_id].error)
-        if r.file_id in loaded
-        else r
-        for r in results
-    ]
+    now = ((one, loaded.get(one.file_id)) for one in results)
+    return [replace(one, state=done.state, error=done.error) if done else one for one, done in now]
 
 
 def _objection(action: Action, row: Mapping[str, Any], redriven: Container[str] = ()) -> str | None:
@@ -138,9 +130,9 @@ def _objection(action: Action, row: Mapping[str, Any], redriven: Container[str] 
 
 def _warned(action: Action, result: ActionResult, row: Mapping[str, Any] | None) -> ActionResult:
     """The same, and that nothing is left to load the file from, where that is so."""
-    if action != "undo" or result.error or row is None or row["archived_to"] or row["version_id"] or row["redrive_of"]:
+    if action != "undo" or result.error or row is None or not row["deleted_at"]:
         return result
-    if not row["deleted_at"]:
+    if row["archived_to"] or row["version_id"] or row["redrive_of"]:
         return result
     gone = f"Its object was taken out of the landing on {row['deleted_at']:%Y-%m-%d}"
     return replace(result, warning=f"{gone}: it can only come back if its producer sends it again.")

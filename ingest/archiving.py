@@ -9,9 +9,9 @@ Decides: the order. Copy, verify, write that down; then delete on condition, and
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -92,9 +92,9 @@ class _Tidying:
     source: Source
     store: ObjectStore
     note: Audit
-    failures: int = field(default=0)  # in a row
-    refused: int = field(default=0)  # in a row: the store will not delete
-    marked: int = field(default=0)
+    failures: int = 0  # in a row
+    refused: int = 0  # in a row: the store will not delete
+    marked: int = 0
 
     def run(self, results: Sequence[FileResult] | None) -> Iterator[str]:
         """What could not be done. Raises TransientError if it could not be written down: then nothing more is done."""
@@ -130,8 +130,8 @@ class _Tidying:
             yield [row for row in rows if takes(source, row["key"], own)]
         failed = [one for one in results or () if one.counts.failed and one.state in KEEPS_LINES]
         if source.report_prefix and (left := [one.file_id for one in failed if one.file_id not in seen]):
-            rows = warehouse.files({"file_id": left})
-            yield [row for row in rows if row["bucket"] == source.bucket and self._takes(row["key"], own)]
+            below = (row for row in warehouse.files({"file_id": left}) if row["key"].startswith(source.prefix))
+            yield [row for row in below if row["bucket"] == source.bucket and takes(source, row["key"], own)]
 
     def _step(self) -> Literal["archive", "copy", "delete"] | None:
         """What is still to be tried."""
@@ -140,9 +140,6 @@ class _Tidying:
         if self.refused < _ENOUGH_FAILURES:
             return self.source.after_load
         return "copy" if self.source.after_load == "archive" else None
-
-    def _takes(self, key: str, own: Iterable[str]) -> bool:
-        return key.startswith(self.source.prefix) and takes(self.source, key, own)
 
     def _try(self, step: _Step, row: dict[str, Any]) -> _Outcome:
         if self.failures >= _ENOUGH_FAILURES:

@@ -11,7 +11,8 @@ Pure:   no I/O. Which of the taken are new is the ledger's to say; and a file of
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Final, Literal
@@ -88,7 +89,7 @@ def own_object(settings: Settings, bucket: str, key: str) -> str | None:
     """What an object is that the program itself wrote, in words; None for what may be a source file."""
     if what := _own_name(key.rpartition("/")[2]):
         return what
-    if settings.is_check_report(bucket, key):
+    if settings.is_upload(bucket, key) and key.endswith(CHECK_REPORT):
         return "is the report of a check"
     if settings.is_upload(bucket, key) and key.endswith(MENDED):
         return "holds fixed lines for a redrive"
@@ -169,6 +170,16 @@ class Selection:
 def in_order(files: Iterable[SourceFile]) -> list[SourceFile]:
     """The order in which files are loaded: keys naturally, so `9.json` before `10.json`."""
     return sorted(files, key=lambda file: natural(file.key))
+
+
+def versions_apart(files: Sequence[SourceFile]) -> list[Sequence[SourceFile]]:
+    """Groups that hold one version of a key each, the earliest ones first; files in the order given."""
+    seen = Counter[tuple[str, str]]()
+    turns: dict[str, int] = {}
+    for file in sorted(files, key=lambda one: one.received_at):
+        turns[file.file_id] = seen[file.bucket, file.key]
+        seen[file.bucket, file.key] += 1
+    return [[file for file in files if turns[file.file_id] == turn] for turn in range(max(seen.values(), default=0))]
 
 
 def _glob(pattern: str) -> str:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from configparser import Error as ConfigFileError
 from configparser import RawConfigParser
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -80,27 +80,7 @@ class Check:
 
 
 Checks = Iterator[Check]
-
-
-@dataclass(slots=True)
-class _Clocks:
-    """By how many seconds our clock was ahead of each store's, by its address."""
-
-    ahead: dict[str, float] = field(default_factory=dict)
-
-    def hear(self, client: "S3Client") -> None:
-        """Read the time off every answer that this client gets."""
-        host = urlsplit(client.meta.endpoint_url).netloc
-
-        def heard(http_response: Any, **_: object) -> None:
-            with suppress(TypeError, ValueError):
-                at = parsedate_to_datetime(http_response.headers.get("Date"))
-                ahead = (datetime.now(UTC) - at).total_seconds()
-                # It is whole seconds, and answers take time: the least difference is nearest to the truth.
-                self.ahead[host] = min(ahead, self.ahead.get(host, ahead), key=abs)
-
-        events: Any = client.meta.events
-        events.register("after-call.s3", heard)
+Clocks = dict[str, float]  # by how many seconds our clock was ahead of each store's, by its address
 
 
 class _Part(threading.Thread):
@@ -121,7 +101,7 @@ class _Part(threading.Thread):
 def examine(environ: Mapping[str, str], *, part_seconds: float = PART_SECONDS) -> list[Check]:
     """Look at everything."""
     settings = load_settings(environ, sound_only=True)
-    clocks = _Clocks()
+    clocks: Clocks = {}
     parts = [
         _Part("program", _program),
         _Part("settings", partial(_settings, settings)),
@@ -173,9 +153,8 @@ def _program() -> Checks:
     for (package, version), why in BROKEN.items():
         with suppress(metadata.PackageNotFoundError):
             if metadata.version(package) == version:
-                yield Check(
-                    package, "problem", f"{package} {version} is installed, and {why}", "install another version"
-                )
+                message = f"{package} {version} is installed, and {why}"
+                yield Check(package, "problem", message, "install another version")
     there = [name for name, modules in EXTRAS.items() if all(map(find_spec, modules))]
     absent = ", ".join(name for name in EXTRAS if name not in there)
     yield Check("extras", "ok", (", ".join(there) or "none") + f"; not installed: {absent}" * bool(absent))
@@ -191,9 +170,8 @@ def _settings(settings: Settings) -> Checks:
         if settings.sources:
             yield Check("settings", "ok", f"{settings.config_path}: {sources}")
         else:
-            yield Check(
-                "settings", "warning", f"{settings.config_path} has no [[source]]", "`ingest init --add` adds one"
-            )
+            message = f"{settings.config_path} has no [[source]]"
+            yield Check("settings", "warning", message, "`ingest init --add` adds one")
 
 
 # --- stores -----------------------------------------------------------------------------------------------------------
@@ -254,16 +232,26 @@ def _is_aws(url: str) -> bool:
     return (urlsplit(url).hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn"))
 
 
-def _client(source: Source | None, clocks: _Clocks) -> "S3Client":
+def _client(source: Source | None, clocks: Clocks) -> "S3Client":
+    """A client that reads the time off every answer that it gets."""
     from ingest.adapters.s3_client import make_client
 
     profile, endpoint = (source.profile, source.endpoint_url) if source else (None, None)
     client = make_client(profile, endpoint, somebody_waits=True)
-    clocks.hear(client)
+    host = urlsplit(client.meta.endpoint_url).netloc
+
+    def heard(http_response: Any, **_: object) -> None:
+        with suppress(TypeError, ValueError):
+            ahead = (datetime.now(UTC) - parsedate_to_datetime(http_response.headers.get("Date"))).total_seconds()
+            # It is whole seconds, and answers take time: the least difference is nearest to the truth.
+            clocks[host] = min(ahead, clocks.get(host, ahead), key=abs)
+
+    events: Any = client.meta.events
+    events.register("after-call.s3", heard)
     return client
 
 
-def _source(source: Source, settings: Settings, clocks: _Clocks) -> Checks:
+def _source(source: Source, settings: Settings, clocks: Clocks) -> Checks:
     made: list[S3Client] = []
 
     def client_for(source: Source | None) -> "S3Client":
@@ -366,7 +354,7 @@ def _written(name: str, bucket: str, doing: Literal["write", "delete"], prefixes
             yield Check(name, "problem", f"{there} may not be written by this user", "change its permissions or owner")
 
 
-def _uploads(settings: Settings, clocks: _Clocks) -> Checks:
+def _uploads(settings: Settings, clocks: Clocks) -> Checks:
     bucket, prefix = settings.uploads_bucket, settings.uploads_prefix
     if not bucket:
         return
@@ -382,8 +370,8 @@ def _uploads(settings: Settings, clocks: _Clocks) -> Checks:
     yield from _written("uploads", bucket, "write", [prefix])
 
 
-def _clock(clocks: _Clocks) -> Checks:
-    for host, ahead in clocks.ahead.items():
+def _clock(clocks: Clocks) -> Checks:
+    for host, ahead in clocks.items():
         if abs(ahead) <= CLOCK_SECONDS:
             yield Check("clock", "ok", f"{abs(ahead):.0f} s from that of {host}")
             continue
@@ -406,9 +394,8 @@ def _disk(name: str, folder: Path, remedy: str) -> Checks:
         return
     told = f"{folder}, {free_space(folder)} free{' in memory' * (_file_system(folder) in _IN_MEMORY)}"
     if not os.access(folder, os.W_OK | os.X_OK):
-        yield Check(
-            name, "problem", f"this user may not write to {folder}", "change its permissions, or run as its owner"
-        )
+        message = f"this user may not write to {folder}"
+        yield Check(name, "problem", message, "change its permissions, or run as its owner")
     elif not has_room(folder):
         yield Check(name, "problem", f"nothing can be written to {told}", remedy)
     elif shutil.disk_usage(folder).free < _LITTLE_BYTES:
@@ -483,10 +470,8 @@ def _file(warehouse: "DuckDBWarehouse") -> Checks:
         yield _failed("warehouse", error)
         return
     else:
-        if seen is None:
-            yield Check("warehouse", "ok", f"{path} is not there yet: the first load makes it")
-        else:
-            yield Check("warehouse", "ok", _told(seen, str(path)))
+        told = _told(seen, str(path)) if seen else f"{path} is not there yet: the first load makes it"
+        yield Check("warehouse", "ok", told)
     yield from _owner(path)
     if _file_system(path.parent) in _OF_THE_NETWORK:
         yield Check(
@@ -522,10 +507,8 @@ def _waiting(seen: "Look") -> Checks:
         yield Check("files: held", "warning", message, remedy)
     if seen.open_lines:
         message = f"{count(seen.open_lines, 'failed line')} of {count(seen.with_open_lines, 'loaded file')}"
-        message += f" {_are(seen.open_lines)} open"
-        yield Check(
-            "failed lines", "warning", message, "`ingest failures` says which, `ingest redrive` sends them fixed"
-        )
+        remedy = "`ingest failures` says which, `ingest redrive` sends them fixed"
+        yield Check("failed lines", "warning", f"{message} {_are(seen.open_lines)} open", remedy)
 
 
 def _are(number: int) -> str:
@@ -582,17 +565,13 @@ def _airflow(environ: Mapping[str, str]) -> Checks:
         what, _, remedy = reason.partition(". ")
         yield Check("airflow: executor", "problem", what, remedy)
     here = Path(ingest.__file__).parent
-    hiding = [
-        found
-        for folder in (dags, home / "plugins", home / "config")
-        for found in (folder / "ingest", folder / "ingest.py")
-        if found.exists() and found.resolve() != here
-    ]
-    for found in hiding:
-        yield Check(
-            "airflow: name", "problem", f"{found} has the name of our package, and Python takes only one of the two:"
-            " DAGs that import the other one end in ModuleNotFoundError", "rename it, and what imports it",
-        )  # fmt: skip
+    folders = (dags, home / "plugins", home / "config")
+    for found in (folder / name for folder in folders for name in ("ingest", "ingest.py")):
+        if found.exists() and found.resolve() != here:
+            yield Check(
+                "airflow: name", "problem", f"{found} has the name of our package, and Python takes only one of the"
+                " two: DAGs that import the other one end in ModuleNotFoundError", "rename it, and what imports it",
+            )  # fmt: skip
     if not dags.is_dir():
         yield Check("airflow: dags", "skipped", f"there is no folder {dags}")
     elif _calls_us(dags):

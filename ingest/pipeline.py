@@ -20,7 +20,7 @@ from ingest.core.formats import FORMATS
 from ingest.core.formats.guess import AUTO, guess
 from ingest.core.lifecycle import WAITS, Intent, is_due
 from ingest.core.source import LOCAL_BUCKET, ONE_OFF, SourceFile
-from ingest.discovery import ARCHIVED, Selection, in_order, own_object, owner_of
+from ingest.discovery import ARCHIVED, Selection, in_order, own_object, owner_of, versions_apart
 from ingest.errors import ConfigError, IngestError, ListingDoubted, ObjectGone, TransientError
 from ingest.ports import Audit, Counts, FileResult, ObjectStore, StagedFile, Staging, Warehouse, not_entered
 from ingest.read_access import canonical
@@ -155,9 +155,7 @@ class Pipeline:
         return Discovery(
             in_order(pending), selection.taken, selection.ignored, selection.ignored_names, [file.key for file in gone],
             cut=next((str(doubt) for doubt in doubts if doubt.cut), None),
-            waiting=tuple(
-                still_waiting(row) for row in put_off
-            ),
+            waiting=tuple(map(still_waiting, put_off)),
             notices=(*(str(doubt) for doubt in doubts if not doubt.cut), *selection.notices),
         )  # fmt: skip
 
@@ -165,18 +163,21 @@ class Pipeline:
         """Whether the store says that this version is there no more; whatever else it says proves nothing."""
         try:
             next(self.store_for(file.source, file.bucket, file.key).read(file), None)
-        except ObjectGone:
-            return True
-        except IngestError:
-            return False
+        except IngestError as error:
+            return isinstance(error, ObjectGone)
         return False
 
     def begin_poll(self, name: str) -> int:
         """Call before a poll discovers: what is there before the first one may be passed over; how many files are."""
         if self.takes_what_is_there(name):
             return 0
-        source = self.source(name)
-        return self.warehouse.first_poll(name, _heard(self._landing(source)[1], _demand_whole), datetime.now(UTC))
+
+        def demand_whole(doubt: ListingDoubted) -> None:
+            if doubt.cut:
+                raise doubt
+
+        listed = _heard(self._landing(self.source(name))[1], demand_whole)
+        return self.warehouse.first_poll(name, listed, datetime.now(UTC))
 
     def takes_what_is_there(self, name: str) -> bool:
         """Whether the next poll loads what is there: not the first one of a source that passes that over."""
@@ -263,8 +264,11 @@ class Pipeline:
             files = [file for file in found if not own_object(self.settings, bucket, file.key)]
             if selection.ignored:
                 notice(f"{address}: {selection.passed_over}")
+            if not files and key.startswith(own):
+                why = "The program itself writes there, and takes no files from there"
+                raise ObjectGone(f"{address}: {why}. Name the file by its key in the landing.")
             if not files:
-                raise _nothing_below(address, is_own=key.startswith(own))
+                raise ObjectGone(f"Nothing under {address} is a .json or .json.gz file.")
             return files
         if what := own_object(self.settings, bucket, key):
             raise ConfigError(f"{address} {what}. The program itself wrote it: it is no source file.")
@@ -286,16 +290,12 @@ class Pipeline:
     def _of_ledger(self, file_id: str) -> SourceFile:
         """The source file with this id: that version, whatever stands under its key now."""
         if len(file_id) < _ID_AT_LEAST:
-            raise ObjectGone(
-                f"There is no file {file_id} here. If it is the id of one in the ledger, give {_ID_AT_LEAST} characters"
-                " of it."
-            )
+            hint = f"If it is the id of one in the ledger, give {_ID_AT_LEAST} characters of it."
+            raise ObjectGone(f"There is no file {file_id} here. {hint}")
         row = self.warehouse.find_file(file_id)
         if row["redrive_of"]:
-            raise ConfigError(
-                f"{file_id} holds fixed lines of {row['redrive_of'][:_ID_AT_LEAST]}: send them again with `ingest"
-                " redrive`."
-            )
+            of = row["redrive_of"][:_ID_AT_LEAST]
+            raise ConfigError(f"{file_id} holds fixed lines of {of}: send them again with `ingest redrive`.")
         return SourceFile.of_row(row)
 
     def _stamped(
@@ -410,7 +410,7 @@ class Pipeline:
         """
         files = list({file.file_id: file for file in self.warehouse.recognise(files)}.values())
         outcome = self.warehouse.known(files, intent)
-        groups = _versions_apart([file for file in files if file.file_id not in outcome])
+        groups = versions_apart([file for file in files if file.file_id not in outcome])
         unanswered: TransientError | None = None
         done = 0
         while groups:
@@ -534,34 +534,12 @@ class Pipeline:
         return replace(staged, outcome="rejected", error=error)
 
 
-def _versions_apart(files: Sequence[SourceFile]) -> list[Sequence[SourceFile]]:
-    """Groups that hold one version of a key each, the earliest ones first; files in the order given."""
-    seen = Counter[tuple[str, str]]()
-    turns: dict[str, int] = {}
-    for file in sorted(files, key=lambda one: one.received_at):
-        turns[file.file_id] = seen[file.bucket, file.key]
-        seen[file.bucket, file.key] += 1
-    return [[file for file in files if turns[file.file_id] == turn] for turn in range(max(seen.values(), default=0))]
-
-
 def _heard(listed: Iterable[SourceFile], hear: Callable[[ListingDoubted], object]) -> Iterator[SourceFile]:
     """A listing, and in the end what is wrong with it."""
     try:
         yield from listed
     except ListingDoubted as doubt:
         hear(doubt)
-
-
-def _demand_whole(doubt: ListingDoubted) -> None:
-    if doubt.cut:
-        raise doubt
-
-
-def _nothing_below(address: str, *, is_own: bool) -> ObjectGone:
-    if is_own:
-        why = "The program itself writes there, and takes no files from there"
-        return ObjectGone(f"{address}: {why}. Name the file by its key in the landing.")
-    return ObjectGone(f"Nothing under {address} is a .json or .json.gz file.")
 
 
 def still_waiting(row: Mapping[str, Any]) -> str:

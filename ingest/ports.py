@@ -348,7 +348,10 @@ Table = tuple[str, pa.RecordBatchReader]
 
 
 class ObjectStore(Protocol):
-    """Where source files live: S3, or the local disk (bucket `file`)."""
+    """Where source files live: S3, or the local disk (bucket `file`).
+
+    Raises TransientError wherever the store did not answer, or refused.
+    """
 
     def list(self, bucket: str, prefix: str) -> Iterator[SourceFile]:
         """Every current object under a prefix, in the store's order, folder markers included.
@@ -356,7 +359,6 @@ class ObjectStore(Protocol):
         Raises:
             ConfigError: the bucket does not exist, or may not be listed.
             ListingDoubted: at the end: what it does not show may be there all the same.
-            TransientError: the store did not answer.
         """
 
     def describe(self, bucket: str, key: str) -> SourceFile:
@@ -370,7 +372,7 @@ class ObjectStore(Protocol):
 
         Raises:
             ObjectGone: deleted, or overwritten in a bucket that keeps no versions; and the listing says so, too.
-            TransientError: the store did not answer, refused, gave other bytes than it lists, or was too slow.
+            TransientError: also where it gave other bytes than it lists, or was too slow.
         """
 
     def copy(self, file: SourceFile, to_keys: Sequence[str], sha256: str) -> str:
@@ -381,35 +383,23 @@ class ObjectStore(Protocol):
         Raises:
             ObjectGone: deleted, or overwritten in a bucket that keeps no versions.
             ConfigError: the name is too long, or each is taken.
-            TransientError: the store did not answer, refused, or the copy holds other bytes.
+            TransientError: also where the copy holds other bytes.
         """
 
     def remove(self, file: SourceFile, own_prefix: str) -> bool:
         """Take the object out of the landing if it still is this version; False: another stands there, and stays.
 
-        What the store can do is tried once, with a small object of our own below `own_prefix`.
-
-        Raises:
-            ConfigError: the store could delete another version than this one, so nothing is deleted.
-            TransientError: the store did not answer, or refused.
+        What the store can do is tried once, with a small object of our own below `own_prefix`. Raises ConfigError where
+        it could delete another version than this one: then nothing is deleted.
         """
 
     def write(self, bucket: str, key: str, content: Path) -> None:
-        """Put the bytes of a file there, unless they are there already.
-
-        Raises:
-            ConfigError: the key is too long.
-            TransientError: the store did not answer, or refused.
-        """
+        """Put the bytes of a file there, unless they are there already. Raises ConfigError if the key is too long."""
 
     def receive(self, bucket: str, key: str, pieces: Iterable[bytes]) -> None:
         """Put what arrives piece by piece there, whole or not at all: whatever `pieces` raises leaves nothing behind.
 
-        Holds a few pieces of some MB at most, however much arrives.
-
-        Raises:
-            ConfigError: the key is too long.
-            TransientError: the store did not answer, or refused.
+        Holds a few pieces of some MB at most, however much arrives. Raises ConfigError if the key is too long.
         """
 
 
@@ -599,11 +589,7 @@ class Warehouse(Protocol):
         """Ledger rows, newest first; `where` holds columns and values, ANDed; of a list any value will do."""
 
     def find_file(self, reference: str) -> dict[str, Any]:
-        """The ledger row of a file_id, a unique prefix of one, or an s3:// URI (its newest row).
-
-        Raises:
-            IngestError: none, or several.
-        """
+        """The ledger row of a file_id, a unique prefix of one, or an s3:// URI (its newest). Raises IngestError."""
 
     def failed_lines(self, file_id: str) -> AbstractContextManager[Iterator[dict[str, Any]]]:
         """The failed lines of one file in order, streamed, each with its `context`."""
@@ -614,8 +600,7 @@ class Warehouse(Protocol):
     def published(self) -> AbstractContextManager[ReadModel]:
         """What pages show; on an engine that lets only one in, a copy that may be some seconds old.
 
-        Raises:
-            TransientError: there is no copy yet, and loads hold the warehouse.
+        Raises TransientError where there is no copy yet, and loads hold the warehouse.
         """
 
     def query(self, sql: str, limits: QueryLimits | None = None) -> AbstractContextManager[QueryResult]:

@@ -102,25 +102,13 @@ def reconcile(
     pipeline.warehouse.repair(repair)
     if any(one.what == "archive_unknown" for one in found.differences):
         bring_back(pipeline, repair)
-    _tidy(pipeline, repair)
+    for source in pipeline.settings.sources.values():
+        if source.after_load != "keep":
+            archive(pipeline, source.name, repair)
     after = _Comparison(pipeline, stuck_after).run()
     left = {(one.what, one.source, one.key, one.file_id) for one in after.differences}
     after.repaired = [one for one in found.differences if (one.what, one.source, one.key, one.file_id) not in left]
     return after
-
-
-def _tidy(pipeline: Pipeline, note: Audit) -> None:
-    for source in pipeline.settings.sources.values():
-        if source.after_load != "keep":
-            archive(pipeline, source.name, note)
-
-
-@dataclass(slots=True)
-class _Landing:
-    """What lies in the landing of a source."""
-
-    pending: list[SourceFile]
-    own: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -165,7 +153,7 @@ class _Comparison:
     stuck_after: timedelta
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
     outcome: Reconciliation = field(default_factory=Reconciliation)
-    landings: dict[str, _Landing] = field(default_factory=dict)  # by source, of those that could be listed
+    pending: dict[str, list[SourceFile]] = field(default_factory=dict)  # by source, of those that could be listed
     newest: dict[str, tuple[datetime, str, str]] = field(default_factory=dict)  # source → arrival, key, file_id
     retrying: set[str] = field(default_factory=set)
     unlisted: dict[tuple[str, str], _Many] = field(default_factory=lambda: defaultdict(lambda: _Many(_ASKED_AT_MOST)))
@@ -202,8 +190,7 @@ class _Comparison:
     # --- the landing -------------------------------------------------------------------------------------------------
 
     def _list(self, source: Source, note: _Note) -> None:
-        own = self.pipeline.settings.own_prefixes(source.bucket)
-        selection = Selection(source, own)
+        selection = Selection(source, self.pipeline.settings.own_prefixes(source.bucket))
 
         def noted(listed: Iterable[SourceFile]) -> Iterator[SourceFile]:
             for file in listed:
@@ -216,26 +203,26 @@ class _Comparison:
                 yield file
 
         listed = self.pipeline.store_of(source.name).list(source.bucket, source.prefix)
-        pending = self.pipeline.warehouse.unseen(newest(selection.sift(noted(listed))), self.now)
-        self.landings[source.name] = _Landing(pending, own)
+        self.pending[source.name] = self.pipeline.warehouse.unseen(newest(selection.sift(noted(listed))), self.now)
         self.outcome.compared[source.name], self.outcome.ignored[source.name] = selection.taken, selection.ignored
         if selection.ignored:
-            self._informs(source.name, "no_rule", f"{_several(selection.ignored, selection.ignored_names)} is taken by"
-                          " no rule. See `pattern` in ingest.toml, if it should be.")  # fmt: skip
+            such = _several(selection.ignored, selection.ignored_names)
+            why = f"{such} is taken by no rule. See `pattern` in ingest.toml, if it should be."
+            self._informs(source.name, "no_rule", "", why)
 
     def _came(self, source: str, at: datetime, key: str, file_id: str) -> None:
         self.newest[source] = max(self.newest.get(source, (at, key, file_id)), (at, key, file_id))
 
     def _waiting(self) -> None:
-        for name, landing in self.landings.items():
-            for file in landing.pending:
+        for name, pending in self.pending.items():
+            for file in pending:
                 waited = self.now - file.last_modified
                 if waited > self.stuck_after and file.file_id not in self.retrying:
                     why = f"Waiting since {_at(file.last_modified)}. Is the DAG of its source paused?"
                     self._differs(name, "pending", file.key, why, file.file_id)
 
     def _overdue(self) -> None:
-        for name in self.landings:
+        for name in self.pending:
             every = self.pipeline.settings.sources[name].expect_every
             if every is None:
                 continue
@@ -257,32 +244,34 @@ class _Comparison:
             self.unlisted[name, row["bucket"]].add(row)
         if row["redrive_of"]:  # it never was an object
             return
+        at = row["last_modified"]
         if row["bucket"] == LOCAL_BUCKET and row["loaded_at"]:  # a file that was moved there keeps its old time
-            self._came(name, max(row["last_modified"], row["loaded_at"]), row["key"], row["file_id"])
-        else:
-            self._came(name, row["last_modified"], row["key"], row["file_id"])
+            at = max(at, row["loaded_at"])
+        self._came(name, at, row["key"], row["file_id"])
 
         gone = self._gone(row)
+        lost = " Its object is no longer in the landing." if gone else ""
         if state == "retrying":
             self.retrying.add(row["file_id"])
             why = f"{row['attempts']} attempts, the next from {_at(row['next_try_at'])}: {row['error']}"
             self._differs(name, state, row["key"], why, row["file_id"])
         elif state == "held":
-            why = "Waits for a person: `ingest release`, or `ingest ignore`."
-            self._differs(name, state, row["key"], why + _lost(gone), row["file_id"])
+            why = f"Waits for a person: `ingest release`, or `ingest ignore`.{lost}"
+            self._differs(name, state, row["key"], why, row["file_id"])
         elif state == "rejected" and (row["open_failures"] or not row["failed"]):
             why = (
                 f"{row['error']} Fix its lines (`ingest redrive`), or load it with --force; or send it again,"
-                " corrected, and `ingest ignore` this one."
+                f" corrected, and `ingest ignore` this one.{lost}"
             )
-            self._differs(name, state, row["key"], why + _lost(gone), row["file_id"])
+            self._differs(name, state, row["key"], why, row["file_id"])
         elif state in ("loaded", "duplicate"):
             self._tidied(row, gone=gone)
 
     def _gone(self, row: Mapping[str, Any]) -> bool | None:
         """Whether the object is not in the landing; None: nobody knows, or it is not of a landing."""
-        landing, source = self.landings.get(row["source"]), self.pipeline.settings.sources.get(row["source"])
-        if not landing or not source or row["bucket"] != source.bucket or not row["key"].startswith(source.prefix):
+        source = self.pipeline.settings.sources.get(row["source"])
+        is_listed = source and source.name in self.pending
+        if not source or not is_listed or row["bucket"] != source.bucket or not row["key"].startswith(source.prefix):
             return None
         if row["in_landing"]:
             return False
@@ -300,10 +289,12 @@ class _Comparison:
             self.grouped[name, "came_again"].add(key)
             return
         source = self.pipeline.settings.sources[name]
-        due = source.after_load == "archive" or (source.after_load == "delete" and not row["open_failures"])
-        if due and not is_proven(row):
+        if source.after_load == "keep" or (source.after_load == "delete" and row["open_failures"]):
+            return
+        own = self.pipeline.settings.own_prefixes(source.bucket)
+        if not is_proven(row):
             self.grouped[name, "unproven"].add(key)
-        elif due and self.now - row["loaded_at"] > TIDY_AFTER and takes(source, key, self.landings[name].own):
+        elif self.now - row["loaded_at"] > TIDY_AFTER and takes(source, key, own):
             done = "archived" if source.after_load == "archive" else "deleted"
             done = "taken out of the landing, since it is archived" if row["archived_to"] else done
             why = f"Loaded on {_at(row['loaded_at'])}, and still to be {done}: the log of its DAG says what failed."
@@ -316,7 +307,7 @@ class _Comparison:
             "came_again": "came again after it was archived or deleted: the same bytes, loaded already.",
         }
         for (source, what), keys in self.grouped.items():
-            self._informs(source, what, f"{_several(keys.number, keys.first)} {sentences[what]}")
+            self._informs(source, what, "", f"{_several(keys.number, keys.first)} {sentences[what]}")
 
     # --- the archive -------------------------------------------------------------------------------------------------
 
@@ -339,7 +330,7 @@ class _Comparison:
             except Exception as error:  # noqa: BLE001 - the others are listed all the same
                 if bucket != LOCAL_BUCKET or Path(prefix).exists():  # else nothing was archived yet
                     why = f"Nobody knows whether it holds files that the ledger does not know: {said(error)}"
-                    self._informs(sources[0].name, "archive_unlisted", why, prefix)
+                    self._informs(sources[0].name, "archive_unlisted", prefix, why)
         for source, bucket, folder in self.pipeline.warehouse.archives():
             if any(bucket == of and folder.startswith(prefix) for of, prefix in done):
                 continue
@@ -357,10 +348,8 @@ class _Comparison:
                 )
                 self._differs(source, "archive_unknown", one.file.key, why, one.file.file_id)
             if (more := copies.number - len(copies.first)) > 0:
-                why = (
-                    f"{more:,} more archived files are not in the ledger. `ingest reconcile --repair` loads them again."
-                )
-                self._differs(source, "archive_unknown", "", why)
+                why = f"{more:,} more archived files are not in the ledger. `ingest reconcile --repair` loads them"
+                self._differs(source, "archive_unknown", "", f"{why} again.")
 
     def _archive(self, source: str, bucket: str, unlisted: _Many) -> None:
         """Archived objects that no listing showed as they should be."""
@@ -389,8 +378,7 @@ class _Comparison:
         for found in self.pipeline.warehouse.disagreements():
             told = self._informs if found["what"] == "duplicate_of" else self._differs
             explanation = _TABLES[found["what"]].format(**found)
-            told(found["source"] or "", found["what"], explanation=explanation, key=found["key"] or "",
-                 file_id=found["file_id"])  # fmt: skip
+            told(found["source"] or "", found["what"], found["key"] or "", explanation, found["file_id"])
 
     def _differs(self, source: str, what: str, key: str, explanation: str, file_id: str | None = None) -> None:
         self.outcome.differences.append(Difference(source, what, key, explanation, file_id))
@@ -398,12 +386,8 @@ class _Comparison:
     def _failed(self, source: str, error: Exception) -> None:
         self._differs(source, "unreachable" if isinstance(error, IngestError) else "unforeseen", "", said(error))
 
-    def _informs(self, source: str, what: str, explanation: str, key: str = "", file_id: str | None = None) -> None:
+    def _informs(self, source: str, what: str, key: str, explanation: str, file_id: str | None = None) -> None:
         self.outcome.information.append(Difference(source, what, key, explanation, file_id))
-
-
-def _lost(gone: bool | None) -> str:
-    return " Its object is no longer in the landing." if gone else ""
 
 
 def _at(at: datetime) -> str:

@@ -80,14 +80,7 @@ def check_report(staging: Staging, most: Most | None = None) -> dict[str, Any]:
     return {
         "file": staged.file.uri,
         "format": staged.file.format,
-        "lines": counts.lines,
-        "blank": counts.blank,
-        "items": counts.items,
-        "records": counts.records,
-        "sets": counts.sets,
-        "aliases": counts.aliases,
-        "failed": counts.failed,
-        "repaired": counts.repaired,
+        **{name: getattr(counts, name) for name in COUNTED if name != "duplicates"},
         "warnings": dict(sorted(counts.warnings.items())),
         "events": dict(_first(events.most_common(most.events), most.bytes) if most else events.most_common()),
         "persons": persons.count(),
@@ -145,25 +138,15 @@ class _Distinct:
 
 def failed_line(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of `failed_lines` (or of its staging) for JSON: raw text, and base64 beside it where it is not UTF-8."""
-    return {
-        "line": row["line"],
-        "item": row["item"],
-        "byte_offset": row["byte_offset"],
-        "byte_length": row["byte_length"],
-        "mendable": row["mendable"],
-        "codes": row["codes"],
-        "failures": orjson.loads(row["failures"]),
-        **({"redriven_by": row["redriven_by"]} if "redriven_by" in row else {}),
-        **raw_text(row["raw"]),
-    }
-
-
-def raw_text(raw: bytes) -> dict[str, str]:
-    """`raw`, with `raw_base64` where it is not UTF-8."""
+    raw: bytes = row["raw"]
+    told = {name: row[name] for name in ("line", "item", "byte_offset", "byte_length", "mendable", "codes")}
+    told["failures"] = orjson.loads(row["failures"])
+    if "redriven_by" in row:
+        told["redriven_by"] = row["redriven_by"]
     try:
-        return {"raw": raw.decode()}
+        return told | {"raw": raw.decode()}
     except UnicodeDecodeError:
-        return {"raw": raw.decode(errors="replace"), "raw_base64": base64.b64encode(raw).decode()}
+        return told | {"raw": raw.decode(errors="replace"), "raw_base64": base64.b64encode(raw).decode()}
 
 
 def by_code(format: str, failed: Iterable[Mapping[str, Any]]) -> list[tuple[str, int, Meaning]]:
@@ -192,6 +175,16 @@ def file_report(row: Mapping[str, Any], failed: Iterable[Mapping[str, Any]]) -> 
     yield b'],"codes":' + orjson.dumps(by_code) + b"}\n"
 
 
+_NO_OPEN_LINES = {  # by state
+    "duplicate": "Its bytes are loaded as another file, which holds the failed lines.",
+    "undone": "It was undone, and its failed lines went with its rows. To have them, load it again.",
+    "held": "It is held, and its lines are kept once it is released. To see them now, check its object.",
+    "retrying": "It could not be loaded yet, so none of its lines is kept.",
+    "replaced": "Nothing of it is loaded, and none of its lines is kept.",
+    "ignored": "Nothing of it is loaded, and none of its lines is kept.",
+}
+
+
 class Elsewhere(NamedTuple):
     """Why no failed line of a file is open, and the file that holds them, if there is one."""
 
@@ -201,28 +194,16 @@ class Elsewhere(NamedTuple):
 
 def no_open_lines(row: Mapping[str, Any]) -> Elsewhere:
     """What to say of a file, by its ledger row, where it has no open failed line to show."""
+    why = _NO_OPEN_LINES.get(row["state"], "No failed line of it is open.")
     if row["redrive_of"]:
-        return Elsewhere(
-            "It holds lines that were fixed. Those still open are in the file they came in.", row["redrive_of"]
-        )
-    match row["state"]:
-        case "duplicate":
-            return Elsewhere("Its bytes are loaded as another file, which holds the failed lines.", row["duplicate_of"])
-        case "replaced" if row["replaced_by"]:
-            why = "Another version took its place, and its failed lines went with its rows."
-            return Elsewhere(why, row["replaced_by"])
-        case "undone":
-            return Elsewhere("It was undone, and its failed lines went with its rows. To have them, load it again.")
-        case "held":
-            return Elsewhere(
-                "It is held, and its lines are kept once it is released. To see them now, check its object."
-            )
-        case "retrying":
-            return Elsewhere("It could not be loaded yet, so none of its lines is kept.")
-        case "replaced" | "ignored":
-            return Elsewhere("Nothing of it is loaded, and none of its lines is kept.")
-        case _:
-            return Elsewhere("No failed line of it is open.")
+        why = "It holds lines that were fixed. Those still open are in the file they came in."
+        return Elsewhere(why, row["redrive_of"])
+    if row["state"] == "duplicate":
+        return Elsewhere(why, row["duplicate_of"])
+    if row["state"] == "replaced" and row["replaced_by"]:
+        why = "Another version took its place, and its failed lines went with its rows."
+        return Elsewhere(why, row["replaced_by"])
+    return Elsewhere(why)
 
 
 def line_to_mend(row: Mapping[str, Any]) -> bytes:
@@ -233,16 +214,9 @@ def line_to_mend(row: Mapping[str, Any]) -> bytes:
 def file_summary(result: FileResult) -> dict[str, Any]:
     """A file as `load --json` shows it."""
     return {
-        "file_id": result.file_id,
-        "source": result.source,
-        "bucket": result.bucket,
-        "key": result.key,
-        "state": result.state,
+        **{name: getattr(result, name) for name in ("file_id", "source", "bucket", "key", "state")},
         **{name: getattr(result.counts, name) for name in COUNTED},
-        "already": result.already,
-        "load_id": result.load_id,
-        "duplicate_of": result.duplicate_of,
-        "error": result.error,
+        **{name: getattr(result, name) for name in ("already", "load_id", "duplicate_of", "error")},
     }
 
 

@@ -135,10 +135,6 @@ class Settings:
         """Whether an object lies where files of people are kept."""
         return bucket == self.uploads_bucket and key.startswith(self.uploads_prefix)
 
-    def is_check_report(self, bucket: str, key: str) -> bool:
-        """Whether an object is the report of a check, which lies beside the file: never a source file."""
-        return self.is_upload(bucket, key) and key.endswith(CHECK_REPORT)
-
 
 # What a setting may be: a reader that gives the value or raises ValueError, and the words for it.
 
@@ -235,16 +231,12 @@ def _folder_prefix(value: Any) -> str:
     return f"{_text('[^/].*')(value).rstrip('/')}/"
 
 
-def _report_prefix(value: Any) -> str:
-    return "" if value == "" else _folder_prefix(value)
+def _endpoint(value: Any) -> str:
+    return str(_text(r"https?://[^/\s]+/?")(value)).rstrip("/")
 
 
-def _endpoint(value: Any) -> str | None:
-    return _text(r"https?://[^/\s]+/?")(value).rstrip("/") if value != "" else None
-
-
-def _or_none(value: Any) -> str | None:
-    return _text()(value) if value != "" else None
+def _unless_empty(read: Reader, otherwise: Any = None) -> Reader:
+    return lambda value: read(value) if value != "" else otherwise
 
 
 def _s3_bucket(value: Any) -> Any:
@@ -335,17 +327,17 @@ SOURCE_SETTINGS: Final[Mapping[str, Allowed]] = {
         _list(_text(rf"({'|'.join(NOTIFY_TYPES)}):[^\s/]\S*")),
         f'a list of Airflow connections with their types ({", ".join(NOTIFY_TYPES)}), such as ["smtp:ops_mail"]',
     ).tells("Who gets a notice of a run that met failed lines or could not load a file.", "nobody"),
-    "report_prefix": Allowed(_report_prefix, "a prefix that does not begin with /").tells(
+    "report_prefix": Allowed(_unless_empty(_folder_prefix, ""), "a prefix that does not begin with /").tells(
         "Where the report of a file with failures, and its lines to fix, are put. Nothing is loaded from there.",
         "no reports",
     ),
     "aws_conn_id": Allowed(_text(), "the name of an Airflow connection").tells(
         "In Airflow: the connection to the store."
     ),
-    "endpoint_url": Allowed(_endpoint, "the address of a store, such as https://minio.example.com:9000").tells(
-        "Outside Airflow: the store of this source.", "boto3's own settings"
-    ),
-    "profile": Allowed(_or_none, "the name of an AWS profile").tells(
+    "endpoint_url": Allowed(
+        _unless_empty(_endpoint), "the address of a store, such as https://minio.example.com:9000"
+    ).tells("Outside Airflow: the store of this source.", "boto3's own settings"),
+    "profile": Allowed(_unless_empty(_text()), "the name of an AWS profile").tells(
         "Outside Airflow: the AWS profile of this source.", "boto3's own settings"
     ),
     "requester_pays": FLAG.tells("The bucket is a Requester Pays bucket, and you agree to pay."),
@@ -447,18 +439,17 @@ def load_settings(environ: Mapping[str, str], *, sound_only: bool = False) -> Se
     problems: list[str] = []
     ours = {name: value for name, value in environ.items() if name.startswith("INGEST_") and value}
     told = _read(ours, VARIABLES, "", problems)
-    path = _config_path(told.get("INGEST_CONFIG"))
+    named = told.get("INGEST_CONFIG")
+    usual = Path(named or CONFIG_NAME).absolute()
+    path = usual if named or usual.exists() else None
     found = _read(_read_toml(path, problems), TOP_SETTINGS, f"{path.name}: " if path else "", problems)
     found |= {name: told[variable] for name in TOP_SETTINGS if (variable := f"INGEST_{name.upper()}") in told}
     sources, told_sources = _sources(found.pop("source", ()), problems)
-    uploads = found.pop("uploads", {})
-    if uploads and "bucket" not in uploads:
+    if (uploads := found.get("uploads")) and "bucket" not in uploads:
         problems.append("[uploads]: bucket is missing.")
-    found |= {
-        f"uploads_{name}": value for name, value in _read(uploads, UPLOADS_SETTINGS, "[uploads]: ", problems).items()
-    }
-    intake = _read(found.pop("intake", {}), INTAKE_SETTINGS, "[intake]: ", problems)
-    found |= {f"intake_{name}": value for name, value in intake.items()}
+    for table, known in (("uploads", UPLOADS_SETTINGS), ("intake", INTAKE_SETTINGS)):
+        values = _read(found.pop(table, {}), known, f"[{table}]: ", problems)
+        found |= {f"{table}_{name}": value for name, value in values.items()}
     url = told.get("INGEST_WAREHOUSE", "duckdb:///warehouse.duckdb")
     try:
         url = warehouse_url(url, path.parent if path else Path.cwd())
@@ -520,11 +511,6 @@ def spans_hosts(warehouse_url: str, executor: str) -> str:
         " Use the LocalExecutor; or a warehouse on a server: copy this one by `ingest copy --to postgresql://…`, and"
         " name that in INGEST_WAREHOUSE."
     )
-
-
-def _config_path(named: str | None) -> Path | None:
-    path = Path(named or CONFIG_NAME).absolute()
-    return path if named or path.exists() else None
 
 
 def _read_toml(path: Path | None, problems: list[str]) -> dict[str, Any]:

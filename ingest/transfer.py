@@ -243,7 +243,8 @@ def _write(warehouse: Warehouse, name: str, path: Path, progress: Progress) -> i
     rows = 0
     with warehouse.query(f"SELECT * FROM {name}") as answer:
         # Ids are text, as `ingest sql` shows them: Spark refuses a UUID, and BI tools cannot join bytes.
-        schema = pa.schema([(column.name, _plain_type(column.type)) for column in answer.reader.schema])
+        types = ((column.name, column.type) for column in answer.reader.schema)
+        schema = pa.schema([(name, one.value_type if pa.types.is_dictionary(one) else one) for name, one in types])
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
             for batch in gathered(answer.reader):
                 writer.write_batch(batch.cast(schema))
@@ -251,10 +252,6 @@ def _write(warehouse: Warehouse, name: str, path: Path, progress: Progress) -> i
                 progress(name, batch.num_rows)
     flush(path)
     return rows
-
-
-def _plain_type(type: pa.DataType) -> pa.DataType:
-    return type.value_type if pa.types.is_dictionary(type) else type
 
 
 def gathered(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:

@@ -16,9 +16,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from ingest.core.source import LOCAL_BUCKET, SourceFile
-from ingest.discovery import ARCHIVED, HASHED, takes
+from ingest.discovery import ARCHIVED, HASHED, takes, versions_apart
 from ingest.errors import IngestError
-from ingest.ports import ArchivedCopy, Audit, FileResult, Mark, ObjectStore
+from ingest.ports import ArchivedCopy, Audit, Mark, ObjectStore
 from ingest.reading import Digest
 from ingest.text import count
 
@@ -159,14 +159,14 @@ def _load(pipeline: "Pipeline", copies: Sequence[ArchivedCopy], note: Audit) -> 
     by_id = {one.file.file_id: one for one in reversed(in_order)}
     reading = replace(pipeline, store_of=lambda name: cast(ObjectStore, _FromArchive(pipeline.store_of(name), by_id)))
     # Versions of one key one after the other, so that each meets those before it in the ledger.
-    for files in _apart([one.file for one in in_order if by_id[one.file.file_id] is one]):
+    for files in versions_apart([one.file for one in in_order if by_id[one.file.file_id] is one]):
         older = [file for file in files if _is_replaced(pipeline, file)]
         if older:
             pipeline.warehouse.ignore([], older, replace(note, reason=_OLDER))
         done = [file.file_id for file in older]
         for pack in pipeline.pack([file for file in files if file not in older]):
             results = reading.load(pack, run_id=note.run_id, note=note)
-            done += [result.file_id for result in results if _is_final(result)]
+            done += [result.file_id for result in results if result.state not in ("retrying", "gone")]
         now = datetime.now(UTC)
         marks = [Mark(one, archived_to=by_id[one].copy.key, deleted_at=now, reason=_FOUND) for one in done]
         pipeline.warehouse.mark(marks, note)
@@ -186,28 +186,12 @@ def _named(pipeline: "Pipeline", copy: ArchivedCopy) -> ArchivedCopy | None:
     return replace(copy, file=replace(copy.file, key=copy.plain_key)) if is_hash else copy  # else its key is like that
 
 
-def _apart(files: Iterable[SourceFile]) -> list[list[SourceFile]]:
-    """Groups in which each key is once, in order."""
-    groups: list[dict[str, SourceFile]] = []
-    at: dict[str, int] = {}
-    for file in files:
-        at[file.key] = place = at.get(file.key, -1) + 1
-        if place == len(groups):
-            groups.append({})
-        groups[place][file.key] = file
-    return [list(group.values()) for group in groups]
-
-
 def _is_replaced(pipeline: "Pipeline", file: SourceFile) -> bool:
     """Whether a version that came later has its place already: loading this one would take that away."""
     if pipeline.source(file.source).changed_file != "replace":
         return False
     rows = pipeline.warehouse.files({"bucket": file.bucket, "key": file.key, "state": ["loaded"]})
     return any(row["last_modified"] > file.last_modified for row in rows if not row["redrive_of"])
-
-
-def _is_final(result: FileResult) -> bool:
-    return result.state not in ("retrying", "gone")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ Out:     an object under a key of our own making, whole or not at all. A file is
          on; fixed lines wait there for the run that loads them.
 Decides: what is refused while it arrives: too large, packed or unpacked; a bomb; empty; packed data that is damaged;
          what is another kind of file.
+Raises:  TransientError wherever the store did not answer, or refused.
 Memory:  flat. What is packed is unpacked to be counted, and thrown away.
 """
 
@@ -72,7 +73,6 @@ def store_upload(
     Raises:
         UploadRefused: the file cannot be taken as it is; TooLarge: it is over a limit.
         ConfigError: there is no bucket for uploads, or it may not be used.
-        TransientError: the store did not answer, or refused.
     """
     settings = pipeline.settings
     head, pieces = peek(pieces, MAGIC_BYTES)
@@ -111,7 +111,6 @@ def _dated_key(settings: Settings, at: datetime, name: str, folder: str = "") ->
 
 
 def too_large(limit: int) -> str:
-    """What is said of a file of more than `limit` bytes."""
     return (
         f"The file is larger than {limit:,} bytes, the most that may be sent here: put it into the bucket of a source,"
         " or let an operator raise max_bytes of [uploads]."
@@ -220,11 +219,8 @@ def keep_mended(pipeline: Pipeline, file_id: str, text: bytes, at: datetime, *, 
     """Put mended lines into the bucket for uploads, under a key of our own making; its address.
 
     It is what a run of `ingest_action` is told, since its values are shown to whoever may read that DAG. The name says
-    who has sent the lines, which file they are for and what they are: see `read_mended` and `kept_mended`.
-
-    Raises:
-        ConfigError: there is no bucket for uploads.
-        TransientError: the store did not answer, or refused.
+    who has sent the lines, which file they are for and what they are: see `read_mended` and `kept_mended`. Raises
+    ConfigError if there is no bucket for uploads.
     """
     at = at.astimezone(UTC)
     name = f"{at:%Y%m%dT%H%M%SZ}-{token_hex(6)}-{_whose(by)}-{file_id}-{sha256(text).hexdigest()}{MENDED}"
@@ -237,7 +233,7 @@ def read_mended(pipeline: Pipeline, file_id: str, address: str) -> bytes:
 
     Raises:
         ConfigError: any other address, lines that were kept for another file, or other lines than were kept.
-        TransientError: the store did not answer, or refused; ObjectGone: nothing is there.
+        ObjectGone: nothing is there.
     """
     bucket, key = split_address(address)
     if not pipeline.settings.is_upload(bucket, key) or not key.endswith(MENDED):
@@ -258,11 +254,7 @@ def read_mended(pipeline: Pipeline, file_id: str, address: str) -> bytes:
 
 
 def kept_mended(pipeline: Pipeline, file_id: str, address: str, *, by: str) -> int:
-    """How many lines `keep_mended` has put there for this file, sent by this person.
-
-    Raises:
-        ConfigError, TransientError, ObjectGone: as `read_mended` does; also for what somebody else has sent.
-    """
+    """How many lines `keep_mended` has put there for this file. Raises as `read_mended`, also for another's lines."""
     if f"-{_whose(by)}-{file_id}-" not in address.rpartition("/")[2]:
         raise ConfigError("These are no fixed lines that you have checked for this file: choose the file again.")
     return read_mended(pipeline, file_id, address).count(b"\n")
@@ -280,20 +272,12 @@ def allow_load(pipeline: Pipeline, bucket: str, key: str, *, by: str) -> None:
 
     A task does not know the rights of who triggered it. Without this word, whoever may run `ingest_one_off` could load
     what somebody else has sent for a source and only checked.
-
-    Raises:
-        TransientError: the store did not answer, or refused.
     """
     pipeline.store_of(ONE_OFF).receive(bucket, key + MAY_LOAD, [by.encode("utf-8", "surrogatepass")])
 
 
 def demand_load(pipeline: Pipeline, file: SourceFile) -> None:
-    """Make sure that a file is no upload for a source, or may be loaded.
-
-    Raises:
-        ConfigError: nobody who may run the source has asked for it.
-        TransientError: the store did not answer, or refused.
-    """
+    """Raises ConfigError for an upload for a source, if nobody who may run the source has asked to load it."""
     settings = pipeline.settings
     if settings.is_upload(file.bucket, file.key) and owner_of(settings, file.bucket, file.key):
         try:
@@ -309,26 +293,17 @@ def demand_load(pipeline: Pipeline, file: SourceFile) -> None:
 
 
 def keep_check_report(pipeline: Pipeline, file: SourceFile, report: Mapping[str, Any], folder: Path) -> None:
-    """Put the report of a check beside the file if that is an upload, else nowhere. `folder`: where it is made.
-
-    Raises:
-        TransientError: the store did not answer, or refused.
-    """
-    if not pipeline.settings.is_upload(file.bucket, file.key):
-        return
-    made = folder / CHECK_REPORT
-    made.write_bytes(orjson.dumps(report))
-    pipeline.store_of(ONE_OFF).write(file.bucket, file.key + CHECK_REPORT, made)
+    """Put the report of a check beside the file if that is an upload, else nowhere. `folder`: where it is made."""
+    if pipeline.settings.is_upload(file.bucket, file.key):
+        made = folder / CHECK_REPORT
+        made.write_bytes(orjson.dumps(report))
+        pipeline.store_of(ONE_OFF).write(file.bucket, file.key + CHECK_REPORT, made)
 
 
 def read_check_report(pipeline: Pipeline, bucket: str, key: str) -> dict[str, Any] | None:
     """What the last check of an upload found (see `ingest.report.check_report`); None if there was none.
 
-    Numbers keep their digits: those with a fraction are Decimal.
-
-    Raises:
-        IngestError: what lies there is no report of ours.
-        TransientError: the store did not answer, or refused.
+    Numbers keep their digits: those with a fraction are Decimal. Raises IngestError if it is no report of ours.
     """
     if bucket == LOCAL_BUCKET or not pipeline.settings.is_upload(bucket, key):
         return None

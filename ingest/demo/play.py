@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC
 from functools import partial
 from pathlib import Path
@@ -26,13 +26,15 @@ DAG_ID: Final = f"ingest_{samples.SOURCE}"
 def play(stack: Stack, processes: Processes, tell: Callable[[str], None], *, stays: bool, as_json: bool) -> bool:
     """Play the two rounds and show the outcome. True if every expected row is there."""
     with open_pipeline(load_settings(stack.environment)) as pipeline:
-        stack.s3().create_bucket(Bucket=samples.BUCKET)
+        client = stack.s3()
+        client.create_bucket(Bucket=samples.BUCKET)
         told: set[str] = set()
         for files, expected, why in (
             (samples.FIRST_ROUND, samples.EXPECTED_FIRST, "sample files"),
             (samples.SECOND_ROUND, samples.EXPECTED_FILES, "a changed file under a known key, and a vendor's retry"),
         ):
-            _drop(stack, files)
+            for name, content in files.items():
+                client.put_object(Bucket=samples.BUCKET, Key=samples.PREFIX + name, Body=content)
             tell(f"dropped in s3://{samples.BUCKET}/{samples.PREFIX}: {why}; now {DAG_ID} has to find them")
             wait_for(partial(_ledger_is, pipeline, expected), "the expected ledger", processes)
             for run_id in sorted({row["run_id"] for row in pipeline.warehouse.files({})} - told):
@@ -41,7 +43,9 @@ def play(stack: Stack, processes: Processes, tell: Callable[[str], None], *, sta
                 told.add(run_id)
         wrong = _wrong(pipeline)
         if as_json:
-            write_json({"wrong": wrong} | {title: [*_as_objects(*table)] for title, table in _tables(pipeline).items()})
+            tables = _tables(pipeline).items()
+            named = {title: [dict(zip(names, row, strict=True)) for row in rows] for title, (names, rows) in tables}
+            write_json({"wrong": wrong} | named)
         else:
             for title, (columns, rows) in _tables(pipeline).items():
                 write_table(title, columns, rows)
@@ -60,12 +64,6 @@ def play(stack: Stack, processes: Processes, tell: Callable[[str], None], *, sta
         ):
             say(line)
     return not wrong
-
-
-def _drop(stack: Stack, files: Mapping[str, bytes]) -> None:
-    client = stack.s3()
-    for name, content in files.items():
-        client.put_object(Bucket=samples.BUCKET, Key=samples.PREFIX + name, Body=content)
 
 
 def _states(pipeline: Pipeline) -> dict[tuple[str, str], int]:
@@ -99,6 +97,8 @@ def _tables(pipeline: Pipeline) -> dict[str, Table]:
     columns = ("state", "lines", "records", "sets", "aliases", "failed")
     ledger = sorted(pipeline.warehouse.files({}), key=lambda row: row["file_no"])
     codes = by_code("kissmetrics", _failed(pipeline))
+    latest = "SELECT occurred_at, person_id, event, properties FROM events ORDER BY occurred_at DESC LIMIT 6"
+    events = _query(pipeline, latest)
     return {
         "The ledger: every file, and what became of it": (
             ("file", *columns),
@@ -110,23 +110,13 @@ def _tables(pipeline: Pipeline) -> dict[str, Table]:
         ),
         "Some events (view `events`: each fact once)": (
             ("occurred_at", "person_id", "event", "properties"),
-            [
-                (f"{occurred_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}", *rest)
-                for occurred_at, *rest in _query(
-                    pipeline,
-                    "SELECT occurred_at, person_id, event, properties FROM events ORDER BY occurred_at DESC LIMIT 6",
-                )
-            ],
+            [(f"{occurred_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}", *rest) for occurred_at, *rest in events],
         ),
         "The people (view `people`: aliases joined, latest properties)": (
             ("person_id", "identities", "properties"),
             _query(pipeline, "SELECT person_id, identities, properties FROM people ORDER BY person_id"),
         ),
     }
-
-
-def _as_objects(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[dict[str, Any]]:
-    return (dict(zip(columns, row, strict=True)) for row in rows)
 
 
 def _failed(pipeline: Pipeline) -> list[dict[str, Any]]:
@@ -149,9 +139,7 @@ def _wrong(pipeline: Pipeline) -> list[str]:
     found = {
         "events": events,
         "people": people,
-        "records": sum(row["records"] for row in loaded),
-        "sets": sum(row["sets"] for row in loaded),
-        "aliases": sum(row["aliases"] for row in loaded),
+        **{name: sum(row[name] for row in loaded) for name in ("records", "sets", "aliases")},
         "failed lines": len(_failed(pipeline)),
         "repaired lines": sum(row["repaired"] for row in loaded),
     }
