@@ -119,9 +119,8 @@ class _Tidying:
         before: int | None = None
         # What former tries have left may be a whole ledger: new files need not wait until all of that is done.
         while (step := self._step()) and (chosen is not None or self.marked < _PER_POLL):
-            rows = warehouse.untidied(
-                source.name, source.bucket, source.prefix, step=step, file_ids=chosen, before=before
-            )
+            place = (source.name, source.bucket, source.prefix)
+            rows = warehouse.untidied(*place, step=step, file_ids=chosen, before=before)
             if not rows:
                 break
             before = rows[-1]["file_no"]
@@ -146,10 +145,8 @@ class _Tidying:
             return _Outcome(goes_on=False)
         try:
             outcome = step(row)
-        except TransientError as error:
-            self.failures += 1
-            return _Outcome(problem=str(error), goes_on=False)
         except IngestError as error:
+            self.failures += isinstance(error, TransientError)
             return _Outcome(problem=str(error), goes_on=False)
         except OSError as error:
             problem = f"{row['key']}: its report cannot be made ({error}): see the setting `staging`"

@@ -31,12 +31,13 @@ UPLOADS_OF_SOURCES: Final = "sources/"  # below the prefix for uploads: in it a 
 ARCHIVED: Final = re.compile(r"(\d{4})/(\d{2})/(\d{2})/(.+)", re.DOTALL)  # below the prefix of an archive
 # What tells the copy of another version apart, where both were loaded on one day: see `ingest.archiving`.
 HASHED: Final = re.compile(r"\.([0-9a-f]{8})((?:\.json)?(?:\.[^./]*)?)\Z")
+_SENT: Final = r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}"
 # Names that nobody else gives, wherever they are: settings may have changed since.
 _OWN_NAMES: Final = {
-    re.compile(rf"[0-9]{{8}}T[0-9]{{6}}Z-[0-9a-f]{{12}}-.*{re.escape(MENDED)}"): "holds fixed lines for a redrive",
-    re.compile(rf"[0-9]{{8}}T[0-9]{{6}}Z-[0-9a-f]{{12}}-.*{re.escape(MAY_LOAD)}"): "says that an upload may be loaded",
+    re.compile(f"{_SENT}-.*{re.escape(MENDED)}"): "holds fixed lines for a redrive",
+    re.compile(f"{_SENT}-.*{re.escape(MAY_LOAD)}"): "says that an upload may be loaded",
     re.compile(
-        r"([0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}-.+|pasted-[0-9T-]{17}-[0-9a-f]{12})\.json(\.gz)?" + re.escape(CHECK_REPORT)
+        rf"({_SENT}-.+|pasted-[0-9T-]{{17}}-[0-9a-f]{{12}})\.json(\.gz)?{re.escape(CHECK_REPORT)}"
     ): "is the report of a check",
     re.compile(r".+\.[0-9a-f]{8}\.(report\.json|lines\.tsv)", re.DOTALL): "is the report of a load",
     re.compile(r"\.landfall-(probe|[0-9a-f]{32})"): "is a file that this program only works with",
@@ -72,12 +73,12 @@ def _owner_among(sources: Iterable[Source], bucket: str, key: str) -> str | None
 
 def _owner(sources: Iterable[Source], *keys: str) -> Source | None:
     """`keys`: what the object may have been called when it came."""
-    above = [source for source in sources if lies_below(source, keys[0])]
+    above = [source for source in sources if _lies_below(source, keys[0])]
     # Of equals it is the first.
     return max(above, key=lambda one: (any(takes(one, key) for key in keys), len(one.prefix)), default=None)
 
 
-def lies_below(source: Source, key: str) -> bool:
+def _lies_below(source: Source, key: str) -> bool:
     """Whether a key of its bucket lies below the source's prefix. On this machine that is a folder, or one file."""
     if source.bucket != LOCAL_BUCKET:
         return key.startswith(source.prefix)

@@ -102,12 +102,15 @@ def examine(environ: Mapping[str, str], *, part_seconds: float = PART_SECONDS) -
     """Look at everything."""
     settings = load_settings(environ, sound_only=True)
     clocks: Clocks = {}
+    # Each (profile, endpoint) by which a store is reached.
+    reached = [(one.profile, one.endpoint_url) for one in settings.sources.values() if one.bucket != LOCAL_BUCKET]
+    reached += [(None, None)] * bool(settings.uploads_bucket)
     parts = [
         _Part("program", _program),
         _Part("settings", partial(_settings, settings)),
         *(
             _Part(_named("credentials", profile, endpoint), partial(_credentials, profile, endpoint))
-            for profile, endpoint in _reached(settings)
+            for profile, endpoint in dict.fromkeys(reached)
         ),
         *(_Part(name, partial(_source, source, settings, clocks)) for name, source in settings.sources.items()),
         _Part("uploads", partial(_uploads, settings, clocks)),
@@ -175,14 +178,6 @@ def _settings(settings: Settings) -> Checks:
 
 
 # --- stores -----------------------------------------------------------------------------------------------------------
-
-
-def _reached(settings: Settings) -> list[tuple[str | None, str | None]]:
-    """Each (profile, endpoint) by which a store is reached."""
-    found = [(one.profile, one.endpoint_url) for one in settings.sources.values() if one.bucket != LOCAL_BUCKET]
-    if settings.uploads_bucket:
-        found.append((None, None))
-    return list(dict.fromkeys(found))
 
 
 def _named(what: str, profile: str | None, endpoint: str | None) -> str:
@@ -325,10 +320,8 @@ def _versions(name: str, client: "S3Client", bucket: str, prefix: str) -> Checks
     except aws.ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
         right = "s3:ListBucketVersions" if error.operation_name == "ListObjectVersions" else "s3:GetBucketVersioning"
-        yield Check(
-            name, "warning", f"they cannot be seen ({code}), so the bucket is read as one that keeps none",
-            f"grant {right} on the bucket, if it keeps versions",
-        )  # fmt: skip
+        message = f"they cannot be seen ({code}), so the bucket is read as one that keeps none"
+        yield Check(name, "warning", message, f"grant {right} on the bucket, if it keeps versions")
     except (aws.BotoCoreError, ResponseParserError):
         yield Check(name, "skipped", "the store does not say whether it keeps any")
     else:
@@ -410,14 +403,13 @@ def _file_system(folder: Path) -> str:
         mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
-    at = os.path.realpath(folder)
-    found = ("", "")
+    at, found, kind = Path(os.path.realpath(folder)), "", ""
     for mount in mounts:
         before, _, after = mount.partition(" - ")
         point = before.split(" ")[4].replace(r"\040", " ")
-        if (at == point or at.startswith(point.rstrip("/") + "/")) and len(point) >= len(found[0]):
-            found = (point, after.partition(" ")[0])
-    return found[1]
+        if at.is_relative_to(point) and len(point) >= len(found):
+            found, kind = point, after.partition(" ")[0]
+    return kind
 
 
 def _warehouse(settings: Settings) -> Checks:
@@ -460,10 +452,8 @@ def _file(warehouse: "DuckDBWarehouse") -> Checks:
         seen = look(warehouse)
     except TransientError as error:
         if pid := holder_of(path):
-            yield Check(
-                "warehouse", "warning", f"{path} is held by process {pid}{_program_of(pid)}",
-                "if that is a load, wait for it; else close the file there",
-            )  # fmt: skip
+            message = f"{path} is held by process {pid}{_program_of(pid)}"
+            yield Check("warehouse", "warning", message, "if that is a load, wait for it; else close the file there")
         else:
             yield _failed("warehouse", error)
     except ConfigError as error:
@@ -474,10 +464,8 @@ def _file(warehouse: "DuckDBWarehouse") -> Checks:
         yield Check("warehouse", "ok", told)
     yield from _owner(path)
     if _file_system(path.parent) in _OF_THE_NETWORK:
-        yield Check(
-            "warehouse: disk", "problem", f"{path.parent} is on a network, where locks do not hold",
-            "keep the warehouse on a disk of this machine",
-        )  # fmt: skip
+        message = f"{path.parent} is on a network, where locks do not hold"
+        yield Check("warehouse: disk", "problem", message, "keep the warehouse on a disk of this machine")
     else:
         yield from _disk("warehouse: disk", path.parent, "free some space there")
     if seen:
@@ -494,25 +482,20 @@ def _told(seen: "Look", name: str) -> str:
 
 def _waiting(seen: "Look") -> Checks:
     """What the ledger has that a person should look at."""
-    if seen.retrying:
-        message = f"{count(seen.retrying, 'file')} could not be loaded yet"
-        yield Check("files: retrying", "warning", message, "`ingest files --state retrying` says why")
-    if seen.rejected:
-        message = f"{count(seen.rejected, 'file')} {_are(seen.rejected)} rejected, so nothing of that is loaded"
-        remedy = "`ingest files --state rejected` says why; `ingest redrive` with fixed lines, or `ingest ignore`"
-        yield Check("files: rejected", "warning", message, remedy)
-    if seen.held:
-        message = f"{count(seen.held, 'file')} {_are(seen.held)} held: another version of the key is loaded"
-        remedy = "`ingest files --state held` lists them; `ingest release` or `ingest ignore`"
-        yield Check("files: held", "warning", message, remedy)
-    if seen.open_lines:
-        message = f"{count(seen.open_lines, 'failed line')} of {count(seen.with_open_lines, 'loaded file')}"
-        remedy = "`ingest failures` says which, `ingest redrive` sends them fixed"
-        yield Check("failed lines", "warning", f"{message} {_are(seen.open_lines)} open", remedy)
-
-
-def _are(number: int) -> str:
-    return "is" if number == 1 else "are"
+    of = count(seen.with_open_lines, "loaded file")
+    for name, number, noun, what, remedy in (
+        ("files: retrying", seen.retrying, "file", "could not be loaded yet",
+         "`ingest files --state retrying` says why"),
+        ("files: rejected", seen.rejected, "file", "{are} rejected, so nothing of that is loaded",
+         "`ingest files --state rejected` says why; `ingest redrive` with fixed lines, or `ingest ignore`"),
+        ("files: held", seen.held, "file", "{are} held: another version of the key is loaded",
+         "`ingest files --state held` lists them; `ingest release` or `ingest ignore`"),
+        ("failed lines", seen.open_lines, "failed line", f"of {of} {{are}} open",
+         "`ingest failures` says which, `ingest redrive` sends them fixed"),
+    ):  # fmt: skip
+        if number:
+            are = "is" if number == 1 else "are"
+            yield Check(name, "warning", f"{count(number, noun)} {what.format(are=are)}", remedy)
 
 
 def _program_of(pid: int) -> str:
@@ -530,10 +513,8 @@ def _owner(path: Path) -> Checks:
     stopped = [one for one in others if not os.access(one, os.W_OK)]
     if named := stopped or (others if os.geteuid() == 0 else []):
         owner = _user(named[0].stat().st_uid)
-        yield Check(
-            "warehouse: user", "warning", f"{named[0]} belongs to {owner}, and this is {_user(os.geteuid())}",
-            f"run loads as {owner}",
-        )  # fmt: skip
+        message = f"{named[0]} belongs to {owner}, and this is {_user(os.geteuid())}"
+        yield Check("warehouse: user", "warning", message, f"run loads as {owner}")
 
 
 def _user(uid: int) -> str:
@@ -550,10 +531,9 @@ def _user(uid: int) -> str:
 
 def _airflow(environ: Mapping[str, str]) -> Checks:
     home = Path(environ.get("AIRFLOW_HOME") or Path.home() / "airflow").expanduser()
-    try:
+    version = ""
+    with suppress(metadata.PackageNotFoundError):
         version = metadata.version("apache-airflow")
-    except metadata.PackageNotFoundError:
-        version = ""
     if not version and not home.is_dir():
         yield Check("airflow", "skipped", "not installed here")
         return
@@ -577,10 +557,8 @@ def _airflow(environ: Mapping[str, str]) -> Checks:
     elif _calls_us(dags):
         yield Check("airflow: dags", "ok", str(dags))
     else:
-        yield Check(
-            "airflow: dags", "warning", f"no file in {dags} calls build_dags, so that Airflow has no DAG of Landfall",
-            "put the two lines of docs/airflow.md there",
-        )  # fmt: skip
+        message = f"no file in {dags} calls build_dags, so that Airflow has no DAG of Landfall"
+        yield Check("airflow: dags", "warning", message, "put the two lines of docs/airflow.md there")
 
 
 def _version_of_airflow(version: str) -> Checks:
@@ -591,10 +569,8 @@ def _version_of_airflow(version: str) -> Checks:
     if any(one.name == "landfall" for one in metadata.entry_points(group="airflow.plugins")):
         yield Check("airflow", "ok", f"Airflow {version}, with our pages")
     else:
-        yield Check(
-            "airflow", "problem", f"Airflow {version} does not know our pages: the package is on the path, and not"
-            " installed", "install the wheel where Airflow runs",
-        )  # fmt: skip
+        message = f"Airflow {version} does not know our pages: the package is on the path, and not installed"
+        yield Check("airflow", "problem", message, "install the wheel where Airflow runs")
 
 
 def _of_airflow(environ: Mapping[str, str], home: Path, name: str) -> str:

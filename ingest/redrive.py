@@ -75,9 +75,8 @@ def redrive(
     sent = None if fixed is None else parse_fixed(fixed)
     for _ in range(_ATTEMPTS):
         if original["state"] not in KEEPS_LINES:
-            raise IngestError(
-                f"{original['key']} is {original['state']}: only lines of loaded and rejected files can be fixed."
-            )
+            only = "only lines of loaded and rejected files can be fixed"
+            raise IngestError(f"{original['key']} is {original['state']}: {only}.")
         attempt = _Attempt(pipeline, original, note, passes_over)
         try:
             return attempt.run(sent)
@@ -131,10 +130,8 @@ class _Attempt:
                     continue
                 open_places.add(place)
                 if sent is not None and not row["mendable"] and not _OF_THE_FILE.isdisjoint(row["codes"]):
-                    raise IngestError(
-                        f"{self.original['key']} was refused as a whole, so it has no single lines to fix. Correct the"
-                        " file, send it again, and ignore this one."
-                    )
+                    why = f"{self.original['key']} was refused as a whole, so it has no single lines to fix."
+                    raise IngestError(f"{why} Correct the file, send it again, and ignore this one.")
                 if sent is not None and place in sent:
                     lines[place] = row | {"raw": sent[place]}
                 elif sent is None and not whole and row["mendable"]:
@@ -150,9 +147,9 @@ class _Attempt:
         error = loaded.error
         if cut:
             error = (
-                f"{cut:,} open {'line was' if cut == 1 else 'lines were'} not judged again, since only the beginning is"
-                " kept: send the whole text, or force the file."
+                f"{cut:,} open {'line was' if cut == 1 else 'lines were'} not judged again, since only the beginning"
             )
+            error += " is kept: send the whole text, or force the file."
         already, fixed = len(mended_before & (sent or {}).keys()), loaded.closed
         if loaded.result and loaded.result.already:  # somebody sent the same lines at the same time
             already, fixed = already + len(right), 0
@@ -170,9 +167,8 @@ class _Attempt:
         for place, items in judge_mended(self.pipeline, self.original, texts, contexts):
             if failures := [failure for item in items for failure in item.failures]:
                 codes = list(dict.fromkeys(failure.code for failure in failures))
-                wrong.add(
-                    lines[place] | {"codes": codes, "failures": orjson.dumps([one.told() for one in failures]).decode()}
-                )
+                told = orjson.dumps([one.told() for one in failures]).decode()
+                wrong.add(lines[place] | {"codes": codes, "failures": told})
             elif items:
                 right[place] = lines[place]
             else:
@@ -183,10 +179,8 @@ class _Attempt:
         """Of a loaded file: the mended lines alone."""
         if not right:
             return _Loaded()
-        blocks = [
-            Block(line, row["byte_offset"], row["raw"], (), item, row["context"])
-            for (line, item), row in right.items()
-        ]  # fmt: skip
+        lines = right.items()
+        blocks = [Block(line, row["byte_offset"], row["raw"], (), item, row["context"]) for (line, item), row in lines]
         mending = self._mending(right)
         with staging_folder(self.pipeline.settings.staging_folder) as folder:
             staging = stage(
@@ -223,10 +217,8 @@ class _Attempt:
             # its document by now, those are accepted or open: mended twice, it would be brought twice.
             failing = still | new
             told = {above for place in (*_among(staging.commands, open_places), *failing) for above in _upwards(place)}
-            closed = [
-                place for place in sorted(open_places - still)
-                if place in told or not failing.isdisjoint(_upwards(place))
-            ]  # fmt: skip
+            left = sorted(open_places - still)
+            closed = [place for place in left if place in told or not failing.isdisjoint(_upwards(place))]
             wrong.forget(closed)
             counts = replace(
                 staged.counts,

@@ -149,14 +149,13 @@ def failed_line(row: Mapping[str, Any]) -> dict[str, Any]:
         return told | {"raw": raw.decode(errors="replace"), "raw_base64": base64.b64encode(raw).decode()}
 
 
-def by_code(format: str, failed: Iterable[Mapping[str, Any]]) -> list[tuple[str, int, Meaning]]:
-    """(code, lines that have it, meaning) of failed lines, the most frequent first."""
-    return _explained(format, Counter(code for line in failed for code in line["codes"]))
-
-
-def _explained(format: str, counted: Counter[str]) -> list[tuple[str, int, Meaning]]:
+def explained(format: str, counted: Counter[str]) -> list[dict[str, Any]]:
+    """Codes of failed lines, each with how many have it and what it means, the most frequent first."""
     known = codes(format)
-    return [(code, count, known.get(code, Meaning("", ""))) for code, count in counted.most_common()]
+    return [
+        {"code": code, "lines": count, **known.get(code, Meaning("", ""))._asdict()}
+        for code, count in counted.most_common()
+    ]
 
 
 def file_report(row: Mapping[str, Any], failed: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
@@ -168,11 +167,7 @@ def file_report(row: Mapping[str, Any], failed: Iterable[Mapping[str, Any]]) -> 
         counted.update(line["codes"])
         redriven_at = line["redriven_at"] and _time(line["redriven_at"])
         yield b",\n" * bool(number) + orjson.dumps(failed_line(line) | {"redriven_at": redriven_at})
-    by_code = [
-        {"code": code, "lines": count, "problem": meaning.problem, "remedy": meaning.remedy}
-        for code, count, meaning in _explained(row["format"], counted)
-    ]
-    yield b'],"codes":' + orjson.dumps(by_code) + b"}\n"
+    yield b'],"codes":' + orjson.dumps(explained(row["format"], counted)) + b"}\n"
 
 
 _NO_OPEN_LINES = {  # by state

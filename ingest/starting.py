@@ -48,7 +48,7 @@ _MORE: Final = "# More settings of this source. To set one, take away the # in f
 class Trial:
     """What lies where a source looks, as far as it could be seen."""
 
-    selection: Selection | None = None
+    selection: Selection
     is_listed: bool = False
     is_cut: bool = False  # there is more than was listed
     first: SourceFile | None = None  # the first file that is not empty
@@ -147,11 +147,17 @@ def settings_of(content: bytes) -> Settings:
 
 def look(pipeline: Pipeline, source: Source) -> Trial:
     """What lies in the landing of a source, and which format its first file that is not empty looks like."""
-    trial = Trial()
+    trial = Trial(Selection(source, pipeline.settings.own_prefixes(source.bucket)))
     with _kept(trial):
-        trial.first = file = _listed(pipeline, source, trial)
-        if file is not None:
-            trial.guessed = guess(peek(decompressed(pipeline.read(file, _row(file))), HEAD_BYTES)[0])
+        listing = iter(pipeline.store_of(source.name).list(source.bucket, source.prefix))
+        first = None
+        for file in trial.selection.sift(islice(listing, LISTED_AT_MOST)):
+            first = file if first is None or (file.size_bytes and not first.size_bytes) else first
+        trial.is_cut = next(listing, None) is not None
+        trial.is_listed = True
+        trial.first = first
+        if first is not None:
+            trial.guessed = guess(peek(decompressed(pipeline.read(first, _row(first))), HEAD_BYTES)[0])
     return trial
 
 
@@ -171,17 +177,6 @@ def _kept(trial: Trial) -> Iterator[None]:
         yield
     except Exception as error:  # noqa: BLE001 - as above
         trial.error = said(error)
-
-
-def _listed(pipeline: Pipeline, source: Source, trial: Trial) -> SourceFile | None:
-    trial.selection = selection = Selection(source, pipeline.settings.own_prefixes(source.bucket))
-    listing = iter(pipeline.store_of(source.name).list(source.bucket, source.prefix))
-    first = None
-    for file in selection.sift(islice(listing, LISTED_AT_MOST)):
-        first = file if first is None or (file.size_bytes and not first.size_bytes) else first
-    trial.is_cut = next(listing, None) is not None
-    trial.is_listed = True
-    return first
 
 
 def _row(file: SourceFile) -> dict[str, Any]:

@@ -46,11 +46,8 @@ def look_at_poll(pipeline: "Pipeline", name: str, now: datetime | None = None) -
         return None
     known = pipeline.warehouse.files({"source": name, "state": ["loaded", "duplicate"]}, limit=1)
     since = known[0]["loaded_at"].astimezone(UTC).date() if known else None
-    listed = (
-        copy
-        for folder in _folders(source, since, (now or datetime.now(UTC)).date())
-        for copy in pipeline.store_of(name).list(source.bucket, folder)
-    )
+    folders = _folders(source, since, (now or datetime.now(UTC)).date())
+    listed = (copy for folder in folders for copy in pipeline.store_of(name).list(source.bucket, folder))
     try:
         copies = copies_of(pipeline, islice(listed, _PER_POLL), [source])
         unknown = list(islice(pipeline.warehouse.unknown_copies(copies), _NAMED + _PER_POLL))
@@ -59,11 +56,9 @@ def look_at_poll(pipeline: "Pipeline", name: str, now: datetime | None = None) -
     if not unknown:
         return None
     names = ", ".join(copy.file.key for copy in unknown[:_NAMED]) + ", …" * (len(unknown) > _NAMED)
-    return (
-        f"Its archive holds {count(len(unknown), 'file')} that the ledger does not know ({names}). Was the warehouse"
-        " put back from an older backup? `ingest reconcile` names them all, `ingest reconcile --repair` loads them"
-        " again."
-    )
+    holds = f"Its archive holds {count(len(unknown), 'file')} that the ledger does not know ({names})."
+    remedy = "`ingest reconcile` names them all, `ingest reconcile --repair` loads them again."
+    return f"{holds} Was the warehouse put back from an older backup? {remedy}"
 
 
 def _folders(source: "Source", since: date | None, today: date) -> Iterator[str]:

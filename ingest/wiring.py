@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,7 +26,8 @@ class ClientFor(Protocol):
 @contextmanager
 def open_pipeline(settings: Settings, client_for: ClientFor | None = None) -> Iterator[Pipeline]:
     """A pipeline for these settings; without `client_for`, S3 is reached with boto3's own and those of the source."""
-    yield Pipeline(settings, stores_of(settings, client_for), open_warehouse(settings))
+    warehouse: Any = _Unneeded(settings)  # it becomes one
+    yield Pipeline(settings, stores_of(settings, client_for), warehouse)
 
 
 def stores_of(
@@ -63,21 +64,13 @@ def stores_of(
 
 
 class _Unneeded:
-    """Stands where no warehouse is needed, such as for `ingest check`: DuckDB is not even imported."""
+    """The warehouse of the settings, opened when it is first used: `ingest check` does not even import DuckDB."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._opened: Warehouse | None = None
+        self._opened = cache(partial(_open, settings))
 
     def __getattr__(self, name: str) -> object:
-        if self._opened is None:
-            self._opened = _open(self._settings)
-        return getattr(self._opened, name)
-
-
-def open_warehouse(settings: Settings) -> Warehouse:
-    """The warehouse of `INGEST_WAREHOUSE`, opened when it is first used."""
-    return _Unneeded(settings)  # type: ignore[return-value]  # it becomes one
+        return getattr(self._opened(), name)
 
 
 def warehouse_at(url: str, settings: Settings) -> Warehouse:

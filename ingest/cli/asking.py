@@ -177,9 +177,8 @@ def _of_file(file_id: str, lines: bool, as_json: bool) -> None:
     from ingest.report import failed_line, line_to_mend, no_open_lines
 
     if lines and as_json:
-        raise click.UsageError(
-            "--lines writes lines to edit, --json a document with all that is known of them: not both."
-        )
+        of_each = "--lines writes lines to edit, --json a document with all that is known of them"
+        raise click.UsageError(f"{of_each}: not both.")
     with opened_pipeline() as pipeline:
         say_versions(pipeline, file_id)
         file = pipeline.warehouse.find_file(file_id)
@@ -198,10 +197,8 @@ def _of_file(file_id: str, lines: bool, as_json: bool) -> None:
                 if too_long := [code for code in cut if code in ("line_too_long", "document_too_large")]:
                     say(f"{count(len(too_long), 'more failed line')}, too long to keep whole: fix the file itself.")
                 elif cut:
-                    say(
-                        f"The file was refused as a whole ({', '.join(cut)}): fix the file itself, there are no single"
-                        " lines to fix."
-                    )
+                    why = f"The file was refused as a whole ({', '.join(cut)})"
+                    say(f"{why}: fix the file itself, there are no single lines to fix.")
                 if is_empty:
                     say(_empty(no_open_lines(file)))
                 return

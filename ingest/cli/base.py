@@ -3,6 +3,7 @@
 import getpass
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -41,26 +42,18 @@ GIVEN = _Given()
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 format_option = click.option(
-    "--format",
-    "format",
-    type=GIVEN,
+    "--format", type=GIVEN,
     help="The format of the file; default: the source's, else kissmetrics. auto: guess it from how each file begins.",
-)
+)  # fmt: skip
 source_option = click.option(
-    "--source",
-    "source",
-    type=GIVEN,
+    "--source", type=GIVEN,
     help="Use the rules of this source of ingest.toml. A file that belongs to another source keeps those of that one.",
-)
-
+)  # fmt: skip
 fail_on_option = click.option(
-    "--fail-on",
-    type=click.Choice(("failed", "rejected", "error")),
-    default="failed",
-    show_default=True,
+    "--fail-on", type=click.Choice(("failed", "rejected", "error")), default="failed", show_default=True,
     help="When to exit with 1. failed: failed lines, rejected or held files; rejected: only such files; error: never."
     " Errors always exit with 2.",
-)
+)  # fmt: skip
 
 _VERSIONS_NAMED = 5
 SHORT_ID = 8  # of a file's id: a beginning that is unique will do wherever one is asked for
@@ -139,10 +132,8 @@ def say_versions(pipeline: "Pipeline", reference: str) -> None:
     if len(rows) > 1:
         newest, *others = (f"{row['file_id'][:SHORT_ID]} ({row['state']})" for row in rows)
         listed = ", ".join(others[:_VERSIONS_NAMED]) + ", …" * (len(others) > _VERSIONS_NAMED)
-        say(
-            f"The ledger has {len(rows):,} versions of {reference}. This is the newest, {newest}; for another one name"
-            f" its FILE_ID: {listed}"
-        )
+        is_newest = f"This is the newest, {newest}; for another one name its FILE_ID: {listed}"
+        say(f"The ledger has {len(rows):,} versions of {reference}. {is_newest}")
 
 
 def exit_code(fail_on: str, *, failed: bool, rejected: bool) -> int:
@@ -174,18 +165,17 @@ def no_sources(settings: "Settings") -> IngestError:
 
 def show_codes(format: str, title: str, counted: Iterable[tuple[str, int]]) -> None:
     """What each code means and what to do, once, however many lines have it."""
-    from ingest.core.schema import Meaning, codes
+    from ingest.core.schema import codes
 
     known = codes(format)
-    rows = [(code, lines, " ".join(known.get(code, Meaning("", "")))) for code, lines in counted]
+    rows = [(code, lines, " ".join(known.get(code, ()))) for code, lines in counted]
     if rows:
         write_table(title, ("code", "lines", "what it means and what to do"), rows)
 
 
 def show_failures(format: str, failed: Sequence[dict[str, Any]]) -> None:
     from ingest.core.schema import codes
-    from ingest.report import by_code
 
     if failed:
         write_failed_lines(failed, codes(format))
-        show_codes(format, "Failed lines", [(code, lines) for code, lines, _ in by_code(format, failed)])
+        show_codes(format, "Failed lines", Counter(code for line in failed for code in line["codes"]).most_common())

@@ -22,10 +22,9 @@ if TYPE_CHECKING:
 
 @cli.command()
 @click.option(
-    "--repair",
-    is_flag=True,
+    "--repair", is_flag=True,
     help="Fix what is safe to fix: flags, leftover rows, archive steps that are due, files that only the archive has.",
-)
+)  # fmt: skip
 @json_option
 def reconcile(repair: bool, as_json: bool) -> int:
     """Compare bucket, archive, ledger and tables with each other.
@@ -63,10 +62,8 @@ def snapshot(file: str, as_json: bool) -> None:
     replaced; programs that have it open keep the old one. Loads into a DuckDB warehouse wait meanwhile.
     """
     if is_s3(file):
-        raise IngestError(
-            f"A snapshot is a file on this machine, and {file} is in a bucket. Upload the file from here, or write"
-            " tables there: `ingest export --to s3://bucket/prefix/`."
-        )
+        instead = "Upload the file from here, or write tables there: `ingest export --to s3://bucket/prefix/`."
+        raise IngestError(f"A snapshot is a file on this machine, and {file} is in a bucket. {instead}")
     with opened_pipeline(needed_to="copy") as pipeline:
         size, files = pipeline.warehouse.save(Path(file))
     if as_json:
@@ -97,12 +94,9 @@ def rematch(yes: bool, as_json: bool) -> None:
 
 @cli.command()
 @click.option(
-    "--to",
-    "url",
-    required=True,
-    type=GIVEN,
+    "--to", "url", required=True, type=GIVEN,
     help="The other warehouse, named as INGEST_WAREHOUSE is. It must be empty.",
-)
+)  # fmt: skip
 @json_option
 def copy(url: str, as_json: bool) -> None:
     """Copy the warehouse to another, empty one.
@@ -120,9 +114,7 @@ def copy(url: str, as_json: bool) -> None:
 
 
 @cli.command()
-@click.option(
-    "--to", "to", required=True, type=GIVEN, help="A folder of its own, made if missing; or s3://bucket/prefix/."
-)
+@click.option("--to", required=True, type=GIVEN, help="A folder of its own, made if missing; or s3://bucket/prefix/.")
 @click.option("--table", "tables", multiple=True, type=GIVEN, help="Only this table or view; may be given again.")
 @json_option
 def export(to: str, tables: tuple[str, ...], as_json: bool) -> None:

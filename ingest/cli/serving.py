@@ -18,12 +18,9 @@ from ingest.errors import ConfigError
 )
 @click.option("--port", type=click.IntRange(0, 65_535), default=8480, show_default=True, help="0: any that is free.")
 @click.option(
-    "--stop-seconds",
-    type=click.IntRange(1, 3600),
-    default=30,
-    show_default=True,
+    "--stop-seconds", type=click.IntRange(1, 3600), default=30, show_default=True,
     help="How long requests in progress may take after a stop; then they get 503.",
-)
+)  # fmt: skip
 @click.option("--new-key", is_flag=True, help="Make a key, and its hash for ingest.toml; serve nothing.")
 @json_option
 def serve(host: str, port: int, stop_seconds: int, new_key: bool, as_json: bool) -> int:
@@ -71,18 +68,13 @@ def serve(host: str, port: int, stop_seconds: int, new_key: bool, as_json: bool)
 
 @cli.command()
 @click.option(
-    "--exit",
-    "exit_when_done",
-    is_flag=True,
+    "--exit", "exit_when_done", is_flag=True,
     help="End when all is loaded; the exit code says whether everything is there.",
-)
+)  # fmt: skip
 @click.option(
-    "--warehouse",
-    type=click.Choice(["duckdb", "postgres"]),
-    default="duckdb",
-    show_default=True,
+    "--warehouse", type=click.Choice(["duckdb", "postgres"]), default="duckdb", show_default=True,
     help="A DuckDB file, or a Postgres server that is gone with the demo.",
-)
+)  # fmt: skip
 @json_option
 def demo(exit_when_done: bool, warehouse: str, as_json: bool) -> int:
     """Show the whole job on this machine.

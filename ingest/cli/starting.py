@@ -34,10 +34,7 @@ _MARKS = {"ok": ("ok", "green"), "warning": ("! ", "yellow"), "problem": ("!!", 
 @click.option("--name", type=GIVEN, help="The name of the source; default: that of its folder.")
 @click.option("--pattern", type=GIVEN, help="Which names are taken; default: *.json and *.json.gz.")
 @click.option(
-    "--format",
-    "format",
-    type=click.Choice(FORMATS),
-    help="The format of the files; default: what the first file looks like.",
+    "--format", type=click.Choice(FORMATS), help="The format of the files; default: what the first file looks like."
 )
 @click.option("--schedule", type=GIVEN, help="When Airflow polls; default: @hourly.")
 @click.option("--endpoint-url", type=GIVEN, help="The address of a store that is not AWS.")
@@ -71,9 +68,8 @@ def init(file: str | None, as_json: bool, add: bool, **given: Any) -> int:
             _show_landing(values, trial)
         format = given["format"] or trial.guessed
         if is_asked and not given["format"] and not trial.error:
-            format = click.prompt(
-                "What they hold", type=click.Choice(FORMATS), default=format or source.format, err=True
-            )
+            usual = format or source.format
+            format = click.prompt("What they hold", type=click.Choice(FORMATS), default=usual, err=True)
         judge(pipeline, trial, format or source.format)
     if format:
         values = _in_order(values | {"format": format})
@@ -102,9 +98,8 @@ def _asked(given: Mapping[str, Any]) -> dict[str, Any]:
         except ConfigError as error:
             raise click.UsageError(str(error)) from error
 
-    bucket, prefix = click.prompt(
-        "Where files are dropped (s3://bucket/prefix/, or a folder)", value_proc=place, err=True
-    )
+    what = "Where files are dropped (s3://bucket/prefix/, or a folder)"
+    bucket, prefix = click.prompt(what, value_proc=place, err=True)
     name = given["name"] or click.prompt(
         "What the source is called", default=name_for(bucket, prefix), value_proc=lambda text: _read("name", text),
         err=True,
@@ -161,8 +156,8 @@ def _document(path: Path, values: Mapping[str, Any], trial: "Trial") -> dict[str
     selection, lines = trial.selection, trial.lines
     return {
         "file": str(path), "source": values, "reachable": trial.is_listed, "error": trial.error,
-        "matching": selection.taken if selection else 0, "ignored": selection.ignored if selection else 0,
-        "ignored_names": selection.ignored_names if selection else [], "is_all": trial.is_listed and not trial.is_cut,
+        "matching": selection.taken, "ignored": selection.ignored, "ignored_names": selection.ignored_names,
+        "is_all": trial.is_listed and not trial.is_cut,
         "guessed_format": trial.guessed, "judged": trial.first and trial.first.uri,
         "refusal": lines and lines.refusal and asdict(lines.refusal),
         "lines": [
@@ -180,7 +175,7 @@ def _document(path: Path, values: Mapping[str, Any], trial: "Trial") -> dict[str
 
 def _show_landing(values: Mapping[str, Any], trial: "Trial") -> None:
     """What lies there, and what it looks like."""
-    if not trial.is_listed or not trial.selection:
+    if not trial.is_listed:
         return
     prefix, selection = values.get("prefix", ""), trial.selection
     place = prefix if values["bucket"] == LOCAL_BUCKET else f"s3://{values['bucket']}/{prefix}"
@@ -201,24 +196,23 @@ def _show_lines(trial: "Trial") -> None:
     if lines.refusal:
         click.echo(visible(f"A load would reject the file, {lines.refusal.code}: {lines.refusal.message}"))
         return
-    rows = [
-        _command_row(line.number, seen.path, row) for line in lines.lines for seen in line.items for row in seen.rows
-    ]
+    judged = [(line, seen) for line in lines.lines for seen in line.items]
+    rows = [_command_row(f"{line.number}{seen.path}", row) for line, seen in judged for row in seen.rows]
     write_table(f"Its first lines, as {trial.format}", ("line", "becomes", "at", "person", "what"), rows)
     failed = [
         {
             "line": line.number, "item": seen.path, "raw": line.raw.decode(errors="replace"),
             "codes": [failure["code"] for failure in seen.failures], "failures": seen.failures,
         }
-        for line in lines.lines for seen in line.items if seen.failures
+        for line, seen in judged if seen.failures
     ]  # fmt: skip
     show_failures(trial.format, failed)
 
 
-def _command_row(line: int, item: str, row: Mapping[str, Any]) -> tuple[object, ...]:
+def _command_row(place: str, row: Mapping[str, Any]) -> tuple[object, ...]:
     detail = {"record": row["event"], "alias": row["alias"]}.get(row["kind"]) or row["properties"].decode()
     at = f"{row['occurred_at']:%Y-%m-%d %H:%M:%S}"
-    return f"{line}{item}", row["kind"], at, shortened(row["person"], 40), shortened(detail, 40)
+    return place, row["kind"], at, shortened(row["person"], 40), shortened(detail, 40)
 
 
 def _command(path: Path, name: str) -> str:

@@ -11,8 +11,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final
@@ -57,7 +57,6 @@ class Stack:
     url: str  # of Airflow's UI
     s3_url: str
     environment: dict[str, str]  # of every part, and for whoever wants the same settings
-    _token: list[str] = field(default_factory=list)
 
     def s3(self) -> "S3Client":
         """A client of the S3 server."""
@@ -73,13 +72,12 @@ class Stack:
 
     def get(self, path: str) -> Any:
         """Ask Airflow's REST API."""
-        return _ask(f"{self.url}{path}", token=self.token())
+        return _ask(f"{self.url}{path}", token=self.token)
 
+    @cached_property
     def token(self) -> str:
         """What Airflow gives for the login."""
-        if not self._token:
-            self._token.append(_ask(f"{self.url}/auth/token", {"username": USER, "password": PASSWORD})["access_token"])
-        return self._token[0]
+        return str(_ask(f"{self.url}/auth/token", {"username": USER, "password": PASSWORD})["access_token"])
 
 
 @contextmanager

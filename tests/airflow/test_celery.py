@@ -85,7 +85,7 @@ def test_two_workers_load_and_one_is_killed_in_the_middle(s3: S3, tmp_path: Path
             assert everything(warehouse) == expected
 
             pages = f"{team.stack.url}{MOUNTED}/"
-            login = {"Authorization": f"Bearer {team.stack.token()}"}
+            login = {"Authorization": f"Bearer {team.stack.token}"}
             assert [httpx.get(pages, headers=sent).status_code for sent in ({}, login)] == [401, 200]
             started = psutil.Process().children(recursive=True)
         assert [one for one in started if is_left(one)] == []
