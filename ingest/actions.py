@@ -60,11 +60,7 @@ def chosen(
 def act(
     pipeline: Pipeline, action: Action, rows: Sequence[Mapping[str, Any]], new: Sequence[SourceFile], note: Audit
 ) -> list[ActionResult]:
-    """Do it.
-
-    Raises:
-        TransientError: the warehouse did not answer. Nothing was done; safe to run again.
-    """
+    """Do it. Raises TransientError: the warehouse did not answer. Nothing was done; safe to run again."""
     ids = [row["file_id"] for row in rows]
     ways: Mapping[Action, Callable[[], list[ActionResult]]] = {
         "undo": lambda: pipeline.warehouse.undo(ids, note),
@@ -115,7 +111,6 @@ def _load(
 
 
 def _retry(pipeline: Pipeline, rows: Sequence[Mapping[str, Any]], note: Audit) -> list[ActionResult]:
-    """Not later, but now."""
     results = pipeline.warehouse.retry([row["file_id"] for row in rows], note)
     waiting = {result.file_id for result in results if result.error is None}
     files = [SourceFile.of_row(row) for row in rows if row["file_id"] in waiting]

@@ -76,8 +76,6 @@ def is_proven(row: Mapping[str, Any]) -> bool:
 
 
 class _Outcome(NamedTuple):
-    """What a step did for one file."""
-
     mark: Mark | None = None  # to be written down
     problem: str = ""
     goes_on: bool = True  # to the next step
@@ -133,7 +131,6 @@ class _Tidying:
             yield [row for row in below if row["bucket"] == source.bucket and takes(source, row["key"], own)]
 
     def _step(self) -> Literal["archive", "copy", "delete"] | None:
-        """What is still to be tried."""
         if self.source.after_load == "keep" or self.failures >= _ENOUGH_FAILURES:
             return None
         if self.refused < _ENOUGH_FAILURES:

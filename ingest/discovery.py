@@ -122,7 +122,6 @@ def verdict(source: Source, key: str, own: Iterable[str] = ()) -> Literal["taken
 
 
 def takes(source: Source, key: str, own: Iterable[str] = ()) -> bool:
-    """Whether the object is one of the source's files."""
     return verdict(source, key, own) == "taken"
 
 
@@ -139,7 +138,6 @@ class Selection:
 
     @property
     def passed_over(self) -> str:
-        """How many objects no rule takes, and the first of them."""
         more = ", …" * (self.ignored > NAMES_KEPT)
         why = "not named as `pattern` says" if self.source.pattern else "not named .json or .json.gz"
         if any(COMPLETED_IMPORTS in name for name in self.ignored_names):
@@ -148,7 +146,6 @@ class Selection:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What a person should know of the files taken."""
         if not self.unmarked:
             return ()
         files = f"{self.unmarked:,} object{'s' * (self.unmarked > 1)}"

@@ -99,7 +99,6 @@ class _Part(threading.Thread):
 
 
 def examine(environ: Mapping[str, str], *, part_seconds: float = PART_SECONDS) -> list[Check]:
-    """Look at everything."""
     settings = load_settings(environ, sound_only=True)
     clocks: Clocks = {}
     # Each (profile, endpoint) by which a store is reached.
@@ -329,7 +328,6 @@ def _versions(name: str, client: "S3Client", bucket: str, prefix: str) -> Checks
 
 
 def _written(name: str, bucket: str, doing: Literal["write", "delete"], prefixes: Sequence[str]) -> Checks:
-    """What the settings need beside reading."""
     if not prefixes:
         return
     name = f"{name}: {doing}"
@@ -481,7 +479,6 @@ def _told(seen: "Look", name: str) -> str:
 
 
 def _waiting(seen: "Look") -> Checks:
-    """What the ledger has that a person should look at."""
     of = count(seen.with_open_lines, "loaded file")
     for name, number, noun, what, remedy in (
         ("files: retrying", seen.retrying, "file", "could not be loaded yet",

@@ -74,8 +74,6 @@ def _segments(pieces: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
 
 
 class _Document:
-    """One document, as far as it was read."""
-
     def __init__(self, line: int, offset: int, max_bytes: int) -> None:
         self._line, self._offset, self._max = line, offset, max_bytes
         self._depth = 0

@@ -16,10 +16,6 @@ class ConfigError(IngestError):
         self.problems = problems
 
 
-class FileRejected(IngestError):
-    """Enter the file in the ledger as rejected and go on with the next."""
-
-
 class TransientError(IngestError):
     """The world did not answer, or the object is broken: running again is safe, and may help."""
 

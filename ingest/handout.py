@@ -96,9 +96,6 @@ def _shown(raw: bytes) -> bytes:
     return _TERMINAL.sub(lambda found: b"\\u%04x" % ord(found[0].decode()), raw)
 
 
-# --- CSV ------------------------------------------------------------------------------------------------------------
-
-
 def _csv(lines: Iterable[Mapping[str, Any]], meanings: Mapping[str, Meaning]) -> Iterator[bytes]:
     yield _BOM + _row(_COLUMNS)
     for line in lines:
@@ -148,7 +145,6 @@ def _cell_text(raw: bytes) -> bytes:
 
 
 def is_text(raw: bytes) -> bool:
-    """Whether a line is UTF-8."""
     try:
         raw.decode()
     except UnicodeDecodeError:

@@ -22,7 +22,7 @@ from ingest.core.lifecycle import WAITS, Intent, is_due
 from ingest.core.source import LOCAL_BUCKET, ONE_OFF, SourceFile
 from ingest.discovery import ARCHIVED, Selection, in_order, own_object, owner_of, versions_apart
 from ingest.errors import ConfigError, IngestError, ListingDoubted, ObjectGone, TransientError
-from ingest.ports import Audit, Counts, FileResult, ObjectStore, StagedFile, Staging, Warehouse, not_entered
+from ingest.ports import Audit, Counts, FileResult, ObjectStore, StagedFile, Staging, Warehouse, as_judged, not_entered
 from ingest.read_access import canonical
 from ingest.reading import HEAD_BYTES, Digest, decompressed, peek
 from ingest.settings import Settings, Source
@@ -278,14 +278,15 @@ class Pipeline:
             if archived and is_file_id(address):
                 return [self._of_ledger(address)]
             rows = self.warehouse.files({"bucket": bucket, "key": key}, limit=1) if archived else []
-            if not rows or not rows[0]["archived_to"]:
-                if _lies_below(store, bucket, f"{key}/"):
-                    which = f"Write {address}/ (with a slash) for all that lies below it."
-                    raise ObjectGone(f"There is no object {address}. {which}") from None
-                if hint := meant(address):
-                    raise ObjectGone(f"There is no object {address}.{hint}") from None
-                raise
-            return [SourceFile.of_row(rows[0])]
+            if rows and rows[0]["archived_to"]:
+                return [SourceFile.of_row(rows[0])]
+            hint = meant(address)
+            with suppress(IngestError):  # it only explains why nothing is where it was looked for
+                if next(iter(store.list(bucket, f"{key}/")), None):
+                    hint = f" Write {address}/ (with a slash) for all that lies below it."
+            if hint:
+                raise ObjectGone(f"There is no object {address}.{hint}") from None
+            raise
 
     def _of_ledger(self, file_id: str) -> SourceFile:
         """The source file with this id: that version, whatever stands under its key now."""
@@ -337,7 +338,6 @@ class Pipeline:
         return found
 
     def _rows_of(self, column: str, values: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """The ledger rows in which a column has one of these values, by file_id."""
         rows: dict[str, dict[str, Any]] = {}
         for begin in range(0, len(values), _PACK_FILES):
             found = self.warehouse.files({column: list(values[begin : begin + _PACK_FILES])})
@@ -386,7 +386,7 @@ class Pipeline:
 
         def write(staging: Staging) -> list[FileResult]:
             results = iter(self.warehouse.load(staging, uuid4().hex, run_id, intent=intent, note=note))
-            return [_result(one) if one.outcome == "gone" else next(results) for one in staging.files]
+            return [as_judged(one) if one.outcome == "gone" else next(results) for one in staging.files]
 
         return self._each(files, intent, progress, write)
 
@@ -394,7 +394,7 @@ class Pipeline:
         self, files: Sequence[SourceFile], *, intent: Intent = "new", progress: Progress | None = None
     ) -> list[FileResult]:
         """What `load` would do with these files, as far as judging tells; the warehouse stays as it is."""
-        return self._each(files, intent, progress, lambda staging: [_result(staged) for staged in staging.files])
+        return self._each(files, intent, progress, lambda staging: [*map(as_judged, staging.files)])
 
     def _each(
         self,
@@ -447,7 +447,6 @@ class Pipeline:
 
     @property
     def limits(self) -> Limits:
-        """What one file may take."""
         settings = self.settings
         return Limits(settings.max_unpacked_bytes, settings.max_process_bytes, settings.max_file_seconds)
 
@@ -485,7 +484,6 @@ class Pipeline:
             yield from pieces
 
     def rules(self, file: SourceFile) -> Rules:
-        """The rules by which the items of a file are judged."""
         source = self._source_of(file)
         settings = self.settings
         people_space, match = source.naming(file.format)
@@ -548,13 +546,6 @@ def still_waiting(row: Mapping[str, Any]) -> str:
     return f"{told.rstrip('.')}. Not loaded yet; the next try is after {row['next_try_at']:%Y-%m-%d %H:%M} UTC."
 
 
-def _lies_below(store: ObjectStore, bucket: str, prefix: str) -> bool:
-    """Whether anything does, as far as the store tells: it only explains why nothing is where it was looked for."""
-    with suppress(IngestError):
-        return next(iter(store.list(bucket, prefix)), None) is not None
-    return False
-
-
 def _archived(store: ObjectStore, row: Mapping[str, Any]) -> Iterator[bytes]:
     """The copy of an object in the archive, if it holds what was loaded."""
     copy = store.describe(row["bucket"], row["archived_to"])
@@ -564,11 +555,3 @@ def _archived(store: ObjectStore, row: Mapping[str, Any]) -> Iterator[bytes]:
     yield from digest.over(store.read(copy))
     if digest.hexdigest() != row["sha256"]:
         raise ObjectGone(f"{copy.uri} holds other bytes than the loaded object had.")
-
-
-def _result(staged: StagedFile) -> FileResult:
-    """A judged file as the outcome it would have."""
-    file = staged.file
-    return FileResult(
-        file.file_id, file.bucket, file.key, staged.outcome, staged.counts, file.source, error=staged.error or None
-    )

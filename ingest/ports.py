@@ -170,10 +170,15 @@ class FileResult:
     copies: tuple[str, ...] = ()  # file_ids of copies of those, which stay unloaded
 
 
+def as_judged(staged: StagedFile) -> FileResult:
+    """A judged file as the outcome that it would have."""
+    file, error = staged.file, staged.error or None
+    return FileResult(file.file_id, file.bucket, file.key, staged.outcome, staged.counts, file.source, error=error)
+
+
 def not_entered(staged: StagedFile, error: str) -> FileResult:
     """The result of a file of which the ledger says nothing new, since the world did not answer: it is tried again."""
-    file = staged.file
-    return FileResult(file.file_id, file.bucket, file.key, "retrying", staged.counts, file.source, error=error)
+    return as_judged(replace(staged, outcome="retrying", error=error))
 
 
 @dataclass(frozen=True, slots=True)

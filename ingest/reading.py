@@ -69,7 +69,6 @@ class Digest:
 
 
 def is_compressed(head: bytes) -> bool:
-    """Whether data that begins so is unpacked by `decompressed`."""
     return head.startswith((_GZIP, _ZSTD, *_SKIPPABLE))
 
 
@@ -271,7 +270,6 @@ class _ZstdFrames:
         self._checksum_bytes = 0  # of the frame that is read
 
     def look(self, piece: bytes) -> None:
-        """Raises TransientError."""
         if self._skip >= len(piece):
             self._skip -= len(piece)
             return
@@ -282,7 +280,6 @@ class _ZstdFrames:
         self._held = data[at:]
 
     def finish(self) -> None:
-        """Raises TransientError."""
         if self._skip or self._held or self._in_frame:
             raise TransientError("The zstd data is cut off before its end: send the file again.")
 
@@ -334,8 +331,6 @@ class _ZstdFrames:
 
 
 class _Readable(io.RawIOBase):
-    """Pieces as a file."""
-
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
         self._held = b""
@@ -362,7 +357,6 @@ def peek(pieces: Iterable[bytes], size: int) -> tuple[bytes, Iterator[bytes]]:
 
 
 def _sliced(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """The same bytes in pieces of at most `size`."""
     for piece in pieces:
         if len(piece) <= size:
             yield piece

@@ -73,14 +73,11 @@ class Difference:
 
     @property
     def sentence(self) -> str:
-        """All of it in a line."""
         return f"{' '.join(filter(None, (self.source, self.key))) or 'warehouse'}: {self.what}. {self.explanation}"
 
 
 @dataclass(slots=True)
 class Reconciliation:
-    """What was compared and what was found."""
-
     compared: dict[str, int] = field(default_factory=dict)  # source → objects that a rule takes
     ignored: dict[str, int] = field(default_factory=dict)  # source → objects that no rule takes
     differences: list[Difference] = field(default_factory=list)
@@ -113,8 +110,6 @@ def reconcile(
 
 @dataclass(slots=True)
 class _Many:
-    """How many there are, and the first of them."""
-
     kept: int
     number: int = 0
     first: list[Any] = field(default_factory=list)
@@ -238,7 +233,6 @@ class _Comparison:
     # --- the ledger --------------------------------------------------------------------------------------------------
 
     def _judge(self, row: dict[str, Any]) -> None:
-        """What one ledger row says of its object."""
         name, state = row["source"], row["state"]
         if row["archived_to"] and not row["in_archive"]:
             self.unlisted[name, row["bucket"]].add(row)
@@ -339,7 +333,6 @@ class _Comparison:
                     pass
 
     def _unknown(self) -> None:
-        """Copies of files that the ledger does not know."""
         for source, copies in self.unknown.items():
             for one in copies.first:
                 why = (
@@ -352,7 +345,6 @@ class _Comparison:
                 self._differs(source, "archive_unknown", "", f"{why} again.")
 
     def _archive(self, source: str, bucket: str, unlisted: _Many) -> None:
-        """Archived objects that no listing showed as they should be."""
         store = self.pipeline.store_of(source)
         for row in unlisted.first:
             archived_to = row["archived_to"]

@@ -34,6 +34,7 @@ from ingest.judging import FAILED
 from ingest.pipeline import Pipeline
 from ingest.ports import Audit, FileResult, Redrive, Staging
 from ingest.reading import Block, decompressed
+from ingest.report import batches
 from ingest.staging import stage, staging_folder
 
 _TOLD_AT_MOST = 10
@@ -45,8 +46,6 @@ _ATTEMPTS = 5
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a redrive."""
-
     of: str  # file_id of the original
     result: FileResult | None  # of the redrive; None: no line of it could be loaded
     # Lines that are still wrong, as `failed_lines` has them: the first ones, and how many there are.
@@ -146,10 +145,9 @@ class _Attempt:
         loaded = self._whole(right, wrong, open_places) if whole else self._lines(right)
         error = loaded.error
         if cut:
-            error = (
-                f"{cut:,} open {'line was' if cut == 1 else 'lines were'} not judged again, since only the beginning"
-            )
-            error += " is kept: send the whole text, or force the file."
+            were = "line was" if cut == 1 else "lines were"
+            remedy = "send the whole text, or force the file"
+            error = f"{cut:,} open {were} not judged again, since only the beginning is kept: {remedy}."
         already, fixed = len(mended_before & (sent or {}).keys()), loaded.closed
         if loaded.result and loaded.result.already:  # somebody sent the same lines at the same time
             already, fixed = already + len(right), 0
@@ -306,29 +304,25 @@ def _sifted(
     a file of their own."""
     still, new = set[Place](), set[Place]()
     with parquet.ParquetWriter(new_lines, FAILED) as writer:
-        for path in failed:
-            with parquet.ParquetFile(path) as file:
-                for batch in file.iter_batches():
-                    rows = batch.to_pylist()
-                    for row in rows:
-                        row["byte_offset"] = edits.original(row["byte_offset"])
-                        wrong.add(row)
-                    still.update(place for row in rows if (place := (row["line"], row["item"])) in open_places)
-                    rows = [row for row in rows if (row["line"], row["item"]) not in open_places]
-                    new.update((row["line"], row["item"]) for row in rows)
-                    writer.write_table(pa.Table.from_pylist(rows, FAILED))
+        for batch in batches(failed):
+            rows = batch.to_pylist()
+            for row in rows:
+                row["byte_offset"] = edits.original(row["byte_offset"])
+                wrong.add(row)
+            still.update(place for row in rows if (place := (row["line"], row["item"])) in open_places)
+            rows = [row for row in rows if (row["line"], row["item"]) not in open_places]
+            new.update((row["line"], row["item"]) for row in rows)
+            writer.write_table(pa.Table.from_pylist(rows, FAILED))
     return still, new
 
 
 def _among(commands: Sequence[Path], places: set[Place]) -> Iterator[Place]:
     """The places of accepted items, of the lines of these places only."""
     lines = pa.array({line for line, _ in places}, pa.int64())
-    for path in commands:
-        with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(columns=["line", "item"]):
-                found = batch.filter(pc.is_in(batch["line"], value_set=lines))
-                for line, item in zip(found["line"].to_pylist(), found["item"].to_pylist(), strict=True):
-                    yield line, item or ""
+    for batch in batches(commands, ["line", "item"]):
+        found = batch.filter(pc.is_in(batch["line"], value_set=lines))
+        for line, item in zip(found["line"].to_pylist(), found["item"].to_pylist(), strict=True):
+            yield line, item or ""
 
 
 def _upwards(place: Place) -> Iterator[Place]:

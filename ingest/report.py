@@ -51,7 +51,7 @@ def check_report(staging: Staging, most: Most | None = None) -> dict[str, Any]:
     times: list[datetime] = []
     preview: list[dict[str, Any]] = []
     names_bytes = 0
-    for batch in _batches(staging.commands):
+    for batch in batches(staging.commands):
         for entry in pc.value_counts(batch["event"]).to_pylist():
             name = entry["values"]
             if name is None:
@@ -71,7 +71,7 @@ def check_report(staging: Staging, most: Most | None = None) -> dict[str, Any]:
     broken: Counter[str] = Counter()
     failures: list[dict[str, Any]] = []
     failures_bytes = 0
-    for row in (row for batch in _batches(staging.failed) for row in batch.to_pylist()):
+    for row in (row for batch in batches(staging.failed) for row in batch.to_pylist()):
         broken.update(row["codes"])
         if most is None or (len(failures) < most.failures and failures_bytes <= most.bytes):
             line = failed_line(row)
@@ -285,7 +285,7 @@ def _time(at: datetime) -> str:
     return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-def _batches(paths: Iterable[Path]) -> Iterator[pa.RecordBatch]:
+def batches(paths: Iterable[Path], columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
     for path in paths:
         with parquet.ParquetFile(path) as file:
-            yield from file.iter_batches()
+            yield from file.iter_batches(columns=columns)

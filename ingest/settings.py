@@ -132,7 +132,6 @@ class Settings:
         return tuple(sorted(filter(None, prefixes)))
 
     def is_upload(self, bucket: str, key: str) -> bool:
-        """Whether an object lies where files of people are kept."""
         return bucket == self.uploads_bucket and key.startswith(self.uploads_prefix)
 
 
@@ -151,7 +150,6 @@ class Allowed(NamedTuple):
     default: str = ""  # in words, where the value alone would not tell
 
     def tells(self, about: str, default: str = "") -> "Allowed":
-        """This kind of value for a setting that is about something."""
         return self._replace(about=about, default=default)
 
 

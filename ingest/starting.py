@@ -162,7 +162,6 @@ def look(pipeline: Pipeline, source: Source) -> Trial:
 
 
 def judge(pipeline: Pipeline, trial: Trial, format: str) -> None:
-    """Judge the first lines of the file that was found."""
     trial.format = format
     if trial.first is not None and trial.error is None:
         file = replace(trial.first, format=format)
@@ -180,7 +179,6 @@ def _kept(trial: Trial) -> Iterator[None]:
 
 
 def _row(file: SourceFile) -> dict[str, Any]:
-    """A file as a ledger row would have it."""
     names = ("bucket", "key", "etag", "last_modified", "size_bytes", "version_id", "source", "format", "file_id")
     return {name: getattr(file, name) for name in names} | {"redrive_of": None, "archived_to": None}
 

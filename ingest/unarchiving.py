@@ -102,9 +102,7 @@ def copies_of(
 ) -> Iterator[ArchivedCopy]:
     """Those of the listed objects that are copies of files of these sources, which share an archive."""
     owners = [(source, pipeline.settings.own_prefixes(source.bucket)) for source in sources]
-    for copy in listed:
-        if found := _copy_of(copy, owners):
-            yield found
+    return filter(None, (_copy_of(copy, owners) for copy in listed))
 
 
 def _copy_of(copy: SourceFile, owners: Iterable[tuple["Source", tuple[str, ...]]]) -> ArchivedCopy | None:

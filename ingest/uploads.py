@@ -47,8 +47,6 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An upload that is in the store."""
-
     bucket: str
     key: str
     size_bytes: int
@@ -185,9 +183,6 @@ class _Upload:
             )
 
 
-# --- pasted lines ---------------------------------------------------------------------------------------------------
-
-
 def keep_pasted(pipeline: Pipeline, lines: str, run_id: str, at: datetime, folder: Path) -> str:
     """Store pasted lines under a name of our own making; its address. The same run always gives the same file.
 
@@ -210,9 +205,6 @@ def keep_pasted(pipeline: Pipeline, lines: str, run_id: str, at: datetime, folde
         written.write_bytes(content)
         written.rename(path)
     return str(path.resolve())
-
-
-# --- fixed lines ----------------------------------------------------------------------------------------------------
 
 
 def keep_mended(pipeline: Pipeline, file_id: str, text: bytes, at: datetime, *, by: str) -> str:
@@ -264,9 +256,6 @@ def _whose(by: str) -> str:
     return sha256(by.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
-# --- who may load it -----------------------------------------------------------------------------------------------
-
-
 def allow_load(pipeline: Pipeline, bucket: str, key: str, *, by: str) -> None:
     """Leave word beside an upload for a source that it may be loaded: of somebody who may run that source.
 
@@ -287,9 +276,6 @@ def demand_load(pipeline: Pipeline, file: SourceFile) -> None:
                 f"{file.uri} was sent for the source {file.source}, and not to be loaded: choose to load it on the page"
                 " that shows its check, or send it again."
             ) from None
-
-
-# --- the report of a check ------------------------------------------------------------------------------------------
 
 
 def keep_check_report(pipeline: Pipeline, file: SourceFile, report: Mapping[str, Any], folder: Path) -> None:

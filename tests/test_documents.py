@@ -20,7 +20,7 @@ from ingest.core.source import SourceFile
 from ingest.documents import documents
 from ingest.ports import StagedFile, StagedRows
 from ingest.reading import BOM, HEAD_BYTES, Block
-from ingest.report import _batches
+from ingest.report import batches
 from ingest.staging import stage
 from tests.core.test_bodies import BODIES, MANY
 from tests.support import ARRIVAL, MemoryStore
@@ -288,8 +288,8 @@ class Staged:
         with TemporaryDirectory() as folder:
             result = stage([file], store.read, lambda _: chosen, Path(folder), processes=1)
             self.file: StagedFile = result.files[0]
-            self.commands = [row for batch in _batches(result.commands) for row in batch.to_pylist()]
-            self.failed = [row for batch in _batches(result.failed) for row in batch.to_pylist()]
+            self.commands = [row for batch in batches(result.commands) for row in batch.to_pylist()]
+            self.failed = [row for batch in batches(result.failed) for row in batch.to_pylist()]
 
 
 def check(staged: Staged, body: bytes) -> None:

@@ -35,7 +35,7 @@ from ingest.errors import TransientError
 from ingest.pipeline import Pipeline
 from ingest.ports import FileResult, StagedFile, StagedRows, Staging
 from ingest.reading import BOM, HEAD_BYTES, blocks
-from ingest.report import _batches
+from ingest.report import batches
 from ingest.staging import _POOL_FROM_BYTES, Limits, stage
 from tests.core.lines import lines as any_lines
 from tests.support import ARRIVAL, START, MemoryStore, Rows, World, in_order, lines, record
@@ -56,8 +56,8 @@ class Staged:
         with TemporaryDirectory() as folder:
             result = stage(files, store.read, lambda _: chosen, Path(folder), processes=1)
             self.files: Sequence[StagedFile] = result.files
-            self.commands = [row for batch in _batches(result.commands) for row in batch.to_pylist()]
-            self.failed = [row for batch in _batches(result.failed) for row in batch.to_pylist()]
+            self.commands = [row for batch in batches(result.commands) for row in batch.to_pylist()]
+            self.failed = [row for batch in batches(result.failed) for row in batch.to_pylist()]
 
     @property
     def rows(self) -> tuple[Rows, Rows]:
@@ -186,8 +186,8 @@ def test_a_large_file_starts_processes_and_gives_the_same(monkeypatch: pytest.Mo
     ]
     with TemporaryDirectory() as folder:
         result = stage(placed, store.read, lambda file: Rules(received_at=file.received_at), Path(folder), processes=2)
-        commands = [row for batch in _batches(result.commands) for row in batch.to_pylist()]
-        failed = [row for batch in _batches(result.failed) for row in batch.to_pylist()]
+        commands = [row for batch in batches(result.commands) for row in batch.to_pylist()]
+        failed = [row for batch in batches(result.failed) for row in batch.to_pylist()]
     assert asked == [2]
     assert (in_order(commands), in_order(failed)) == alone.rows
     assert [file.counts for file in result.files] == [file.counts for file in alone.files]

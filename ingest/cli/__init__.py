@@ -43,7 +43,6 @@ def main() -> None:
 
 
 def _run() -> int:
-    """The exit code."""
     try:
         signal.signal(signal.SIGTERM, _terminate)
         code = cli.main(standalone_mode=False)

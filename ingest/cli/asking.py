@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ingest.cli.base import GIVEN, SHORT_ID, cli, json_option, opened_pipeline, say_versions, show_failures
+from ingest.cli.base import GIVEN, SHORT_ID, cli, given_bytes, json_option, opened_pipeline, say_versions, show_failures
 from ingest.cli.output import (
     csv_rows,
     ended,
@@ -162,7 +161,6 @@ def _across(source: str | None, code: str | None, since: str | None, limit: int,
 
 
 def _shown_by_file(rows: "Iterable[dict[str, Any]]") -> Iterator[str]:
-    """Lines for people, each file named once."""
     from ingest.core.schema import codes
 
     file_id = ""
@@ -227,7 +225,6 @@ def _of_file(file_id: str, lines: bool, as_json: bool) -> None:
 
 
 def _empty(elsewhere: "Elsewhere") -> str:
-    """Why the list is empty, and which one to look at."""
     see = f" See: ingest failures {elsewhere.file_id[:SHORT_ID]}" if elsewhere.file_id else ""
     return elsewhere.why + see
 
@@ -275,10 +272,7 @@ def sql(statement: str | None, file: str | None, as_csv: bool, as_json: bool) ->
 
 def _read_statement(file: str) -> str:
     try:
-        text = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-        return text.decode("utf-8-sig")
-    except OSError as error:
-        raise IngestError(f"{file} cannot be read: {error.strerror}.") from error
+        return given_bytes(file).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         name = "Standard input" if file == "-" else file
         raise IngestError(f"{name} is not UTF-8 (byte {error.start}). Write the statement in UTF-8.") from error

@@ -81,8 +81,15 @@ def cli() -> None:
     """Load files of events from S3 into a warehouse, each exactly once."""
 
 
+def given_bytes(file: str) -> bytes:
+    """What is in a file, or comes from standard input where it is -."""
+    try:
+        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise IngestError(f"{file} cannot be read: {error.strerror}.") from error
+
+
 def user() -> str:
-    """Who is asking, for the history of files."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a user id without a name, as in containers
@@ -142,7 +149,6 @@ def exit_code(fail_on: str, *, failed: bool, rejected: bool) -> int:
 
 
 def nothing_there(pipeline: "Pipeline", to_do: str) -> IngestError:
-    """What is said where there is no warehouse: the wrong folder, say."""
     found = pipeline.settings.config_path
     where = f"ingest.toml is {found}." if found else f"There is no ingest.toml in {Path.cwd()}, either."
     return IngestError(
@@ -152,7 +158,6 @@ def nothing_there(pipeline: "Pipeline", to_do: str) -> IngestError:
 
 
 def no_sources(settings: "Settings") -> IngestError:
-    """What is said where there is nothing to poll."""
     if settings.config_path is None:
         return IngestError(
             f"There is no ingest.toml in {Path.cwd()}. `ingest init` writes one; or name yours in INGEST_CONFIG. Single"

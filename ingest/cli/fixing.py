@@ -4,7 +4,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +14,7 @@ from ingest.cli.base import (
     cli,
     exit_code,
     fail_on_option,
+    given_bytes,
     json_option,
     opened_pipeline,
     say_versions,
@@ -51,10 +51,7 @@ def redrive(file_id: str, fixed: str | None, reason: str, fail_on: str, as_json:
     from ingest.redrive import redrive as send_again
     from ingest.report import failed_line, file_summary
 
-    try:
-        text = None if fixed is None else sys.stdin.buffer.read() if fixed == "-" else Path(fixed).read_bytes()
-    except OSError as error:
-        raise IngestError(f"{fixed} cannot be read: {error.strerror}.") from error
+    text = None if fixed is None else given_bytes(fixed)
     with opened_pipeline() as pipeline:
         say_versions(pipeline, file_id)
         outcome = send_again(pipeline, file_id, text, Audit(user(), reason))
@@ -158,7 +155,6 @@ def _would_be(action: "Action", result: "ActionResult") -> str:
 
 
 def _sentences(result: "ActionResult") -> Iterator[str]:
-    """What a person should know of a file."""
     yield from filter(None, (result.error, result.warning))
     if result.redrives:
         yield f"its {count(len(result.redrives), 'redrive')} {'is' if len(result.redrives) == 1 else 'are'} undone, too"

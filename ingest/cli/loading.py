@@ -192,7 +192,6 @@ def show_files(
 
 
 def _outcome(result: "FileResult", *, dry_run: bool) -> str:
-    """What became of a file, in words."""
     if result.already:
         return f"already {result.state}"
     if not dry_run or result.state == "gone":

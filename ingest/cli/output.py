@@ -56,7 +56,6 @@ class InertFormatter(logging.Formatter):
 
 
 def write_json(document: object) -> None:
-    """The one JSON document of `--json`."""
     write_bytes(_json(document) + b"\n")
     sys.stdout.buffer.flush()
 
@@ -170,7 +169,6 @@ def _print_whole(columns: Sequence[str], rows: Sequence[Row]) -> None:
 
 
 def _number_columns(rows: Sequence[Row]) -> list[bool]:
-    """Whether each column holds nothing but numbers."""
     return [
         all(isinstance(cell, (int, float)) and not isinstance(cell, bool) for cell in cells)
         for cells in zip(*rows, strict=True)
@@ -197,7 +195,6 @@ def _print(console: "Console", columns: Sequence[str], rows: Sequence[Row]) -> N
 
 
 def write_failed_lines(lines: Sequence[Mapping[str, Any]], meanings: Mapping[str, "Meaning"], shown: int = 20) -> None:
-    """Failed lines as they were sent, each with the rules that it breaks."""
     for line in lines[:shown]:
         for text in shown_line(line, meanings):
             click.echo(text)

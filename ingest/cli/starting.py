@@ -88,7 +88,6 @@ def init(file: str | None, as_json: bool, add: bool, **given: Any) -> int:
 
 
 def _asked(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What a person says at the terminal, beside the options."""
     from ingest.starting import name_for, place_of
 
     def place(text: str) -> tuple[str, str]:
@@ -124,7 +123,6 @@ def _read(setting: str, text: str) -> Any:
 
 
 def _values(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the source that were given, and its place."""
     from ingest.starting import name_for, place_of, with_slash
 
     if given["bucket"] is None:
@@ -174,7 +172,6 @@ def _document(path: Path, values: Mapping[str, Any], trial: "Trial") -> dict[str
 
 
 def _show_landing(values: Mapping[str, Any], trial: "Trial") -> None:
-    """What lies there, and what it looks like."""
     if not trial.is_listed:
         return
     prefix, selection = values.get("prefix", ""), trial.selection
@@ -188,7 +185,6 @@ def _show_landing(values: Mapping[str, Any], trial: "Trial") -> None:
 
 
 def _show_lines(trial: "Trial") -> None:
-    """What becomes of the first lines."""
     lines = trial.lines
     if not lines:
         return

@@ -93,7 +93,6 @@ def _quoted(run_id: str) -> str:
 
 
 def _tables(pipeline: Pipeline) -> dict[str, Table]:
-    """What is then there, by title."""
     columns = ("state", "lines", "records", "sets", "aliases", "failed")
     ledger = sorted(pipeline.warehouse.files({}), key=lambda row: row["file_no"])
     latest = "SELECT occurred_at, person_id, event, properties FROM events ORDER BY occurred_at DESC LIMIT 6"
@@ -119,7 +118,6 @@ def _tables(pipeline: Pipeline) -> dict[str, Table]:
 
 
 def _codes(pipeline: Pipeline) -> Counter[str]:
-    """How many failed lines have each code."""
     found = Counter[str]()
     for row in pipeline.warehouse.files({}):
         with pipeline.warehouse.failed_lines(row["file_id"]) as lines:
@@ -133,7 +131,6 @@ def _query(pipeline: Pipeline, sql: str) -> list[tuple[Any, ...]]:
 
 
 def _wrong(pipeline: Pipeline) -> list[str]:
-    """A sentence for each count that is not as expected."""
     loaded = pipeline.warehouse.files({"state": "loaded"})
     counted = ", ".join(f"(SELECT count(*) FROM {table}) AS {table}" for table in ("events", "people", "failed_lines"))
     ((events, people, failed),) = _query(pipeline, f"SELECT {counted}")

@@ -19,11 +19,7 @@ _INSTALLED: Final = Path("/usr/lib/postgresql")
 
 
 def programs() -> Path:
-    """The folder of the newest version that is installed.
-
-    Raises:
-        IngestError: none is.
-    """
+    """The folder of the newest version that is installed. Raises IngestError: none is."""
     found = [one.parent for one in _INSTALLED.glob("*/bin/initdb") if one.parent.parent.name.isdecimal()]
     if not found:
         raise IngestError("The demo with this warehouse needs Postgres on this machine: apt-get install postgresql.")
@@ -41,7 +37,6 @@ class PostgresServer:
         self.url = f"postgresql://{_ROLE}@127.0.0.1:{port}/{_ROLE}"
 
     def start(self, processes: Processes, environment: Mapping[str, str]) -> None:
-        """Make the server's files and start it."""
         self._folder.mkdir()
         if self._user:
             shutil.chown(self._folder, self._user, self._user)
@@ -54,7 +49,6 @@ class PostgresServer:
         processes.start("postgres", [self._program("postgres"), "-D", str(data), *options], environment, self._user)
 
     def make_database(self, processes: Processes, environment: Mapping[str, str]) -> None:
-        """The role that loads, and the database that it owns."""
         url = f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
         psql = [self._program("psql"), "-qX", "-v", "ON_ERROR_STOP=1"]
         for statement in (f"CREATE ROLE {_ROLE} LOGIN", f"CREATE DATABASE {_ROLE} OWNER {_ROLE}"):
@@ -62,7 +56,6 @@ class PostgresServer:
         processes.run("postgres-database", [*psql, url], environment)
 
     def answers(self, processes: Processes, environment: Mapping[str, str]) -> bool:
-        """Does it take connections?"""
         ready = [self._program("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self._port)]
         return processes.status("postgres-ready", ready, environment) == 0
 

@@ -86,7 +86,6 @@ class Processes:
                 raise ProcessDied(name, status, self.log(name))
 
     def log(self, name: str) -> Path:
-        """Where a process writes what it has to say."""
         return self._logs / f"{name}.log"
 
     def _tell_guard(self, change: str, process: subprocess.Popen[bytes]) -> None:

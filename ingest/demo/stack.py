@@ -59,7 +59,6 @@ class Stack:
     environment: dict[str, str]  # of every part, and for whoever wants the same settings
 
     def s3(self) -> "S3Client":
-        """A client of the S3 server."""
         import boto3
 
         return boto3.client(
@@ -71,7 +70,6 @@ class Stack:
         )
 
     def get(self, path: str) -> Any:
-        """Ask Airflow's REST API."""
         return _ask(f"{self.url}{path}", token=self.token)
 
     @cached_property
@@ -165,7 +163,6 @@ def environment_of(folder: Path, s3_url: str, url: str, ui_port: int, log_port: 
 
 
 def answers(url: str) -> bool:
-    """Does something listen there?"""
     try:
         with urllib.request.urlopen(url, timeout=2):  # noqa: S310 - loopback
             return True
