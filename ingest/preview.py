@@ -147,8 +147,8 @@ def _is_large(document: bytes, whole_length: int | None, rules: Rules) -> bool:
 
 def _line(number: int, offset: int, unit: bytes, whole_length: int | None, format: Format, rules: Rules) -> Line:
     if whole_length is not None:
-        failures = (format.too_long(whole_length, unit, rules),)
-        return Line(number, offset, whole_length, unit, (Seen("", failures=tuple(one.told() for one in failures)),))
+        failure = format.too_long(whole_length, unit, rules)
+        return Line(number, offset, whole_length, unit, (Seen("", failures=(failure.told(),)),))
     items = iter(format.judge(unit, rules) if unit.strip() else ())
     seen = tuple(_seen(item, item_no, number, rules) for item_no, item in enumerate(islice(items, _ITEMS_AT_MOST)))
     return Line(number, offset, len(unit), unit, seen, sum(1 for _ in items))

@@ -120,25 +120,27 @@ class _Many:
             self.first.append(one)
 
 
-_Note = Callable[[dict[str, Any]], None]
+_Noted = Callable[[Iterable[SourceFile]], Iterator[SourceFile]]
 
 
 @contextmanager
-def _noted(path: Path, schema: pa.Schema) -> Iterator[_Note]:
-    """What is noted is written to a Parquet file: a listing may be longer than fits into memory."""
+def _noting(path: Path, schema: pa.Schema) -> Iterator[_Noted]:
+    """The same listings, written to a Parquet file as they pass: one may be longer than fits into memory."""
     rows: list[dict[str, Any]] = []
 
-    def note(row: dict[str, Any]) -> None:
-        rows.append(row)
-        if len(rows) >= _NOTED_AT_ONCE:
-            write()
+    def noted(listed: Iterable[SourceFile]) -> Iterator[SourceFile]:
+        for file in listed:
+            rows.append({name: getattr(file, name) for name in schema.names})
+            if len(rows) >= _NOTED_AT_ONCE:
+                write()
+            yield file
 
     def write() -> None:
         writer.write_batch(pa.RecordBatch.from_pylist(rows, schema))
         rows.clear()
 
     with pq.ParquetWriter(path, schema) as writer:
-        yield note
+        yield noted
         write()
 
 
@@ -159,14 +161,14 @@ class _Comparison:
         with staging_folder(self.pipeline.settings.staging_folder) as folder:
             # Listings first: what is loaded or tidied meanwhile then cannot look as if it were lost.
             landings, archives = folder / "landings", folder / "archives"
-            with _noted(landings, _IN_LANDING) as note:
+            with _noting(landings, _IN_LANDING) as noted:
                 for source in self.pipeline.settings.sources.values():
                     try:
-                        self._list(source, note)
+                        self._list(source, noted)
                     except Exception as error:  # noqa: BLE001 - the others are compared all the same
                         self._failed(source.name, error)
-            with _noted(archives, _IN_ARCHIVE) as note:
-                self._list_archives(note)
+            with _noting(archives, _IN_ARCHIVE) as noted:
+                self._list_archives(noted)
             with self.pipeline.warehouse.ledger(landings, archives, self.now) as rows:
                 for row in rows:
                     self._judge(row)
@@ -184,13 +186,8 @@ class _Comparison:
 
     # --- the landing -------------------------------------------------------------------------------------------------
 
-    def _list(self, source: Source, note: _Note) -> None:
+    def _list(self, source: Source, noted: _Noted) -> None:
         selection = Selection(source, self.pipeline.settings.own_prefixes(source.bucket))
-
-        def noted(listed: Iterable[SourceFile]) -> Iterator[SourceFile]:
-            for file in listed:
-                note({name: getattr(file, name) for name in _IN_LANDING.names})
-                yield file
 
         def newest(taken: Iterable[SourceFile]) -> Iterator[SourceFile]:
             for file in taken:
@@ -305,14 +302,8 @@ class _Comparison:
 
     # --- the archive -------------------------------------------------------------------------------------------------
 
-    def _list_archives(self, note: _Note) -> None:
+    def _list_archives(self, noted: _Noted) -> None:
         """Whole archives, and days of those that were; a listing shows a thousand objects for the price of one."""
-
-        def noted(listed: Iterable[SourceFile]) -> Iterator[SourceFile]:
-            for file in listed:
-                note({"bucket": file.bucket, "key": file.key, "size_bytes": file.size_bytes})
-                yield file
-
         done: list[tuple[str, str]] = []
         for one in archives(self.pipeline):
             bucket, prefix, sources = one
