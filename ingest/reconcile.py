@@ -85,15 +85,13 @@ class Reconciliation:
     repaired: list[Difference] = field(default_factory=list)
 
 
-def reconcile(
-    pipeline: Pipeline, *, stuck_after: timedelta = STUCK_AFTER, repair: Audit | None = None
-) -> Reconciliation:
+def reconcile(pipeline: Pipeline, *, repair: Audit | None = None) -> Reconciliation:
     """Compare everything; with the `repair` of somebody, fix what is safe and say what that was.
 
     Raises:
         TransientError: the warehouse did not answer. A store that does not is a difference.
     """
-    found = _Comparison(pipeline, stuck_after).run()
+    found = _Comparison(pipeline).run()
     if repair is None or not found.differences:
         return found
     pipeline.warehouse.repair(repair)
@@ -102,7 +100,7 @@ def reconcile(
     for source in pipeline.settings.sources.values():
         if source.after_load != "keep":
             archive(pipeline, source.name, repair)
-    after = _Comparison(pipeline, stuck_after).run()
+    after = _Comparison(pipeline).run()
     left = {(one.what, one.source, one.key, one.file_id) for one in after.differences}
     after.repaired = [one for one in found.differences if (one.what, one.source, one.key, one.file_id) not in left]
     return after
@@ -147,7 +145,6 @@ def _noting(path: Path, schema: pa.Schema) -> Iterator[_Noted]:
 @dataclass(slots=True)
 class _Comparison:
     pipeline: Pipeline
-    stuck_after: timedelta
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
     outcome: Reconciliation = field(default_factory=Reconciliation)
     pending: dict[str, list[SourceFile]] = field(default_factory=dict)  # by source, of those that could be listed
@@ -208,8 +205,7 @@ class _Comparison:
     def _waiting(self) -> None:
         for name, pending in self.pending.items():
             for file in pending:
-                waited = self.now - file.last_modified
-                if waited > self.stuck_after and file.file_id not in self.retrying:
+                if self.now - file.last_modified > STUCK_AFTER and file.file_id not in self.retrying:
                     why = f"Waiting since {_at(file.last_modified)}. Is the DAG of its source paused?"
                     self._differs(name, "pending", file.key, why, file.file_id)
 

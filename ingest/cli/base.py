@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ingest import __version__
-from ingest.cli.output import counted, say, write_failed_lines, write_table
+from ingest.cli.output import counted, say, shown_line, write_table
 from ingest.core import native
 from ingest.core.address import is_file_id, split_address
 from ingest.core.source import LOCAL_BUCKET
 from ingest.errors import IngestError
+from ingest.text import count
 
 if TYPE_CHECKING:
     from ingest.core.source import SourceFile
@@ -56,6 +57,7 @@ fail_on_option = click.option(
 )  # fmt: skip
 
 _VERSIONS_NAMED = 5
+_FAILURES_SHOWN = 20
 SHORT_ID = 8  # of a file's id: a beginning that is unique will do wherever one is asked for
 
 
@@ -182,5 +184,10 @@ def show_failures(format: str, failed: Sequence[dict[str, Any]]) -> None:
     from ingest.core.schema import codes
 
     if failed:
-        write_failed_lines(failed, codes(format))
+        for line in failed[:_FAILURES_SHOWN]:
+            for text in shown_line(line, codes(format)):
+                click.echo(text)
+        if (more := len(failed) - _FAILURES_SHOWN) > 0:
+            click.echo(f"… and {count(more, 'more line')} (--json has all of them)")
+        click.echo()
         show_codes(format, "Failed lines", Counter(code for line in failed for code in line["codes"]).most_common())

@@ -194,15 +194,6 @@ def _print(console: "Console", columns: Sequence[str], rows: Sequence[Row]) -> N
     click.echo("\n".join(line.rstrip() for line in captured.get().rstrip().split("\n")) + "\n")
 
 
-def write_failed_lines(lines: Sequence[Mapping[str, Any]], meanings: Mapping[str, "Meaning"], shown: int = 20) -> None:
-    for line in lines[:shown]:
-        for text in shown_line(line, meanings):
-            click.echo(text)
-    if len(lines) > shown:
-        click.echo(f"… and {count(len(lines) - shown, 'more line')} (--json has all of them)")
-    click.echo()
-
-
 def shown_line(line: Mapping[str, Any], meanings: Mapping[str, "Meaning"]) -> Iterator[str]:
     """A failed line, and below it the rules that it breaks, with what only this line can say of them."""
     yield shortened(visible(f"line {line['line']}{line['item']}  {line['raw']}"), get_terminal_size().columns)
