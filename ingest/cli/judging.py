@@ -57,8 +57,7 @@ def check(path: str, format: str | None, source: str | None, fail_on: str, as_js
 
 
 def _show_check(path: str, report: dict[str, Any]) -> None:
-    counted = total({name: report[name] for name in ("records", "sets", "aliases", "failed", "blank")}, ("failed",))
-    click.echo(f"{visible(path)}: {count(report['lines'], 'line')}: {counted}")
+    click.echo(f"{visible(path)}: {count(report['lines'], 'line')}: {total(report)}")
     if not report["lines"]:
         click.echo("The file is empty: a load would enter it in the ledger, and no row.")
     if report["first_time"]:
@@ -161,8 +160,7 @@ def _show_source(entry: dict[str, Any]) -> None:
             named = "" if judged["key"] in judged["error"] else f"{judged['key']}: "
             click.echo(visible(f"  read: no. {named}{judged['error']}"))
         else:
-            would = total({n: judged[n] for n in ("records", "sets", "aliases", "failed", "blank")}, ("failed",))
-            click.echo(visible(f"  read: yes. {judged['key']}: {count(judged['lines'], 'line')}: {would}"))
+            click.echo(visible(f"  read: yes. {judged['key']}: {count(judged['lines'], 'line')}: {total(judged)}"))
         if judged["state"] == "rejected":
             click.echo(visible(f"  a load would reject it: {judged['error']}"))
     for name in ("write", "delete"):

@@ -292,11 +292,11 @@ def shortened(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def total(counts: Mapping[str, int], first: Sequence[str]) -> str:
-    """`3 lines: 1 record, 2 failed`: those of `first` always, the others where there are any."""
-    one = {"sets": "set", "aliases": "alias", "records": "record", "lines": "line"}
-    some = ((name, number) for name, number in counts.items() if number or name in first)
-    return ", ".join(f"{number:,} {one.get(name, name) if number == 1 else name}" for name, number in some)
+def total(row: Mapping[str, Any]) -> str:
+    """`1 record, 2 failed`: of a file, what failed always, the others where there are any."""
+    one = {"sets": "set", "aliases": "alias", "records": "record"}
+    some = [name for name in ("records", "sets", "aliases", "failed", "blank") if row[name] or name == "failed"]
+    return ", ".join(f"{row[name]:,} {one.get(name, name) if row[name] == 1 else name}" for name in some)
 
 
 def places(rows: Sequence[Mapping[str, Any]]) -> tuple[str, list[str]]:
