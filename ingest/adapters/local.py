@@ -69,13 +69,7 @@ class LocalStore:
             raise ListingDoubted(unnamed, cut=True)
 
     def describe(self, bucket: str, key: str) -> SourceFile:  # noqa: ARG002 - as above
-        """The file as it is now.
-
-        Raises:
-            ObjectGone: there is no such file.
-            TransientError: it may not be read.
-            IngestError: it is a folder, or its name is no text.
-        """
+        """The file as it is now. Raises ObjectGone; TransientError: it may not be read; IngestError: it is no file."""
         path = Path(key if key == STANDARD_INPUT else os.path.abspath(key))  # noqa: PTH100 - Path.resolve follows links
         if str(path) in self._copies:
             return self._copies[str(path)][0]
@@ -140,13 +134,12 @@ class LocalStore:
             return not path.exists()
         return True
 
-    def write(self, bucket: str, key: str, content: Path) -> None:  # noqa: ARG002 - as above
+    def write(self, bucket: str, key: str, content: Path) -> None:
         path = Path(key)
         with _written(path):
             if not path.is_file() or _digest(path) != _digest(content):
-                with content.open("rb") as body, _beside(path, iter(lambda: body.read(PIECE_BYTES), b"")) as copy:
-                    copy.replace(path)
-                    self._keep(path.parent)
+                with content.open("rb") as body:
+                    self.receive(bucket, key, iter(lambda: body.read(PIECE_BYTES), b""))
 
     def receive(self, bucket: str, key: str, pieces: Iterable[bytes]) -> None:  # noqa: ARG002 - as above
         path = Path(key)
@@ -170,13 +163,7 @@ class LocalStore:
             digest.update(piece)
             copy.write(piece)
         copy.flush()
-        file = SourceFile(
-            bucket=LOCAL_BUCKET,
-            key=key,
-            etag=digest.hexdigest(),
-            last_modified=datetime.now(UTC),
-            size_bytes=copy.tell(),
-        )
+        file = _source_file(key, digest.hexdigest(), os.fstat(copy.fileno()))
         self._copies[key] = file, copy
         return file
 

@@ -1,9 +1,8 @@
 """Source files in S3, or in a store that speaks its language.
 
 Decides: what pins a read to the version that was listed, and when its bytes are those: as many as were listed, with the
-         checksum that the store gives. That "gone" is a claim: what a listing still shows is not gone, whatever the
-         read says. And when an object may be deleted: only where the store compares it with the version we mean at
-         that very moment.
+         checksum that the store gives. That "gone" is a claim: what a listing still shows is not gone. And when an
+         object may be deleted: only where the store compares it with the version we mean at that very moment.
 
 A version is known by its version id where the bucket keeps versions and we may ask for them, else by its ETag, else by
 its size and time. `describe` answers from a listing, as `list` does, so that an object is the same source file on

@@ -50,8 +50,7 @@ def make_client(
 
     `somebody_waits`: for an answer, and will ask again, so that a store which does not answer is given up soon.
 
-    Raises:
-        ConfigError: those settings cannot be used.
+    Raises ConfigError: those settings cannot be used.
     """
     try:
         session = boto3.Session(profile_name=profile)
@@ -217,11 +216,9 @@ class _PacedBody:
 
 def _timestamp(value: Any) -> datetime | None:
     """A time as S3's listings write it; any other as botocore reads it. None: it is none, and one object's oddity."""
-    try:
+    with suppress(ValueError, OverflowError):
         if isinstance(value, str) and value[4:5] == "-":
             with suppress(ValueError):
                 return datetime.fromisoformat(value)
-        parsed: datetime = parse_timestamp(value)
-    except (ValueError, OverflowError):
-        return None
-    return parsed
+        return parse_timestamp(value)
+    return None

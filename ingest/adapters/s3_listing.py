@@ -1,10 +1,8 @@
 """What lies in a bucket, page by page, with nothing taken on trust.
 
 Decides: which version of a key is the current one, and what a listing proves. Each mark that S3 declares optional may
-         be missing: a page that says there is more without saying how to go on is continued after its last key. A page
-         that came before and a key that comes twice are reported (`ListingDoubted`) after what could be read. Where
-         versions cannot be seen, whatever the reason, the plain listing is read: SourceFile.is_same keeps a file what
-         it was.
+         be missing: then a page is continued after its last key. A page or a key that comes twice is reported
+         (`ListingDoubted`) after what could be read. Where versions cannot be seen, the plain listing is read.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,21 +32,12 @@ class Listing:
         self._client = client
 
     def files(self, bucket: str, prefix: str) -> Iterator[SourceFile]:
-        """Every current object under a prefix, in the store's order.
-
-        Raises:
-            ListingDoubted: at the end, when something about the listing was wrong.
-            ConfigError, TransientError: it could not be read.
-        """
+        """Every current object under a prefix, in the store's order. Raises ListingDoubted at the end, if in doubt."""
         for page in self._pages(bucket, prefix, _PAGE):
             yield from page
 
     def find(self, bucket: str, key: str) -> SourceFile:
-        """The current version of one object: from a listing, else by HEAD.
-
-        Raises:
-            ObjectGone: the store says that there is none.
-        """
+        """The current version of one object: from a listing, else by HEAD. Raises ObjectGone if the store says so."""
         try:
             # The smallest key with this prefix is the key itself, if it is there (but not in a directory bucket).
             first = next(self._pages(bucket, key, 1), ())
@@ -79,8 +68,8 @@ class Listing:
         return any(version != file.version_id for version in self._versions_of(file))
 
     def _versions_of(self, file: SourceFile) -> Iterator[str | None]:
-        for page in self._version_pages(file.bucket, file.key, _PAGE):
-            yield from (one.get("VersionId") for one in page["Versions"] if one["Key"] == file.key)
+        for page in self._entries(file.bucket, file.key, _PAGE, versioned=True):
+            yield from (one.get("VersionId") for one in page if one["Key"] == file.key)
 
     def keeps_versions(self, bucket: str, prefix: str) -> bool:
         """Whether the bucket keeps versions and we may see them: if not, it is read as one that keeps none."""
@@ -101,10 +90,9 @@ class Listing:
     def _pages(self, bucket: str, prefix: str, size: int) -> Iterator[Sequence[SourceFile]]:
         with explained(f"s3://{bucket}/{prefix}", "s3:ListBucket", listing=True):
             versioned = self.keeps_versions(bucket, prefix)
-            pages = self._version_pages(bucket, prefix, size) if versioned else self._plain(bucket, prefix, size)
+            versions = self._entries(bucket, prefix, size, versioned=True)
             odd = ""
-            for page in pages:
-                entries = page["Versions" if versioned else "Contents"]
+            for entries in versions if versioned else self._plain(bucket, prefix, size):
                 if versioned and not all("IsLatest" in one for one in entries):
                     where = f"s3://{bucket}/{prefix}"
                     raise ListingDoubted(f"{where}: the listing does not say which version is current", cut=True)
@@ -119,47 +107,39 @@ class Listing:
             if odd:
                 raise ListingDoubted(odd, cut=True)
 
-    def _plain(self, bucket: str, prefix: str, size: int) -> Iterator[Entry]:
-        """Pages of the plain listing. A directory bucket lists folders only: of those what begins with the prefix."""
-        pages = self._plain_pages(bucket, prefix, size)
+    def _plain(self, bucket: str, prefix: str, size: int) -> Iterator[Sequence[Entry]]:
+        """The plain listing. A directory bucket lists folders only: of those what begins with the prefix."""
+        pages = self._entries(bucket, prefix, size, versioned=False)
         folder = prefix[: prefix.rfind("/") + 1]
         try:
-            first = next(pages, None)
+            first = next(pages)
         except aws.ClientError as error:
             if folder == prefix or not is_refusal(error) or error.response["ResponseMetadata"]["HTTPStatusCode"] != 400:
                 raise
-            for page in self._plain_pages(bucket, folder, _PAGE):
-                yield {"Contents": [one for one in page.get("Contents", ()) if one["Key"].startswith(prefix)]}
+            for page in self._entries(bucket, folder, _PAGE, versioned=False):
+                yield [one for one in page if one["Key"].startswith(prefix)]
             return
-        if first is not None:
-            yield first
-            yield from pages
+        yield first
+        yield from pages
 
-    def _plain_pages(self, bucket: str, prefix: str, size: int) -> Iterator[Entry]:
+    def _entries(self, bucket: str, prefix: str, size: int, *, versioned: bool) -> Iterator[Sequence[Entry]]:
+        """The entries of each page, of the listing of versions or of the plain one."""
+        ask: Any = self._client.list_object_versions if versioned else self._client.list_objects_v2
         turns = _Turns(f"s3://{bucket}/{prefix}")
         more: dict[str, Any] = {}
         while True:
-            page: Any = self._client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=size, **more)
+            page = ask(Bucket=bucket, Prefix=prefix, MaxKeys=size, **more)
             entries = turns.take(page)
-            yield page | {"Contents": entries}
-            token = page.get("NextContinuationToken")
+            yield entries
+            key, version = page.get("NextKeyMarker"), page.get("NextVersionIdMarker")
+            token = (key and f"{key}\0{version}") if versioned else page.get("NextContinuationToken")
             if not turns.goes_on(page, token):
                 break
-            more = {"ContinuationToken": token} if token else {"StartAfter": entries[-1]["Key"]}
-        turns.close()
-
-    def _version_pages(self, bucket: str, prefix: str, size: int) -> Iterator[Entry]:
-        turns = _Turns(f"s3://{bucket}/{prefix}")
-        more: dict[str, Any] = {}
-        while True:
-            page: Any = self._client.list_object_versions(Bucket=bucket, Prefix=prefix, MaxKeys=size, **more)
-            versions = turns.take(page)
-            yield page | {"Versions": versions}
-            key, version = page.get("NextKeyMarker"), page.get("NextVersionIdMarker")
-            if not turns.goes_on(page, key and f"{key}\0{version}"):
-                break
+            if not versioned:
+                more = {"ContinuationToken": token} if token else {"StartAfter": entries[-1]["Key"]}
+                continue
             if not key:
-                last = max((*versions, *page.get("DeleteMarkers", ())), key=lambda one: one["Key"].encode())
+                last = max((*entries, *page.get("DeleteMarkers", ())), key=lambda one: one["Key"].encode())
                 key, version = last["Key"], None  # the current version of a key is its first
             more = {"KeyMarker": key} | ({"VersionIdMarker": version} if version else {})
         turns.close()
