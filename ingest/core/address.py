@@ -17,8 +17,7 @@ ACCESS_POINT: Final = (
     r"|arn:aws[^:/]*:s3-outposts:[a-z0-9-]+:[0-9]{12}:outpost[:/][A-Za-z0-9-]{1,63}[:/]accesspoint[:/][A-Za-z0-9-]{1,63}"
 )
 _S3: Final = re.compile(rf"s3://(?P<bucket>{ACCESS_POINT}|[^/]+)(?:/(?P<key>.*))?", re.DOTALL)
-_FILE_ID: Final = re.compile(r"[0-9a-f]{1,32}")
-_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_WRITE: Final = "Write s3://bucket/key, or s3://bucket/prefix/ for many."
 
 
 def is_s3(address: str) -> bool:
@@ -27,7 +26,7 @@ def is_s3(address: str) -> bool:
 
 def is_file_id(reference: str) -> bool:
     """Whether it is the id of a file of the ledger, or the beginning of one, and not an address."""
-    return _FILE_ID.fullmatch(reference) is not None
+    return re.fullmatch(r"[0-9a-f]{1,32}", reference) is not None
 
 
 def split_address(address: str) -> tuple[str, str]:
@@ -35,11 +34,11 @@ def split_address(address: str) -> tuple[str, str]:
     if is_s3(address):
         found = _S3.fullmatch(address)
         if not found:
-            raise ConfigError(f"{address} names no bucket. Write s3://bucket/key, or s3://bucket/prefix/ for many.")
+            raise ConfigError(f"{address} names no bucket. {_WRITE}")
         return found["bucket"], found["key"] or ""
     if address.startswith(("arn:", "s3:/")):
-        raise ConfigError(f"{address} is no address. Write s3://bucket/key, or s3://bucket/prefix/ for many.")
-    if found := _SCHEME.match(address):
+        raise ConfigError(f"{address} is no address. {_WRITE}")
+    if found := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", address):
         instead = {"s3a": "s3://bucket/key", "s3n": "s3://bucket/key", "file": "the path alone"}
         remedy = instead.get(found[1].lower(), "s3://bucket/key, or a path")
         raise ConfigError(f"{address} is neither a path nor an s3:// URI. Write {remedy}.")

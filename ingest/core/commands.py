@@ -1,8 +1,4 @@
-"""The facts that judging produces: commands, failures, and the item they belong to.
-
-Pure: no I/O and no clock, so an item always gives the same outcome.
-Source: "JSON Files as an External Data Source", Kissmetrics support.
-"""
+"""The facts that judging produces: commands, failures, and the item they belong to."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -82,7 +82,8 @@ class _Compiler:
         return _Whole(name, of, lambda value: not refused.is_valid(value))
 
     def any_of(self, name: str, of: Schema) -> Check:
-        return _AnyOf(name, of, [self.schema(one) for one in of[name]])
+        branches = [self.schema(one) for one in of[name]]
+        return _Whole(name, of, lambda value: any(branch.is_valid(value) for branch in branches), branches)
 
     def all_of(self, name: str, of: Schema) -> Check:
         return _all([self.schema(one) for one in of[name]])
@@ -136,9 +137,11 @@ class _Whole:
     keyword: str
     schema: Schema
     is_valid: Callable[[Any], bool]
+    branches: Sequence[Check] = ()  # of `anyOf`
 
     def broken(self, value: Any, path: Path = ()) -> Iterator[Broken]:
-        yield Broken(self.keyword, self.schema, value, path)
+        why = [broken for branch in self.branches for broken in branch.broken(value, path)]
+        yield Broken(self.keyword, self.schema, value, path, why)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,20 +160,6 @@ class _Parts:
         for check, part, step in self.of(value):
             if not check.is_valid(part):
                 yield from check.broken(part, path if step is None else (*path, step))
-
-
-@dataclass(frozen=True, slots=True)
-class _AnyOf:
-    keyword: str
-    schema: Schema
-    branches: Sequence[Check]
-
-    def is_valid(self, value: Any) -> bool:
-        return any(branch.is_valid(value) for branch in self.branches)
-
-    def broken(self, value: Any, path: Path = ()) -> Iterator[Broken]:
-        why = [broken for branch in self.branches for broken in branch.broken(value, path)]
-        yield Broken(self.keyword, self.schema, value, path, why)
 
 
 def _all(checks: Sequence[Check]) -> _Parts:

@@ -53,23 +53,6 @@ def json_object(properties: dict[str, object]) -> bytes:
     return orjson.dumps(properties, option=orjson.OPT_SORT_KEYS)
 
 
-def command_id(
-    kind: str, space: str, person_key: str, at: int, event_key: str | None, alias_key: str | None, properties: bytes,
-    identity: Sequence[object] = (),
-) -> bytes:  # fmt: skip
-    """The identity of a fact: equal facts from any file have the same 16 bytes.
-
-    `properties` is canonical JSON without transport names, `identity` as a command has it.
-    """
-    if alias_key is not None and alias_key < person_key:
-        person_key, alias_key = alias_key, person_key  # an alias has no direction
-    fact = [kind, space, person_key, at, event_key, alias_key, orjson.Fragment(properties)]
-    if identity:
-        how, *more = identity
-        fact = [kind, space, *more] if how == "only" else [*fact, *more]
-    return blake2b(orjson.dumps(fact), digest_size=16).digest()
-
-
 def row(command: Command, line: int, item_no: int, path: str, rules: Rules) -> CommandRow:
     """The row of one command."""
     space = command.people_space or rules.people_space
@@ -94,12 +77,19 @@ def keys(
 ) -> tuple[str | None, str | None, str | None, bytes]:  # fmt: skip
     """(person_key, event_key, alias_key, command_id) of a row; a key is None where it is its name.
 
-    `fact` is canonical JSON of the properties without transport names; `identity` as `command_id` takes it.
+    Equal facts from any file have the same id. `fact` is canonical JSON of the properties without transport names,
+    `identity` as a command has it.
     """
     person_key = key(person, match)
     event_key = None if event is None else key(event, match)
     alias_key = None if alias is None else key(alias, match)
-    fact_id = command_id(kind, space, person_key, at, event_key, alias_key, fact, identity)
+    # An alias has no direction.
+    one, other = (person_key, alias_key) if alias_key is None or person_key <= alias_key else (alias_key, person_key)
+    said = [kind, space, one, at, event_key, other, orjson.Fragment(fact)]
+    if identity:
+        how, *more = identity
+        said = [kind, space, *more] if how == "only" else [*said, *more]
+    fact_id = blake2b(orjson.dumps(said), digest_size=16).digest()
     return differing(person_key, person), differing(event_key, event), differing(alias_key, alias), fact_id
 
 

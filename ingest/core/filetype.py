@@ -1,7 +1,6 @@
 r"""What a file is that holds no JSON, by its first bytes.
 
 In:     the first bytes of a file, unpacked: 64 KiB, or all there are.
-Out:    the kind of file, and what to do with it; None where these bytes may begin JSON, or nothing tells.
 Sure:   what begins as JSON does is no other kind, whatever follows: `{` or `[` behind white space and perhaps a BOM,
         and then what JSON has there. Text is a table (CSV) only if nothing else fits: see `_is_table`.
 Own:    a table, since libraries know hundreds of kinds that nobody sends, and neither raw snappy nor UTF-16 without a
@@ -19,8 +18,9 @@ from ingest.core.jsontext import Undecodable, parse
 
 HEAD_BYTES: Final = 1 << 16  # how much of a file is looked at; a shorter head is the whole file
 
-_BOM: Final = b"\xef\xbb\xbf"
+BOM: Final = b"\xef\xbb\xbf"
 _REPACK: Final = "unpack it, or pack it with gzip or zstd instead"
+_ARCHIVE: Final = "unpack it and send the .json files in it"
 _EXPORT: Final = "export it as JSON, one object a line"
 _UTF8: Final = "save it as UTF-8"
 _NO_DATA: Final = "send the file of events that was meant instead"
@@ -50,19 +50,12 @@ _KINDS: Final = [
         (rb"\x89LZO\0\r\n\x1a\n", "lzop data", _REPACK),
         (rb"\x1f[\x9d\xa0]", "data of the old compress (.Z)", _REPACK),
         # Archives.
-        (
-            rb"PK\x03\x04.{26}(\[Content_Types\]\.xml|_rels/|docProps/|xl/|word/|ppt/|mimetypeapplication/vnd\.oasis)",
-            "an Office document (Excel's .xlsx, .docx, .ods …)",
-            _EXPORT,
-        ),
-        (rb"PK(\x03\x04|\x05\x06|\x07\x08)", "a ZIP archive", "unpack it and send the .json files in it"),
-        (
-            rb".{100}[0-7 ]{6}[0-7 \0].{150}ustar[\0 ]",
-            "a tar archive",
-            "unpack it and send the .json files in it",
-        ),
-        (rb"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", "unpack it and send the .json files in it"),
-        (rb"Rar!\x1a\x07", "a RAR archive", "unpack it and send the .json files in it"),
+        (rb"PK\x03\x04.{26}(\[Content_Types\]\.xml|_rels/|docProps/|xl/|word/|ppt/|mimetypeapplication/vnd\.oasis)",
+         "an Office document (Excel's .xlsx, .docx, .ods …)", _EXPORT),
+        (rb"PK(\x03\x04|\x05\x06|\x07\x08)", "a ZIP archive", _ARCHIVE),
+        (rb".{100}[0-7 ]{6}[0-7 \0].{150}ustar[\0 ]", "a tar archive", _ARCHIVE),
+        (rb"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", _ARCHIVE),
+        (rb"Rar!\x1a\x07", "a RAR archive", _ARCHIVE),
         # Tables and databases. Magics that could be words are followed by what text never has.
         (rb"PAR[1E][^\t -~]", "a Parquet file", _EXPORT),
         (rb"Obj\x01", "an Avro file", _EXPORT),
@@ -81,27 +74,18 @@ _KINDS: Final = [
         (rb"II\*\0|MM\0\*", "a TIFF image", _NO_DATA),
         (rb"BM.{4}\0{4}", "a BMP image", _NO_DATA),
         (rb"\0\0\0.ftyp", "an image or a video (HEIC, AVIF, MP4)", _NO_DATA),
-        (
-            _TAG + rb"(?i:!doctype\s+html|html|head|body)[\s>]",
-            "an HTML page",
-            "perhaps the error or the login page of a website; export the events again",
-        ),
-        (
-            _TAG + rb"(?:\?xml\s|!DOCTYPE\s|[A-Za-z_][\w:.-]*+(?:\s[^<>]*+|/)?>)",
-            "an XML document",
-            f"{_EXPORT}; if it is an error page, export the events again",
-        ),
+        (_TAG + rb"(?i:!doctype\s+html|html|head|body)[\s>]",
+         "an HTML page", "perhaps the error or the login page of a website; export the events again"),
+        (_TAG + rb"(?:\?xml\s|!DOCTYPE\s|[A-Za-z_][\w:.-]*+(?:\s[^<>]*+|/)?>)",
+         "an XML document", f"{_EXPORT}; if it is an error page, export the events again"),
         # Text in another encoding, with its mark or without: JSON begins with characters of ASCII.
         (rb"\xff\xfe\0\0|\0\0\xfe\xff|([\t-~]\0\0\0|\0\0\0[\t-~]){2}", "text in UTF-32", _UTF8),
         (rb"\xff\xfe|\xfe\xff|([\t-~]\0){2}|(\0[\t-~]){2}", "text in UTF-16", _UTF8),
         (rb"(?!\0{4}|.{4}\0{4})(\0[\0-\x0f]..){2}.{1,6}?[\[{]", "snappy or lz4 data in Hadoop's block format", _REPACK),
-        (
-            rb"\x1e",
-            "a JSON text sequence (RFC 7464), with a record separator before each object",
-            r"remove them with tr -d '\036' < FILE > FIXED.json",
-        ),
+        (rb"\x1e", "a JSON text sequence (RFC 7464), with a record separator before each object",
+         r"remove them with tr -d '\036' < FILE > FIXED.json"),
     )
-]
+]  # fmt: skip
 _SNAPPY: Final = Kind("snappy data", _REPACK)
 _ZLIB: Final = Kind("zlib data (deflate)", _REPACK)
 _BINARY: Final = Kind("binary data of a kind that is not known here", "send JSON, as it is or packed with gzip or zstd")
@@ -119,7 +103,7 @@ _BEGINS_JSON: Final = re.compile(rb"[ \t\r\n]*(\Z|[\[{][ \t\r\n]*(\Z|[\[{\"\]}0-
 
 def kind_of(head: bytes) -> Kind | None:
     """The kind of file that `head` begins, where it surely is none of JSON."""
-    head = head.removeprefix(_BOM)
+    head = head.removeprefix(BOM)
     if _BEGINS_JSON.match(head):
         return None
     for pattern, kind in _KINDS:
@@ -135,11 +119,7 @@ def kind_of(head: bytes) -> Kind | None:
 
 
 def _is_table(head: bytes, separator: str) -> bool:
-    """Whether these bytes are rows of equally many fields below a row of names, and no line may be JSON.
-
-    Strict, since who has broken lines is helped line by line: each column has a name of its own that is like one, and
-    no row repeats the names.
-    """
+    """Whether these are rows as wide as the names in the first. Strict: broken lines are helped line by line."""
     lines = head.decode(errors="replace").splitlines(keepends=True)
     if len(head) >= HEAD_BYTES:
         lines.pop()  # cut, perhaps

@@ -2,9 +2,7 @@
 
 Objects flatten with `.`, arrays of scalars join with `,`, other arrays stay JSON text; null is absent. Where two names
 flatten to one, the top-level one stays and the other gets its parent's name in front.
-
-Names of parents stand before each of their parts, and a name in its fourth place is longer again: from a kilobyte can
-come gigabytes. So what is repeated is limited.
+Names of parents stand before each of their parts: from a kilobyte can come gigabytes, so that is limited.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,11 +22,7 @@ class RepeatedTooMuch(ValueError):
 
 
 def flatten(properties: Mapping[str, object]) -> tuple[dict[str, object], list[str]]:
-    """The flat properties, and the names that were made longer because theirs was taken.
-
-    Raises:
-        RepeatedTooMuch: names of parents come to more than REPEATED_AT_MOST.
-    """
+    """The flat properties, and the names that were made longer since theirs was taken. Raises RepeatedTooMuch."""
     flat: dict[str, object] = {}
     nested: list[tuple[str, Mapping[str, object]]] = []
     for name, value in properties.items():

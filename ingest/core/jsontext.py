@@ -60,11 +60,7 @@ class Oddity:
 
 
 def decode(data: bytes) -> object:
-    """Read one JSON text. `oddities` says what of it no warehouse can keep.
-
-    Raises:
-        Undecodable: it is not UTF-8, or not JSON.
-    """
+    """Read one JSON text. `oddities` says what of it no warehouse can keep. Raises Undecodable."""
     value = parse(data)
     for _ in oddities(value):
         pass  # to the end: it tells of what is too deep, too
@@ -72,11 +68,7 @@ def decode(data: bytes) -> object:
 
 
 def parse(data: bytes) -> object:
-    """What a JSON text says, as `decode` reads it. `oddities` are not looked for.
-
-    Raises:
-        Undecodable: it is not UTF-8, or not JSON. That it is too deep is for `oddities` to say.
-    """
+    """As `decode`, but for what is too deep: that is for `oddities` to say. Raises Undecodable."""
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -192,7 +184,7 @@ def place(text: str, at: str) -> tuple[int, int] | None:
     """
     names = [name.replace("~1", "/").replace("~0", "~") for name in at.split("/")[1:]]
     try:
-        start = _WHITE.match(text, 0).end()  # type: ignore[union-attr]  # it always matches
+        start = behind_white(text, 0)
         end = _DECODER.raw_decode(text, start)[1]
         for name in names:
             found = [(first, last) for key, first, last in members(text, start) if key == name]
@@ -228,6 +220,11 @@ def end_of(text: str, start: int) -> tuple[int | None, int]:
             return end, end
 
 
+def behind_white(text: str, at: int) -> int:
+    """Where the next character stands that is no white space."""
+    return _WHITE.match(text, at).end()  # type: ignore[union-attr]  # it always matches
+
+
 def members(text: str, start: int) -> Iterator[tuple[str, int, int]]:
     """Name (or number) of each value of the object or array that begins at `start`, and where it stands.
 
@@ -236,25 +233,21 @@ def members(text: str, start: int) -> Iterator[tuple[str, int, int]]:
     is_object, number = text[start] == "{", 0
     if text[start] not in "{[":
         return
-    at = _WHITE.match(text, start + 1).end()  # type: ignore[union-attr]
+    at = behind_white(text, start + 1)
     while text[at] not in "}]":
         name = str(number)
         if is_object:
             name, at = _DECODER.raw_decode(text, at)
-            at = _WHITE.match(text, at).end() + 1  # type: ignore[union-attr]  # behind the colon
-            at = _WHITE.match(text, at).end()  # type: ignore[union-attr]
+            at = behind_white(text, behind_white(text, at) + 1)  # behind the colon
         end = _DECODER.raw_decode(text, at)[1]
         yield name.replace("\0", "␀"), at, end
-        at, number = _WHITE.match(text, end).end(), number + 1  # type: ignore[union-attr]
+        at, number = behind_white(text, end), number + 1
         if text[at] == ",":
-            at = _WHITE.match(text, at + 1).end()  # type: ignore[union-attr]
+            at = behind_white(text, at + 1)
 
 
 def _mistake(text: str, end: int) -> tuple[str, str]:
-    """What is wrong with `text`, and what to do, where a whole value and white space end at `end`; or blanks.
-
-    The commands work on the whole file.
-    """
+    """What is wrong with `text`, and what to do with its file, where a whole value ends at `end`; or blanks."""
     rest = text[end : end + 1]
     if rest == ",":
         if text[end + 1 :].strip():
@@ -306,8 +299,7 @@ def oddities(value: object, at: _Place | None = None, depth: int = 0) -> Iterato
 
     Places are written out only where they are shown: a name may be long, and much may stand below it.
 
-    Raises:
-        Undecodable: it is too deep.
+    Raises Undecodable: it is too deep.
     """
     if isinstance(value, str):
         if "\0" in value:

@@ -6,7 +6,7 @@ Pure:   no I/O and no clock.
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from ingest.text import alternatives
 
@@ -16,9 +16,7 @@ State = Literal[
     "loaded", "rejected", "held", "duplicate", "undone", "replaced", "ignored",  # final for a poll
     "retrying", "gone",  # `gone` is never in the ledger: the object vanished between listing and reading
 ]  # fmt: skip
-STATES: Final[tuple[State, ...]] = (
-    "loaded", "rejected", "held", "duplicate", "undone", "replaced", "ignored", "retrying",
-)  # fmt: skip
+STATES: Final[tuple[State, ...]] = get_args(State)[:-1]
 FINAL_STATES: Final = STATES[:-1]
 # The states in which the failed lines of a file are kept, can be looked at and sent again.
 KEEPS_LINES: Final[tuple[State, ...]] = ("loaded", "rejected")
@@ -47,10 +45,7 @@ def is_settled(state: State, intent: Intent = "new", *, may_return: bool = False
 
 
 def may_return(version_id: str | None, replaced_by: str | None) -> bool:
-    """Whether a `replaced` file is new again if its object is there.
-
-    Its key came back to these bytes, where no versions are kept; or it was closed since its object seemed to be gone.
-    """
+    """Whether a `replaced` file is new if its object is there: its key came back to it, or it only seemed gone."""
     return version_id is None or replaced_by is None
 
 
@@ -73,7 +68,7 @@ def is_due(next_try_at: datetime, now: datetime) -> bool:
 # --- actions ---------------------------------------------------------------------------------------------------------
 
 Action = Literal["undo", "force", "release", "ignore", "retry"]
-ACTIONS: Final[tuple[Action, ...]] = ("undo", "force", "release", "ignore", "retry")
+ACTIONS: Final[tuple[Action, ...]] = get_args(Action)
 # The states that an action takes on.
 TAKES: Final[Mapping[Action, tuple[State, ...]]] = {
     "undo": KEEPS_LINES,

@@ -37,11 +37,7 @@ def place_of(text: str) -> Place | None:
 
 
 def read_placed(content: bytes) -> Iterator[tuple[Place, bytes]]:
-    """Lines that say where they stand; blank ones are nothing.
-
-    Raises:
-        IngestError: after the others, if lines are not in the shape.
-    """
+    """Lines that say where they stand; blank ones are nothing. Raises IngestError after the others, if some do not."""
     wrong: list[int] = []
     for number, line in enumerate(content.split(b"\n"), 1):
         text = line.removesuffix(b"\r")

@@ -42,15 +42,10 @@ def schemas_folder() -> Path:
     return installed if installed.is_dir() else _PACKAGE.parent / "schemas"
 
 
-def schema_path(name: str) -> Path:
-    """The file of the schema called `name`."""
-    return schemas_folder() / f"{name}.schema.json"
-
-
 @cache
 def load(name: str) -> dict[str, Any]:
     """The schema called `name`. Not to be changed."""
-    schema: dict[str, Any] = json.loads(schema_path(name).read_bytes())
+    schema: dict[str, Any] = json.loads((schemas_folder() / f"{name}.schema.json").read_bytes())
     return schema
 
 
@@ -68,24 +63,15 @@ def limit(name: str, warning: str) -> int:
     return int(load(name)["x-warnings"][warning]["limit"])
 
 
-def failure(
-    name: str, code: str, at: str = "", got: object = None, detail: str = "", remedy: str = ""
-) -> Failure:  # fmt: skip
-    """The failure (or warning) `code`, in the words of the schema, with what more is known of this one.
-
-    `remedy`: what to do about this one, in place of what the schema says of all.
-    """
+def failure(name: str, code: str, at: str = "", got: object = None, detail: str = "", remedy: str = "") -> Failure:
+    """The failure (or warning) `code` in the words of the schema. `remedy` takes the place of what that says of all."""
     meaning = codes(name)[code]
     message = " ".join(filter(None, (meaning.problem, detail, remedy or meaning.remedy)))
     return Failure(code, message, at, shortened(got))
 
 
 def odd(name: str, value: object) -> list[Failure]:
-    """What of a decoded value JSON allows and a warehouse cannot keep, as `first_places` keeps it.
-
-    Raises:
-        Undecodable: it is too deep.
-    """
+    """What JSON allows and a warehouse cannot keep, as `first_places` keeps it. Raises Undecodable: it is too deep."""
     return first_places(failure(name, one.code, one.pointer, one.got) for one in oddities(value))
 
 
@@ -94,13 +80,8 @@ def undecodable(name: str, error: Undecodable) -> Failure:
     return failure(name, error.code, detail=error.reason, remedy=error.remedy)
 
 
-def too_long(
-    name: str, code: str, length: int, limit_bytes: int, head: bytes, remedy: str = ""
-) -> Failure:  # fmt: skip
-    """The failure of a line or document of `length` bytes where `limit_bytes` are allowed.
-
-    `head` is how it begins; `remedy` as in `failure`, where that shows no other mistake.
-    """
+def too_long(name: str, code: str, length: int, limit_bytes: int, head: bytes, remedy: str = "") -> Failure:
+    """The failure of a line or document of `length` bytes; `head` is how it begins, `remedy` as in `failure`."""
     detail = f"It has {length:,} bytes; {limit_bytes:,} are allowed."
     try:
         parse(head.decode(errors="replace").encode())  # it may be cut within a character
@@ -113,9 +94,8 @@ def too_long(
 def first_places(failures: Iterable[Failure], more: Mapping[str, int] | None = None) -> list[Failure]:
     """Of each code the first places, each once, in their order; the last of them says how many more there are.
 
-    `more`: how many are known beside these, by code. One item may break a rule at a hundred thousand places, so what is
-    given may be a stream, and what is kept is small, names of a megabyte included. Places whose names differ only
-    beyond what is shown of a name may count as one.
+    `more`: how many are known beside these, by code. One item may break a rule at a hundred thousand places: what is
+    given may be a stream, and what is kept is small. Places that are shown alike may count as one.
     """
     coming = iter(failures)
     head = list(islice(coming, 2))
@@ -147,15 +127,11 @@ def explain(instance: Any, name: str, part: str = "", **settings: int) -> list[F
     Numbers may be int, float or Decimal. `part` names one of the schema's `$defs` that `instance` is held against; the
     pointers of failures begin in `instance`. `settings` take the place of the limits marked with `x-setting`.
     """
-    return first_places(_broken(instance, name, part, **settings))
-
-
-def _broken(instance: Any, name: str, part: str, **settings: int) -> Iterator[Failure]:
-    """One after the other: of a body that is refused as a whole there may be millions."""
     check = _check(name, part, tuple(sorted(settings.items())))
-    if not check.is_valid(instance):
-        for broken in check.broken(instance):
-            yield from _failures(broken, name)
+    if check.is_valid(instance):
+        return []
+    # One after the other: of a body that is refused as a whole there may be millions.
+    return first_places(one for broken in check.broken(instance) for one in _failures(broken, name))
 
 
 def _failures(broken: Broken, name: str) -> Iterator[Failure]:

@@ -98,9 +98,7 @@ class SourceFile:
     @classmethod
     def of_row(cls, row: Mapping[str, Any]) -> Self:
         """The source file of a ledger row, under the id that it has there."""
-        names = (
-            "bucket", "key", "etag", "last_modified", "size_bytes", "version_id", "source", "format",
-        )  # fmt: skip
+        names = ("bucket", "key", "etag", "last_modified", "size_bytes", "version_id", "source", "format")
         return cls(**{name: row[name] for name in names}, known_as=row["file_id"])
 
     @classmethod

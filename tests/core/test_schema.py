@@ -165,7 +165,7 @@ def test_settings_take_the_place_of_defaults() -> None:
     assert [failure.code for failure in schema.explain(early, "kissmetrics")] == ["time_too_old"]
     assert not schema.explain(early, "kissmetrics", time_from=5)
     assert [failure.code for failure in schema.explain(early, "kissmetrics", time_from=6)] == ["time_too_old"]
-    assert json.loads(schema.schema_path("kissmetrics").read_bytes()) == SCHEMA
+    assert json.loads((schema.schemas_folder() / "kissmetrics.schema.json").read_bytes()) == SCHEMA
 
 
 def test_decimals_are_numbers() -> None:

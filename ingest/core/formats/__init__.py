@@ -37,10 +37,7 @@ class Format(Protocol):
         """The failure of a unit of `length` bytes, which is over the limit and begins with `head`."""
 
     def is_shown_by(self, one: Mapping[str, Any], in_array: bool) -> bool:
-        """Whether an object is surely of this format; `in_array`: it stands in the array that its document is.
-
-        It may be cut off: names and values are missing then.
-        """
+        """Whether an object, which may be cut off, is surely of this format; `in_array`: within an array."""
 
     def refusal(self, head: bytes) -> Item | None:
         """Why a file that begins with `head` (64 KiB at most) is refused as a whole; None if it is not."""

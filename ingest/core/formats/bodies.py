@@ -1,22 +1,21 @@
 """What the formats of bodies share: a document is decoded once, and each of its items is judged alone.
 
 A module of a format says which parts of a document are items, holds each against its part of the schema, and makes
-commands of it. Here: raw texts and places of items, times as vendors write them, properties made flat, warnings that
-turn into failures under `strict`.
+commands of it. Here is the rest.
 """
 
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from ingest.core import schema
-from ingest.core.commands import Command, Failure, Item, Rules
+from ingest.core.commands import Command, Failure, Item, Rules, TimeSource
+from ingest.core.filetype import BOM
 from ingest.core.flatten import RepeatedTooMuch, flatten
 from ingest.core.formats import guess
 from ingest.core.jsontext import (
@@ -29,13 +28,12 @@ from ingest.core.jsontext import (
     parse,
     pointer,
     values_allowed,
-)
+)  # fmt: skip
 from ingest.core.matching import Match, is_ignored
 
 if TYPE_CHECKING:
     from ingest.core.formats import Fast
 
-_BOM: Final = b"\xef\xbb\xbf"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # Seconds and the colon of the offset may be missing, a fraction may be there: all of it is met in the wild.
 _ISO: Final = re.compile(
@@ -54,7 +52,6 @@ class Documents(ABC):
     own_names: re.Pattern[bytes] | None = None
 
     def judge(self, unit: bytes, rules: Rules) -> Iterator[Item]:
-        """See `Format`."""
         if holds_more(unit, allowed := values_allowed(rules.max_document_bytes)):
             detail = f"It holds more than {allowed:,} values, the most that one of that size may."
             yield Item(failures=(schema.failure(self.name, "document_too_large", detail=detail),))
@@ -66,7 +63,7 @@ class Documents(ABC):
             yield from self.judge_body(body, rules)
 
     def judge_item(self, raw: bytes, path: str, context: bytes | None, rules: Rules) -> list[Item]:
-        """See `Format`. Sent again by itself it is over no limit of a body."""
+        """Sent again by itself it is over no limit of a body."""
         number = self.number(path, context)
         body = read(self.name, raw)
         if isinstance(body, Item):
@@ -74,6 +71,16 @@ class Documents(ABC):
         one = Judged(self.name, rules, body.odd(self.name, body.value))
         self.judge_fixed(one, body.value, path, context)
         return [one.item(path, number, context=context)]
+
+    def judge_each(self, body: "Body", items: Iterable[tuple[str, Any]], rules: Rules) -> Iterator[Item]:
+        """Judge items by themselves, each known by its number in the body, of which a request may have so many."""
+        for number, (path, value) in enumerate(items):
+            one = Judged(self.name, rules, body.odd(self.name, value))
+            if number >= schema.limit(self.name, "over_request_limit"):
+                one.warn("over_request_limit")
+            context = b"%d" % number
+            self.judge_fixed(one, value, path, context)
+            yield one.item(path, number, body, context)
 
     @abstractmethod
     def judge_body(self, body: "Body", rules: Rules) -> Iterator[Item]:
@@ -85,7 +92,7 @@ class Documents(ABC):
 
     @abstractmethod
     def judge_fixed(self, judged: "Judged", value: Any, path: str, context: bytes | None) -> None:
-        """Judge a fixed item that is JSON: what it breaks or asks for goes into `judged`."""
+        """Judge an item by itself: what it breaks or asks for goes into `judged`."""
 
     def refused_whole(self, body: "Body", value: object, rules: Rules) -> Item:
         """The refusal of a document as one item: `value` is what is held against the schema."""
@@ -94,7 +101,6 @@ class Documents(ABC):
         return whole.item("", 0)
 
     def too_long(self, length: int, head: bytes, rules: Rules) -> Failure:
-        """See `Format`."""
         return schema.too_long(self.name, "document_too_large", length, rules.max_document_bytes, head)
 
     def refusal(self, head: bytes) -> Item | None:
@@ -106,32 +112,30 @@ class Documents(ABC):
         raise AssertionError(f"{self.name} has no lines")
 
 
-@dataclass(frozen=True)
 class Body:
-    """A decoded document."""
+    """A decoded document. `is_odd`: whether anything in it is what JSON allows and a warehouse cannot keep."""
 
-    unit: bytes
-    value: object
-    is_odd: bool = False  # whether anything in it is what JSON allows and a warehouse cannot keep
-
-    @cached_property
-    def _text(self) -> str:
-        return self.unit.decode()
+    def __init__(self, unit: bytes, value: object, is_odd: bool) -> None:
+        self.unit, self.value, self.is_odd = unit, value, is_odd
+        self._text = ""  # when it is needed
+        self._asked: tuple[str | None, tuple[int, int]] = None, (0, 0)  # the last path, and its place
+        self._arrays: dict[str, Iterator[tuple[str, int, int]]] = {}  # how far each was gone through
+        self._counted = 0, 0  # the last character asked for, and how many bytes stand before it
 
     def raw(self, path: str) -> tuple[bytes, int]:
-        """The text of the part at a JSON Pointer, and where it begins in the unit, in bytes.
-
-        Parts of one array are to be asked for in the order in which they stand: it is gone through once.
-        """
-        if self._asked.get("path") != path:
-            self._asked["path"], self._asked["place"] = path, self._place(path)
-        start, end = self._asked["place"]
-        return self._text[start:end].encode(), self._bytes_before(start)
+        """The text at a JSON Pointer, and the place of its first byte. Parts of an array: to be asked for in order."""
+        self._text = self._text or self.unit.decode()
+        if self._asked[0] != path:
+            self._asked = path, self._place(path)
+        start, end = self._asked[1]
+        seen, before = self._counted if self._counted[0] <= start else (0, 0)  # on from the last: most come in order
+        self._counted = start, before + len(self._text[seen:start].encode())
+        return self._text[start:end].encode(), self._counted[1]
 
     def _place(self, path: str) -> tuple[int, int]:
         """The first character of the part at a JSON Pointer, and the one after it."""
         if not path:
-            return len(self._text) - len(self._text.lstrip()), len(self._text)
+            return 0, len(self._text)
         parent, _, name = path.rpartition("/")
         name = name.replace("~1", "/").replace("~0", "~")
         if parent not in self._arrays:
@@ -141,24 +145,6 @@ class Body:
                 return [(first, last) for each, first, last in found if each == name][-1]
             self._arrays[parent] = found
         return next((first, last) for each, first, last in self._arrays[parent] if each == name)
-
-    def _bytes_before(self, at: int) -> int:
-        """How many bytes stand before a character: counted on from the last one asked for, as most come in order."""
-        seen, before = self._counted if self._counted[0] <= at else (0, 0)
-        self._counted[:] = at, before + len(self._text[seen:at].encode())
-        return self._counted[1]
-
-    @cached_property
-    def _counted(self) -> list[int]:
-        return [0, 0]
-
-    @cached_property
-    def _asked(self) -> dict[str, Any]:
-        return {}
-
-    @cached_property
-    def _arrays(self) -> dict[str, Iterator[tuple[str, int, int]]]:
-        return {}
 
     def oddities(self, value: object) -> Iterator[Oddity]:
         """What JSON allows and a warehouse cannot keep, in a part of the document; pointers begin there."""
@@ -171,7 +157,7 @@ class Body:
 
 def read(name: str, unit: bytes) -> Body | Item:
     """A document, decoded; or the one failed item that it is where that cannot be done."""
-    text = unit.removeprefix(_BOM).strip(b" \t\r\n")
+    text = unit.removeprefix(BOM).strip(b" \t\r\n")
     try:
         value = parse(text)
         is_odd = sum(1 for _ in oddities(value)) > 0  # to the end: it tells of what is too deep, too
@@ -246,22 +232,19 @@ class Judged:
                 self.warn("name_collision", pointer(parent, name))
             flat[own] = value
 
-    def time(self, text: object, at: str) -> tuple[int, bool]:
-        """Microseconds of an ISO 8601 time, and True; where there is none, those of its arrival, and False.
-
-        A text that is no such time is a failure.
-        """
-        if text is None:
-            self.warn("no_time", at)
-            return self.rules.received_at, False
+    def time(self, text: object, at: str) -> tuple[int, TimeSource]:
+        """Microseconds of an ISO 8601 time; where there is none, of its arrival. Any other text is a failure."""
         found = iso_microseconds(text) if isinstance(text, str) else None
         if found is None:
-            self.fail("date_not_iso", at, text)
-            return self.rules.received_at, False
+            if text is None:
+                self.warn("no_time", at)
+            else:
+                self.fail("date_not_iso", at, text)
+            return self.rules.received_at, "received"
         micros, assumed = found
         if assumed:
             self.warn("time_zone_assumed", at, text)
-        return micros, True
+        return micros, "event"
 
     @property
     def refusing(self) -> list[Failure]:
@@ -281,10 +264,7 @@ class Judged:
 
 
 def iso_microseconds(text: str) -> tuple[int, bool] | None:
-    """(microseconds since 1970, whether UTC was assumed) of a date and time; None if it is none.
-
-    Nor is one that its offset carries out of the calendar, which nobody who reads it could show.
-    """
+    """(microseconds since 1970, whether UTC was assumed) of a time; None if it is none, or outside of the calendar."""
     found = _ISO.fullmatch(text.strip())
     if not found:
         return None
@@ -298,19 +278,12 @@ def iso_microseconds(text: str) -> tuple[int, bool] | None:
 
 
 def identity_text(value: object) -> object:
-    """An integer as its decimal text, blank text as absent; anything else as it is.
-
-    One beyond a double fails its item for that alone: as text of a length that breaks no other rule.
-    """
+    """An integer as its decimal text, of no length that breaks a rule; blank text as absent; all else as it is."""
     if isinstance(value, str):
         return value if value.strip() else None
-    if (
-        isinstance(value, (int, Decimal))
-        and not isinstance(value, bool)
-        and value == Decimal(value).to_integral_value()
-    ):
-        return str(int(value)) if in_range(value) else str(value)[:_OUT_OF_RANGE_LENGTH]
-    return value
+    if isinstance(value, bool) or not isinstance(value, (int, Decimal)) or value != Decimal(value).to_integral_value():
+        return value
+    return str(int(value)) if in_range(value) else str(value)[:_OUT_OF_RANGE_LENGTH]
 
 
 def first_has(some: Any, *names: str) -> bool:

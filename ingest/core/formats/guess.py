@@ -12,15 +12,14 @@ from typing import Any, Final
 
 from ingest.core import schema
 from ingest.core.commands import Item
-from ingest.core.filetype import HEAD_BYTES, kind_of
+from ingest.core.filetype import BOM, HEAD_BYTES, kind_of
 from ingest.core.formats import FORMATS, open_format
+from ingest.core.jsontext import behind_white
 
 AUTO: Final = "auto"  # in place of a format's name: the guess, file by file
 
-_BOM: Final = b"\xef\xbb\xbf"
 _VALUES_AT_MOST: Final = 100
 _DEPTH: Final = 4  # how far into a value that is not whole
-_WHITE: Final = re.compile(r"[ \t\r\n]*")
 _NEXT: Final = re.compile(r"\n(?=[\[{])")  # where a document may begin behind one that is broken
 _BROKEN: Final = object()  # in place of a value that is none
 _DECODER: Final = json.JSONDecoder()
@@ -28,16 +27,13 @@ _DECODER: Final = json.JSONDecoder()
 
 def guess(head: bytes) -> str | None:
     """The format that a file beginning with `head` surely has."""
-    text = head[:HEAD_BYTES].removeprefix(_BOM).decode(errors="replace")
+    text = head[:HEAD_BYTES].removeprefix(BOM).decode(errors="replace")
     told = {format for value in _values(text) if (format := _format_of(value))}
     return told.pop() if len(told) == 1 else None
 
 
 def other_format(name: str, head: bytes) -> str | None:
-    """The format that a file given as `name` surely has instead.
-
-    None too where anything in it looks like a line that `name` would read.
-    """
+    """The format that a file given as `name` surely has instead: nothing in it looks like a line of `name`."""
     if (own := open_format(name).own_names) and own.search(head):
         return None
     found = guess(head)
@@ -67,7 +63,7 @@ def _values(text: str) -> Iterator[Any]:
     """The JSON values one after the other; of one that is cut off or broken, what is there."""
     at = 0
     for _ in range(_VALUES_AT_MOST):
-        at = _behind_white(text, at)
+        at = behind_white(text, at)
         if at == len(text):
             return
         value, end = _value(text, at, _DEPTH)
@@ -98,7 +94,7 @@ def _some_elements(text: str, at: int, depth: int) -> list[Any]:
     """Those that are whole; if there is none, what is there of the first: too little of one would show nothing."""
     found: list[Any] = []
     end: int | None = at
-    while end is not None and (at := _behind_white(text, end)) < len(text):
+    while end is not None and (at := behind_white(text, end)) < len(text):
         value, end = _value(text, at, depth)
         if value is not _BROKEN and (end is not None or not found):
             found.append(value)
@@ -109,23 +105,19 @@ def _some_elements(text: str, at: int, depth: int) -> list[Any]:
 def _some_members(text: str, at: int, depth: int) -> dict[str, Any]:
     found = {}
     end: int | None = at
-    while end is not None and (at := _behind_white(text, end)) < len(text):
+    while end is not None and (at := behind_white(text, end)) < len(text):
         name, end = _value(text, at, 0)
         end = None if end is None or not isinstance(name, str) else _behind(":", text, end)
         if end is not None:
-            value, end = _value(text, _behind_white(text, end), depth)
+            value, end = _value(text, behind_white(text, end), depth)
             if value is not _BROKEN:
                 found[name] = value
             end = None if end is None else _behind(",", text, end)
     return found
 
 
-def _behind_white(text: str, at: int) -> int:
-    return _WHITE.match(text, at).end()  # type: ignore[union-attr]  # it always matches
-
-
 def _behind(sign: str, text: str, at: int) -> int | None:
-    at = _behind_white(text, at)
+    at = behind_white(text, at)
     return at + 1 if text.startswith(sign, at) else None
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from ingest.core import schema
 from ingest.core.commands import Command, Failure, Item, Rules
 from ingest.core.facts import TRANSPORT_NAMES
-from ingest.core.filetype import HEAD_BYTES
+from ingest.core.filetype import BOM, HEAD_BYTES
 from ingest.core.flatten import RepeatedTooMuch, flatten
 from ingest.core.formats import guess
 from ingest.core.formats.kissmetrics_octal import is_object, read_repaired
@@ -32,7 +32,7 @@ from ingest.core.jsontext import (
     pointer,
     short,
     shortened,
-)
+)  # fmt: skip
 from ingest.core.matching import Match, is_ignored
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 NAME: Final = "kissmetrics"
 COLUMNS: Final = ("_p", "_t", "_n", "_p2")
 
-_BOM: Final = b"\xef\xbb\xbf"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EXCEL_EPOCH: Final = 25_569  # 1970-01-01 as an Excel date, which counts days
 _EXCEL_LAST: Final = 80_000  # in 2119
@@ -64,7 +63,7 @@ class Kissmetrics:
 
     def judge(self, unit: bytes, rules: Rules) -> list[Item]:
         """Exactly one item, whatever the bytes."""
-        line = unit.removeprefix(_BOM).removesuffix(b"\r")
+        line = unit.removeprefix(BOM).removesuffix(b"\r")
         if len(line) > rules.max_line_bytes:
             return [Item(failures=(self.too_long(len(line), line[:HEAD_BYTES], rules),))]
         try:
@@ -97,17 +96,15 @@ class Kissmetrics:
         return self.judge(raw, rules)
 
     def too_long(self, length: int, head: bytes, rules: Rules) -> Failure:
-        """See `Format`."""
         remedy = _remedy(path) if (path := _jq_path(head)) != "." else ""
         return schema.too_long(NAME, "line_too_long", length, rules.max_line_bytes, head, remedy)
 
     def is_shown_by(self, one: Mapping[str, object], in_array: bool) -> bool:  # noqa: ARG002
-        """See `Format`."""
         return not one.keys().isdisjoint(COLUMNS)
 
     def refusal(self, head: bytes) -> Item | None:
         """What is no JSON is refused once, and not once a line; so are a document over lines, and another format."""
-        lines = head.removeprefix(_BOM).split(b"\n")
+        lines = head.removeprefix(BOM).split(b"\n")
         if len(head) >= HEAD_BYTES:
             lines.pop()  # cut, perhaps
         lines = [stripped for line in lines if (stripped := line.strip())]
@@ -125,10 +122,7 @@ class Kissmetrics:
 
 
 def _normalised(sent: Mapping[str, object], rules: Rules) -> tuple[dict[str, object], list[Failure]]:
-    """The line as it is held against the schema, and its warnings. What is null is absent.
-
-    An integer identity is no warning: `time_coerced` speaks of times, and the identity is what it says.
-    """
+    """The line as it is held against the schema, and its warnings. What is null is absent."""
     judged = {name: value for name, value in sent.items() if value is not None}
     warnings, lengthened = [], list[str]()
     if rules.nested == "flatten":
@@ -286,11 +280,7 @@ def _is_cut_off(line: bytes) -> bool:
 
 
 def _objects(lines: Sequence[bytes]) -> Iterator[bytes]:
-    """The lines that are objects by themselves. A comma before or behind one makes it an element of an array.
-
-    So the last object of an array with one a line, which no comma follows, is none: else an array would be refused
-    where its end lies beyond the head, and judged line by line where it does not.
-    """
+    """The lines that are objects by themselves: a comma before or behind one makes it an element of an array."""
     for before, line, after in zip((b"", *lines), lines, (*lines[1:], b""), strict=False):
         if not before.endswith(b",") and not after.startswith(b",") and is_object(line):
             yield line
@@ -298,7 +288,7 @@ def _objects(lines: Sequence[bytes]) -> Iterator[bytes]:
 
 def _jq_path(head: bytes) -> str:
     """Where in the document that begins with `head` its objects stand, as jq says it: `.` where it is no array."""
-    text = head.removeprefix(_BOM).lstrip()
+    text = head.removeprefix(BOM).lstrip()
     named = _ARRAY_IN_OBJECT.match(text)
     return ".[]" if text.startswith(b"[") else f".{named[1].decode()}[]" if named else "."
 

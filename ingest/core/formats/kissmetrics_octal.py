@@ -16,11 +16,7 @@ _ESCAPE: Final = re.compile(rb"((?:\\[23][0-7]{2})+)|\\.", re.DOTALL)
 
 
 def read_repaired(line: bytes, read: Callable[[bytes], object]) -> tuple[object, bool]:
-    """What `read` (`parse` or `decode`) makes of a line, and whether it was repaired for that.
-
-    Raises:
-        Undecodable: it is not UTF-8, or not JSON, repaired or not.
-    """
+    """What `read` makes of a line, and whether it was repaired for that. Raises Undecodable, repaired or not."""
     try:
         return read(line), False
     except Undecodable as error:

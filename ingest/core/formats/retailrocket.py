@@ -4,9 +4,8 @@ In:     an array of envelopes, each an object with one name, which says what hap
 Out:    the items "/0/view", "/1/order" …: a record called as the envelope; of setContact an alias of the visitor and
         the contact, and a set of what else it says. An envelope that is none is the item "/2".
 Whole:  anything but an array refuses the body as one item, "". An empty array holds nothing, which is sound.
-Person: `sessionExternalId`, else the first `link`, as `name/value`: links of different kinds may have the same value,
-        and a colon would be a space where names match as in Kissmetrics. Of emailClick and welcomeSequence, whose
-        fields are not published, else the email.
+Person: `sessionExternalId`, else the first `link`, as `name/value` (a colon would be a space where names match as in
+        Kissmetrics). Of emailClick and welcomeSequence, whose fields are not published, else the email.
 Order:  items are numbered as they stand in the body, and that number is the last part of `position`. Equal ones of one
         visitor are as many facts as there are: the second has 1 in its identity, the third 2. So a fixed item knows
         how often what it says now stands in its body. Of two whose texts differed when they were refused, and which
@@ -24,7 +23,7 @@ from typing import Any, Final
 
 import orjson
 
-from ingest.core.commands import Command, Item, Rules, TimeSource
+from ingest.core.commands import Command, Item, Rules
 from ingest.core.facts import row
 from ingest.core.formats.bodies import Body, Documents, Judged, identity_text, normal, without_blank
 
@@ -62,18 +61,18 @@ class RetailRocket(Documents):
     name: str = NAME
 
     def judge_body(self, body: Body, rules: Rules) -> Iterator[Item]:
-        """See `Documents`. From the first refused item on all is judged twice, to know what is sound behind it."""
+        """From the first refused item on all is judged twice, to know what is sound behind it."""
         if not isinstance(body.value, list):
             yield self.refused_whole(body, body.value, rules)
             return
         known: Counter[str] = Counter()  # of sound items, how often what they say was said
         texts: Counter[tuple[str, bytes]] = Counter()  # of refused ones
         known_at_end: Mapping[str, int] | None = None
-        for number, path, one in _judged(body, body.value, rules, known):
+        for number, path, one in _judged(body, rules, known):
             context = None
             if one.refusing:
                 if known_at_end is None:
-                    known_at_end = _known_at_end(body, body.value, rules, known, number)
+                    known_at_end = _known_at_end(body, rules, known, number)
                 text = path.partition("/")[2].partition("/")[2], body.raw(path)[0]
                 context = orjson.dumps([texts[text], known_at_end])
                 if text in texts or len(texts) < _TEXTS_AT_MOST:
@@ -81,15 +80,12 @@ class RetailRocket(Documents):
             yield one.item(path, number, body, context)
 
     def is_shown_by(self, one: Mapping[str, Any], in_array: bool) -> bool:
-        """See `Format`."""
         return in_array and (kind := _kind(one)) is not None and isinstance(one[kind], dict)
 
     def number(self, path: str, context: bytes | None) -> int:  # noqa: ARG002
-        """See `Documents`."""
         return int(path.split("/")[1])
 
     def judge_fixed(self, judged: Judged, value: Any, path: str, context: bytes | None) -> None:
-        """See `Documents`."""
         _, _, *kinds = path.split("/")
         kind = kinds[0] if kinds else _kind(value)
         _judge(judged, kind, value if kinds or not kind else value[kind])
@@ -98,10 +94,9 @@ class RetailRocket(Documents):
             _count(judged, Counter(known), before)
 
 
-def _judged(
-    body: Body, elements: Sequence[Any], rules: Rules, known: "Counter[str]", first: int = 0
-) -> Iterator[tuple[int, str, Judged]]:
+def _judged(body: Body, rules: Rules, known: "Counter[str]", first: int = 0) -> Iterator[tuple[int, str, Judged]]:
     """The items of a body from a number on, with their paths. What sound ones say is added to `known`."""
+    elements: Any = body.value
     for number in range(first, len(elements)):
         element = elements[number]
         kind = _kind(element)
@@ -113,12 +108,10 @@ def _judged(
         yield number, f"/{number}/{kind}" if kind else f"/{number}", one
 
 
-def _known_at_end(
-    body: Body, elements: Sequence[Any], rules: Rules, known: "Counter[str]", first: int
-) -> Mapping[str, int]:
+def _known_at_end(body: Body, rules: Rules, known: "Counter[str]", first: int) -> Mapping[str, int]:
     """What all sound items of a body say, given what those before the first refused one do; nothing if it is much."""
     known, refused = Counter(known), 0
-    for _, _, one in _judged(body, elements, rules, known, first):
+    for _, _, one in _judged(body, rules, known, first):
         refused += bool(one.refusing)
         if len(known) * refused > _KNOWN_AT_MOST:
             return {}
@@ -145,8 +138,7 @@ def _judge(judged: Judged, kind: str | None, sent: Any) -> None:
     if len(person) > _LONGEST:  # a link, each part of which is within the limit
         judged.fail("identifier_too_long", at_name, person)
     judged.identity(person, at_name)
-    at, is_timed = judged.time(event.get("timestamp"), "/timestamp")
-    source: TimeSource = "event" if is_timed else "received"
+    at, source = judged.time(event.get("timestamp"), "/timestamp")
     columns = {*left_out, "timestamp", *(["contactExternalId"] if kind == "setContact" else [])}
     properties = judged.properties({name: value for name, value in event.items() if name not in columns})
     if kind != "setContact":

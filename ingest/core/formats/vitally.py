@@ -8,8 +8,8 @@ Out:    the items "/0", "/1" …: user: a set of the person `userId`; organizati
         properties; `messageId` is none.
 Whole:  anything but an array refuses the body as one item, "". An empty array holds nothing, which is sound.
 Once:   of messages with equal type, ids, event and messageId one counts, whatever else they say: the vendor's own
-        example has one messageId in all its messages. Without a messageId a message is known by what it says.
-Open:   a user needs an accountId or organizationId by the docs, but is sent without by programs in use, and accepted.
+        example has one messageId in all its messages. Without one a message is known by what it says.
+Open:   by the docs a user needs an accountId or organizationId; programs in use send none, which is accepted.
 Rules:  schemas/vitally.schema.json.
 Source: "Analytics API - Batch" and the pages of its messages, Vitally documentation.
 """
@@ -17,8 +17,7 @@ Source: "Analytics API - Batch" and the pages of its messages, Vitally documenta
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from ingest.core import schema
-from ingest.core.commands import Command, Item, Rules, TimeSource
+from ingest.core.commands import Command, Item, Kind, Rules
 from ingest.core.formats.bodies import Body, Documents, Judged, normal, without_blank
 
 NAME: Final = "vitally"
@@ -42,20 +41,12 @@ class Vitally(Documents):
     name: str = NAME
 
     def judge_body(self, body: Body, rules: Rules) -> Iterator[Item]:
-        """See `Documents`."""
-        if not isinstance(body.value, list):
+        if isinstance(body.value, list):
+            yield from self.judge_each(body, ((f"/{n}", one) for n, one in enumerate(body.value)), rules)
+        else:
             yield self.refused_whole(body, body.value, rules)
-            return
-        for number, message in enumerate(body.value):
-            path = f"/{number}"
-            one = Judged(NAME, rules, body.odd(NAME, message))
-            if number >= schema.limit(NAME, "over_request_limit"):
-                one.warn("over_request_limit")
-            _judge(one, message)
-            yield one.item(path, number, body, b"%d" % number)
 
     def is_shown_by(self, one: Mapping[str, Any], in_array: bool) -> bool:
-        """See `Format`."""
         return (
             in_array
             and one.get("type") in (*TYPES, "customobjectinstance")
@@ -63,38 +54,28 @@ class Vitally(Documents):
         )
 
     def number(self, path: str, context: bytes | None) -> int:  # noqa: ARG002
-        """See `Documents`."""
         return int(path.removeprefix("/"))
 
     def judge_fixed(self, judged: Judged, value: Any, path: str, context: bytes | None) -> None:  # noqa: ARG002
-        """See `Documents`."""
-        _judge(judged, value)
-
-
-def _judge(judged: Judged, sent: Any) -> None:
-    message = without_blank(normal(sent, (*_IDENTIFIERS, "messageId")), "timestamp")
-    if not _is_plain_message(message) and not judged.hold_against(message, "message"):
-        return
-    kind: str = message["type"]
-    who = next(name for name in _WHO[kind] if name in message)
-    is_person = who == "userId"
-    person = judged.identity(message[who], f"/{who}") if is_person else f"{who.removesuffix('Id')}/{message[who]}"
-    event = {"track": message.get("event"), "unlink": "unlink"}.get(kind)
-    if event is not None:
-        judged.length(event, "/event")
-    at, is_timed = judged.time(message.get("timestamp"), "/timestamp")
-    source: TimeSource = "event" if is_timed else "received"
-    identity: tuple[str | int | None, ...] = ()
-    if "messageId" in message:
-        ids = (message.get(name) for name in _IDENTIFIERS)
-        identity = ("only", kind, *ids, message.get("event") if kind == "track" else None, message["messageId"])
-    judged.commands.append(
-        Command(
-            "set" if event is None else "record", person, at, event,
-            properties=_properties(judged, message, who), time_source=source,
-            people_space=None if is_person else f"{judged.rules.people_space}/accounts", identity=identity,
-        )
-    )  # fmt: skip
+        message = without_blank(normal(value, (*_IDENTIFIERS, "messageId")), "timestamp")
+        if not _is_plain_message(message) and not judged.hold_against(message, "message"):
+            return
+        kind: str = message["type"]
+        who = next(name for name in _WHO[kind] if name in message)
+        is_person = who == "userId"
+        person = judged.identity(message[who], f"/{who}") if is_person else f"{who.removesuffix('Id')}/{message[who]}"
+        event = {"track": message.get("event"), "unlink": "unlink"}.get(kind)
+        if event is not None:
+            judged.length(event, "/event")
+        at, source = judged.time(message.get("timestamp"), "/timestamp")
+        space = None if is_person else f"{judged.rules.people_space}/accounts"
+        identity: tuple[str | int | None, ...] = ()
+        if "messageId" in message:
+            ids = (message.get(name) for name in _IDENTIFIERS)
+            identity = ("only", kind, *ids, message.get("event") if kind == "track" else None, message["messageId"])
+        own = _properties(judged, message, who)
+        what: Kind = "set" if event is None else "record"
+        judged.commands.append(Command(what, person, at, event, None, own, source, space, identity))
 
 
 def _properties(judged: Judged, message: Mapping[str, Any], who: str) -> dict[str, object]:

@@ -34,61 +34,39 @@ class WebEngage(Documents):
     name: str = NAME
 
     def judge_body(self, body: Body, rules: Rules) -> Iterator[Item]:
-        """See `Documents`."""
         sent: Any = body.value
         is_odd = any(not _WITHIN_AN_ITEM.fullmatch(odd.pointer) for odd in body.oddities(sent))
         if is_odd or not _is_plain_body(sent):
             yield self.refused_whole(body, _normal_body(sent), rules)
-            return
-        for number, (path, item) in enumerate(_items(sent)):
-            one = Judged(NAME, rules, body.odd(NAME, item))
-            if number >= schema.limit(NAME, "over_request_limit"):
-                one.warn("over_request_limit")
-            _judge(one, item, path)
-            yield one.item(path, number, body, b"%d" % number)
+        else:
+            items = ((f"/{part}/{n}", one) for part, some in sent.items() for n, one in enumerate(some))
+            yield from self.judge_each(body, items, rules)
 
     def is_shown_by(self, one: Mapping[str, Any], in_array: bool) -> bool:
-        """See `Format`."""
         return not in_array and (
             first_has(one.get("users"), *_IDENTIFIERS) or first_has(one.get("events"), "eventName")
         )
 
     def number(self, path: str, context: bytes | None) -> int:  # noqa: ARG002
-        """See `Documents`."""
         return int(context or 0)
 
     def judge_fixed(self, judged: Judged, value: Any, path: str, context: bytes | None) -> None:  # noqa: ARG002
-        """See `Documents`."""
-        _judge(judged, value, path)
-
-
-def _items(body: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Users and events as they stand in the body, with their paths."""
-    for part, some in body.items():
-        for number, item in enumerate(some):
-            yield f"/{part}/{number}", item
-
-
-def _judge(judged: Judged, sent: Any, path: str) -> None:
-    part = _PARTS[path.split("/")[1]]
-    item = normal(sent, _IDENTIFIERS)
-    if isinstance(item, dict) and "userId" in item and "anonymousId" in item:  # ignored, whatever it is
-        del item["anonymousId"]
-        if judged.failures:
-            judged.failures = schema.odd(NAME, {name: value for name, value in sent.items() if name in item})
-    if part == "event":
-        item = _with_data(judged, without_blank(item, "eventTime"))
-    if not _is_plain_item(item, part) and not judged.hold_against(item, part):
-        return
-    if isinstance(data := item.get("eventData"), str):
-        judged.fail("shape_wrong", "/eventData", data, "The text is not the JSON of an object.")
-        return
-    who = next(name for name in _IDENTIFIERS if name in item)
-    person = judged.identity(item[who], f"/{who}")
-    if part == "user":
-        _judge_user(judged, item, person)
-    else:
-        _judge_event(judged, item, person)
+        part = _PARTS[path.split("/")[1]]
+        item = normal(value, _IDENTIFIERS)
+        if isinstance(item, dict) and "userId" in item and "anonymousId" in item:  # ignored, whatever it is
+            del item["anonymousId"]
+            if judged.failures:
+                judged.failures = schema.odd(NAME, {name: one for name, one in value.items() if name in item})
+        if part == "event":
+            item = _with_data(judged, without_blank(item, "eventTime"))
+        if not _is_plain_item(item, part) and not judged.hold_against(item, part):
+            return
+        if isinstance(data := item.get("eventData"), str):
+            judged.fail("shape_wrong", "/eventData", data, "The text is not the JSON of an object.")
+            return
+        who = next(name for name in _IDENTIFIERS if name in item)
+        person = judged.identity(item[who], f"/{who}")
+        judged.commands.append((_user if part == "user" else _event)(judged, item, person))
 
 
 def _with_data(judged: Judged, event: Any) -> Any:
@@ -109,7 +87,7 @@ def _with_data(judged: Judged, event: Any) -> Any:
     return event | {"eventData": data}
 
 
-def _judge_user(judged: Judged, user: Mapping[str, Any], person: str) -> None:
+def _user(judged: Judged, user: Mapping[str, Any], person: str) -> Command:
     properties = _properties(judged, user, "attributes")
     phone, gender, born = (user.get(name) for name in ("phone", "gender", "birthDate"))
     judged.phone(phone)
@@ -118,34 +96,26 @@ def _judge_user(judged: Judged, user: Mapping[str, Any], person: str) -> None:
     if born is not None and not (isinstance(born, str) and iso_microseconds(born)):
         judged.warn("birth_date_not_iso", "/birthDate", born)
     judged.warn("no_time")
-    judged.commands.append(
-        Command("set", person, judged.rules.received_at, properties=properties, time_source="received")
-    )
+    return Command("set", person, judged.rules.received_at, properties=properties, time_source="received")
 
 
-def _judge_event(judged: Judged, event: Mapping[str, Any], person: str) -> None:
+def _event(judged: Judged, event: Mapping[str, Any], person: str) -> Command:
     name = event["eventName"]
     judged.length(name, "/eventName")
     properties = _properties(judged, event, "eventData")
-    at, is_timed = judged.time(event.get("eventTime"), "/eventTime")
-    judged.commands.append(
-        Command(
-            "record", person, at, event=name, properties=properties, time_source="event" if is_timed else "received"
-        )
-    )
+    at, source = judged.time(event.get("eventTime"), "/eventTime")
+    return Command("record", person, at, name, properties=properties, time_source=source)
 
 
 def _properties(judged: Judged, item: Mapping[str, Any], own: str) -> dict[str, object]:
     """All but the columns; what stands in the object `own` under its own names, without those of WebEngage itself."""
     columns = (*_IDENTIFIERS, "eventName", "eventTime") if own == "eventData" else _IDENTIFIERS
     flat = judged.properties({name: value for name, value in item.items() if name not in columns and name != own})
-    sent = {}
-    for name, value in (item.get(own) or {}).items():
+    sent = item.get(own) or {}
+    for name in sent:
         if name.startswith(_RESERVED):
-            judged.warn("reserved_name", f"/{own}{pointer(name)}", value)
-        else:
-            sent[name] = value
-    judged.merge(flat, sent, own)
+            judged.warn("reserved_name", f"/{own}{pointer(name)}", sent[name])
+    judged.merge(flat, {name: value for name, value in sent.items() if not name.startswith(_RESERVED)}, own)
     return flat
 
 
@@ -153,10 +123,8 @@ def _normal_body(body: Any) -> Any:
     """A body as it is held against the schema."""
     if not isinstance(body, dict):
         return body
-    return {
-        name: [normal(item, _IDENTIFIERS) for item in value] if name in _PARTS and isinstance(value, list) else value
-        for name, value in body.items()
-    }
+    parts = {name: value for name, value in body.items() if name in _PARTS and isinstance(value, list)}
+    return body | {name: [normal(item, _IDENTIFIERS) for item in some] for name, some in parts.items()}
 
 
 def _is_plain_body(body: Any) -> bool:

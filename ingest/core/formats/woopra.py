@@ -58,7 +58,6 @@ class Woopra(Documents):
     name: str = NAME
 
     def judge_body(self, body: Body, rules: Rules) -> Iterator[Item]:
-        """See `Documents`."""
         whole = Judged(NAME, rules)
         visit = _visit(body, whole)
         if visit is None or (rules.strict and whole.warnings):
@@ -82,15 +81,13 @@ class Woopra(Documents):
             yield one.item(path, number, body, context)
 
     def is_shown_by(self, one: Mapping[str, Any], in_array: bool) -> bool:
-        """See `Format`."""
         return not in_array and (isinstance(one.get("visitor"), dict) or first_has(one.get("actions"), "name"))
 
     def number(self, path: str, context: bytes | None) -> int:  # noqa: ARG002
-        """See `Documents`."""
         return 0 if path == "/visitor" else int(path.rpartition("/")[2]) + 1
 
     def judge_fixed(self, judged: Judged, value: Any, path: str, context: bytes | None) -> None:
-        """See `Documents`. A fixed visitor may name another person; the actions loaded before stay with theirs."""
+        """A fixed visitor may name another person; the actions loaded before stay with theirs."""
         visit = _Visit(**decode(context or b"{}"))  # type: ignore[arg-type]  # it is ours
         if path != "/visitor":
             _judge_action(judged, value, visit)
@@ -168,9 +165,7 @@ def _judge_visitor(judged: Judged, visitor: Mapping[str, Any], visit: _Visit) ->
     properties = judged.properties({name: value for name, value in visitor.items() if name != who})
     if not visit.has_actions and visit.fields.keys() - {"visit.time"}:
         judged.merge(properties, visit.fields, "visit")
-    received = judged.rules.received_at
-    at = received if visit.at is None else visit.at
-    source: TimeSource = "received" if visit.at is None else "event"
+    at, source = _when(judged, visit.at)
     if "id" in visitor and "email" in visitor:
         email = judged.identity(visitor["email"], "/email")
         judged.commands.append(Command("alias", person, at, alias=email, time_source=source))
@@ -191,9 +186,12 @@ def _judge_action(judged: Judged, action: Any, visit: _Visit) -> None:
     properties = judged.properties({n: v for n, v in action.items() if n not in ("name", "time", "properties")})
     judged.merge(properties, action.get("properties") or {}, "properties")
     judged.merge(properties, visit.fields, "visit")
-    source: TimeSource = "event" if at is not None else "received"
-    when = judged.rules.received_at if at is None else at
+    when, source = _when(judged, at)
     judged.commands.append(Command("record", visit.person, when, action["name"], None, properties, source))
+
+
+def _when(judged: Judged, at: int | None) -> tuple[int, TimeSource]:
+    return (judged.rules.received_at, "received") if at is None else (at, "event")
 
 
 def _normal(body: Any) -> Any:
@@ -251,10 +249,7 @@ def _with_meant(failure: Failure) -> Failure:
 
 
 def _moment(judged: Judged, time: Any) -> int | None:
-    """Microseconds of a time that keeps the schema's rules; None where there is none, or it lies in the future.
-
-    What is finer is cut off, never rounded.
-    """
+    """Microseconds of a sound time, cut off and never rounded; None where there is none, or it lies in the future."""
     if time is None:
         return None
     if (milliseconds := Decimal(time)) > judged.rules.time_until * 1000:  # of any size: more than this can be reckoned
