@@ -23,10 +23,9 @@ from ingest.errors import IngestError
 from ingest.intake import bodies
 from ingest.intake.bodies import BUSY_SECONDS, Refused
 from ingest.intake.keys import keys_of
-from ingest.intake.notices import Notices, shown
-from ingest.intake.rates import Rates
+from ingest.intake.lately import Notices, Rates, shown
 from ingest.intake.spool import Spool
-from ingest.intake.vendors import CALLS, SCHEMES, Call, error_at, error_schema_at
+from ingest.intake.vendors import CALLS, SCHEMES, Call, error_at
 from ingest.ports import ObjectStore
 from ingest.settings import Settings
 
@@ -40,7 +39,6 @@ _REFUSALS: Final = {
     429: "More calls than the vendor allows (`vendor_limits`).",
     503: "The store did not take it, or too much is under way. Nothing was accepted: send it again.",
 }
-_AGAIN: Final = (429, 503)  # with Retry-After
 _ABOUT: Final = (
     "The import calls of Woopra, WebEngage, Retail Rocket and Vitally, and Kissmetrics lines. Success means that the"
     " body is durably stored; single bad items are stored too, and come up in the report of the load."
@@ -48,11 +46,7 @@ _ABOUT: Final = (
 
 
 def make_app(settings: Settings, store_of: Callable[[str], ObjectStore]) -> FastAPI:
-    """The application for these settings; `store_of`: by the name of a source.
-
-    Raises:
-        ConfigError: no source has keys, or they cannot be used. See `ingest.intake.keys`.
-    """
+    """The application for these settings; `store_of`: by the name of a source. Raises ConfigError as `keys_of` does."""
     intake = _Intake(settings)
 
     @asynccontextmanager
@@ -124,7 +118,7 @@ class _Intake:
         place = shown(path)
         if times := self.notices.tell(f"{status} {place}"):
             _log.info("no_such_call status=%d path=%s from=%s times=%d", status, place, _address(request), times)
-        return _json(error_at(path)(f"There is no such call ({error.detail})."), status, headers)
+        return _json(error_at(path)[0](f"There is no such call ({error.detail})."), status, headers)
 
     def _log_refusal(self, request: Request, call: Call, refused: Refused) -> None:
         address = _address(request)
@@ -164,9 +158,7 @@ async def _health() -> dict[str, str]:
 
 
 def _refusal(call: Call, refused: Refused) -> Response:
-    headers = {}
-    if refused.retry_after is not None:
-        headers["Retry-After"] = str(refused.retry_after)
+    headers = {} if refused.retry_after is None else {"Retry-After": str(refused.retry_after)}
     if refused.status == 401 and call.scheme != "apiKey":
         headers["WWW-Authenticate"] = 'Bearer realm="ingest"' if call.scheme == "bearer" else 'Basic realm="ingest"'
     return _json(call.error(str(refused)), refused.status, headers)
@@ -209,7 +201,7 @@ def _answers(call: Call) -> dict[int | str, dict[str, Any]]:
     answers: dict[int | str, dict[str, Any]] = {200: success}
     for status, description in _REFUSALS.items():
         answers[status] = {"description": description, "content": told}
-        if status in _AGAIN:
+        if status in {429, 503}:
             seconds = {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}
             answers[status]["headers"] = {"Retry-After": seconds}
     return answers
@@ -220,7 +212,7 @@ def _description(app: FastAPI) -> dict[str, Any]:
         found = get_openapi(title="Landfall's HTTP intake", version=__version__, description=_ABOUT, routes=app.routes)
         found.setdefault("components", {})["securitySchemes"] = dict(SCHEMES)
         for path, item in found["paths"].items():
-            told = {"application/json": {"schema": error_schema_at(path)}}
+            told = {"application/json": {"schema": error_at(path)[1]}}
             for operation in item.values():
                 operation["responses"] |= {
                     "404": {"description": "There is no such path.", "content": told},

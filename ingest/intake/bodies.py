@@ -22,7 +22,15 @@ from ingest.core.filetype import kind_of
 from ingest.core.formats import open_format
 from ingest.core.formats.guess import other_format
 from ingest.core.formats.kissmetrics_octal import is_object
-from ingest.core.jsontext import Undecodable, end_of, holds_more, parse, values_allowed, values_at_most
+from ingest.core.jsontext import (
+    Undecodable,
+    behind_white,
+    end_of,
+    holds_more,
+    parse,
+    values_allowed,
+    values_at_most,
+)  # fmt: skip
 from ingest.documents import documents
 from ingest.errors import TransientError
 from ingest.reading import BOM, HEAD_BYTES, MAGIC_BYTES, gunzipped, is_compressed
@@ -37,7 +45,6 @@ _LINE_BYTES: Final = 64  # and a line, when lines are told from each other
 _WHITE: Final = b" \t\r\n"
 _JOINTS_AT_MOST: Final = 100_000  # of a body: what `curl -d @FILE` joins has some hundred bytes each
 _LINES_TRIED: Final = 10_000  # for a first object
-_SPACE: Final = re.compile(r"[ \t\r\n]*")
 _JOINT: Final = re.compile(rb"\}[ \t\r\n]*\{")
 _JOINT_IN_LINE: Final = re.compile(rb"\}[ \t\r]*\{")
 T = TypeVar("T")
@@ -63,10 +70,7 @@ class Room:
 
     @contextmanager
     def share(self) -> Iterator[Callable[[int], None]]:
-        """Room for one request: call with the bytes that it takes more, or less (negative).
-
-        Raises Refused where there are none left.
-        """
+        """Room for one request: call with the bytes that it takes more, or less (negative). Raises Refused."""
         mine = 0
 
         def grow(size: int) -> None:
@@ -214,7 +218,7 @@ def lines(body: bytes) -> Body:
     if _JOINT_IN_LINE.search(body):
         body = b"\n".join(map(_sorted_out, body.split(b"\n")))
     some = islice((line for line in body.split(b"\n") if line.strip()), _LINES_TRIED)
-    if not any(_is_object(line) or _is_repaired_object(line) for line in some):
+    if not any(_is_object(line) or (_is_closed(line) and is_object(line)) for line in some):
         raise _unread(body, "The body has to be JSON objects, one a line.")
     return Body(body if body.endswith(b"\n") else body + b"\n", body.count(b"\n"))
 
@@ -228,8 +232,7 @@ def _sorted_out(line: bytes) -> bytes:
 def apart(text: bytes) -> list[bytes]:
     """What stands one behind the other in a text: `curl -d @FILE` leaves out the ends of lines. Mostly it is one thing.
 
-    A broken part goes up to where one that is whole begins behind a closing brace. Such a place is a mistake, unless it
-    stands in a string: so all is read three times at most.
+    A broken part goes up to where one that is whole begins behind a closing brace. All is read three times at most.
     """
     if not _JOINT.search(text) or _is_object(text):
         return [text]
@@ -238,7 +241,7 @@ def apart(text: bytes) -> list[bytes]:
     begin = 0  # of what is not in parts yet
     at: int | None = 0  # where the next object may begin
     while at is not None:
-        start = _SPACE.match(chars, at).end()  # type: ignore[union-attr]  # it always matches
+        start = behind_white(chars, at)
         end, _ = end_of(chars, start) if chars.startswith("{", start) else (None, start)
         if end is None:
             joint = _JOINT.search(text, start)
@@ -270,9 +273,7 @@ def check(body: bytes, shape: Shape, format: str) -> Body:
     return found
 
 
-def check_within(
-    body: bytes, shape: Shape, format: str, settings: Settings, grow: Callable[[int], None]
-) -> Body:  # fmt: skip
+def check_within(body: bytes, shape: Shape, format: str, settings: Settings, grow: Callable[[int], None]) -> Body:
     """As `check`, with room for what the body is while it is looked at. Raises Refused."""
     if open_format(format).documents:
         allowed = _values_allowed(settings)
@@ -331,10 +332,6 @@ def _is_object(text: bytes) -> bool:
         return isinstance(_decoded(text), dict)
     except orjson.JSONDecodeError:
         return False
-
-
-def _is_repaired_object(line: bytes) -> bool:
-    return _is_closed(line) and is_object(line)
 
 
 def _one_line(text: bytes) -> bytes:

@@ -17,7 +17,7 @@ import orjson
 from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from ingest.intake.notices import Notices
+from ingest.intake.lately import Notices
 from ingest.intake.vendors import error_at
 
 _log = logging.getLogger(__name__)
@@ -223,7 +223,7 @@ class Connection(HttpToolsProtocol):
         if since := self._notices.tell(f"{status}"):
             address = self.client[0] if self.client else "?"
             _log.info("refused status=%d from=%s times=%d: %s", status, address, since, message)
-        body = orjson.dumps(error_at(path)(message))
+        body = orjson.dumps(error_at(path)[0](message))
         self._open.write(
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode()

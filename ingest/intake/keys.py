@@ -7,7 +7,7 @@ Decides: where a key may stand in a request, how keys are stored (their SHA-256:
 import base64
 import binascii
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from hashlib import sha256
 from hmac import compare_digest
@@ -56,8 +56,7 @@ class Keys:
 def keys_of(settings: Settings) -> Keys:
     """The keys of the sources that have an endpoint.
 
-    Raises:
-        ConfigError: there is none, a key is shared, or what would be stored for a source is not taken by it alone.
+    Raises ConfigError: there is none, a key is shared, or what would be stored for a source is not taken by it alone.
     """
     sources = [source for source in settings.sources.values() if source.intake_keys]
     problems = [] if sources else ["No source has intake_keys, so there is nothing to serve: `ingest serve --new-key`."]
@@ -99,26 +98,20 @@ def object_key(source: Source, received_at: int, instance: str, number: int) -> 
 
 def bearer(request: Request) -> list[bytes]:
     """`Authorization: Bearer KEY`."""
-    return [credentials for scheme, credentials in _authorization(request) if scheme == b"bearer"]
+    scheme, credentials = _authorization(request)
+    return [credentials] if scheme == b"bearer" else []
 
 
 def basic_password(request: Request) -> list[bytes]:
     """`Authorization: Basic`, base64 of USER:KEY."""
-    return [
-        password
-        for scheme, credentials in _authorization(request)
-        if scheme == b"basic"
-        for _, password in _decoded(credentials)
-    ]
+    scheme, credentials = _authorization(request)
+    return _decoded(credentials)[1:] if scheme == b"basic" else []
 
 
 def token(request: Request) -> list[bytes]:
     """`Authorization: Basic KEY`, as it is or in base64 with a colon before or behind it; `Bearer KEY`."""
-    found = bearer(request)
-    for scheme, credentials in _authorization(request):
-        if scheme == b"basic":
-            found += [credentials, *(part for pair in _decoded(credentials) for part in pair if part)]
-    return found
+    scheme, credentials = _authorization(request)
+    return [credentials, *filter(None, _decoded(credentials))] if scheme == b"basic" else bearer(request)
 
 
 def query(name: str) -> KeysIn:
@@ -126,15 +119,16 @@ def query(name: str) -> KeysIn:
     return lambda request: [value.encode() for value in request.query_params.getlist(name)]
 
 
-def _authorization(request: Request) -> list[tuple[bytes, bytes]]:
-    headers: Mapping[str, str] = request.headers
-    scheme, _, credentials = headers.get("authorization", "").encode("latin-1").partition(b" ")
-    return [(scheme.lower(), credentials.strip())] if credentials.strip() else []
+def _authorization(request: Request) -> tuple[bytes, bytes]:
+    """Scheme and credentials; both empty where there are none."""
+    scheme, _, credentials = request.headers.get("authorization", "").encode("latin-1").partition(b" ")
+    return (scheme.lower(), credentials.strip()) if credentials.strip() else (b"", b"")
 
 
-def _decoded(credentials: bytes) -> list[tuple[bytes, bytes]]:
+def _decoded(credentials: bytes) -> list[bytes]:
+    """User and password, where these are base64 of them."""
     try:
         name, _, password = base64.b64decode(credentials, validate=True).partition(b":")
     except binascii.Error:
         return []
-    return [(name, password)]
+    return [name, password]

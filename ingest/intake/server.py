@@ -17,11 +17,7 @@ _KEEP_ALIVE_SECONDS = 75  # longer than proxies keep a connection, so that the p
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 is any that is free.
-
-    Raises:
-        ConfigError: the address cannot be had.
-    """
+    """A listening socket; port 0 is any that is free. Raises ConfigError: the address cannot be had."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=2048)

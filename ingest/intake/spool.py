@@ -75,11 +75,7 @@ class Spool:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def store(self, source: Source, body: Body) -> None:
-        """Returns when the body is durably in the landing bucket.
-
-        Raises:
-            IngestError: the store did not take it, or did not say so.
-        """
+        """Returns when the body is durably in the landing bucket. Raises IngestError: the store did not say so."""
         # Receipts of an instance never repeat nor go back, whatever the clock does.
         self._last_receipt = max(self._clock() // 1000, self._last_receipt + 1)
         waiting = _Waiting(body, self._last_receipt, asyncio.get_running_loop().create_future())

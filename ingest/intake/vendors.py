@@ -14,6 +14,16 @@ JsonSchema = Mapping[str, Any]
 _ANY_ARRAY: Final[JsonSchema] = {"type": "array", "items": {}}
 
 
+def plain_error(message: str) -> Mapping[str, Any]:
+    """Vitally's envelope, as its REST API has it; ours where a vendor documents none."""
+    return {"error": message}
+
+
+PLAIN_ERROR: Final[JsonSchema] = {
+    "type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}, "additionalProperties": False,
+}  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """One call of one vendor."""
@@ -30,8 +40,8 @@ class Call:
     schema: JsonSchema  # of the body, as far as `shape` looks at it
     example: Any  # a body; of lines the text
     success: Mapping[str, Any] | None  # None: an empty body
-    error: Callable[[str], Mapping[str, Any]]
-    error_schema: JsonSchema
+    error: Callable[[str], Mapping[str, Any]] = plain_error
+    error_schema: JsonSchema = field(default_factory=lambda: PLAIN_ERROR)
     parameters: Mapping[str, str] = field(default_factory=dict)  # of the query, without effect: what they are
     most_items: int | None = None  # a call, with vendor_limits
     rates: tuple[tuple[int, int], ...] = ()  # (calls, seconds), with vendor_limits
@@ -48,31 +58,17 @@ SCHEMES: Final[Mapping[str, JsonSchema]] = {
 }  # fmt: skip
 
 
-def plain_error(message: str) -> Mapping[str, Any]:
-    """Vitally's envelope, as its REST API has it; ours where a vendor documents none."""
-    return {"error": message}
-
-
-PLAIN_ERROR: Final[JsonSchema] = {
-    "type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}, "additionalProperties": False,
-}  # fmt: skip
-
-
 def _webengage_error(message: str) -> Mapping[str, Any]:
     return {"response": {"status": "error", "message": message}}
 
 
+_WEBENGAGE_RESPONSE: Final[JsonSchema] = {
+    "type": "object", "required": ["status", "message"],
+    "properties": {"status": {"const": "error"}, "message": {"type": "string"}},
+}  # fmt: skip
 _WEBENGAGE_ERROR: Final[JsonSchema] = {
-    "type": "object",
-    "required": ["response"],
-    "properties": {
-        "response": {
-            "type": "object",
-            "required": ["status", "message"],
-            "properties": {"status": {"const": "error"}, "message": {"type": "string"}},
-        }
-    },
-}
+    "type": "object", "required": ["response"], "properties": {"response": _WEBENGAGE_RESPONSE},
+}  # fmt: skip
 
 _VISITS: Final = (
     '{"visitor":{"email":"ann@example.com"},"actions":[{"time":1444077951001,"name":"purchase","properties":'
@@ -113,7 +109,6 @@ def _woopra(path: str) -> Call:
         tells="A visit a line. `website` and `project` have no effect: the key says which source it is.",
         keys_in=basic_password, scheme="password", shape=visits, media_type="application/x-ndjson",
         schema={"type": "string"}, example=_VISITS, success={"success": True},
-        error=plain_error, error_schema=PLAIN_ERROR,
         parameters={"website": "Woopra's project, up to version 2", "project": "Woopra's project, from version 3"},
         rates=((300, 60), (600, 3600), (3000, 86_400)),
     )  # fmt: skip
@@ -140,7 +135,7 @@ CALLS: Final = (
         keys_in=bearer, scheme="bearer", shape=lines, media_type="application/x-ndjson",
         schema={"type": "string"},
         example='{"_p":"ann@example.com","_t":1393344604,"_n":"Signed Up","plan":"pro"}\n',
-        success={"stored": True}, error=plain_error, error_schema=PLAIN_ERROR,
+        success={"stored": True},
     ),
     _woopra("/rest/{version}/logs/import"),
     _woopra("/rest/{version}/import"),
@@ -151,30 +146,19 @@ CALLS: Final = (
         title="Retail Rocket: batch of visitor events",
         tells="An array of events, each an object with one name: the kind of event. Their order is kept.",
         keys_in=query("apiKey"), scheme="apiKey", shape=array, schema=_ANY_ARRAY, example=_VISITOR_EVENTS,
-        success=None, error=plain_error, error_schema=PLAIN_ERROR,
-        parameters={"partnerId": "Retail Rocket's name of the shop"}, rates=((50, 1),),
+        success=None, parameters={"partnerId": "Retail Rocket's name of the shop"}, rates=((50, 1),),
     ),
     Call(
         format="vitally", path="/analytics/v1/batch",
         title="Vitally: batch of messages",
         tells="An array of messages: organization, account, user, track or unlink.",
         keys_in=token, scheme="token", shape=array, schema=_ANY_ARRAY, example=_MESSAGES,
-        success={"message": "Success."}, error=plain_error, error_schema=PLAIN_ERROR,
-        most_items=100, rates=((1000, 60),),
+        success={"message": "Success."}, most_items=100, rates=((1000, 60),),
     ),
 )  # fmt: skip
 
 
-def _call_at(path: str) -> Call | None:
-    """The call whose vendor a path belongs to, whether or not it is one of its calls."""
-    return next((call for call in CALLS if path.startswith(call.path.partition("{")[0])), None)
-
-
-def error_at(path: str) -> Callable[[str], Mapping[str, Any]]:
-    """How a vendor says what is wrong at a path."""
-    return call.error if (call := _call_at(path)) else plain_error
-
-
-def error_schema_at(path: str) -> JsonSchema:
-    """What that looks like."""
-    return call.error_schema if (call := _call_at(path)) else PLAIN_ERROR
+def error_at(path: str) -> tuple[Callable[[str], Mapping[str, Any]], JsonSchema]:
+    """How the vendor to whom a path belongs, whether or not it is one of its calls, says what is wrong; as a schema."""
+    own = (call for call in CALLS if path.startswith(call.path.partition("{")[0]))
+    return next(((call.error, call.error_schema) for call in own), (plain_error, PLAIN_ERROR))

@@ -17,7 +17,7 @@ import requests
 
 from ingest.intake.bodies import BUSY_SECONDS
 from ingest.intake.connection import HEAD_BYTES
-from ingest.intake.notices import Notices, shown
+from ingest.intake.lately import Notices, shown
 from tests.intake.serving import READY, Served, World, authorization, bodies_of, key_of
 
 LARGE = 50 << 20

@@ -1,7 +1,13 @@
-"""What strangers do is logged once a minute, however often and in however many ways they do it."""
+"""What came of late, counted as this process has seen it.
 
+What strangers do is logged once a minute, however often and in however many ways they do it. A client is told here what
+its vendor will refuse there: calls that come too often.
+"""
+
+import math
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Final
 
 _SECONDS: Final = 60
@@ -10,7 +16,7 @@ _LONGEST: Final = 100  # of what a stranger has sent and a log shows
 
 
 class Notices:
-    """What was logged of late, as this process has seen it."""
+    """What was logged of late."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock  # seconds
@@ -34,3 +40,24 @@ class Notices:
 def shown(text: str) -> str:
     """What a stranger has sent, fit for a log: cut, and nothing in it but plain characters."""
     return ascii(text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}...")
+
+
+class Rates:
+    """The calls of late, by name."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock  # seconds
+        self._calls: dict[str, deque[float]] = {}
+
+    def wait(self, name: str, limits: Sequence[tuple[int, int]]) -> int:
+        """After how many whole seconds the next call is allowed; 0: now, and then it counts."""
+        if not limits:
+            return 0
+        now = self._clock()
+        most = max(count for count, _ in limits)
+        calls = self._calls.setdefault(name, deque(maxlen=most))
+        free_at = max((calls[-count] + seconds for count, seconds in limits if len(calls) >= count), default=now)
+        if free_at > now:
+            return math.ceil(free_at - now)
+        calls.append(now)
+        return 0
