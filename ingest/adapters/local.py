@@ -169,13 +169,8 @@ class LocalStore:
 
 
 def _source_file(key: str, etag: str, status: os.stat_result) -> SourceFile:
-    return SourceFile(
-        bucket=LOCAL_BUCKET,
-        key=key,
-        etag=etag,
-        last_modified=_EPOCH + timedelta(microseconds=status.st_mtime_ns // 1000),
-        size_bytes=status.st_size,
-    )
+    changed_at = _EPOCH + timedelta(microseconds=status.st_mtime_ns // 1000)
+    return SourceFile(bucket=LOCAL_BUCKET, key=key, etag=etag, last_modified=changed_at, size_bytes=status.st_size)
 
 
 def _check_unchanged(file: SourceFile, status: os.stat_result) -> None:

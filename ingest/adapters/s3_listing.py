@@ -158,14 +158,11 @@ class Listing:
             )
         version = entry.get("VersionId") if versioned else None
         return SourceFile(
-            bucket=bucket,
-            key=entry["Key"],
-            etag=etag_of(entry),
+            bucket=bucket, key=entry["Key"], etag=etag_of(entry), size_bytes=entry["Size"],
             last_modified=entry["LastModified"].astimezone(UTC),
-            size_bytes=entry["Size"],
             version_id=None if version == "null" else version or None,  # stored while the bucket kept no versions
             storage_class=entry.get("StorageClass", "STANDARD"),
-        )
+        )  # fmt: skip
 
 
 def _untold(bucket: str, entry: Entry, error: Exception) -> str:

@@ -62,18 +62,11 @@ def make_app(settings: Settings, store_of: Callable[[str], ObjectStore]) -> Fast
     for call in CALLS:
         for method, path in product(call.methods, (call.path, f"{call.path}/")):  # as some clients end it
             app.add_api_route(
-                path,
-                intake.endpoint(call),
-                methods=[method],
-                include_in_schema=path == call.path,
+                path, intake.endpoint(call), methods=[method], include_in_schema=path == call.path,
                 operation_id="_".join([method.lower(), *re.findall(r"[\w.-]+", call.path)]),
-                summary=call.title,
-                description=call.tells,
-                tags=[call.format],
-                response_class=Response,
-                responses=_answers(call),
-                openapi_extra=_request(call),
-            )
+                summary=call.title, description=call.tells, tags=[call.format],
+                response_class=Response, responses=_answers(call), openapi_extra=_request(call),
+            )  # fmt: skip
     app.add_api_route("/health", _health, methods=["GET"], summary="Whether the process answers", tags=["health"])
     app.add_api_route("/health", _health, methods=["HEAD"], include_in_schema=False)
     app.openapi = lambda: _description(app)  # type: ignore[method-assign]  # as FastAPI's documentation has it
@@ -185,12 +178,8 @@ def _request(call: Call) -> dict[str, Any]:
         {"name": name, "in": "query", "description": f"{tells}; without effect.", "schema": {"type": "string"}}
         for name, tells in call.parameters.items()
     ]
-    content = {call.media_type: {"schema": call.schema, "example": call.example}}
-    return {
-        "parameters": parameters,
-        "requestBody": {"required": True, "content": content},
-        "security": [{call.scheme: []}],
-    }
+    body = {"required": True, "content": {call.media_type: {"schema": call.schema, "example": call.example}}}
+    return {"parameters": parameters, "requestBody": body, "security": [{call.scheme: []}]}
 
 
 def _answers(call: Call) -> dict[int | str, dict[str, Any]]:

@@ -46,17 +46,11 @@ def run(app: FastAPI, at: socket.socket, ready: Callable[[], None], stop_seconds
                 task.cancel()
 
     config = uvicorn.Config(
-        ending(app),
-        http=Connection,
+        ending(app), http=Connection, log_config=None, server_header=False, proxy_headers=False, ws="none",
         access_log=False,  # it would write queries, and with them keys
-        log_config=None,
-        server_header=False,
-        proxy_headers=False,
-        ws="none",
-        limit_concurrency=CONNECTIONS,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        limit_concurrency=CONNECTIONS, timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=stop_seconds + _END_SECONDS,
-    )
+    )  # fmt: skip
     for told in (signal.SIGTERM, signal.SIGINT):
         signal.signal(told, lambda *_: None)  # uvicorn raises them once more at its end, which is a good one
     Server(config).run(sockets=[at])
