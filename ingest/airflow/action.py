@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 from airflow.sdk import Param
 
-from ingest.airflow.one_off import PASTED_AT_MOST
+from ingest.airflow.one_off import PASTED_AT_MOST, optional
 from ingest.core.lifecycle import ACTIONS
 from ingest.errors import ConfigError
 from ingest.text import count
@@ -140,30 +140,21 @@ def params(sources: Sequence[str]) -> dict[str, Param]:
                 "retry": "Retry: try again now", REDRIVE: "Redrive: load failed lines that are right now",
             },
         ),
-        "files": Param(
-            None, type=["null", "array"], items={"type": "string"}, title="Files",
-            description="One a line: the id of a file, its unique beginning, or s3://bucket/key.",
+        "files": optional(
+            "Files", "One a line: the id of a file, its unique beginning, or s3://bucket/key.",
+            "array", items={"type": "string"},
         ),
-        "source": Param(
-            None, type=["null", "string"], enum=[None, "one_off", *sources], title="Or all files of a source",
-            description="Those in a state that the action takes on.",
+        "source": optional(
+            "Or all files of a source", "Those in a state that the action takes on.", enum=[None, "one_off", *sources]
         ),
-        "since": Param(
-            None, type=["null", "string"], title="Since",
-            description="With a source: handled since then: 2026-11-01, or 7d.",
+        "since": optional("Since", "With a source: handled since then: 2026-11-01, or 7d."),
+        "lines": optional(
+            "Fixed lines", "For redrive: LINE, a tab, the text, as the page of the file lets you download them."
+            " Empty: the kept lines are judged again.", format="multiline", maxLength=PASTED_AT_MOST,
         ),
-        "lines": Param(
-            None, type=["null", "string"], format="multiline", maxLength=PASTED_AT_MOST, title="Fixed lines",
-            description="For redrive: LINE, a tab, the text, as the page of the file lets you download them."
-            " Empty: the kept lines are judged again.",
+        "lines_at": optional(
+            "Or the object with fixed lines", "Where the page Landfall has put them: s3://, below the prefix of"
+            " [uploads]. Force sends them again once the file is back.",
         ),
-        "lines_at": Param(
-            None, type=["null", "string"], title="Or the object with fixed lines",
-            description="Where the page Landfall has put them: s3://, below the prefix of [uploads]. Force sends them"
-            " again once the file is back.",
-        ),
-        "reason": Param(
-            None, type=["null", "string"], title="Why",
-            description="Kept in the history of the file. With a source it has to be said.",
-        ),
+        "reason": optional("Why", "Kept in the history of the file. With a source it has to be said."),
     }  # fmt: skip

@@ -5,29 +5,32 @@
 
 Loading tasks commit what they can and never fail for a file. `announce` tells other DAGs, `verdict` tells people: it is
 what turns a run red. Both run unless there was nothing to load. A DAG says when; `steps` say what. The scheduler reads
-this module often, so nothing here imports boto3, DuckDB or Arrow.
+this module often, so nothing here imports boto3, DuckDB or Arrow: tasks import `steps` themselves.
 """
 
 import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
-from airflow.sdk import DAG, Asset, AssetAlias, Param, dag, get_current_context, get_parsing_context, task
+from airflow.sdk import DAG, Asset, AssetAlias, get_current_context, get_parsing_context, task
 from airflow.sdk.configuration import conf
+from airflow.sdk.exceptions import AirflowFailException
 
-from ingest.airflow import action, texts
+from ingest.airflow import action, one_off, texts
 from ingest.airflow.names import ACTION, ACTION_DAG, CONFIG_ERRORS_DAG, ONE_OFF_DAG, RECONCILE_DAG, TAG, dag_of
-from ingest.airflow.one_off import PASTED_AT_MOST
-from ingest.core.formats import FORMATS
-from ingest.core.formats.guess import AUTO
+from ingest.airflow.runtime import PROBLEM, home, note_of, open_runtime, task_settings
+from ingest.airflow.tables import named, outcome
 from ingest.core.source import ONE_OFF
-from ingest.errors import ConfigError
+from ingest.errors import ConfigError, IngestError, TransientError
 from ingest.settings import Settings, Source, load_settings, spans_hosts
+from ingest.text import count
 
-START: Final = datetime(2025, 1, 1, tzinfo=UTC)
 COMMON: Final[dict[str, Any]] = {
-    "start_date": START,
+    "start_date": datetime(2025, 1, 1, tzinfo=UTC),
+    "schedule": None,
+    "tags": [TAG],
     "catchup": False,
     "max_active_runs": 1,
     "auto_register": False,  # one that turns out wrong must not reach Airflow
@@ -45,8 +48,8 @@ Packs = list[dict[str, Any]]
 Results = list[dict[str, Any]]
 
 
-def common(settings: Settings) -> dict[str, Any]:
-    """What all DAGs share.
+def _dag(settings: Settings, dag_id: str, description: str, doc_md: str, **more: Any) -> DAG:
+    """A DAG with what all of them share.
 
     The time-out is the last resort, so that the next runs do not wait for ever. The load itself ends what is slow long
     before, file by file (`max_file_time`), so that the neighbours are loaded. Airflow ends a task by an exception
@@ -54,7 +57,8 @@ def common(settings: Settings) -> dict[str, Any]:
     """
     # A file is judged at most twice: with others, and alone if something ran out.
     longest = 2 * timedelta(seconds=settings.max_file_seconds) + _FILES_TIME_MARGIN
-    return COMMON | {"default_args": COMMON["default_args"] | {"execution_timeout": longest}}
+    default_args = COMMON["default_args"] | {"execution_timeout": longest}
+    return DAG(dag_id, description=description, doc_md=doc_md, **COMMON | {"default_args": default_args} | more)
 
 
 def build_dags() -> dict[str, DAG]:
@@ -73,12 +77,9 @@ def build_dags() -> dict[str, DAG]:
         problems += error.problems
         makers: dict[str, Callable[[], DAG]] = {}
     else:
-        makers = {dag_of(source.name): _maker(source, settings) for source in settings.sources.values()}
-        makers |= {
-            ONE_OFF_DAG: lambda: one_off_dag(settings),
-            ACTION_DAG: lambda: action_dag(settings),
-            RECONCILE_DAG: lambda: reconcile_dag(settings),
-        }
+        makers = {dag_of(source.name): partial(source_dag, settings, source) for source in settings.sources.values()}
+        others = {ONE_OFF_DAG: one_off_dag, ACTION_DAG: action_dag, RECONCILE_DAG: reconcile_dag}
+        makers |= {dag_id: partial(make, settings) for dag_id, make in others.items()}
 
     wanted = get_parsing_context().dag_id
     made: dict[str, DAG] = {}
@@ -91,34 +92,22 @@ def build_dags() -> dict[str, DAG]:
             except Exception as error:  # noqa: BLE001 - Airflow has its own ways to refuse a schedule
                 problems.append(f"{dag_id}: {error}")
     if problems and wanted in (None, CONFIG_ERRORS_DAG):
-        made[CONFIG_ERRORS_DAG] = config_errors_dag(problems, settings)
+        made[CONFIG_ERRORS_DAG] = config_errors_dag(settings, problems)
     return made
 
 
-def _maker(source: Source, settings: Settings) -> Callable[[], DAG]:
-    return lambda: source_dag(source, settings)
-
-
-def source_dag(source: Source, settings: Settings) -> DAG:
+def source_dag(settings: Settings, source: Source) -> DAG:
     """`ingest_<source>`: what is new in the bucket, loaded on the source's schedule."""
+    about = f"{source.format} files under s3://{source.bucket}/{source.prefix}"
+    seconds = source.schedule
+    schedule = timedelta(seconds=seconds) if isinstance(seconds, int) else seconds  # presets and cron are Airflow's own
+    tags = [TAG, source.format]
+    with _dag(settings, dag_of(source.name), about, texts.source_doc(source), schedule=schedule, tags=tags) as made:
 
-    @dag(
-        dag_id=dag_of(source.name),
-        schedule=airflow_schedule(source.schedule),
-        tags=[TAG, source.format],
-        description=f"{source.format} files under s3://{source.bucket}/{source.prefix}",
-        doc_md=texts.source_doc(source),
-        **common(settings),
-    )
-    def build() -> None:
         @task(task_display_name="Find new files")
         def discover() -> Packs:
             """List the bucket, take away what the ledger knows, pack the rest."""
-            from airflow.sdk.exceptions import AirflowFailException
-
             from ingest.airflow import steps
-            from ingest.airflow.runtime import note_of, open_runtime
-            from ingest.airflow.tables import named
 
             with open_runtime() as pipeline:
                 packs, landing = steps.discover(pipeline, source.name, note_of(get_current_context()))
@@ -132,39 +121,26 @@ def source_dag(source: Source, settings: Settings) -> DAG:
         _announce(source.name, loaded)
         loaded >> _verdict(source.name, packs)
 
-    return build()
+    return made
 
 
 def one_off_dag(settings: Settings) -> DAG:
     """`ingest_one_off`: a person's own files or lines, checked or loaded now."""
+    about = "Check or load files in S3, or lines that you paste"
+    with _dag(settings, ONE_OFF_DAG, about, texts.ONE_OFF_DOC, params=one_off.params(), max_active_runs=4) as made:
 
-    @dag(
-        dag_id=ONE_OFF_DAG,
-        schedule=None,
-        tags=[TAG],
-        description="Check or load files in S3, or lines that you paste",
-        doc_md=texts.ONE_OFF_DOC,
-        params=one_off_params(),
-        **common(settings) | {"max_active_runs": 4},
-    )
-    def build() -> None:
         @task(task_display_name="Find the files")
         def collect() -> Packs:
             """Find the files that were named; store pasted lines first."""
-            from ingest.airflow import one_off, steps
-            from ingest.airflow.runtime import home, open_runtime, task_settings
+            from ingest.airflow import steps
 
             context = get_current_context()
             with open_runtime() as pipeline:
                 request = one_off.Request.from_params(context["params"])
                 files = one_off.collect(
-                    pipeline,
-                    task_settings(os.environ),
-                    request,
-                    run_id=context["run_id"],
-                    asked_at=context["dag_run"].run_after,
-                    pasted_folder=home(os.environ) / "landfall" / "pasted",
-                )
+                    pipeline, task_settings(os.environ), request, run_id=context["run_id"],
+                    asked_at=context["dag_run"].run_after, pasted_folder=home(os.environ) / "landfall" / "pasted",
+                )  # fmt: skip
                 return steps.packed(pipeline, files)
 
         @task.branch(task_display_name="Check or load?")
@@ -176,7 +152,6 @@ def one_off_dag(settings: Settings) -> DAG:
         def check(pack: dict[str, Any]) -> Results:
             """Judge one pack; load nothing."""
             from ingest.airflow import steps
-            from ingest.airflow.runtime import open_runtime
 
             with open_runtime() as pipeline:
                 return _labelled(steps.check(pipeline, pack))
@@ -188,51 +163,33 @@ def one_off_dag(settings: Settings) -> DAG:
         _announce(ONE_OFF, loaded)
         [loaded, checked] >> _verdict(ONE_OFF, packs)
 
-    return build()
+    return made
 
 
 def action_dag(settings: Settings) -> DAG:
     """`ingest_action`: what a person does to files that were dealt with."""
+    about, params = "Undo, force, release, ignore, retry or redrive files", action.params(sorted(settings.sources))
+    with _dag(settings, ACTION_DAG, about, texts.ACTION_DOC, params=params, max_active_runs=4) as made:
 
-    @dag(
-        dag_id=ACTION_DAG,
-        schedule=None,
-        tags=[TAG],
-        description="Undo, force, release, ignore, retry or redrive files",
-        doc_md=texts.ACTION_DOC,
-        params=action.params(sorted(settings.sources)),
-        **common(settings) | {"max_active_runs": 4},
-    )
-    def build() -> None:
         @task(task_display_name="Do what was asked")
         def act() -> Results:
             """Do it, and say what became of each file."""
-            from airflow.sdk.exceptions import AirflowFailException
-
             from ingest.airflow import steps
-            from ingest.airflow.runtime import PROBLEM, note_of, open_runtime
-            from ingest.errors import IngestError, TransientError
 
             context = get_current_context()
             try:
                 with open_runtime() as pipeline:
                     request = action.Request.from_params(context["params"])
-                    results = steps.act(pipeline, request, note_of(context, request.reason))
+                    return steps.act(pipeline, request, note_of(context, request.reason))
             except TransientError:
                 raise
             except IngestError as error:  # nothing to wait for
                 context["ti"].xcom_push(PROBLEM, str(error))
                 raise AirflowFailException(str(error)) from error
-            return results
 
         @task(task_display_name="Which files are not as asked")
         def verdict(results: Results) -> None:
             """Fail if a file is not as it was asked to be."""
-            from airflow.sdk.exceptions import AirflowFailException
-
-            from ingest.airflow.tables import named
-            from ingest.text import count
-
             if wrong := [f"{one['key']}: {one['error']}" for one in results if one["error"]]:
                 raise AirflowFailException(f"{count(len(wrong), 'file')} not as asked:\n{named(wrong)}")
 
@@ -240,30 +197,18 @@ def action_dag(settings: Settings) -> DAG:
         _announce(ACTION, results)
         verdict(results)
 
-    return build()
+    return made
 
 
 def reconcile_dag(settings: Settings) -> DAG:
     """`ingest_reconcile`: daily, what the other runs may have missed."""
+    about = "Files that wait, that are stuck, that are nowhere"
+    with _dag(settings, RECONCILE_DAG, about, texts.RECONCILE_DOC, schedule="@daily") as made:
 
-    @dag(
-        dag_id=RECONCILE_DAG,
-        schedule="@daily",
-        tags=[TAG],
-        description="Files that wait, that are stuck, that are nowhere",
-        doc_md=texts.RECONCILE_DOC,
-        **common(settings),
-    )
-    def build() -> None:
         @task(task_display_name="Look for what was missed")
         def reconcile() -> dict[str, Any]:
             """Hold the buckets against the ledger; fail, with each difference named."""
-            from airflow.sdk.exceptions import AirflowFailException
-
             from ingest.airflow import steps
-            from ingest.airflow.runtime import open_runtime
-            from ingest.airflow.tables import named
-            from ingest.text import count
 
             with open_runtime() as pipeline:
                 told = steps.reconcile(pipeline, get_current_context()["run_id"])
@@ -274,44 +219,23 @@ def reconcile_dag(settings: Settings) -> DAG:
 
         reconcile()
 
-    return build()
+    return made
 
 
-def config_errors_dag(problems: list[str], settings: Settings) -> DAG:
-    """Wrong settings, where a person sees them: red on the first page until they are mended."""
+def config_errors_dag(settings: Settings, problems: list[str]) -> DAG:
+    """Wrong settings, where a person sees them: red on the first page until they are fixed."""
+    about = problems[0] if len(problems) == 1 else f"{len(problems)} settings are wrong. {problems[0]}"
+    shown: dict[str, Any] = {"dag_display_name": "Landfall: wrong settings", "schedule": "@hourly"}
+    with _dag(settings, CONFIG_ERRORS_DAG, about, texts.config_errors_doc(problems), **shown) as made:
 
-    @dag(
-        dag_id=CONFIG_ERRORS_DAG,
-        dag_display_name="Landfall: wrong settings",
-        schedule="@hourly",
-        tags=[TAG],
-        description=texts.one_line(problems),
-        doc_md=texts.config_errors_doc(problems),
-        **common(settings),
-    )
-    def build() -> None:
         @task(task_display_name="Say what is wrong", retries=0)
         def settings_are_wrong() -> None:
             """Fail, saying which."""
-            from airflow.sdk.exceptions import AirflowFailException
-
             raise AirflowFailException("\n".join(problems))
 
         settings_are_wrong()
 
-    return build()
-
-
-def airflow_schedule(schedule: str | int | None) -> str | timedelta | None:
-    """Seconds become a timedelta; presets and cron expressions are Airflow's own."""
-    if isinstance(schedule, int):
-        return timedelta(seconds=schedule)
-    return schedule
-
-
-def asset_of(source: str) -> Asset:
-    """What other DAGs wait for: `schedule=[Asset("landfall/website")]`."""
-    return Asset(f"landfall/{source}")
+    return made
 
 
 # What a mapped task is called: what it loads, and once it is done, what a person should know.
@@ -319,8 +243,6 @@ LABEL: Final = "{{ task.op_kwargs['pack']['name'] }}{{ outcome | default('') }}"
 
 
 def _labelled(results: Results) -> Results:
-    from ingest.airflow.tables import outcome
-
     get_current_context()["outcome"] = outcome(results)
     return results
 
@@ -334,7 +256,6 @@ def _load_task(settings: Settings, *, is_named: bool = False) -> Any:
     def load(pack: dict[str, Any]) -> Results:
         """Judge one pack of files and load it in one transaction."""
         from ingest.airflow import steps
-        from ingest.airflow.runtime import note_of, open_runtime
 
         context = get_current_context()
         force = bool(context["params"].get("force", False))
@@ -357,18 +278,14 @@ def _announce(source: str, loaded: Any) -> None:
     def announcements() -> list[list[dict[str, Any]]]:
         """Ask the ledger which files this run loaded."""
         from ingest.airflow import steps
-        from ingest.airflow.runtime import open_runtime
 
         with open_runtime() as pipeline:
             run_id = get_current_context()["run_id"]
             return steps.announcements(pipeline, run_id, None if source in (ONE_OFF, ACTION) else source)
 
-    @task(
-        task_display_name="Tell other DAGs",
-        outlets=[alias],
-        inlets=[alias],
-        map_index_template="{{ task.op_kwargs['batch'] | length }} files",
-    )
+    label = "{{ task.op_kwargs['batch'] | length }} files"
+
+    @task(task_display_name="Tell other DAGs", outlets=[alias], inlets=[alias], map_index_template=label)
     def announce(batch: list[dict[str, Any]]) -> None:
         """Tell other DAGs which files are in the warehouse now."""
         context = get_current_context()
@@ -379,7 +296,7 @@ def _announce(source: str, loaded: Any) -> None:
             told = {event.extra.get("file_id") for event in events if (event.source_dag_id, event.source_run_id) == run}
         for extra in batch:
             if extra["file_id"] not in told:
-                context["outlet_events"][alias].add(asset_of(extra["source"]), extra=extra)
+                context["outlet_events"][alias].add(Asset(f"landfall/{extra['source']}"), extra=extra)
 
     planned = announcements()
     loaded >> planned
@@ -393,26 +310,19 @@ def _verdict(source: str, packs: Any) -> Any:
     )
     def verdict(packs: Packs | None) -> Mapping[str, Any]:
         """Say what became of the files, here and to whom `notify` names; fail if one could not be loaded."""
-        from airflow.sdk.exceptions import AirflowFailException
-
         from ingest.airflow import notify, steps
-        from ingest.airflow.runtime import open_runtime
-        from ingest.airflow.tables import named
-        from ingest.text import count
 
         if packs is None:
             raise AirflowFailException("The files could not be found: the task before the loads says why in its log.")
         ti = get_current_context()["ti"]
         parts = [part for part in ti.xcom_pull(task_ids=["load", "check"]) if part is not None]
+        results = [result for part in parts for result in part]
         with open_runtime() as pipeline:
             landing = ti.xcom_pull(task_ids="discover", key="landing") if source != ONE_OFF else None
-            told = steps.verdict(
-                pipeline, packs, [result for part in parts for result in part], (landing or {}).get("problems", ())
-            )
+            told = steps.verdict(pipeline, packs, results, (landing or {}).get("problems", ()))
             run_id = get_current_context()["run_id"]
             notify.tell_of_run(pipeline, run_id, None if source == ONE_OFF else source, told.pop("lost"))
-        missing = told["not_loaded"]
-        if missing:
+        if missing := told["not_loaded"]:
             ti.xcom_push("return_value", told)
             raise AirflowFailException(f"{count(len(missing), 'file')} could not be loaded:\n{named(missing)}")
         if (died := len(packs) - len(parts)) > 0:
@@ -421,46 +331,3 @@ def _verdict(source: str, packs: Any) -> Any:
         return told
 
     return verdict(packs)
-
-
-def one_off_params() -> dict[str, Param]:
-    """The form. Every field explains itself; the ones that most people need come first."""
-    return {
-        "files": Param(
-            None,
-            type=["null", "array"],
-            items={"type": "string"},
-            title="Files in S3",
-            description="One address a line: s3://bucket/key for a file, s3://bucket/prefix/ for all below it.",
-        ),
-        "lines": Param(
-            None,
-            type=["null", "string"],
-            format="multiline",
-            maxLength=PASTED_AT_MOST,
-            title="Or paste lines",
-            description=f"As they stand in a file, one JSON object a line; {PASTED_AT_MOST:,} characters at most.",
-        ),
-        "action": Param(
-            "load",
-            type="string",
-            enum=["load", "check"],
-            values_display={"load": "Load into the warehouse", "check": "Only check, load nothing"},
-            title="What to do",
-            description="A file that is in the warehouse already is never loaded twice.",
-        ),
-        "format": Param(
-            AUTO,
-            type="string",
-            enum=[AUTO, *FORMATS],
-            values_display={AUTO: "The source's own; guessed from the file where there is none"},
-            title="Format",
-            description="What the lines are. A file that belongs to a source has the format of that source.",
-        ),
-        "force": Param(
-            False,
-            type="boolean",
-            title="Load again",
-            description="Put the file in the place of its former rows, and past its limits if it was rejected.",
-        ),
-    }

@@ -14,6 +14,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from airflow.sdk import Param
+
+from ingest.core.formats import FORMATS
 from ingest.core.formats.guess import AUTO
 from ingest.core.source import ONE_OFF
 from ingest.errors import ConfigError, ObjectGone
@@ -42,7 +45,6 @@ class Request:
     source: str | None = None
     format: str = AUTO
     action: Literal["load", "check"] = "load"
-    force: bool = False
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any]) -> "Request":
@@ -59,13 +61,9 @@ class Request:
         if problems:
             raise ConfigError(*problems)
         return cls(
-            files=files,
-            lines=lines if lines.strip() else "",
-            source=None if source == ONE_OFF else source,
-            format=params["format"],
-            action=params["action"],
-            force=params["force"],
-        )
+            files=files, lines=lines if lines.strip() else "", source=None if source == ONE_OFF else source,
+            format=params["format"], action=params["action"],
+        )  # fmt: skip
 
 
 def collect(
@@ -106,3 +104,37 @@ def collect(
 
 def _notice(text: str) -> None:
     _log.warning("%s", visible(text))
+
+
+def optional(title: str, description: str, type: str = "string", **more: Any) -> Param:
+    """A field of a form that may stay empty."""
+    return Param(None, type=["null", type], title=title, description=description, **more)
+
+
+def params() -> dict[str, Param]:
+    """The form. Every field explains itself; the ones that most people need come first."""
+    return {
+        "files": optional(
+            "Files in S3", "One address a line: s3://bucket/key for a file, s3://bucket/prefix/ for all below it.",
+            "array", items={"type": "string"},
+        ),
+        "lines": optional(
+            "Or paste lines",
+            f"As they stand in a file, one JSON object a line; {PASTED_AT_MOST:,} characters at most.",
+            format="multiline", maxLength=PASTED_AT_MOST,
+        ),
+        "action": Param(
+            "load", type="string", enum=["load", "check"], title="What to do",
+            values_display={"load": "Load into the warehouse", "check": "Only check, load nothing"},
+            description="A file that is in the warehouse already is never loaded twice.",
+        ),
+        "format": Param(
+            AUTO, type="string", enum=[AUTO, *FORMATS], title="Format",
+            values_display={AUTO: "The source's own; guessed from the file where there is none"},
+            description="What the lines are. A file that belongs to a source has the format of that source.",
+        ),
+        "force": Param(
+            False, type="boolean", title="Load again",
+            description="Put the file in the place of its former rows, and past its limits if it was rejected.",
+        ),
+    }  # fmt: skip

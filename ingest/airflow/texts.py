@@ -93,8 +93,3 @@ def config_errors_doc(problems: Sequence[str]) -> str:
 The sound sources are loaded as usual. Fix `ingest.toml` (its path is in `INGEST_CONFIG`) or the environment; this DAG
 is gone as soon as Airflow has read it again.
 """
-
-
-def one_line(problems: Sequence[str]) -> str:
-    """For the list of DAGs."""
-    return problems[0] if len(problems) == 1 else f"{len(problems)} settings are wrong. {problems[0]}"

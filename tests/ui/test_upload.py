@@ -16,7 +16,7 @@ import pytest
 from fastapi.testclient import TestClient
 from httpx import Response
 
-from ingest.airflow.dags import one_off_params
+from ingest.airflow import one_off
 from tests.support import lines, record
 from tests.ui.conftest import ROOT, Site, runs_of
 from tests.ui.producers import text_of
@@ -190,7 +190,7 @@ def test_the_form_of_the_dag_takes_what_is_started(site: Site, admin: TestClient
         run = session.scalars(select(DagRun).where(DagRun.run_id.in_(runs_of("ingest_one_off")))).all()[-1]
         conf, by = run.conf, run.triggering_user_name
     assert started.status_code == 303
-    assert set(conf) == set(one_off_params())
+    assert set(conf) == set(one_off.params())
     assert (conf["files"], by) == ([f"s3://{site.job.s3.bucket}/{key}"], "the admin")
 
 
