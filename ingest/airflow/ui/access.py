@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from ingest.settings import Settings
 
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
-_NO_FILE = "There is no such file in the ledger."
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +60,13 @@ class Visitor:
         """Those of these sources that may be shown, in order."""
         return tuple(sorted({source for source in sources if self.sees(source)}))
 
-    def demand_source(self, source: str) -> None:
-        """Raises 404 for a source that may not be shown: whether it exists is nobody's business."""
-        if not self.sees(source):
-            raise HTTPException(404, _NO_FILE)
-
     def seen_file(self, row: dict[str, Any] | None) -> dict[str, Any]:
-        """A ledger row that was looked for. Raises 404 where there is none, or its source may not be shown."""
-        if row is None:
-            raise HTTPException(404, _NO_FILE)
-        self.demand_source(row["source"])
+        """A ledger row that was looked for. Raises 404 where there is none, or its source may not be shown.
+
+        Both alike: whether it exists is nobody's business.
+        """
+        if row is None or not self.sees(row["source"]):
+            raise HTTPException(404, "There is no such file in the ledger.")
         return row
 
     def demand_lines(self, settings: "Settings", file: Mapping[str, Any]) -> None:
@@ -103,10 +99,8 @@ def same_origin(request: Request) -> None:
     if request.method in _SAFE_METHODS or request.headers.get("authorization", "").lower().startswith("bearer "):
         return
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    own = (
-        site == "same-origin" if site else origin is not None and urlsplit(origin).netloc == request.headers.get("host")
-    )
-    if not own:
+    same_host = origin is not None and urlsplit(origin).netloc == request.headers.get("host")
+    if not (site == "same-origin" if site else same_host):
         raise HTTPException(403, "This request comes from another site than this Airflow, so nothing was done.")
 
 

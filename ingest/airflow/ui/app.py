@@ -79,9 +79,8 @@ async def _with_headers(request: Request, answer: Callable[[Request], Awaitable[
 
 def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, StarletteHTTPException)
-    words = {401: "Log in to Airflow first.", 404: "There is no such page."}
-    told = error.detail if error.detail != HTTPStatus(error.status_code).phrase else ""
-    return _problem(request, error.status_code, words.get(401) if error.status_code == 401 else told or words.get(404))
+    told = error.detail if error.detail != HTTPStatus(error.status_code).phrase else "There is no such page."
+    return _problem(request, error.status_code, "Log in to Airflow first." if error.status_code == 401 else told)
 
 
 def _misunderstood(request: Request, error: Exception) -> Response:

@@ -107,31 +107,26 @@ def start_run(dag_id: str, run_id: str, conf: dict[str, Any], *, by: str, logged
 def find_run(dag_id: str, run_id: str) -> Run | None:
     """A run and its first tasks. Public: `GET /api/v2/dags/{dag_id}/dagRuns/{run_id}`, and its `taskInstances`."""
     with create_session() as session:
-        run = session.scalar(select(DagRun).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
+        run = session.scalar(select(DagRun).filter_by(dag_id=dag_id, run_id=run_id))
         if run is None:
             return None
-        instances = session.scalars(
-            select(TaskInstance)
-            .where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id)
-            .order_by(TaskInstance.start_date.is_(None), TaskInstance.start_date, TaskInstance.task_id)
-            .limit(_TASKS)
-        ).all()
+        begun = (TaskInstance.start_date.is_(None), TaskInstance.start_date, TaskInstance.task_id)
+        found = select(TaskInstance).filter_by(dag_id=dag_id, run_id=run_id).order_by(*begun).limit(_TASKS)
+        tasks = tuple(
+            Task(one.task_id, one.map_index, one.rendered_map_index or one.task_display_name, one.state)
+            for one in session.scalars(found)
+        )
         model = session.get(DagModel, dag_id)
         return Run(
             dag_id, run_id, str(run.state), dict(run.conf or {}), run.triggering_user_name,
-            run.queued_at or run.run_after, run.end_date,
-            tuple(
-                Task(one.task_id, one.map_index, one.rendered_map_index or one.task_display_name, one.state)
-                for one in instances
-            ),
-            bool(model and model.is_paused),
+            run.queued_at or run.run_after, run.end_date, tasks, bool(model and model.is_paused),
         )  # fmt: skip
 
 
 def confs(dag_id: str, run_ids: Collection[str]) -> dict[str, dict[str, Any]]:
     """What runs of a DAG were given, by run_id. Public: `GET /api/v2/dags/{dag_id}/dagRuns/{run_id}`, one by one."""
+    query = select(DagRun.run_id, DagRun.conf).where(DagRun.dag_id == dag_id, DagRun.run_id.in_(run_ids))
     with create_session() as session:
-        query = select(DagRun.run_id, DagRun.conf).where(DagRun.dag_id == dag_id, DagRun.run_id.in_(set(run_ids)))
         return {run_id: dict(conf or {}) for run_id, conf in session.execute(query)}
 
 
@@ -155,12 +150,9 @@ def paused(dag_ids: Collection[str]) -> set[str]:
 
 def told(dag_id: str, run_id: str, key: str, task_id: str | None = None, map_index: int | None = None) -> list[Any]:
     """The values of one key (`return_value`: what a task returned) of the tasks of a run, in order."""
+    where = {"dag_id": dag_id, "run_id": run_id, "key": key, "task_id": task_id, "map_index": map_index}
+    query = select(XComModel).filter_by(**{name: value for name, value in where.items() if value is not None})
     with create_session() as session:
-        query = select(XComModel).where(XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key == key)
-        if task_id is not None:
-            query = query.where(XComModel.task_id == task_id)
-        if map_index is not None:
-            query = query.where(XComModel.map_index == map_index)
         found = session.scalars(query.order_by(XComModel.task_id, XComModel.map_index))
         return [XComModel.deserialize_value(one) for one in found]
 
@@ -174,10 +166,7 @@ def note(dag_run: DagRun, write: Callable[[list[Any]], str], key: str, task_id: 
     if (session := object_session(dag_run)) is None:  # `dag.test()`
         with create_session() as session:
             return note(session.get_one(DagRun, dag_run.id), write, key, task_id)
-    query = select(XComModel).where(
-        XComModel.dag_id == dag_run.dag_id, XComModel.run_id == dag_run.run_id, XComModel.key == key,
-        XComModel.task_id == task_id,
-    )  # fmt: skip
+    query = select(XComModel).filter_by(dag_id=dag_run.dag_id, run_id=dag_run.run_id, key=key, task_id=task_id)
     sentence = write([XComModel.deserialize_value(one) for one in session.scalars(query)])
     if sentence and not dag_run.note:
         dag_run.note = sentence
@@ -186,11 +175,7 @@ def note(dag_run: DagRun, write: Callable[[list[Any]], str], key: str, task_id: 
 
 def last_told(dag_id: str, task_id: str, key: str) -> tuple[Any, datetime] | None:
     """The newest value of a key in all runs of a DAG, and when it was told."""
+    query = select(XComModel).filter_by(dag_id=dag_id, task_id=task_id, key=key)
     with create_session() as session:
-        found = session.scalars(
-            select(XComModel)
-            .where(XComModel.dag_id == dag_id, XComModel.task_id == task_id, XComModel.key == key)
-            .order_by(desc(XComModel.timestamp))
-            .limit(1)
-        ).first()
+        found = session.scalars(query.order_by(desc(XComModel.timestamp)).limit(1)).first()
         return None if found is None else (XComModel.deserialize_value(found), found.timestamp)

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-from fastapi import HTTPException
+from fastapi import HTTPException, Request, Response
+from fastapi.responses import RedirectResponse
 
 from ingest.airflow.names import ACTION_DAG, ONE_OFF_DAG, dag_of
 from ingest.airflow.runtime import PROBLEM
@@ -15,8 +16,8 @@ from ingest.airflow.ui.access import Visitor
 from ingest.airflow.ui.internals import Run
 
 
-def start(visitor: Visitor, dag_id: str, conf: dict[str, Any]) -> str:
-    """Start a run in the name of who asks; its id. Airflow's audit log has it, as if started there.
+def start(request: Request, visitor: Visitor, dag_id: str, conf: dict[str, Any]) -> Response:
+    """Start a run in the name of who asks, and lead to its page. Airflow's audit log has it, as if started there.
 
     Raises:
         HTTPException: 403 without the permission; 409 where Airflow does not know the DAG (yet); 400 for values that
@@ -31,7 +32,7 @@ def start(visitor: Visitor, dag_id: str, conf: dict[str, Any]) -> str:
         if error.unknown:
             raise HTTPException(409, f"Airflow has not read the DAG {dag_id} yet: try again in a minute.") from error
         raise HTTPException(400, str(error)) from error
-    return run_id
+    return RedirectResponse(f"{request.scope.get('root_path', '')}/run/{dag_id}/{quote(run_id, safe='')}", 303)
 
 
 def find(dag_id: str, run_id: str) -> Run:
@@ -60,8 +61,8 @@ def last_landing(dag_id: str) -> dict[str, Any] | None:
 
 def sent_fixes(run_ids: Iterable[str]) -> dict[str, str]:
     """Where the fixed lines are that these runs of `ingest_action` were given from a page, by run_id."""
-    found = {run_id: conf.get("lines_at") for run_id, conf in internals.confs(ACTION_DAG, set(run_ids)).items()}
-    return {run_id: str(address) for run_id, address in found.items() if address}
+    found = internals.confs(ACTION_DAG, set(run_ids))
+    return {run_id: str(conf["lines_at"]) for run_id, conf in found.items() if conf.get("lines_at")}
 
 
 def dags_of(run_ids: Iterable[str | None], source: str) -> dict[str, str]:

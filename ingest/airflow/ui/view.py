@@ -41,7 +41,7 @@ def _environment() -> Environment:
         "size": shown.size, "age": shown.age, "every": shown.every, "moment": shown.moment,
         "plain": shown.plain, "segment": _segment, "number": lambda number: f"{number:,}",
     }  # fmt: skip
-    environment.globals |= {"share": shown.share, "raw_pieces": shown.raw_pieces, "query": _query}
+    environment.globals |= {"share": shown.share, "raw_pieces": shown.raw_pieces, "query": query}
     return environment
 
 
@@ -50,7 +50,7 @@ def _segment(text: object) -> str:
     return quote(str(text), safe="")
 
 
-def _query(**values: Any) -> str:
+def query(**values: Any) -> str:
     """`?a=b&c=d` of the values that say something."""
     told = {name: value for name, value in values.items() if value not in (None, "", (), []) and value is not False}
     return f"?{urlencode(told, doseq=True)}" if told else ""

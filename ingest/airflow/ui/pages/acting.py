@@ -5,19 +5,16 @@ Nothing is done here: a form starts `ingest_action`, whose page waits for its en
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Annotated, Any, Final
-from urllib.parse import quote
 
 from fastapi import APIRouter, Form, HTTPException, Request, Response
-from fastapi.responses import RedirectResponse
 
 from ingest.actions import when, would
 from ingest.airflow.names import ACTION_DAG, dag_of
 from ingest.airflow.ui import runs, shown
 from ingest.airflow.ui.access import Visitor, VisitorDep
 from ingest.airflow.ui.pages.files import day_of
-from ingest.airflow.ui.pages.fixing import sent_fixes, undone_fixes
+from ingest.airflow.ui.pages.fixing import sent_fixes
 from ingest.airflow.ui.runtime import open_runtime
 from ingest.airflow.ui.view import page
 from ingest.core.lifecycle import ACTIONS, KEEPS_LINES, TAKES, Action
@@ -63,17 +60,13 @@ def act(
     if fixes and action == "force":
         with open_runtime() as pipeline, pipeline.warehouse.published() as published:
             visitor.demand_lines(pipeline.settings, visitor.seen_file(published.file(file_id)))
-            undone = undone_fixes(published, file_id)
+            undone = sent_fixes(published.related(file_id), "undone")
         conf |= {"lines_at": undone.lines_at} if undone.redrives else {}
-    return _to_run(request, runs.start(visitor, ACTION_DAG, conf))
+    return runs.start(request, visitor, ACTION_DAG, conf)
 
 
 def _one_line(reason: str) -> str:
     return "".join(letter for letter in " ".join(reason.split()) if letter.isprintable())
-
-
-def _to_run(request: Request, run_id: str) -> Response:
-    return RedirectResponse(f"{request.scope.get('root_path', '')}/run/{ACTION_DAG}/{quote(run_id, safe='')}", 303)
 
 
 def _ask(request: Request, visitor: Visitor, file_id: str, action: Action) -> Response:
@@ -81,9 +74,9 @@ def _ask(request: Request, visitor: Visitor, file_id: str, action: Action) -> Re
         row = visitor.seen_file(published.file(file_id))
         visitor.demand_run(ACTION_DAG)
         visitor.demand_run(dag_of(row["source"]))
-        offers = action == "force" and visitor.reads(pipeline.settings, row)
-        undone = undone_fixes(published, file_id) if offers else None
         related = [other for other in published.related(file_id) if visitor.sees(other["source"])]
+        offers = action == "force" and visitor.reads(pipeline.settings, row)
+        undone = sent_fixes(related, "undone") if offers else None
         as_of = published.as_of
     (result,) = would(action, [row], [], _of(related, "redrive", "loaded"))
     return page(
@@ -129,18 +122,14 @@ def _again(redrives: Sequence[_Row]) -> str:
     kept = sent_fixes(redrives, "loaded").redrives
     if not kept:
         return "They were not sent from a page, so they are not kept for the day when the file is brought back."
-    some = (
-        ""
-        if len(kept) == len(redrives)
-        else f" {count(len(kept), 'redrive')} of {len(redrives):,}: those sent from pages."
-    )
+    all_kept = len(kept) == len(redrives)
+    some = "" if all_kept else f" {count(len(kept), 'redrive')} of {len(redrives):,}: those sent from pages."
     return f"They are kept: when you bring the file back, you can send them again in the same step.{some}"
 
 
 def _force(row: _Row, related: Sequence[_Row]) -> list[Effect]:
-    found = [
-        Effect("Its object is read and judged again by today's rules, and loaded even if too many of its lines fail.")
-    ]
+    judged = "Its object is read and judged again by today's rules, and loaded even if too many of its lines fail."
+    found = [Effect(judged)]
     if row["state"] == "rejected":
         found.append(Effect(f"It was rejected: {shown.plain(row['error'] or 'too many lines failed.')}"))
     if row["state"] == "loaded":
@@ -161,8 +150,8 @@ def _force(row: _Row, related: Sequence[_Row]) -> list[Effect]:
 
 def _release(_: _Row, related: Sequence[_Row]) -> list[Effect]:
     found = [Effect("It is loaded now, within the limits of its source.")]
-    if versions := [one for one in related if one["relation"] == "version" and one["state"] == "loaded"]:
-        found.append(Effect("What is loaded of the same key stays beside it.", tuple(versions)))
+    if versions := _of(related, "version", "loaded"):
+        found.append(Effect("What is loaded of the same key stays beside it.", versions))
     return found
 
 
@@ -187,8 +176,8 @@ def _of(related: Sequence[_Row], relation: str, state: str | None = None) -> tup
 
 def _counts(rows: Sequence[_Row]) -> str:
     records, sets, aliases = (sum(row[name] for row in rows) for name in ("records", "sets", "aliases"))
-    parts = [*[count(records, "record")] * bool(records), *[count(sets, "set")] * bool(sets)]
-    return ", ".join([*parts, *[_aliases(aliases)] * bool(aliases)]) or "0 records"
+    parts = (records and count(records, "record"), sets and count(sets, "set"), aliases and _aliases(aliases))
+    return ", ".join(filter(None, parts)) or "0 records"
 
 
 def _aliases(number: int) -> str:
@@ -202,14 +191,14 @@ def _times(number: int) -> str:
 # --- many files of a source ------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Takes:
     """How much an action on many files takes."""
 
-    files: int = 0
-    rows: int = 0  # records, sets and aliases that leave the warehouse
-    failed_lines: int = 0
-    redrives: int = 0
+    files: int
+    rows: int  # records, sets and aliases that leave the warehouse
+    failed_lines: int
+    redrives: int
 
 
 @router.get("/act")
@@ -233,12 +222,10 @@ def act_many(
     if not told or asked.status_code != 200:
         return asked
     conf = {"action": action, "source": source, "since": _day(since) or None, "reason": told}
-    return _to_run(request, runs.start(visitor, ACTION_DAG, conf))
+    return runs.start(request, visitor, ACTION_DAG, conf)
 
 
-def _ask_many(
-    request: Request, visitor: Visitor, source: str, action: str, since: str, notice: str = ""
-) -> Response:  # fmt: skip
+def _ask_many(request: Request, visitor: Visitor, source: str, action: str, since: str, notice: str = "") -> Response:
     visitor.demand_run(ACTION_DAG)
     with open_runtime() as pipeline:
         sources = [name for name in (*sorted(pipeline.settings.sources), ONE_OFF) if visitor.runs(name)]
@@ -265,28 +252,18 @@ def _day(text: str) -> str:
 def _takes(published: ReadModel, source: str, action: Action, since: str) -> Takes:
     """As `actions.chosen` would choose the files, from the copy that pages read."""
     begin = when(since) if since else None
-    takes, taken, redrives = Takes(), set[str](), list[_Row]()
+    taken, redrives = dict[str, _Row](), list[_Row]()
     wanted = FilesWanted(sources=(source,), states=tuple({*TAKES[action], "loaded"}), per_page=_AT_ONCE)
     while rows := published.files(wanted).rows:
         for row in rows:
             if row["redrive_of"]:
                 redrives += [row] * (row["state"] == "loaded")
-            elif row["state"] in TAKES[action] and _is_since(row, begin):
-                taken.add(row["file_id"])
-                takes.failed_lines += row["failed"]
-                takes.rows += _rows(row)
+            elif row["state"] in TAKES[action]:
+                at = row["loaded_at"] or row["next_try_at"]
+                if begin is None or at is None or at >= begin:
+                    taken[row["file_id"]] = row
         wanted = replace(wanted, page=wanted.page + 1)
-    takes.files = len(taken)
     along = [row for row in redrives if row["redrive_of"] in taken]
-    takes.redrives = len(along)
-    takes.rows += sum(map(_rows, along))
-    return takes
-
-
-def _is_since(row: _Row, begin: datetime | None) -> bool:
-    at = row["loaded_at"] or row["next_try_at"]
-    return begin is None or at is None or at >= begin
-
-
-def _rows(row: _Row) -> int:
-    return int(row["records"] + row["sets"] + row["aliases"]) if row["state"] == "loaded" else 0
+    loaded = [row for row in (*taken.values(), *along) if row["state"] == "loaded"]
+    rows = sum(row["records"] + row["sets"] + row["aliases"] for row in loaded)
+    return Takes(len(taken), rows, sum(row["failed"] for row in taken.values()), len(along))

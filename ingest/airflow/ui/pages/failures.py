@@ -6,7 +6,7 @@ numbers, codes and counts.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -41,15 +41,6 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where in them lines break a rule; None: somewhere that whoever looks may not know."""
-
-    pointer: str | None
-    lines: int
-    open: int
-
-
-@dataclass(frozen=True, slots=True)
 class Group:
     """Failed lines that break one rule."""
 
@@ -58,9 +49,9 @@ class Group:
     lines: int
     open: int
     first_line: int
-    places: list[Place]
+    places: list[tuple[str | None, int]]  # (pointer, lines); None: somewhere that whoever looks may not know
     more_places: int
-    samples: list[Failed] = field(default_factory=list)
+    samples: list[Failed]
 
     @property
     def states_values(self) -> bool:
@@ -71,6 +62,12 @@ class Group:
 def meanings(format: str) -> dict[str, Meaning]:
     """What each code of a format says; nothing where an older ledger names a format that is no more."""
     return codes(format) if format in FORMATS else {}
+
+
+def explained(numbers: Mapping[str, Any], format: str) -> list[tuple[str, int, Meaning]]:
+    """How many items have each code, and what it means."""
+    known = meanings(format)
+    return [(code, int(number), known.get(code, Meaning("", ""))) for code, number in numbers.items()]
 
 
 def visible_pointer(pointer: str | None, *, shows_raw: bool) -> str | None:
@@ -97,13 +94,12 @@ def failed_lines(
         has_text = one["failures"] is not None
         if shows_raw and has_text:
             failures = json.loads(one["failures"])
-        failed = Failed(
+        shown.append(Failed(
             one["file_id"], one["line"], one["item"] if shows_raw else "", one["byte_offset"], one["byte_length"],
             one["mendable"], *first_failures(failures),
             one["raw"] if shows_raw else None, shows_raw and not has_text, one["redriven_at"], one["redriven_by"],
             whom.get(one["redriven_at"]),
-        )  # fmt: skip
-        shown.append(failed)
+        ))  # fmt: skip
     return shown
 
 
@@ -116,16 +112,16 @@ def groups_of(
     shown = []
     for number, group in enumerate(groups):
         meaning = known.get(group.code) or Meaning(group.places[0].message if shows_raw and group.places else "", "")
-        samples: list[Failed] = []
-        if number < _SAMPLED:
-            found = published.failed_lines(list(formats), code=group.code, limit=_SAMPLES)
-            told = failed_lines(found, formats, history, shows_raw=shows_raw)
-            samples = [_brief(failed, group.code, meaning) for failed in told]
-        places = _places(group, shows_raw=shows_raw)
-        hidden = group.more_places if shows_raw else 0
-        shown.append(
-            Group(group.code, meaning, group.lines, group.open, group.first_line, places, hidden, samples)
-        )  # fmt: skip
+        found = published.failed_lines(list(formats), code=group.code, limit=_SAMPLES) if number < _SAMPLED else []
+        told = failed_lines(found, formats, history, shows_raw=shows_raw)
+        places: list[tuple[str | None, int]] = [
+            (one.pointer, one.lines) for one in group.places if shows_raw or one.pointer in _COLUMNS
+        ]
+        shown.append(Group(
+            group.code, meaning, group.lines, group.open, group.first_line,
+            places or [(None, group.lines)] * bool(group.places), group.more_places if shows_raw else 0,
+            [_brief(failed, group.code, meaning) for failed in told],
+        ))  # fmt: skip
     return shown
 
 
@@ -137,12 +133,3 @@ def _brief(failed: Failed, code: str, meaning: Meaning) -> Failed:
         if one["code"] == code
     ]
     return replace(failed, failures=failures, more_failures=0)
-
-
-def _places(group: FailureGroup, *, shows_raw: bool) -> list[Place]:
-    places = []
-    for place in group.places:
-        pointer = visible_pointer(place.pointer, shows_raw=shows_raw)
-        if pointer is not None:
-            places.append(Place(pointer, place.lines, place.open))
-    return places or [Place(None, group.lines, group.open)] * bool(group.places)

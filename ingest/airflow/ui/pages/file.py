@@ -11,12 +11,11 @@ from ingest.airflow.names import ACTION_DAG, dag_of
 from ingest.airflow.ui import runs
 from ingest.airflow.ui.access import Visitor, VisitorDep
 from ingest.airflow.ui.pages.acting import called
-from ingest.airflow.ui.pages.failures import LINES, Failed, Group, failed_lines, groups_of, meanings, visible_pointer
+from ingest.airflow.ui.pages.failures import LINES, Failed, Group, explained, failed_lines, groups_of, visible_pointer
 from ingest.airflow.ui.pages.fixing import came_of, sent_fixes
 from ingest.airflow.ui.runtime import open_runtime
 from ingest.airflow.ui.view import page
 from ingest.core.lifecycle import ACTIONS, KEEPS_LINES
-from ingest.core.schema import Meaning
 from ingest.errors import IngestError
 from ingest.ports import FailureGroup
 from ingest.preview import Preview, preview
@@ -59,6 +58,7 @@ def file(
         may_act = visitor.runs(row["source"]) and visitor.may_run(ACTION_DAG)
         may_mend = shows_raw and may_act and row["to_fix"] > 0
         undone = sent_fixes(related, "undone") if shows_raw and may_act else None
+    warnings = dict(sorted(json.loads(row["warnings"] or "{}").items(), key=lambda one: -one[1]))  # most first
     redrives = [one for one in related if one["relation"] == "redrive" and one["state"] == "loaded"]
     refused = {action: actions.would(action, [row], [], redrives)[0].error for action in ACTIONS}
     allowed = [action for action in ACTIONS if may_act and not refused[action]]
@@ -72,7 +72,8 @@ def file(
         actions=allowed, elsewhere=_elsewhere(row, related),
         acts_on_source=may_act, may_mend=may_mend, undone=undone, called=called,
         done=_done(visitor, file_id, done) if done else "",
-        warnings=_warnings(row), runs=_runs([row["run_id"], *(one["run_id"] for one in history)], row["source"]),
+        warnings=explained(warnings, row["format"]),
+        runs=_runs([row["run_id"], *(one["run_id"] for one in history)], row["source"]),
     )  # fmt: skip
 
 
@@ -136,14 +137,6 @@ def _total(
         if group.code == code and found:
             return int(found.open if open_only else found.lines)
     return None
-
-
-def _warnings(row: Mapping[str, Any]) -> list[tuple[str, int, Meaning]]:
-    """(code, items, meaning) of each warning, most first."""
-    known = meanings(row["format"])
-    counted: dict[str, int] = json.loads(row["warnings"] or "{}")
-    ordered = sorted(counted.items(), key=lambda one: -one[1])
-    return [(code, number, known.get(code, Meaning("", ""))) for code, number in ordered]
 
 
 def _runs(run_ids: Sequence[str | None], source: str) -> dict[str, str]:

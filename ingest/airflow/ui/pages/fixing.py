@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
@@ -24,7 +24,7 @@ from ingest.airflow.ui import runs
 from ingest.airflow.ui.access import Visitor, VisitorDep
 from ingest.airflow.ui.pages.failures import LINES, Failed, failed_lines, first_failures, meanings
 from ingest.airflow.ui.runtime import open_runtime
-from ingest.airflow.ui.view import page
+from ingest.airflow.ui.view import page, query
 from ingest.core.commands import Item
 from ingest.core.jsontext import replaced
 from ingest.core.lifecycle import KEEPS_LINES
@@ -100,12 +100,6 @@ class Chosen:
         """But for the page, as it stands in an address."""
         return {"code": self.code, "from": self.first_line if self.first_line > 1 else None}
 
-    @property
-    def address(self) -> str:
-        """The query of its page."""
-        told = {name: value for name, value in (self.query | {"at": self.at if self.at > 1 else None}).items() if value}
-        return f"?{urlencode(told)}" if told else ""
-
 
 @dataclass(frozen=True, slots=True)
 class Checked:
@@ -119,10 +113,6 @@ class Checked:
     not_open_lines: int
     same_lines: int  # came back as they were handed out
     unjudged_lines: int  # what they were judged with is not on pages
-
-    @property
-    def may_be_right(self) -> bool:
-        return bool(self.right or self.unjudged_lines)
 
 
 async def _form(request: Request, limit: int) -> FormData:
@@ -171,7 +161,11 @@ def mend(
 @router.get("/files/{file_id}/mended")
 def to_mend(request: Request, file_id: str) -> Response:
     """Airflow loads the address of the last answer again; after an upload there is nothing to get here."""
-    return RedirectResponse(f"{request.scope['root_path']}/files/{quote(file_id, safe='')}/mend", 303)
+    return _to_mend(request, file_id)
+
+
+def _to_mend(request: Request, file_id: str, chosen: str = "") -> Response:
+    return RedirectResponse(f"{request.scope.get('root_path', '')}/files/{quote(file_id, safe='')}/mend{chosen}", 303)
 
 
 @router.get("/files/{file_id}/lines.{kind}")
@@ -202,10 +196,10 @@ def mend_lines(
         row = demanded(visitor, pipeline, published, file_id)
         if what == "again":
             demand_mendable(row)
-            return sent_on(request, visitor, pipeline, row, None, reason)
+            return _begun(request, visitor, file_id, None, 0, reason)
         if what == "resend":
             demand_mendable(row)
-            fixes = undone_fixes(published, file_id)
+            fixes = sent_fixes(published.related(file_id), "undone")
             if not fixes.redrives:
                 raise HTTPException(409, "There are no such fixed lines, or they are loaded already.")
             return _begun(request, visitor, file_id, fixes.lines_at, 0, reason)
@@ -217,14 +211,13 @@ def mend_lines(
             what, chosen = "turn", asked
         if what in ("show", "turn"):
             if not edited:
-                root = request.scope.get("root_path", "")
-                return RedirectResponse(f"{root}/files/{quote(file_id, safe='')}/mend{chosen.address}", 303)
+                return _to_mend(request, file_id, query(**chosen.query, at=chosen.at if chosen.at > 1 else None))
             return _show(request, pipeline, published, row, chosen, texts, edited=edited.keys(), reason=reason)
         split = [place for place, text in edited.items() if "\n" in text or "\r" in text]
         whole = {place: _bytes(text) for place, text in edited.items() if place not in split}
         if what == "send" and whole and not split:
             demand_mendable(row)
-            return sent_on(request, visitor, pipeline, row, whole, reason)
+            return sent_on(request, visitor, pipeline, file_id, whole, reason)
         contexts = _contexts(published, row, whole)
         verdicts = dict(verdicts_of(judge_mended(pipeline, row, whole, contexts), whole))
         for place in split:
@@ -234,9 +227,8 @@ def mend_lines(
         if what == "send" and split:
             notice = f"Nothing was sent: {_NOT_ONE_LINE[0].lower()}{_NOT_ONE_LINE[1:]}"
         status = 400 if what == "send" else 200
-        return _show(
-            request, pipeline, published, row, chosen, texts, verdicts, edited.keys(), notice, reason, status
-        )  # fmt: skip
+        told = (texts, verdicts, edited.keys(), notice, reason, status)
+        return _show(request, pipeline, published, row, chosen, *told)
 
 
 @router.post("/files/{file_id}/mended")
@@ -259,8 +251,9 @@ def upload(
                 except ObjectGone:
                     raise HTTPException(404, "What you checked is not kept any more: choose the file again.") from None
                 return _begun(request, visitor, file_id, kept, lines, reason)
+            sent = form.get("file")
             try:
-                returned = _uploaded(form)
+                returned = parse_fixed(sent.file.read() if isinstance(sent, UploadFile) else b"")
             except IngestError as error:
                 return _show(request, pipeline, published, row, Chosen(), notice=str(error), status=400)
             mended = changed(returned, published.open_lines(row["file_id"]))
@@ -268,24 +261,17 @@ def upload(
                 notice = "Each line in this file is as it was handed out, so there is nothing to check or to send."
                 return _show(request, pipeline, published, row, Chosen(), notice=notice, status=400)
             if do == "check":
-                open_places = published.open_among(row["file_id"], mended.keys())
-                checked, as_of = _checked(pipeline, published, row, mended, open_places), published.as_of
-                checked = replace(checked, same_lines=len(returned) - len(mended))
+                checked = _checked(pipeline, published, row, mended, same_lines=len(returned) - len(mended))
+                as_of = published.as_of
                 can_send = pipeline.settings.uploads_bucket is not None
                 kept, to_send = "", 0
-                if can_send and checked.may_be_right:
+                if can_send and (checked.right or checked.unjudged_lines):
                     kept, to_send = _kept(pipeline, visitor, row["file_id"], mended)
                 return page(
                     request, "mended.html", row=row, checked=checked, lines=len(mended), to_send=to_send, kept=kept,
                     can_send=can_send, reason=reason[:_REASON_AT_MOST], as_of=as_of,
                 )  # fmt: skip
-        return sent_on(request, visitor, pipeline, row, mended, reason)
-
-
-def _uploaded(form: FormData) -> dict[Place, bytes]:
-    """The lines of a file that was sent. Raises IngestError where there are none, or not in the shape."""
-    sent = form.get("file")
-    return parse_fixed(sent.file.read() if isinstance(sent, UploadFile) else b"")
+        return sent_on(request, visitor, pipeline, file_id, mended, reason)
 
 
 # --- who, and what ---------------------------------------------------------------------------------------------------
@@ -330,8 +316,7 @@ def _number(value: object, default: int, most: int) -> int:
 
 def _use_stated(published: "ReadModel", file_id: str, place: Place, texts: dict[Place, tuple[str, str]]) -> None:
     """Put the values that the failures of a line state into the text of its box."""
-    found = published.failed_lines([file_id], open_only=True, first_line=place[0], limit=_ITEMS_AT_MOST)
-    for line in found:
+    for line in published.failed_lines([file_id], open_only=True, first_line=place[0], limit=_ITEMS_AT_MOST):
         if (line["line"], line["item"]) == place and place in texts and line["failures"] is not None:
             text, was = texts[place]
             texts[place] = stated(text, line["failures"]), was
@@ -366,26 +351,15 @@ def _editable(failed: Failed) -> tuple[str | None, str]:
     if not is_text(raw):
         return None, "It is not UTF-8, which a page cannot hold: download the lines to fix it."
     if re.search(rb"[\r\0]", raw):
-        return (
-            None,
-            "It holds U+0000 or a carriage return, which a browser would change: download the lines to fix it.",
-        )
+        return None, "It holds U+0000 or a carriage return, which a browser would change: download the lines to fix it."
     return raw.decode(), ""
 
 
 def _show(
-    request: Request,
-    pipeline: "Pipeline",
-    published: "ReadModel",
-    row: dict[str, Any],
-    chosen: Chosen,
-    texts: Mapping[Place, tuple[str, str]] | None = None,
-    verdicts: Mapping[Place, Verdict] | None = None,
-    edited: Collection[Place] = (),
-    notice: str = "",
-    reason: str = "",
-    status: int = 200,
-) -> Response:
+    request: Request, pipeline: "Pipeline", published: "ReadModel", row: dict[str, Any], chosen: Chosen,
+    texts: Mapping[Place, tuple[str, str]] | None = None, verdicts: Mapping[Place, Verdict] | None = None,
+    edited: Collection[Place] = (), notice: str = "", reason: str = "", status: int = 200,
+) -> Response:  # fmt: skip
     """The page. What somebody has edited stays in its box; of lines on other pages it comes along in the form, and has
     a box where it was checked, or the line is not open any more."""
     texts, verdicts = texts or {}, verdicts or {}
@@ -414,9 +388,8 @@ def _show(
                 stated=() if is_right else shown[place].stated,
             )  # fmt: skip
         elif place in edited:
-            line = Editable(
-                place, None, text, was, verdicts.get(place), is_open=place in elsewhere, is_edited=True
-            )  # fmt: skip
+            is_open = place in elsewhere
+            line = Editable(place, None, text, was, verdicts.get(place), is_open=is_open, is_edited=True)
             if line.verdict is None and line.is_open:
                 carried.append(line)
             else:
@@ -448,9 +421,9 @@ def verdicts_of(
 
 
 def _checked(
-    pipeline: "Pipeline", published: "ReadModel", row: Mapping[str, Any], mended: Mapping[Place, bytes],
-    open_places: Mapping[Place, bool],
-) -> Checked:  # fmt: skip
+    pipeline: "Pipeline", published: "ReadModel", row: Mapping[str, Any], mended: Mapping[Place, bytes], same_lines: int
+) -> Checked:
+    open_places = published.open_among(row["file_id"], mended.keys())
     right: dict[str, int] = {}
     wrong: list[tuple[Place, Verdict]] = []
     wrong_lines = blank_lines = 0
@@ -466,8 +439,9 @@ def _checked(
         else:
             name = " and ".join(verdict.becomes[:5]) + " …" * (len(verdict.becomes) > 5)
             right[name] = right.get(name, 0) + 1
-    not_open = sorted(mended.keys() - open_places)
-    return Checked(right, wrong, wrong_lines, blank_lines, not_open[:_WRONG_SHOWN], len(not_open), 0, len(unjudged))
+    others = sorted(mended.keys() - open_places)
+    not_open, not_open_lines = others[:_WRONG_SHOWN], len(others)
+    return Checked(right, wrong, wrong_lines, blank_lines, not_open, not_open_lines, same_lines, len(unjudged))
 
 
 def _contexts(published: "ReadModel", row: Mapping[str, Any], places: Iterable[Place]) -> dict[Place, bytes | None]:
@@ -483,28 +457,18 @@ def _contexts(published: "ReadModel", row: Mapping[str, Any], places: Iterable[P
 
 
 def sent_on(
-    request: Request,
-    visitor: Visitor,
-    pipeline: "Pipeline",
-    row: Mapping[str, Any],
-    mended: Mapping[Place, bytes] | None,
-    reason: str,
+    request: Request, visitor: Visitor, pipeline: "Pipeline", file_id: str, mended: Mapping[Place, bytes], reason: str
 ) -> Response:
-    """Start the run that loads mended lines (None: that judges all open ones again), and lead to its page."""
-    if mended is None:
-        return _begun(request, visitor, row["file_id"], None, 0, reason)
-    return _begun(request, visitor, row["file_id"], *_kept(pipeline, visitor, row["file_id"], mended), reason)
+    """Start the run that loads mended lines, and lead to its page."""
+    return _begun(request, visitor, file_id, *_kept(pipeline, visitor, file_id, mended), reason)
 
 
-def _begun(
-    request: Request, visitor: Visitor, file_id: str, lines_at: str | None, lines: int, reason: str
-) -> Response:  # fmt: skip
+def _begun(request: Request, visitor: Visitor, file_id: str, lines_at: str | None, lines: int, reason: str) -> Response:
+    """Without `lines_at` all open lines are judged again."""
     conf: dict[str, Any] = {"action": "redrive", "files": [file_id], "reason": reason[:_REASON_AT_MOST] or None}
     conf |= {} if lines_at is None else {"lines_at": lines_at}
     conf |= {"sent": lines} if lines else {}
-    run_id = runs.start(visitor, ACTION_DAG, conf)
-    root = request.scope.get("root_path", "")
-    return RedirectResponse(f"{root}/run/{ACTION_DAG}/{quote(run_id, safe='')}", 303)
+    return runs.start(request, visitor, ACTION_DAG, conf)
 
 
 def came_of(result: Mapping[str, Any]) -> list[str]:
@@ -536,11 +500,6 @@ class Fixes:
     lines_at: str  # where their lines are, one address a line
 
 
-def undone_fixes(published: "ReadModel", file_id: str) -> Fixes:
-    """Fixed lines of a file that were undone."""
-    return sent_fixes(published.related(file_id), "undone")
-
-
 def sent_fixes(related: Iterable[dict[str, Any]], state: "State") -> Fixes:
     """Of the redrives in this state, among the files that are related to one."""
     found = [one for one in related if one["relation"] == "redrive" and one["state"] == state and one["run_id"]]
@@ -559,10 +518,8 @@ def _kept(pipeline: "Pipeline", visitor: Visitor, file_id: str, mended: Mapping[
         raise HTTPException(400, "None of these lines can be right: each is empty, no UTF-8, or holds U+0000.")
     text = b"".join(placed(place, raw) for place, raw in sound)
     if len(text) > MENDED_AT_MOST:
-        raise HTTPException(
-            413,
-            f"These are more than {MENDED_AT_MOST >> 20} MB of edited lines, the most that is sent at once: send some.",
-        )
+        most = f"{MENDED_AT_MOST >> 20} MB of edited lines"
+        raise HTTPException(413, f"These are more than {most}, the most that is sent at once: send some.")
     return keep_mended(pipeline, file_id, text, datetime.now(UTC), by=visitor.name), len(sound)
 
 

@@ -95,7 +95,7 @@ def fix(
         if not made.lines or made.digest != form.get("previewed"):
             notice = "Nothing was sent: the open lines are others than in the preview. Look at them once more."
             return _preview(request, pipeline, published, row, change, notice, 409)
-        return sent_on(request, visitor, pipeline, row, made.lines, str(form.get("reason", "")))
+        return sent_on(request, visitor, pipeline, file_id, made.lines, str(form.get("reason", "")))
 
 
 def _make(published: "ReadModel", row: Mapping[str, Any], change: Change) -> Made:

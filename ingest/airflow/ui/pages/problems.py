@@ -3,7 +3,6 @@
 Counts, codes and names of files, as on the list of files; no raw lines and no values.
 """
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
@@ -26,14 +25,6 @@ _ALL_DAYS: Final = 1_000_000
 _DRAWN: Final = 30  # of them
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A problem, and what it means."""
-
-    problem: Problem
-    meaning: Meaning
-
-
 @router.get("/failures")
 def failures(
     request: Request, visitor: VisitorDep, source: str = "", since: str = "", until: str = "", dag_id: str = ""
@@ -50,7 +41,7 @@ def failures(
             until=day_of(until), with_failures=True,
         )  # fmt: skip
         with pipeline.warehouse.published() as published:
-            problems = [Shown(one, _meaning(one)) for one in published.problems(wanted, _FILES)]
+            problems = [(one, _meaning(one)) for one in published.problems(wanted, _FILES)]
             days = published.days(wanted, last=_ALL_DAYS)
             as_of = published.as_of
     chosen: dict[str, Any] = {"source": source, "since": wanted.since or "", "until": wanted.until or ""}

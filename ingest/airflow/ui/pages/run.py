@@ -20,13 +20,13 @@ from ingest.airflow.names import ACTION_DAG, ONE_OFF_DAG, has_files, source_of
 from ingest.airflow.ui import runs
 from ingest.airflow.ui.access import Visitor, VisitorDep
 from ingest.airflow.ui.internals import Run
+from ingest.airflow.ui.pages.failures import explained
 from ingest.airflow.ui.pages.fixing import came_of
 from ingest.airflow.ui.runtime import known_sources, loaded_copy, open_runtime
 from ingest.airflow.ui.view import page
 from ingest.core.address import split_address
-from ingest.core.formats import FORMATS
 from ingest.core.formats.guess import other_format
-from ingest.core.schema import Meaning, codes
+from ingest.core.schema import Meaning
 from ingest.core.source import ONE_OFF
 from ingest.discovery import owner_of
 from ingest.errors import IngestError, TransientError
@@ -39,7 +39,6 @@ router = APIRouter()
 
 _SHOWN: Final = 200  # files of a run on its page
 _LINES: Final = 20  # failed lines of a check
-_CHECKED: Final = "checked"
 _WHOLE: Final = frozenset({"wrong_format", "document_not_lines"})
 _REPORTS: Final = 100  # of one check
 _BEFORE_NAME: Final = re.compile(r".*/\d{8}T\d{6}Z-[0-9a-f]{12}-", re.DOTALL)  # see `ingest.uploads.upload_key`
@@ -82,19 +81,9 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """How many items have a code, and what it means."""
-
-    code: str
-    number: int
-    meaning: Meaning
-
-
-@dataclass(frozen=True, slots=True)
 class Report:
     """The report of a check, made ready for the page. `lines` and `preview` are for those who may see raw lines."""
 
-    file: str
     key: str
     source: str
     format: str
@@ -106,8 +95,8 @@ class Report:
     copy_of: dict[str, Any] | None  # a loaded file of the same source with the same bytes
     events: list[tuple[str, int]]
     more_events: int
-    failures: list[Told]
-    warnings: list[Told]
+    failures: list[tuple[str, int, Meaning]]  # (code, items, what it means)
+    warnings: list[tuple[str, int, Meaning]]
     lines: list[tuple[Mapping[str, Any], bytes]]  # (failed line, its raw bytes)
     preview: list[tuple[Mapping[str, Any], str]]  # (command, its properties as JSON)
     seems: str | None  # the other format that the file surely has
@@ -126,7 +115,7 @@ class Report:
     @property
     def is_whole(self) -> bool:
         """Whether it is refused as a whole: no line of it can be fixed."""
-        return self.numbers["lines"] == 1 and any(told.code in _WHOLE for told in self.failures)
+        return self.numbers["lines"] == 1 and any(code in _WHOLE for code, *_ in self.failures)
 
     @property
     def well(self) -> bool:
@@ -195,30 +184,27 @@ def _outcome(pipeline: Pipeline, visitor: Visitor, run: Run, *, is_check: bool) 
     if not is_action:
         of = [str(one.get("source") or source or run.conf.get("source") or ONE_OFF) for one in results]
         seen = visitor.seen(of)
-        found = _in_order(_of_load(one) for one, name in zip(results, of, strict=True) if name in seen)
+        found = _in_order(_of_row(one, one["file"]) for one, name in zip(results, of, strict=True) if name in seen)
         hidden -= len(found)
     if is_check:
         return Outcome(found, hidden)
     try:
         with pipeline.warehouse.published() as published:
             if is_action:
-                wanted = FilesWanted(sources=visitor.seen(known_sources(pipeline)), file_ids=_ids(results))
+                ids = tuple(str(one["file_id"]) for one in results)
+                wanted = FilesWanted(sources=visitor.seen(known_sources(pipeline)), file_ids=ids)
                 rows = {row["file_id"]: row for row in published.files(_all(wanted)).rows}
                 found = [_of_action(one, rows[one["file_id"]]) for one in results if one["file_id"] in rows]
                 return Outcome(_in_order(found), len(results) - len(found), frozenset(rows), published.as_of)
             told = {one.file_id for one in found}
             sources = visitor.seen(known_sources(pipeline)) if source is None else (source,)
             wanted = FilesWanted(sources=sources, run_id=run.run_id, per_page=_SHOWN)
-            found += [_of_row(row) for row in published.files(wanted).rows if row["file_id"] not in told]
+            found += [_of_row(row, row["key"]) for row in published.files(wanted).rows if row["file_id"] not in told]
             wanted = FilesWanted(sources=sources, file_ids=tuple(one.file_id for one in found[:_SHOWN]))
             known = frozenset(row["file_id"] for row in published.files(_all(wanted)).rows)
             return Outcome(found, hidden, known, published.as_of)
     except TransientError:  # the run is finished all the same
         return Outcome(found, hidden)
-
-
-def _ids(results: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    return tuple(str(one["file_id"]) for one in results)
 
 
 def _all(wanted: FilesWanted) -> FilesWanted:
@@ -229,9 +215,10 @@ def _in_order(files: Iterable[Became]) -> list[Became]:
     return sorted(files, key=lambda one: (one.well, not one.failed))
 
 
-def _of_load(result: Mapping[str, Any]) -> Became:
-    numbers = {name: result[name] for name in ("lines", "records", "sets", "aliases", "failed")}
-    return Became(result["file_id"], result["file"], result["state"], result["error"], result["failed"], numbers)
+def _of_row(row: Mapping[str, Any], name: str) -> Became:
+    """A row of the ledger, or the result of a load or check."""
+    numbers = {name: row[name] for name in ("lines", "records", "sets", "aliases", "failed")}
+    return Became(row["file_id"], name, row["state"], row["error"], row["failed"], numbers)
 
 
 def _of_action(result: Mapping[str, Any], row: Mapping[str, Any]) -> Became:
@@ -239,11 +226,6 @@ def _of_action(result: Mapping[str, Any], row: Mapping[str, Any]) -> Became:
         result["file_id"], row["key"], result["state"], result["error"], before=result["before"],
         redrive=result.get("redrive"), went_along=len(result.get("redrives") or ()), note=" ".join(came_of(result)),
     )  # fmt: skip
-
-
-def _of_row(row: Mapping[str, Any]) -> Became:
-    numbers = {name: row[name] for name in ("lines", "records", "sets", "aliases", "failed")}
-    return Became(row["file_id"], row["key"], row["state"], row["error"], row["failed"], numbers)
 
 
 # --- the report of a check -------------------------------------------------------------------------------------------
@@ -255,56 +237,33 @@ def _reports(pipeline: Pipeline, visitor: Visitor, files: Sequence[Became]) -> l
     for one in files[:_REPORTS]:
         bucket, key = split_address(one.name)
         source = owner_of(pipeline.settings, bucket, key) or ONE_OFF
-        if not visitor.sees(source):
-            continue
-        if report := read_check_report(pipeline, bucket, key):
-            copy_of = None
-            with suppress(TransientError):  # the report is there all the same
-                copy_of = report.get("sha256") and loaded_copy(pipeline, str(report["sha256"]), [source])
-            seems = _other_format(report)
-            its = pipeline.settings.sources.items()
-            takers = [name for name, other in its if other.format == seems and name != source and visitor.runs(name)]
-            found.append(_report(report, key, source, copy_of, seems, takers, raw=visitor.runs(source)))
+        if visitor.sees(source) and (told := read_check_report(pipeline, bucket, key)):
+            try:
+                found.append(_report(pipeline, visitor, key, source, told))
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise IngestError("This is no report of a check: check the file again.") from error
     return found
 
 
-def _other_format(report: Mapping[str, Any]) -> str | None:
-    """What a file that was refused as a whole surely is instead, by its first bytes."""
-    if not _WHOLE.isdisjoint(report.get("codes") or ()) and report.get("failures"):
-        return other_format(str(report["format"]), _raw(report["failures"][0]))
-    return None
-
-
-def _report(
-    report: Mapping[str, Any],
-    key: str,
-    source: str,
-    copy_of: dict[str, Any] | None,
-    seems: str | None,
-    takers: list[str],
-    *,
-    raw: bool,
-) -> Report:
+def _report(pipeline: Pipeline, visitor: Visitor, key: str, source: str, told: Mapping[str, Any]) -> Report:
+    copy_of = seems = None
+    with suppress(TransientError):  # the report is there all the same
+        copy_of = told.get("sha256") and loaded_copy(pipeline, str(told["sha256"]), [source])
+    if not _WHOLE.isdisjoint(told.get("codes") or ()) and told.get("failures"):  # it may surely be something else
+        seems = other_format(str(told["format"]), _raw(told["failures"][0]))
+    its = pipeline.settings.sources.items()
+    takers = [name for name, other in its if other.format == seems and name != source and visitor.runs(name)]
     numbers = ("lines", "blank", "items", "records", "sets", "aliases", "failed", "repaired")
-    try:
-        known = codes(report["format"]) if report["format"] in FORMATS else {}
-        events = list(report["events"].items())
-        return Report(
-            report["file"], key, source, report["format"],
-            {name: int(report[name]) for name in numbers},
-            int(report["persons"]), report["first_time"], report["last_time"], report["rejected"], copy_of,
-            [(name, int(number)) for name, number in events[:_LINES]] if raw else [], len(events) - _LINES,
-            _meanings(report["codes"], known), _meanings(report["warnings"], known),
-            [(line, _raw(line)) for line in report["failures"][:_LINES]] if raw else [],
-            [(row, orjson.dumps(plain(row["properties"])).decode()) for row in report["preview"]] if raw else [],
-            seems, takers,
-        )  # fmt: skip
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise IngestError("This is no report of a check: check the file again.") from error
-
-
-def _meanings(numbers: Mapping[str, Any], known: Mapping[str, Meaning]) -> list[Told]:
-    return [Told(code, int(number), known.get(code, Meaning("", ""))) for code, number in numbers.items()]
+    raw, events = visitor.runs(source), list(told["events"].items())
+    return Report(
+        key, source, told["format"], {name: int(told[name]) for name in numbers},
+        int(told["persons"]), told["first_time"], told["last_time"], told["rejected"], copy_of,
+        [(name, int(number)) for name, number in events[:_LINES]] if raw else [], len(events) - _LINES,
+        explained(told["codes"], told["format"]), explained(told["warnings"], told["format"]),
+        [(line, _raw(line)) for line in told["failures"][:_LINES]] if raw else [],
+        [(row, orjson.dumps(plain(row["properties"])).decode()) for row in told["preview"]] if raw else [],
+        seems, takers,
+    )  # fmt: skip
 
 
 def _raw(line: Mapping[str, Any]) -> bytes:

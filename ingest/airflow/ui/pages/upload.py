@@ -7,13 +7,14 @@ file is on its way never depends on its size: a store that is slow slows the bro
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import quote
 
 from anyio import CapacityLimiter, fail_after, from_thread, to_thread
 from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response
-from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi.encoders import jsonable_encoder
+from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
 from ingest.airflow.names import ONE_OFF_DAG
@@ -27,7 +28,7 @@ from ingest.core.source import ONE_OFF
 from ingest.discovery import own_object, owner_of
 from ingest.errors import ConfigError, IngestError, TooLarge, TransientError
 from ingest.settings import Settings
-from ingest.uploads import Stored, allow_load, store_upload, too_large
+from ingest.uploads import allow_load, store_upload, too_large
 
 router = APIRouter()
 
@@ -106,19 +107,14 @@ def begin(
         raise HTTPException(400, f"This file was sent for another source than {source}: send it again.")
     if format not in (AUTO, *FORMATS):
         raise HTTPException(400, "There is no such format.")
-    if source != ONE_OFF and format not in (AUTO, limits.sources[source].format):
-        its = limits.sources[source].format
+    if source != ONE_OFF and format not in (AUTO, its := limits.sources[source].format):
         raise HTTPException(400, f"Files of the source {source} have the format {its}: leave the choice of the format.")
     if source != ONE_OFF and action == "load":
         with open_runtime() as pipeline:
             for one in key:
                 allow_load(pipeline, bucket, one, by=visitor.name)
-    run_id = runs.start(visitor, ONE_OFF_DAG, {
-        "files": [f"s3://{bucket}/{one}" for one in key], "lines": None, "action": action, "format": format,
-        "force": False,
-    })  # fmt: skip
-    root = request.scope.get("root_path", "")
-    return RedirectResponse(f"{root}/run/{ONE_OFF_DAG}/{quote(run_id, safe='')}", 303)
+    conf = {"lines": None, "action": action, "format": format, "force": False}
+    return runs.start(request, visitor, ONE_OFF_DAG, {"files": [f"s3://{bucket}/{one}" for one in key]} | conf)
 
 
 def _owner(limits: Settings, bucket: str, key: str) -> str:
@@ -142,7 +138,8 @@ def _store(visitor: Visitor, stream: AsyncIterator[bytes], name: str, source: st
         twin = None
         with suppress(TransientError):  # the upload is there all the same
             twin = loaded_copy(pipeline, stored.sha256, visitor.seen(known_sources(pipeline)))
-    return _answer(stored, twin)
+    shown = ("file_id", "source", "key", "state", "loaded_at")
+    return asdict(stored) | {"twin": twin and jsonable_encoder({name: twin[name] for name in shown})}
 
 
 def _pieces(stream: AsyncIterator[bytes]) -> Iterator[bytes]:
@@ -161,16 +158,3 @@ async def _next(stream: AsyncIterator[bytes]) -> bytes | None:
             return await anext(stream, None)
     except TimeoutError:
         raise TransientError(f"Nothing came for {_SILENT_SECONDS} seconds: send the file again.") from None
-
-
-def _answer(stored: Stored, twin: dict[str, Any] | None) -> dict[str, Any]:
-    return {
-        "bucket": stored.bucket,
-        "key": stored.key,
-        "size_bytes": stored.size_bytes,
-        "sha256": stored.sha256,
-        "twin": twin and {
-            "file_id": twin["file_id"], "source": twin["source"], "key": twin["key"], "state": twin["state"],
-            "loaded_at": twin["loaded_at"] and twin["loaded_at"].isoformat(),
-        },
-    }  # fmt: skip
