@@ -41,24 +41,19 @@ class Request:
     def from_params(cls, params: Mapping[str, Any]) -> "Request":
         """Read the form's values. Raises ConfigError, a sentence for each thing that is wrong."""
         files = tuple(name for line in params["files"] or [] if (name := line.strip()))
-        request = cls(
-            action=params["action"], files=files, source=params["source"], since=params["since"],
-            lines=params["lines"], lines_at=params["lines_at"], reason=params["reason"] or "",
-        )  # fmt: skip
+        given = {name: params[name] for name in ("source", "since", "lines", "lines_at")}
+        request = cls(action=params["action"], files=files, reason=params["reason"] or "", **given)
         # Empty is not the same as left out: a script whose variable is not set would take more than it means.
-        given = {"source": request.source, "since": request.since, "lines": request.lines, "lines_at": request.lines_at}
         problems = [
             f"{name} is empty. Leave it out, or is a variable not set?"
             for name, value in given.items()
             if value is not None and not value.strip()
         ]
-        if request.action == REDRIVE and len(files) != 1:
+        brings_back = request.action == "force" and request.lines_at and not request.lines
+        if (request.lines or request.lines_at) and request.action != REDRIVE and not brings_back:
+            problems.append("Fixed lines are for redrive only; force sends those again that are at lines_at.")
+        if (request.action == REDRIVE or brings_back) and len(files) != 1:
             problems.append("Fixed lines belong to one file: name it.")
-        if (request.lines or request.lines_at) and request.action != REDRIVE:
-            if request.action != "force" or request.lines:
-                problems.append("Fixed lines are for redrive only; force sends those again that are at lines_at.")
-            elif len(files) != 1:
-                problems.append("Fixed lines belong to one file: name it.")
         if request.source and not request.reason.strip():
             problems.append("An action on many files needs a reason: say why, for the history of each.")
         if request.lines and request.lines_at:
@@ -109,7 +104,6 @@ def _parts(pipeline: "Pipeline", request: Request) -> "list[bytes | None]":
 
 
 def _redrive(pipeline: "Pipeline", request: Request, note: "Audit", fixed: "Sequence[bytes | None]") -> dict[str, Any]:
-    """Send fixed lines, part by part."""
     from ingest.redrive import redrive
 
     kept = request.lines_at is not None

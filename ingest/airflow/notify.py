@@ -60,14 +60,10 @@ def tell_of_run(pipeline: "Pipeline", run_id: str, source: str | None, lost: Seq
     try:
         where = {"run_id": run_id} | ({"source": source} if source else {})
         found = [row | {"failed": _to_fix(pipeline, row)} for row in pipeline.warehouse.files(where)]
-        rows = [row for row in found if row["failed"] or row["state"] in TOLD_STATES]
-        items = [Item(row["source"], row["file_id"], _sentence(row)) for row in reversed(rows)]
-        by_file = {row["file_id"]: row for row in rows}
-        items += [
-            Item(one["source"], one["file_id"], f"{one['file']}: not loaded, its task died.")
-            for one in lost
-            if one["file_id"] not in by_file
-        ]
+        by_file = {row["file_id"]: row for row in reversed(found) if row["failed"] or row["state"] in TOLD_STATES}
+        items = [Item(row["source"], file_id, _sentence(row)) for file_id, row in by_file.items()]
+        died = [one for one in lost if one["file_id"] not in by_file]
+        items += [Item(one["source"], one["file_id"], f"{one['file']}: not loaded, its task died.") for one in died]
         _tell(pipeline, items, run_id, lambda told: _run_notice(pipeline, told, by_file))
     except Exception:  # data that was loaded stays loaded, whatever happens here
         log.warning("A notice of this run could not be sent.", exc_info=True)
@@ -127,14 +123,10 @@ def _run_notice(
 
 
 def _tell(
-    pipeline: "Pipeline",
-    items: Sequence[Item],
-    run_id: str,
-    notice: Callable[[Sequence[Item]], tuple[str, list[str]]],
+    pipeline: "Pipeline", items: Sequence[Item], run_id: str, notice: Callable[[Sequence[Item]], tuple[str, list[str]]]
 ) -> None:
     """One notice to each recipient of the items that are new to it."""
-    sources = pipeline.settings.sources
-    recipients = {name: source.notify for name, source in sources.items()}
+    recipients = {name: source.notify for name, source in pipeline.settings.sources.items()}
     everybody = list(dict.fromkeys(recipient for notify in recipients.values() for recipient in notify))
     recipients[""] = tuple(everybody)
     for recipient in everybody:
@@ -160,10 +152,8 @@ def _tell(
 
 
 def _new(pipeline: "Pipeline", items: Sequence[Item], note: Audit) -> list[Item]:
-    if not items:
-        return []
     # Written down before it is sent: a task that dies between the two sends nothing, instead of twice.
-    new = set(pipeline.warehouse.notify_once([item.about for item in items], note))
+    new = set(pipeline.warehouse.notify_once([item.about for item in items], note)) if items else ()
     return [item for item in items if item.about in new]
 
 
@@ -224,17 +214,13 @@ def _mail(connection: Any, subject: str, text: str) -> None:
     extra: Mapping[str, Any] = connection.extra_dejson
     sender = extra.get("from_email") or connection.login
     if not (connection.host and extra.get("to") and sender):
-        raise ConfigError(
-            f"notify: the connection {connection.conn_id!r} needs a host, and in its extra `to` and `from_email`."
-        )
+        needs = "needs a host, and in its extra `to` and `from_email`."
+        raise ConfigError(f"notify: the connection {connection.conn_id!r} {needs}")
     with _ImpatientSmtpHook(smtp_conn_id=connection.conn_id) as hook:
-        hook.send_email_smtp(
-            to=extra["to"],
-            subject=subject,
-            html_content=f'<pre style="white-space: pre-wrap">{escape(text)}</pre>',
-            from_email=sender,
-            custom_headers={"Auto-Submitted": "auto-generated"},  # no out-of-office answers
-        )
+        content = f'<pre style="white-space: pre-wrap">{escape(text)}</pre>'
+        headers = {"Auto-Submitted": "auto-generated"}  # no out-of-office answers
+        told = {"to": extra["to"], "subject": subject, "html_content": content, "from_email": sender}
+        hook.send_email_smtp(**told, custom_headers=headers)
 
 
 def _post(kind: str, connection: Any, subject: str, text: str) -> None:
@@ -258,8 +244,7 @@ def _post(kind: str, connection: Any, subject: str, text: str) -> None:
             # One that moved must be corrected: followed, the POST would become a GET that looks as if it were sent.
             response = session.post(address, json=body, timeout=_SECONDS, allow_redirects=False, stream=True)
         except OSError as error:  # never the text, nor the chain: they hold the address
-            raise TransientError(
-                f"Its server cannot be reached, or a field is wrong ({type(error).__name__})."
-            ) from None
+            why = type(error).__name__
+            raise TransientError(f"Its server cannot be reached, or a field is wrong ({why}).") from None
         if response.status_code >= 300:
             raise ConfigError(f"Its server answered {response.status_code}: see the connection's address and password.")

@@ -87,23 +87,19 @@ def collect(
     files = []
     for address in addresses:
         try:
-            found = pipeline.locate(address, format=request.format, notice=_notice)
+            found = pipeline.locate(
+                address, format=request.format, notice=lambda text: _log.warning("%s", visible(text))
+            )
         except ObjectGone as error:  # for a person at a form there is nothing to wait for
             raise ConfigError(str(error)) from error
         if request.source and (other := next((one for one in found if one.source != request.source), None)):
-            raise ConfigError(
-                f"{other.uri} does not belong to the source {request.source}, so it cannot be loaded for it here."
-                f" {_INSTEAD}"
-            )
+            strange = f"{other.uri} does not belong to the source {request.source}"
+            raise ConfigError(f"{strange}, so it cannot be loaded for it here. {_INSTEAD}")
         if request.action == "load":
             for file in found:
                 demand_load(pipeline, file)
         files += found
     return list({file.file_id: file for file in files}.values())
-
-
-def _notice(text: str) -> None:
-    _log.warning("%s", visible(text))
 
 
 def optional(title: str, description: str, type: str = "string", **more: Any) -> Param:

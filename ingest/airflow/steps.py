@@ -14,7 +14,7 @@ from ingest.airflow import action, tables
 from ingest.airflow.notify import tell_of_differences
 from ingest.archiving import archive_loaded
 from ingest.core.lifecycle import KEEPS_LINES
-from ingest.core.source import LOCAL_BUCKET, SourceFile
+from ingest.core.source import SourceFile
 from ingest.pipeline import still_waiting
 from ingest.ports import Audit, Counts
 from ingest.reconcile import reconcile as compare
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RUN_AT_MOST: Final = 50_000  # files in one run, so that its manifest fits in XCom; the next run takes the rest
-ANNOUNCED_AT_ONCE: Final = (
-    100  # events: each costs milliseconds, and Airflow answers a task within 5 seconds or not at all
-)
+# Events: each costs milliseconds, and Airflow answers a task within 5 seconds or not at all.
+ANNOUNCED_AT_ONCE: Final = 100
 _MOST_BATCHES: Final = 500  # Airflow maps a task at most 1,024 times, and an undo may be of more files than a run
 NOT_LOADED: Final = ("retrying", "rejected")  # what turns a run red
+_NUMBERS: Final = ("lines", "records", "sets", "aliases", "failed", "repaired", "duplicates")  # of a file that are told
 _TAKEN_AWAY: Final = {"undo": "undone", "replace": "replaced"}  # by what `history` calls it
 
 Pack = dict[str, Any]  # {"name": what the task is called, "files": [SourceFile.to_dict(), …]}
@@ -55,12 +55,9 @@ def discover(pipeline: "Pipeline", source: str, note: Audit) -> tuple[list[Pack]
     if len(pending) > RUN_AT_MOST:
         log.warning("taking the first %d of %d files; the next run takes the rest", RUN_AT_MOST, len(pending))
     landing = {
-        "pending": len(pending),
-        "matching": found.matching,
-        "ignored": found.ignored,
-        "ignored_names": found.ignored_names[: tables.NAMED_AT_MOST],
-        "problems": list(poll.problems),
-    }
+        "pending": len(pending), "matching": found.matching, "ignored": found.ignored,
+        "ignored_names": found.ignored_names[: tables.NAMED_AT_MOST], "problems": list(poll.problems),
+    }  # fmt: skip
     return packed(pipeline, pending[:RUN_AT_MOST]), landing
 
 
@@ -79,9 +76,8 @@ def load(pipeline: "Pipeline", pack: Pack, note: Audit, *, force: bool = False) 
     archive_loaded(pipeline, loaded, note)  # it logs what it could not do, and later runs go on with it
     for one in loaded:
         if one.copies:
-            log.warning(
-                "%s: copies of what it replaced stay unloaded until they are forced: %s", one.key, " ".join(one.copies)
-            )
+            said = "%s: copies of what it replaced stay unloaded until they are forced: %s"
+            log.warning(said, one.key, " ".join(one.copies))
     # By place: a file may have another id in the ledger than in the manifest.
     results = [
         _counted(file, found.state, found.counts, found.error) | {"fixed": found.fixed}
@@ -128,13 +124,8 @@ def announcements(pipeline: "Pipeline", run_id: str, source: str | None) -> list
         if row["state"] == _TAKEN_AWAY[entry["action"]]:  # and was not loaded again since
             told.append((row, row["state"]))
     extras = [
-        {
-            "source": row["source"],
-            "file_id": row["file_id"],
-            "action": action,
-            "file": row["key"] if row["bucket"] == LOCAL_BUCKET else f"s3://{row['bucket']}/{row['key']}",
-        }
-        | {name: row[name] for name in ("lines", "records", "sets", "aliases", "failed", "repaired", "duplicates")}
+        {"source": row["source"], "file_id": row["file_id"], "action": action, "file": SourceFile.of_row(row).uri}
+        | {name: row[name] for name in _NUMBERS}
         for row, action in told
         if source in (None, row["source"])
     ]
@@ -172,25 +163,22 @@ def verdict(
 
     tables.log_table(log, "Files by state", [{"state": state, "files": number} for state, number in states.items()])
     by_code: list[dict[str, Any]] = []
+    failed = sum(file["failed"] for file in with_failures)
     if with_failures:
         by_code = tables.failed_lines_by_code(pipeline, with_failures)
-        failed = sum(file["failed"] for file in with_failures)
         shown = [
-            {name: file[name] for name in ("file", "state", "lines", "failed", "file_id")} for file in with_failures
+            {name: file[name] for name in ("file", "state", "lines", "failed", "file_id")}
+            for file in with_failures[: tables.NAMED_AT_MOST]
         ]
-        tables.log_table(
-            log,
-            f"{count(failed, 'failed line')} in {count(len(with_failures), 'file')}",
-            shown[: tables.NAMED_AT_MOST],
-            level=logging.WARNING,
-        )
+        title = f"{count(failed, 'failed line')} in {count(len(with_failures), 'file')}"
+        tables.log_table(log, title, shown, level=logging.WARNING)
         tables.log_table(log, "Why", by_code, level=logging.WARNING)
         log.warning("To fix them: ingest failures FILE_ID --lines")
     for sentence in not_loaded[: tables.NAMED_AT_MOST]:
         log.error("not loaded: %s", visible(sentence))
     return {
         "states": dict(states),
-        "failed_lines": sum(file["failed"] for file in with_failures),
+        "failed_lines": failed,
         "failed_by_code": by_code,
         "files_with_failed_lines": [file["file"] for file in with_failures[: tables.NAMED_AT_MOST]],
         "not_loaded": not_loaded,
@@ -206,29 +194,16 @@ def reconcile(pipeline: "Pipeline", run_id: str) -> dict[str, Any]:
         rows = [asdict(difference) for difference in differences[: tables.NAMED_AT_MOST]]
         tables.log_table(log, count(len(differences), title), rows)
     return {
-        "compared": found.compared,
-        "ignored": found.ignored,
+        "compared": found.compared, "ignored": found.ignored,
         "differences": [difference.sentence for difference in found.differences],
         "information": [difference.sentence for difference in found.information],
-    }
+    }  # fmt: skip
 
 
 def _counted(file: SourceFile, state: str, counts: Counts, error: str | None) -> Result:
-    return {
-        "file": file.uri,
-        "source": file.source,
-        "state": state,
-        "lines": counts.lines,
-        "records": counts.records,
-        "sets": counts.sets,
-        "aliases": counts.aliases,
-        "failed": counts.failed,
-        "repaired": counts.repaired,
-        "duplicates": counts.duplicates,
-        "error": error,
-        "format": file.format,
-        "file_id": file.file_id,
-    }
+    numbers = {name: getattr(counts, name) for name in _NUMBERS}
+    said = {"error": error, "format": file.format, "file_id": file.file_id}
+    return {"file": file.uri, "source": file.source, "state": state} | numbers | said
 
 
 def act(pipeline: "Pipeline", request: "Request", note: Audit) -> list[dict[str, Any]]:

@@ -45,15 +45,13 @@ def log_table(log: logging.Logger, title: str, rows: Sequence[Mapping[str, Any]]
     log.log(level, "%s", title)
     if not rows:
         return
-    columns = list(rows[0])
-    cells = [[shorten(_text(row.get(column)), 90) for column in columns] for row in rows]
-    numeric = [all(isinstance(row.get(column), int | None) for row in rows) for column in columns]
-    widths = [max(len(column), *(len(line[at]) for line in cells)) for at, column in enumerate(columns)]
-    for line in [columns, ["-" * width for width in widths], *cells]:
-        padded = [
-            text.rjust(width) if right else text.ljust(width)
-            for text, width, right in zip(line, widths, numeric, strict=True)
-        ]
+    names = list(rows[0])
+    cells = [[shorten(_text(row.get(name)), 90) for name in names] for row in rows]
+    numeric = [all(isinstance(row.get(name), int | None) for row in rows) for name in names]
+    widths = [max(len(name), *(len(line[at]) for line in cells)) for at, name in enumerate(names)]
+    for line in [names, ["-" * width for width in widths], *cells]:
+        columns = zip(line, widths, numeric, strict=True)
+        padded = [text.rjust(width) if right else text.ljust(width) for text, width, right in columns]
         log.log(level, "    %s", "  ".join(padded).rstrip())
 
 
@@ -80,9 +78,8 @@ def failed_lines_by_code(pipeline: "Pipeline", files: Sequence[Mapping[str, Any]
 def named(sentences: Sequence[str]) -> str:
     """The first few of many, and how many more."""
     more = len(sentences) - NAMED_AT_MOST
-    return "\n".join(map(visible, sentences[:NAMED_AT_MOST])) + (
-        f"\nand {more:,} more: see the ledger" if more > 0 else ""
-    )
+    rest = [f"and {more:,} more: see the ledger"] if more > 0 else []
+    return "\n".join([*map(visible, sentences[:NAMED_AT_MOST]), *rest])
 
 
 def _text(value: object) -> str:

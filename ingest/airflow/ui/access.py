@@ -24,8 +24,6 @@ _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Who asks."""
-
     user: Any  # Airflow's
 
     @property

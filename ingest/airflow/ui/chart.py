@@ -5,8 +5,8 @@ SVG from a template, no script.
 Out: where each bar stands, in the units of the drawing (see templates/chart.svg).
 """
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import Final
@@ -17,6 +17,7 @@ WIDTH: Final = 960
 HEIGHT: Final = 160  # of the highest bar above the line and the lowest below it, together
 _COLOURS: Final = 6  # sources with a colour of their own: those with most lines; the others share one
 _DAYS_AT_LEAST: Final = 14
+_Cell = tuple[date, str]  # a day of a source
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,27 +56,24 @@ def chart(days: Sequence[Day], what: str = "loaded") -> Chart | None:
     """The picture of these days; None if there is nothing to draw. `what`: the lines above the line are."""
     if not days:
         return None
-    loaded: dict[date, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    failed: dict[date, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    of_source: dict[str, int] = defaultdict(int)
+    loaded, failed, of_source = Counter[_Cell](), Counter[_Cell](), Counter[str]()
     for day in days:
-        loaded[day.day][day.source] += day.lines
-        failed[day.day][day.source] += day.failed
+        loaded[day.day, day.source] += day.lines
+        failed[day.day, day.source] += day.failed
         of_source[day.source] += day.lines
-    first, last = min(loaded), max(loaded)
+    dates = sorted({day.day for day in days})
+    first, last = dates[0], dates[-1]
     shown = max(_DAYS_AT_LEAST, (last - first).days + 1)
-    axis = [last - timedelta(days=back) for back in range(shown - 1, -1, -1)]
-    if shown > 60:  # days far apart: only those that have any
-        axis = sorted(loaded)
+    # Days far apart: only those that have any.
+    axis = dates if shown > 60 else [last - timedelta(days=back) for back in range(shown - 1, -1, -1)]
     by_size = sorted(of_source, key=lambda source: (-of_source[source], source))
     styles = {source: f"c{rank}" if rank < _COLOURS else "other" for rank, source in enumerate(by_size)}
-    failed_in_all = sum(sum(sources.values()) for sources in failed.values())
-    failed_too = f", {failed_in_all:,} failed" if what == "loaded" else ""
+    failed_too = f", {failed.total():,} failed" if what == "loaded" else ""
     drawn = Chart(
         most_loaded=_most(loaded), most_failed=_most(failed),
         legend=[(styles[source], source) for source in by_size[:_COLOURS]]
         + [("other", "others")] * (len(by_size) > _COLOURS),
-        summary=f"{sum(of_source.values()):,} lines {what}{failed_too}, between {first} and {last}",
+        summary=f"{of_source.total():,} lines {what}{failed_too}, between {first} and {last}",
     )  # fmt: skip
     scale = HEIGHT / max(1, drawn.most_loaded + drawn.most_failed)
     drawn.zero = round(drawn.most_loaded * scale, 2)
@@ -88,12 +86,12 @@ def chart(days: Sequence[Day], what: str = "loaded") -> Chart | None:
             drawn.ticks.append((round(x + width / 2, 2), f"{each:%b} {each.day}"))
         above = below = drawn.zero
         for source in by_size:
-            if number := loaded[each][source] if each in loaded else 0:
+            if number := loaded[each, source]:
                 height = round(max(1.0, number * scale), 2)
                 above -= height
                 told = f"{each}: {number:,} lines of {source} {what}"
                 drawn.bars.append(Bar(x, round(above, 2), width, height, styles[source], told))
-            if number := failed[each][source] if each in failed else 0:
+            if number := failed[each, source]:
                 height = round(max(1.0, number * scale), 2)
                 told = f"{each}: {number:,} lines of {source} failed"
                 drawn.bars.append(Bar(x, round(below, 2), width, height, f"{styles[source]} failed", told))
@@ -101,5 +99,9 @@ def chart(days: Sequence[Day], what: str = "loaded") -> Chart | None:
     return drawn
 
 
-def _most(days: Mapping[date, Mapping[str, int]]) -> int:
-    return max((sum(sources.values()) for sources in days.values()), default=0)
+def _most(cells: Counter[_Cell]) -> int:
+    """On a day."""
+    days = Counter[date]()
+    for (day, _), number in cells.items():
+        days[day] += number
+    return max(days.values(), default=0)

@@ -128,8 +128,7 @@ def age(at: datetime | None, now: datetime | None = None) -> str:
     later, passed = passed < timedelta(0), abs(passed)
     for unit, length in (("day", 86_400), ("hour", 3600), ("minute", 60)):
         if number := int(passed.total_seconds() // length):
-            words = f"{number:,} {unit}{'s' * (number != 1)}"
-            return f"in {words}" if later else f"{words} ago"
+            return f"in {count(number, unit)}" if later else f"{count(number, unit)} ago"
     return "in a moment" if later else "just now"
 
 

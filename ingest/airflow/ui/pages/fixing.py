@@ -131,12 +131,10 @@ async def _form(request: Request, limit: int) -> FormData:
 
 
 async def mended_form(request: Request) -> FormData:
-    """The form with the lines of the page."""
     return await _form(request, _FORM_AT_MOST)
 
 
 async def upload_form(request: Request) -> FormData:
-    """The form with a file of fixed lines."""
     return await _form(request, _UPLOADED_AT_MOST)
 
 
@@ -145,7 +143,6 @@ def chosen_lines(
     first_line: Annotated[int, Query(alias="from", ge=1, le=10**12)] = 1,
     at: Annotated[int, Query(ge=1, le=1_000_000)] = 1,
 ) -> Chosen:
-    """Which open lines the address of a page asks for."""
     return Chosen(code, first_line, at)
 
 
@@ -473,23 +470,17 @@ def _begun(request: Request, visitor: Visitor, file_id: str, lines_at: str | Non
 
 def came_of(result: Mapping[str, Any]) -> list[str]:
     """What a run says of fixed lines that it was given, in sentences."""
-    told = []
-    if fixed := result.get("fixed"):
-        told.append(f"{count(fixed, 'line')} {'is' if fixed == 1 else 'are'} fixed.")
-    if wrong := result.get("still_wrong"):
-        told.append(f"{count(wrong, 'line')} still wrong: {'it stays' if wrong == 1 else 'they stay'} open.")
-    if already := result.get("already"):
-        was = "was fixed before" if already == 1 else "were fixed before"
-        told.append(f"{count(already, 'line')} {was}, so what was sent now in place of it was not loaded.")
-    if passed := result.get("not_failed"):
-        told.append(
-            f"{count(passed, 'line')} {'does' if passed == 1 else 'do'} not fail, so what was sent is not loaded."
-        )
-    if left := result.get("open"):
-        told.append(f"{count(left, 'line')} of this file {'is' if left == 1 else 'are'} open.")
-    elif fixed:
-        told.append("No line of this file is open any more.")
-    return told
+    not_loaded = ", so what was sent now in place of it was not loaded."
+    words = {  # of one line, of several
+        "fixed": ("is fixed.", "are fixed."),
+        "still_wrong": ("still wrong: it stays open.", "still wrong: they stay open."),
+        "already": ("was fixed before" + not_loaded, "were fixed before" + not_loaded),
+        "not_failed": ("does not fail, so what was sent is not loaded.", "do not fail, so what was sent is not loaded."),
+        "open": ("of this file is open.", "of this file are open."),
+    }
+    told = [f"{count(number, 'line')} {words[name][number != 1]}" for name in words if (number := result.get(name))]
+    none_left = result.get("fixed") and not result.get("open")
+    return told + ["No line of this file is open any more."] * bool(none_left)
 
 
 @dataclass(frozen=True, slots=True)
