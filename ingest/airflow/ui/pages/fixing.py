@@ -471,11 +471,12 @@ def _begun(request: Request, visitor: Visitor, file_id: str, lines_at: str | Non
 def came_of(result: Mapping[str, Any]) -> list[str]:
     """What a run says of fixed lines that it was given, in sentences."""
     not_loaded = ", so what was sent now in place of it was not loaded."
+    not_failed = "not fail, so what was sent is not loaded."
     words = {  # of one line, of several
         "fixed": ("is fixed.", "are fixed."),
         "still_wrong": ("still wrong: it stays open.", "still wrong: they stay open."),
         "already": ("was fixed before" + not_loaded, "were fixed before" + not_loaded),
-        "not_failed": ("does not fail, so what was sent is not loaded.", "do not fail, so what was sent is not loaded."),
+        "not_failed": ("does " + not_failed, "do " + not_failed),
         "open": ("of this file is open.", "of this file are open."),
     }
     told = [f"{count(number, 'line')} {words[name][number != 1]}" for name in words if (number := result.get(name))]
