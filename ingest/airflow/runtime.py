@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
@@ -115,19 +114,18 @@ def connected_warehouse() -> str | None:
 
 
 def clients(settings: Settings) -> "ClientFor":
-    """What makes the client of a source."""
-    return partial(s3_client, read_timeout_seconds=settings.read_timeout_seconds)
+    """What makes a client with the credentials of a source's connection; of `aws_default` where there is no source."""
 
+    def client(source: Source | None) -> "S3Client":
+        from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+        from botocore.config import Config
 
-def s3_client(source: Source | None, *, read_timeout_seconds: float) -> "S3Client":
-    """A client with the credentials of the source's connection; of `aws_default` where there is no source."""
-    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
-    from botocore.config import Config
+        from ingest.adapters.s3_client import plain_checksums
 
-    from ingest.adapters.s3_client import plain_checksums
+        connection = source.aws_conn_id if source else DEFAULT_AWS_CONNECTION
+        plain = Config(read_timeout=settings.read_timeout_seconds).merge(plain_checksums() or Config())
+        own = S3Hook(aws_conn_id=connection).conn_config.botocore_config  # `config_kwargs` of the connection
+        made: S3Client = S3Hook(aws_conn_id=connection, config=plain.merge(own) if own else plain).get_conn()
+        return made
 
-    connection = source.aws_conn_id if source else DEFAULT_AWS_CONNECTION
-    plain = Config(read_timeout=read_timeout_seconds).merge(plain_checksums() or Config())
-    own = S3Hook(aws_conn_id=connection).conn_config.botocore_config  # `config_kwargs` of the connection
-    client: S3Client = S3Hook(aws_conn_id=connection, config=plain.merge(own) if own else plain).get_conn()
     return client

@@ -7,7 +7,7 @@ Out: where each bar stands, in the units of the drawing (see templates/chart.svg
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Final
 
@@ -32,17 +32,17 @@ class Bar:
     title: str
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Chart:
     """What the template draws."""
 
-    bars: list[Bar] = field(default_factory=list)
-    ticks: list[tuple[float, str]] = field(default_factory=list)  # (x, day)
-    legend: list[tuple[str, str]] = field(default_factory=list)  # (class, source)
-    most_loaded: int = 0  # on a day
-    most_failed: int = 0
-    zero: float = 0  # where the line between them is
-    summary: str = ""
+    bars: list[Bar]
+    ticks: list[tuple[float, str]]  # (x, day)
+    legend: list[tuple[str, str]]  # (class, source)
+    most_loaded: int  # on a day
+    most_failed: int
+    zero: float  # where the line between them is
+    summary: str
     caption: str = "Lines a day"
 
 
@@ -68,35 +68,34 @@ def chart(days: Sequence[Day], what: str = "loaded") -> Chart | None:
     axis = dates if shown > 60 else [last - timedelta(days=back) for back in range(shown - 1, -1, -1)]
     by_size = sorted(of_source, key=lambda source: (-of_source[source], source))
     styles = {source: f"c{rank}" if rank < _COLOURS else "other" for rank, source in enumerate(by_size)}
-    failed_too = f", {failed.total():,} failed" if what == "loaded" else ""
-    drawn = Chart(
-        most_loaded=_most(loaded), most_failed=_most(failed),
-        legend=[(styles[source], source) for source in by_size[:_COLOURS]]
-        + [("other", "others")] * (len(by_size) > _COLOURS),
-        summary=f"{of_source.total():,} lines {what}{failed_too}, between {first} and {last}",
-    )  # fmt: skip
-    scale = HEIGHT / max(1, drawn.most_loaded + drawn.most_failed)
-    drawn.zero = round(drawn.most_loaded * scale, 2)
+    most_loaded, most_failed = _most(loaded), _most(failed)
+    scale = HEIGHT / max(1, most_loaded + most_failed)
+    zero = round(most_loaded * scale, 2)
     step = WIDTH / len(axis)
     width = round(min(step * 0.7, 40), 2)
     every = -(-len(axis) // 10)  # at most ten days are named
+    bars, ticks = list[Bar](), list[tuple[float, str]]()
     for place, each in enumerate(axis):
         x = round(place * step + (step - width) / 2, 2)
         if (len(axis) - 1 - place) % every == 0:
-            drawn.ticks.append((round(x + width / 2, 2), f"{each:%b} {each.day}"))
-        above = below = drawn.zero
+            ticks.append((round(x + width / 2, 2), f"{each:%b} {each.day}"))
+        above = below = zero
         for source in by_size:
             if number := loaded[each, source]:
                 height = round(max(1.0, number * scale), 2)
                 above -= height
                 told = f"{each}: {number:,} lines of {source} {what}"
-                drawn.bars.append(Bar(x, round(above, 2), width, height, styles[source], told))
+                bars.append(Bar(x, round(above, 2), width, height, styles[source], told))
             if number := failed[each, source]:
                 height = round(max(1.0, number * scale), 2)
                 told = f"{each}: {number:,} lines of {source} failed"
-                drawn.bars.append(Bar(x, round(below, 2), width, height, f"{styles[source]} failed", told))
+                bars.append(Bar(x, round(below, 2), width, height, f"{styles[source]} failed", told))
                 below += height
-    return drawn
+    legend = [(styles[source], source) for source in by_size[:_COLOURS]]
+    legend += [("other", "others")] * (len(by_size) > _COLOURS)
+    failed_too = f", {failed.total():,} failed" if what == "loaded" else ""
+    summary = f"{of_source.total():,} lines {what}{failed_too}, between {first} and {last}"
+    return Chart(bars, ticks, legend, most_loaded, most_failed, zero, summary)
 
 
 def _most(cells: Counter[_Cell]) -> int:

@@ -78,11 +78,11 @@ class Run:
 
 
 class RunRefused(Exception):
-    """The sentence says why a run was not started. `unknown`: Airflow has not read the DAG."""
+    """The sentence says why a run was not started."""
 
-    def __init__(self, sentence: str, *, unknown: bool = False) -> None:
-        super().__init__(sentence)
-        self.unknown = unknown
+
+class DagUnknown(RunRefused):
+    """Airflow has not read the DAG."""
 
 
 def start_run(dag_id: str, run_id: str, conf: dict[str, Any], *, by: str, logged: Mapping[str, Any]) -> None:
@@ -97,7 +97,7 @@ def start_run(dag_id: str, run_id: str, conf: dict[str, Any], *, by: str, logged
     try:
         trigger_dag(dag_id, triggered_by=DagRunTriggeredByType.UI, triggering_user_name=by, run_id=run_id, conf=conf)
     except DagNotFound as error:
-        raise RunRefused(str(error), unknown=True) from error
+        raise DagUnknown(str(error)) from error
     except (ValueError, ParamValidationError) as error:
         raise RunRefused(str(error)) from error
     with create_session() as session:

@@ -24,18 +24,14 @@ class LandfallPlugin(AirflowPlugin):
             "name": "Landfall", "href": "landfall/", "destination": "nav", "url_route": ROUTE, "nav_top_level": True,
             "icon": "/landfall/static/icon-nav.svg", "icon_dark_mode": "/landfall/static/icon-nav-dark.svg",
         },
-        {
-            "name": "Failed lines", "href": "landfall/failures?dag_id={DAG_ID}", "destination": "dag",
-            "url_route": "landfall-dag", "applies_to": _OURS,
-        },
-        {
-            "name": "Failed lines", "href": _RUN, "destination": "dag_run", "url_route": "landfall-run",
-            "applies_to": _OURS,
-        },
-        {
-            "name": "Failed lines", "href": _RUN + "&task_id={TASK_ID}&map_index={MAP_INDEX}",
-            "destination": "task_instance", "url_route": "landfall-task", "applies_to": _OURS,
-        },
+        *(
+            {"name": "Failed lines", "href": href, "destination": at, "url_route": route, "applies_to": _OURS}
+            for href, at, route in (
+                ("landfall/failures?dag_id={DAG_ID}", "dag", "landfall-dag"),
+                (_RUN, "dag_run", "landfall-run"),
+                (_RUN + "&task_id={TASK_ID}&map_index={MAP_INDEX}", "task_instance", "landfall-task"),
+            )
+        ),
     ]  # fmt: skip
     react_apps = [
         {

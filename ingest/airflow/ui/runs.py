@@ -28,9 +28,9 @@ def start(request: Request, visitor: Visitor, dag_id: str, conf: dict[str, Any])
     logged = {name: value for name, value in conf.items() if name != "lines"}
     try:
         internals.start_run(dag_id, run_id, conf, by=visitor.name, logged=logged)
+    except internals.DagUnknown as error:
+        raise HTTPException(409, f"Airflow has not read the DAG {dag_id} yet: try again in a minute.") from error
     except internals.RunRefused as error:
-        if error.unknown:
-            raise HTTPException(409, f"Airflow has not read the DAG {dag_id} yet: try again in a minute.") from error
         raise HTTPException(400, str(error)) from error
     return RedirectResponse(f"{request.scope.get('root_path', '')}/run/{dag_id}/{quote(run_id, safe='')}", 303)
 

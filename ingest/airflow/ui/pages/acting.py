@@ -3,7 +3,7 @@
 Nothing is done here: a form starts `ingest_action`, whose page waits for its end.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final
 
@@ -45,13 +45,9 @@ def ask(request: Request, visitor: VisitorDep, file_id: str, action: Action) -> 
 
 @router.post("/files/{file_id}/act/{action}")
 def act(
-    request: Request,
-    visitor: VisitorDep,
-    file_id: str,
-    action: Action,
-    reason: Annotated[str, Form(max_length=_REASON)] = "",
-    fixes: Annotated[bool, Form()] = False,
-) -> Response:
+    request: Request, visitor: VisitorDep, file_id: str, action: Action,
+    reason: Annotated[str, Form(max_length=_REASON)] = "", fixes: Annotated[bool, Form()] = False,
+) -> Response:  # fmt: skip
     """Start the run, and lead to the page that waits for it. With `fixes` it sends fixed lines again, too."""
     asked = _ask(request, visitor, file_id, action)
     if asked.status_code != 200:
@@ -94,27 +90,25 @@ def called(action: Action, state: str) -> str:
 def effects(action: Action, row: _Row, related: Sequence[_Row]) -> list[Effect]:
     """What the action will do to this file and to those that have to do with it."""
     told = {"undo": _undo, "force": _force, "release": _release, "ignore": _ignore, "retry": _retry}
-    return told[action](row, related)
+    return list(told[action](row, related))
 
 
-def _undo(row: _Row, related: Sequence[_Row]) -> list[Effect]:
-    found = []
+def _undo(row: _Row, related: Sequence[_Row]) -> Iterator[Effect]:
     if row["state"] == "loaded":
         commands = f"{count(row['records'], 'record')}, {count(row['sets'], 'set')} and {_aliases(row['aliases'])}"
-        found.append(Effect(f"Its {commands} leave the warehouse in one step. What another file says as well stays."))
+        yield Effect(f"Its {commands} leave the warehouse in one step. What another file says as well stays.")
     if row["redrive_of"]:
-        found.append(Effect("The lines that it fixed are open again.", _of(related, "original")))
-        if any(original["state"] == "rejected" for original in _of(related, "original")):
-            found.append(Effect("If it was the first redrive of that rejected file, later ones are undone with it."))
+        yield Effect("The lines that it fixed are open again.", _of(related, "original"))
+        if _of(related, "original", "rejected"):
+            yield Effect("If it was the first redrive of that rejected file, later ones are undone with it.")
     if row["failed"]:
-        found.append(Effect(f"Its {count(row['failed'], 'failed line')} cannot be seen until the file is back."))
+        yield Effect(f"Its {count(row['failed'], 'failed line')} cannot be seen until the file is back.")
     if redrives := _of(related, "redrive", "loaded"):
-        fixed = sum(redrive["lines"] for redrive in redrives)
-        goes = f"goes what was loaded of {count(fixed, 'fixed line')}"
-        found.append(Effect(f"With it {goes}: {_counts(redrives)}. {_again(redrives)}", redrives))
+        goes = f"goes what was loaded of {count(sum(one['lines'] for one in redrives), 'fixed line')}"
+        yield Effect(f"With it {goes}: {_counts(redrives)}. {_again(redrives)}", redrives)
     if copies := _of(related, "duplicate", "duplicate"):
-        found.append(Effect("Files with the same bytes stay unloaded until they are forced.", copies))
-    return [*found, Effect("No poll loads it again. You can bring it back on its page.")]
+        yield Effect("Files with the same bytes stay unloaded until they are forced.", copies)
+    yield Effect("No poll loads it again. You can bring it back on its page.")
 
 
 def _again(redrives: Sequence[_Row]) -> str:
@@ -127,47 +121,43 @@ def _again(redrives: Sequence[_Row]) -> str:
     return f"They are kept: when you bring the file back, you can send them again in the same step.{some}"
 
 
-def _force(row: _Row, related: Sequence[_Row]) -> list[Effect]:
-    judged = "Its object is read and judged again by today's rules, and loaded even if too many of its lines fail."
-    found = [Effect(judged)]
+def _force(row: _Row, related: Sequence[_Row]) -> Iterator[Effect]:
+    yield Effect("Its object is read and judged again by today's rules, and loaded even if too many of its lines fail.")
     if row["state"] == "rejected":
-        found.append(Effect(f"It was rejected: {shown.plain(row['error'] or 'too many lines failed.')}"))
+        yield Effect(f"It was rejected: {shown.plain(row['error'] or 'too many lines failed.')}")
     if row["state"] == "loaded":
-        found.append(Effect(f"What it says now takes the place of {_counts([row])} in one step."))
+        yield Effect(f"What it says now takes the place of {_counts([row])} in one step.")
         if redrives := _of(related, "redrive", "loaded"):
-            found.append(Effect("Lines that were fixed stay fixed.", redrives))
+            yield Effect("Lines that were fixed stay fixed.", redrives)
     if originals := _of(related, "duplicate_of", "loaded"):
-        found.append(Effect("The same bytes are loaded as another file: each fact still counts once.", originals))
+        yield Effect("The same bytes are loaded as another file: each fact still counts once.", originals)
     if newer := _of(related, "replaced_by"):
-        found.append(Effect("What replaced it stays.", newer))
+        yield Effect("What replaced it stays.", newer)
     if row["state"] in ("undone", "ignored", "retrying", "held"):
-        found.append(Effect(f"It is {row['state']}: nothing of it is in the warehouse now."))
+        yield Effect(f"It is {row['state']}: nothing of it is in the warehouse now.")
     if row["archived_to"] or row["deleted_at"]:
         where = f": it is at {shown.plain(row['archived_to'])}" if row["archived_to"] else ""
-        found.append(Effect(f"Its object is no longer where it came in{where}. If it cannot be read, nothing changes."))
-    return found
+        yield Effect(f"Its object is no longer where it came in{where}. If it cannot be read, nothing changes.")
 
 
-def _release(_: _Row, related: Sequence[_Row]) -> list[Effect]:
-    found = [Effect("It is loaded now, within the limits of its source.")]
+def _release(_: _Row, related: Sequence[_Row]) -> Iterator[Effect]:
+    yield Effect("It is loaded now, within the limits of its source.")
     if versions := _of(related, "version", "loaded"):
-        found.append(Effect("What is loaded of the same key stays beside it.", versions))
-    return found
+        yield Effect("What is loaded of the same key stays beside it.", versions)
 
 
-def _ignore(row: _Row, _: Sequence[_Row]) -> list[Effect]:
-    found = [Effect("No poll takes it any more. Force loads it all the same.")]
+def _ignore(row: _Row, _: Sequence[_Row]) -> Iterator[Effect]:
+    yield Effect("No poll takes it any more. Force loads it all the same.")
     if row["failed"] and row["state"] in KEEPS_LINES:
-        found.append(Effect("Its failed lines can still be looked at."))
-    return found
+        yield Effect("Its failed lines can still be looked at.")
 
 
-def _retry(row: _Row, _: Sequence[_Row]) -> list[Effect]:
+def _retry(row: _Row, _: Sequence[_Row]) -> Iterator[Effect]:
     due = f" instead of {shown.age(row['next_try_at'])}" if row["next_try_at"] else ""
-    found = [Effect(f"It is tried now{due}. So far it was tried {_times(row['attempts'])}.")]
+    tries = "once" if row["attempts"] == 1 else f"{row['attempts']:,} times"
+    yield Effect(f"It is tried now{due}. So far it was tried {tries}.")
     if row["error"]:
-        found.append(Effect(f"What went wrong the last time: {shown.plain(row['error'])}"))
-    return found
+        yield Effect(f"What went wrong the last time: {shown.plain(row['error'])}")
 
 
 def _of(related: Sequence[_Row], relation: str, state: str | None = None) -> tuple[_Row, ...]:
@@ -182,10 +172,6 @@ def _counts(rows: Sequence[_Row]) -> str:
 
 def _aliases(number: int) -> str:
     return f"{number:,} alias{'es' * (number != 1)}"
-
-
-def _times(number: int) -> str:
-    return "once" if number == 1 else f"{number:,} times"
 
 
 # --- many files of a source ------------------------------------------------------------------------------------------
@@ -209,13 +195,9 @@ def ask_many(request: Request, visitor: VisitorDep, source: str = "", action: st
 
 @router.post("/act")
 def act_many(
-    request: Request,
-    visitor: VisitorDep,
-    source: Annotated[str, Form()],
-    action: Annotated[Action, Form()],
-    since: Annotated[str, Form()] = "",
-    reason: Annotated[str, Form(max_length=_REASON)] = "",
-) -> Response:
+    request: Request, visitor: VisitorDep, source: Annotated[str, Form()], action: Annotated[Action, Form()],
+    since: Annotated[str, Form()] = "", reason: Annotated[str, Form(max_length=_REASON)] = "",
+) -> Response:  # fmt: skip
     """Start the run, if a reason is given, and lead to the page that waits for it."""
     told = _one_line(reason)
     asked = _ask_many(request, visitor, source, action, since, "" if told else "Say why: nothing was done.")

@@ -27,15 +27,9 @@ router = APIRouter()
 
 @router.get("/files/{file_id}")
 def file(
-    request: Request,
-    visitor: VisitorDep,
-    file_id: str,
-    code: str = "",
-    pointer: str | None = None,
-    open: Annotated[bool, Query()] = False,
-    at: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
-    done: str = "",
-) -> Response:
+    request: Request, visitor: VisitorDep, file_id: str, code: str = "", pointer: str | None = None,
+    open: bool = False, at: Annotated[int, Query(ge=0, le=1_000_000)] = 0, done: str = "",
+) -> Response:  # fmt: skip
     """The page of a file. With `code`, `open` or `at` it lists failed lines, else it shows some of each group; with
     `done` it says what that run of `ingest_action` did, whose page leads here."""
     with open_runtime() as pipeline, pipeline.warehouse.published() as published:
@@ -79,10 +73,7 @@ def file(
 
 @router.get("/files/{file_id}/lines")
 def lines(
-    request: Request,
-    visitor: VisitorDep,
-    file_id: str,
-    first: Annotated[int, Query(alias="from", ge=1, le=10**12)] = 1,
+    request: Request, visitor: VisitorDep, file_id: str, first: Annotated[int, Query(alias="from", ge=1, le=10**12)] = 1
 ) -> Response:
     """What the lines of a file become, from a given one on. What goes wrong while reading them is told on the page."""
     with open_runtime() as pipeline:

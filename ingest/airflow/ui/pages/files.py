@@ -16,13 +16,14 @@ from ingest.airflow.ui.view import page
 from ingest.core.lifecycle import STATES, State
 from ingest.core.rhythm import Rhythm, rhythm
 from ingest.core.source import ONE_OFF
-from ingest.ports import FilesWanted, ReadModel
+from ingest.ports import FilesWanted, Glance, ReadModel
 from ingest.settings import Settings
 
 router = APIRouter()
 
 _STUCK_ATTEMPTS: Final = 5  # by then it has been tried for half an hour
 _MORE: Final = 50  # files on a page
+Sort = Literal["dealt_at", "key", "source", "state", "lines", "failed", "failed_share", "size_bytes", "attempts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +50,11 @@ class SourceNow:
 
 @router.get("/")
 def files(
-    request: Request,
-    visitor: VisitorDep,
-    source: str = "",
+    request: Request, visitor: VisitorDep, source: str = "",
     state: Annotated[list[str], Query()] = [],  # noqa: B006 - FastAPI's way
-    since: str = "",
-    until: str = "",
-    q: str = "",
-    failures: bool = False,
-    code: str = "",
-    sort: Literal[
-        "dealt_at", "key", "source", "state", "lines", "failed", "failed_share", "size_bytes", "attempts"
-    ] = "dealt_at",
-    down: bool = True,
-    at: Annotated[int, Query(ge=1, le=1_000_000)] = 1,
-) -> Response:
+    since: str = "", until: str = "", q: str = "", failures: bool = False, code: str = "",
+    sort: Sort = "dealt_at", down: bool = True, at: Annotated[int, Query(ge=1, le=1_000_000)] = 1,
+) -> Response:  # fmt: skip
     """One page of the ledger, above it a picture of the last days and what waits."""
     with open_runtime() as pipeline:
         seen = visitor.seen(known_sources(pipeline))
@@ -100,21 +91,17 @@ def _sources_now(settings: Settings, published: ReadModel, seen: Sequence[str], 
     paused = internals.paused([dag_of(name) for name in seen])
     found = []
     for name in seen:
-        stuck = 0
-        if states[name].get("retrying"):
-            wanted = FilesWanted(sources=(name,), states=("retrying",), sort="attempts", per_page=1000)
-            stuck = sum(row["attempts"] >= _STUCK_ATTEMPTS for row in published.files(wanted).rows)
+        wanted = FilesWanted(sources=(name,), states=("retrying",), sort="attempts", per_page=1000)
+        retrying = published.files(wanted).rows if states[name].get("retrying") else []
         landing = None if name == ONE_OFF else runs.last_landing(dag_of(name))
         if landing and not visitor.runs(name):
             landing["ignored_names"] = []
-        glance, its = glances.get(name), settings.sources.get(name)
-        found.append(
-            SourceNow(
-                name, dag_of(name), dag_of(name) in paused, states[name], stuck, landing, glance.open if glance else 0,
-                glance.last_file_at if glance else None,
-                rhythm(its.expect_every, glance.hours if glance else ()) if its else None,
-            )
-        )  # fmt: skip
+        glance, its = glances.get(name, Glance(name, 0, 0, None)), settings.sources.get(name)
+        found.append(SourceNow(
+            name, dag_of(name), dag_of(name) in paused, states[name],
+            sum(row["attempts"] >= _STUCK_ATTEMPTS for row in retrying), landing, glance.open, glance.last_file_at,
+            rhythm(its.expect_every, glance.hours) if its else None,
+        ))  # fmt: skip
     return [one for one in found if one.name != ONE_OFF or one.states]
 
 

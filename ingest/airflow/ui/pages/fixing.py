@@ -180,12 +180,9 @@ def download(visitor: VisitorDep, file_id: str, kind: Literal["txt", "csv"], cod
 
 @router.post("/files/{file_id}/mend")
 def mend_lines(
-    request: Request,
-    visitor: VisitorDep,
-    file_id: str,
-    form: Annotated[FormData, Depends(mended_form)],
+    request: Request, visitor: VisitorDep, file_id: str, form: Annotated[FormData, Depends(mended_form)],
     chosen: Annotated[Chosen, Depends(chosen_lines)],
-) -> Response:
+) -> Response:  # fmt: skip
     """Check the edited lines, send them, turn to other lines with them, have all open ones judged again, or send what
     was undone once more."""
     what, reason = str(form.get("do", "check")), str(form.get("reason", ""))
@@ -230,12 +227,9 @@ def mend_lines(
 
 @router.post("/files/{file_id}/mended")
 def upload(
-    request: Request,
-    visitor: VisitorDep,
-    file_id: str,
-    form: Annotated[FormData, Depends(upload_form)],
+    request: Request, visitor: VisitorDep, file_id: str, form: Annotated[FormData, Depends(upload_form)],
     do: Literal["check", "send"] = "check",
-) -> Response:
+) -> Response:  # fmt: skip
     """Check a file of fixed lines, or send it; or send one that was checked, `kept`."""
     reason = str(form.get("reason", ""))
     with open_runtime() as pipeline:

@@ -24,16 +24,9 @@ _SHOWN: Final = 200  # that are listed
 
 @router.get("/run")
 def failed(
-    request: Request,
-    visitor: VisitorDep,
-    dag_id: str = "",
-    run_id: str = "",
-    task_id: str = "",
-    map_index: str = "",
-    code: str = "",
-    pointer: str | None = None,
-    at: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
-) -> Response:
+    request: Request, visitor: VisitorDep, dag_id: str = "", run_id: str = "", task_id: str = "", map_index: str = "",
+    code: str = "", pointer: str | None = None, at: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
+) -> Response:  # fmt: skip
     """By rule, with the first lines of each; with `code` or `at` line by line.
 
     What Airflow has no value for comes as `{TASK_ID}`.

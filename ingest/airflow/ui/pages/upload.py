@@ -90,14 +90,10 @@ async def store(
 
 @router.post("/upload/{action}")
 def begin(
-    request: Request,
-    visitor: VisitorDep,
-    limits: LimitsDep,
-    action: Literal["check", "load"],
-    key: Annotated[list[str], Form(max_length=_FILES_AT_ONCE)],
-    source: Annotated[str, Form()] = ONE_OFF,
+    request: Request, visitor: VisitorDep, limits: LimitsDep, action: Literal["check", "load"],
+    key: Annotated[list[str], Form(max_length=_FILES_AT_ONCE)], source: Annotated[str, Form()] = ONE_OFF,
     format: Annotated[str, Form()] = AUTO,
-) -> Response:
+) -> Response:  # fmt: skip
     """Start the run over uploads, and lead to the page that waits for it."""
     bucket = str(limits.uploads_bucket)
     owners = {_owner(limits, bucket, one) for one in key}
@@ -143,11 +139,7 @@ def _store(visitor: Visitor, stream: AsyncIterator[bytes], name: str, source: st
 
 
 def _pieces(stream: AsyncIterator[bytes]) -> Iterator[bytes]:
-    """What arrives, one piece at a time: nothing is read ahead, so the browser waits for the store.
-
-    Raises:
-        ClientDisconnect: the browser went away.
-    """
+    """What arrives, piece by piece: nothing is read ahead, so the browser waits. Raises ClientDisconnect if it left."""
     while (piece := from_thread.run(_next, stream)) is not None:
         yield piece
 
