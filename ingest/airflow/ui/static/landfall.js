@@ -1,15 +1,8 @@
 // What HTML cannot do: Airflow's theme, links out of Airflow's frame, and looking again while a run goes on.
 "use strict";
 
-function parentDocument() {
-  try {
-    return window.parent !== window ? window.parent.document : null;
-  } catch {
-    return null; // framed by another site: nothing of it is ours to see
-  }
-}
-
-const outside = parentDocument();
+// Airflow's document around the frame; null where there is none, or another site's: nothing of that is ours to see.
+const outside = window.frameElement?.ownerDocument ?? null;
 
 function followTheme() {
   const dark = outside

@@ -16,16 +16,15 @@ function size(bytes) {
   return `${bytes.toFixed(1)} TB`;
 }
 
-function element(tag, className, ...pieces) {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
+function element(tag, values, ...pieces) {
+  const made = Object.assign(document.createElement(tag), values);
   made.append(...pieces);
   return made;
 }
 
 // About all of them, above the list; about one, in its line.
 function say(kind, ...pieces) {
-  part("said").replaceChildren(...(pieces.length ? [element("p", `notice ${kind}`, ...pieces)] : []));
+  part("said").replaceChildren(...(pieces.length ? [element("p", { className: `notice ${kind}` }, ...pieces)] : []));
 }
 
 function state(one, kind, ...pieces) {
@@ -35,8 +34,7 @@ function state(one, kind, ...pieces) {
 
 const ready = () => chosen.filter((one) => !one.wrong);
 
-function enable() {
-  const yes = !sending && ready().length > 0;
+function enable(yes = !sending && ready().length > 0) {
   for (const button of buttons) button.disabled = !yes;
 }
 
@@ -74,6 +72,7 @@ function table(head) {
 
 // [kind of notice, words, whether it may be sent]
 function judge(file, head) {
+  if (head === null) return ["bad", "This cannot be read. A folder? Choose the files in it.", false];
   if (file.size === 0) return ["bad", "The file is empty.", false];
   if (file.size > Number(form.dataset.most)) return ["bad", `The file is larger than ${form.dataset.mostTold}.`, false];
   if (PACKED.test(head)) return ["", "Ready", true];
@@ -90,24 +89,19 @@ async function choose(files) {
   const most = Number(form.dataset.atOnce);
   const mine = files.slice(0, most).map((file) => ({
     file, wrong: "", stored: null,
-    line: element("li", "", element("span", "name", file.name), element("span", "small", size(file.size)), element("span", "state-of")),
+    line: element("li", {}, ...[["name", file.name], ["small", size(file.size)], ["state-of", ""]].map(
+      ([className, words]) => element("span", { className }, words))),
   }));
   chosen = mine;
   part("keys").replaceChildren();
   say("");
   if (files.length > most) say("look", `At most ${most} files are taken at once: the first ${most} are listed.`);
   part("files").replaceChildren(...mine.map((one) => one.line));
-  enable();
-  for (const button of buttons) button.disabled = true;
+  enable(false);
   for (const one of mine) {
-    let head;
-    try {
-      head = Array.from(new Uint8Array(await one.file.slice(0, HEAD_BYTES).arrayBuffer()), (byte) => String.fromCharCode(byte)).join("");
-    } catch {
-      head = null; // a folder, or a file that is gone
-    }
+    const head = await one.file.slice(0, HEAD_BYTES).arrayBuffer().catch(() => null); // a folder, or a file that is gone
     if (chosen !== mine) return; // others were chosen meanwhile
-    const [kind, words, good] = head === null ? ["bad", "This cannot be read. A folder? Choose the files in it.", false] : judge(one.file, head);
+    const [kind, words, good] = judge(one.file, head && Array.from(new Uint8Array(head), (byte) => String.fromCharCode(byte)).join(""));
     if (!good) one.wrong = words;
     state(one, kind, words);
   }
@@ -127,18 +121,11 @@ form.elements.source.addEventListener("change", () => {
 });
 
 const drop = part("drop");
-for (const name of ["dragenter", "dragover"])
-  drop.addEventListener(name, (event) => {
-    event.preventDefault();
-    drop.classList.add("over");
-  });
+for (const name of ["dragenter", "dragover"]) drop.addEventListener(name, () => drop.classList.add("over"));
 for (const name of ["dragleave", "drop"]) drop.addEventListener(name, () => drop.classList.remove("over"));
-drop.addEventListener("drop", (event) => {
-  event.preventDefault();
-  choose([...event.dataTransfer.files]);
-});
-// Beside the field the browser would leave this page and open the file.
-for (const name of ["dragover", "drop"]) window.addEventListener(name, (event) => event.preventDefault());
+drop.addEventListener("drop", (event) => choose([...event.dataTransfer.files]));
+// Else the browser would leave this page and open the file, also where it is dropped beside the field.
+for (const name of ["dragenter", "dragover", "drop"]) window.addEventListener(name, (event) => event.preventDefault());
 
 // Resolves to whether the file is stored; its line says why not.
 function send(one) {
@@ -147,13 +134,11 @@ function send(one) {
     const source = form.elements.source.value;
     const name = one.file.name.toWellFormed?.() ?? one.file.name;
     request.open("PUT", `${form.dataset.store}?name=${encodeURIComponent(name)}&source=${source}`);
+    request.responseType = "json";
     request.setRequestHeader("Accept", "application/json");
     request.setRequestHeader("Content-Type", "application/octet-stream");
-    const bar = document.createElement("progress");
-    bar.max = 1;
-    bar.value = 0;
-    bar.setAttribute("aria-label", `${name}: sent`);
-    const sent = element("span", "", "Waits for its turn…");
+    const bar = element("progress", { max: 1, value: 0, ariaLabel: `${name}: sent` });
+    const sent = element("span", {}, "Waits for its turn…");
     state(one, "", bar, sent);
     request.upload.onprogress = (event) => {
       bar.value = event.loaded / (event.total || 1);
@@ -164,17 +149,12 @@ function send(one) {
       resolve(one.stored !== null);
     };
     request.onload = () => {
-      let told = {};
-      try {
-        told = JSON.parse(request.responseText);
-      } catch {
-        // not ours: a server in between
-      }
+      const told = request.response; // null where it is not ours: a server in between
       if (request.status === 200) {
-        one.stored = told;
-        return told.twin ? over("look", ...twin(told.twin)) : over("good", "Sent");
+        one.stored = told ?? {};
+        return told?.twin ? over("look", ...twin(told.twin)) : over("good", "Sent");
       }
-      const words = told.error || `The server answered ${request.status}.`;
+      const words = told?.error || `The server answered ${request.status}.`;
       if (request.status === 400 || request.status === 413) one.wrong = words; // it stays so
       over("bad", words);
     };
@@ -186,8 +166,7 @@ function send(one) {
 
 // Whether these bytes are loaded already is known once they are stored. Then a person decides.
 function twin(found) {
-  const link = element("a", "", found.key);
-  link.href = form.dataset.files + encodeURIComponent(found.file_id);
+  const link = element("a", { href: form.dataset.files + encodeURIComponent(found.file_id) }, found.key);
   const same = found.source === form.elements.source.value;
   return ["These bytes were loaded already as ", link, same ? "; loading them again changes nothing." : `, by the rules of ${found.source}; each fact counts once.`];
 }
@@ -217,26 +196,18 @@ async function sendAll(button) {
   part("file").disabled = form.elements.source.disabled = false;
   enable();
   const kept = ready().filter((one) => one.stored);
-  if (well && !cancelled) return go(button);
+  if (well && !cancelled) {
+    fill();
+    return form.requestSubmit(button);
+  }
   if (kept.length) say("look", chosen.length > 1 ? `${kept.length} of ${chosen.length} files are sent: look at the list, then press again to go on.` : "Press again to go on.");
   (button.disabled ? part("file") : button).focus();
 }
 
 // What the form says of the files that are stored.
 function fill() {
-  const keys = ready().map((one) => {
-    const key = element("input", "");
-    key.type = "hidden";
-    key.name = "key";
-    key.value = one.stored.key;
-    return key;
-  });
-  part("keys").replaceChildren(...keys);
-}
-
-function go(button) {
-  fill();
-  form.requestSubmit(button);
+  const key = (one) => element("input", { type: "hidden", name: "key", value: one.stored.key });
+  part("keys").replaceChildren(...ready().map(key));
 }
 
 // Runs before the listener of landfall.js, which would take a form that waits for its files as sent.
