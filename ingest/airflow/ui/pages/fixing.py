@@ -89,11 +89,11 @@ class Editable:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Which open lines a page shows."""
+    """Which open lines the address of a page asks for."""
 
     code: str = ""  # empty: of any
-    first_line: int = 1
-    at: int = 1  # the page, counted from 1
+    first_line: Annotated[int, Query(alias="from", ge=1, le=10**12)] = 1
+    at: Annotated[int, Query(ge=1, le=1_000_000)] = 1  # the page
 
     @property
     def query(self) -> dict[str, object]:
@@ -130,26 +130,21 @@ async def _form(request: Request, limit: int) -> FormData:
     return await Request(request.scope, limited).form(max_files=1, max_fields=_FIELDS_AT_MOST)
 
 
-async def mended_form(request: Request) -> FormData:
+async def _mended_form(request: Request) -> FormData:
     return await _form(request, _FORM_AT_MOST)
 
 
-async def upload_form(request: Request) -> FormData:
+async def _upload_form(request: Request) -> FormData:
     return await _form(request, _UPLOADED_AT_MOST)
 
 
-def chosen_lines(
-    code: str = "",
-    first_line: Annotated[int, Query(alias="from", ge=1, le=10**12)] = 1,
-    at: Annotated[int, Query(ge=1, le=1_000_000)] = 1,
-) -> Chosen:
-    return Chosen(code, first_line, at)
+MendedForm = Annotated[FormData, Depends(_mended_form)]  # with the lines of a page
+UploadForm = Annotated[FormData, Depends(_upload_form)]  # with a file of fixed lines
+ChosenDep = Annotated[Chosen, Depends()]
 
 
 @router.get("/files/{file_id}/mend")
-def mend(
-    request: Request, visitor: VisitorDep, file_id: str, chosen: Annotated[Chosen, Depends(chosen_lines)]
-) -> Response:
+def mend(request: Request, visitor: VisitorDep, file_id: str, chosen: ChosenDep) -> Response:
     """Open failed lines, each in a box."""
     with open_runtime() as pipeline, pipeline.warehouse.published() as published:
         return _show(request, pipeline, published, demanded(visitor, pipeline, published, file_id), chosen)
@@ -179,10 +174,7 @@ def download(visitor: VisitorDep, file_id: str, kind: Literal["txt", "csv"], cod
 
 
 @router.post("/files/{file_id}/mend")
-def mend_lines(
-    request: Request, visitor: VisitorDep, file_id: str, form: Annotated[FormData, Depends(mended_form)],
-    chosen: Annotated[Chosen, Depends(chosen_lines)],
-) -> Response:  # fmt: skip
+def mend_lines(request: Request, visitor: VisitorDep, file_id: str, form: MendedForm, chosen: ChosenDep) -> Response:
     """Check the edited lines, send them, turn to other lines with them, have all open ones judged again, or send what
     was undone once more."""
     what, reason = str(form.get("do", "check")), str(form.get("reason", ""))
@@ -227,9 +219,8 @@ def mend_lines(
 
 @router.post("/files/{file_id}/mended")
 def upload(
-    request: Request, visitor: VisitorDep, file_id: str, form: Annotated[FormData, Depends(upload_form)],
-    do: Literal["check", "send"] = "check",
-) -> Response:  # fmt: skip
+    request: Request, visitor: VisitorDep, file_id: str, form: UploadForm, do: Literal["check", "send"] = "check"
+) -> Response:
     """Check a file of fixed lines, or send it; or send one that was checked, `kept`."""
     reason = str(form.get("reason", ""))
     with open_runtime() as pipeline:

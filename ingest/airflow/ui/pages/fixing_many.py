@@ -7,13 +7,12 @@ are. Sending makes the lines again from what is open then, and goes on only if t
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from fastapi import APIRouter, Depends, Request, Response
-from starlette.datastructures import FormData
+from fastapi import APIRouter, Request, Response
 
 from ingest.airflow.ui.access import VisitorDep
-from ingest.airflow.ui.pages.fixing import Verdict, demand_mendable, demanded, mended_form, sent_on, stated, verdicts_of
+from ingest.airflow.ui.pages.fixing import MendedForm, Verdict, demand_mendable, demanded, sent_on, stated, verdicts_of
 from ingest.airflow.ui.runtime import open_runtime
 from ingest.airflow.ui.view import page
 from ingest.core.lifecycle import KEEPS_LINES
@@ -80,9 +79,7 @@ def preview(request: Request, visitor: VisitorDep, file_id: str, code: str = "")
 
 
 @router.post("/files/{file_id}/fix")
-def fix(
-    request: Request, visitor: VisitorDep, file_id: str, form: Annotated[FormData, Depends(mended_form)]
-) -> Response:
+def fix(request: Request, visitor: VisitorDep, file_id: str, form: MendedForm) -> Response:
     """Preview another change, or send the lines of the last preview."""
     change = Change(*(str(form.get(name, ""))[:_TEXT_AT_MOST] for name in ("code", "find", "put")))
     with open_runtime() as pipeline, pipeline.warehouse.published() as published:
