@@ -68,22 +68,17 @@ def task_settings(environment: Mapping[str, str]) -> Settings:
     from airflow.sdk.configuration import conf
 
     settings = load_settings(environment, sound_only=True)
-    url = connected_warehouse()
-    connected = settings.warehouse_url if url is None else _agreed(environment, settings, url)
+    connected = settings.warehouse_url
+    if url := connected_warehouse():
+        connected = load_settings({**environment, "INGEST_WAREHOUSE": url}, sound_only=True).warehouse_url
+        if "INGEST_WAREHOUSE" in environment and _place(connected) != _place(settings.warehouse_url):
+            raise ConfigError(
+                f"INGEST_WAREHOUSE and Airflow's connection {WAREHOUSE_CONNECTION} name different warehouses. "
+                "Loading into two would count nothing twice but split the ledger: remove one of them."
+            )
     if reason := spans_hosts(connected, conf.get("core", "executor")):
         raise ConfigError(reason)
     return replace(settings, warehouse_url=connected)
-
-
-def _agreed(environment: Mapping[str, str], settings: Settings, url: str) -> str:
-    """The warehouse of the connection. Raises ConfigError where INGEST_WAREHOUSE names another."""
-    connected = load_settings({**environment, "INGEST_WAREHOUSE": url}, sound_only=True).warehouse_url
-    if "INGEST_WAREHOUSE" in environment and _place(connected) != _place(settings.warehouse_url):
-        raise ConfigError(
-            f"INGEST_WAREHOUSE and Airflow's connection {WAREHOUSE_CONNECTION} name different warehouses. "
-            "Loading into two would count nothing twice but split the ledger: remove one of them."
-        )
-    return connected
 
 
 def _place(url: str) -> str:

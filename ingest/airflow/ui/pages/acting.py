@@ -73,13 +73,12 @@ def _ask(request: Request, visitor: Visitor, file_id: str, action: Action) -> Re
         related = [other for other in published.related(file_id) if visitor.sees(other["source"])]
         offers = action == "force" and visitor.reads(pipeline.settings, row)
         undone = sent_fixes(related, "undone") if offers else None
-        as_of = published.as_of
-    (result,) = would(action, [row], [], _of(related, "redrive", "loaded"))
-    return page(
-        request, "act.html", status=409 if result.error else 200, row=row, action=action, objection=result.error,
-        effects=effects(action, row, related), reason_at_most=_REASON, as_of=as_of,
-        undone=undone, called=called(action, row["state"]),
-    )  # fmt: skip
+        (result,) = would(action, [row], [], _of(related, "redrive", "loaded"))
+        return page(
+            request, "act.html", status=409 if result.error else 200, row=row, action=action, objection=result.error,
+            effects=effects(action, row, related), reason_at_most=_REASON, as_of=published.as_of, undone=undone,
+            called=called(action, row["state"]),
+        )  # fmt: skip
 
 
 def called(action: Action, state: str) -> str:
@@ -216,12 +215,11 @@ def _ask_many(request: Request, visitor: Visitor, source: str, action: str, sinc
         with pipeline.warehouse.published() as published:
             chosen = next((known for known in ACTIONS if known == action), None)
             takes = _takes(published, source, chosen, _day(since)) if source and chosen else None
-            as_of = published.as_of
-    return page(
-        request, "act_many.html", status=400 if notice else 200, sources=sources, actions=ACTIONS, takes=takes,
-        source=source, action=chosen or "", since=_day(since), notice=notice, reason_at_most=_REASON,
-        states=TAKES[chosen] if chosen else (), as_of=as_of,
-    )  # fmt: skip
+            return page(
+                request, "act_many.html", status=400 if notice else 200, sources=sources, actions=ACTIONS, takes=takes,
+                source=source, action=chosen or "", since=_day(since), notice=notice, reason_at_most=_REASON,
+                states=TAKES[chosen] if chosen else (), as_of=published.as_of,
+            )  # fmt: skip
 
 
 def _day(text: str) -> str:

@@ -63,10 +63,6 @@ class Verdict:
     failures: list[dict[str, Any]] = field(default_factory=list)
     more_failures: int = 0
 
-    @property
-    def blank(self) -> bool:
-        return not self.becomes and not self.failures
-
 
 @dataclass(frozen=True, slots=True)
 class Editable:
@@ -206,14 +202,12 @@ def mend_lines(request: Request, visitor: VisitorDep, file_id: str, form: Mended
             return sent_on(request, visitor, pipeline, file_id, whole, reason)
         contexts = _contexts(published, row, whole)
         verdicts = dict(verdicts_of(judge_mended(pipeline, row, whole, contexts), whole))
-        for place in split:
-            failure = {"code": "line_break", "message": _NOT_ONE_LINE, "pointer": ""}
-            verdicts[place] = Verdict(_bytes(edited[place]), failures=[failure])
+        failure = {"code": "line_break", "message": _NOT_ONE_LINE, "pointer": ""}
+        verdicts |= {place: Verdict(_bytes(edited[place]), failures=[failure]) for place in split}
         notice = "" if edited else "No line was changed, so there is nothing to check or to send."
         if what == "send" and split:
             notice = f"Nothing was sent: {_NOT_ONE_LINE[0].lower()}{_NOT_ONE_LINE[1:]}"
-        status = 400 if what == "send" else 200
-        told = (texts, verdicts, edited.keys(), notice, reason, status)
+        told = (texts, verdicts, edited.keys(), notice, reason, 400 if what == "send" else 200)
         return _show(request, pipeline, published, row, chosen, *told)
 
 
@@ -223,37 +217,35 @@ def upload(
 ) -> Response:
     """Check a file of fixed lines, or send it; or send one that was checked, `kept`."""
     reason = str(form.get("reason", ""))
-    with open_runtime() as pipeline:
-        with pipeline.warehouse.published() as published:
-            row = demanded(visitor, pipeline, published, file_id)
-            demand_mendable(row)
-            if do == "send" and (kept := str(form.get("kept", ""))):
-                try:
-                    lines = kept_mended(pipeline, row["file_id"], kept, by=visitor.name)
-                except ObjectGone:
-                    raise HTTPException(404, "What you checked is not kept any more: choose the file again.") from None
-                return _begun(request, visitor, file_id, kept, lines, reason)
-            sent = form.get("file")
+    with open_runtime() as pipeline, pipeline.warehouse.published() as published:
+        row = demanded(visitor, pipeline, published, file_id)
+        demand_mendable(row)
+        if do == "send" and (kept := str(form.get("kept", ""))):
             try:
-                returned = parse_fixed(sent.file.read() if isinstance(sent, UploadFile) else b"")
-            except IngestError as error:
-                return _show(request, pipeline, published, row, Chosen(), notice=str(error), status=400)
-            mended = changed(returned, published.open_lines(row["file_id"]))
-            if not mended:
-                notice = "Each line in this file is as it was handed out, so there is nothing to check or to send."
-                return _show(request, pipeline, published, row, Chosen(), notice=notice, status=400)
-            if do == "check":
-                checked = _checked(pipeline, published, row, mended, same_lines=len(returned) - len(mended))
-                as_of = published.as_of
-                can_send = pipeline.settings.uploads_bucket is not None
-                kept, to_send = "", 0
-                if can_send and (checked.right or checked.unjudged_lines):
-                    kept, to_send = _kept(pipeline, visitor, row["file_id"], mended)
-                return page(
-                    request, "mended.html", row=row, checked=checked, lines=len(mended), to_send=to_send, kept=kept,
-                    can_send=can_send, reason=reason[:_REASON_AT_MOST], as_of=as_of,
-                )  # fmt: skip
-        return sent_on(request, visitor, pipeline, file_id, mended, reason)
+                lines = kept_mended(pipeline, file_id, kept, by=visitor.name)
+            except ObjectGone:
+                raise HTTPException(404, "What you checked is not kept any more: choose the file again.") from None
+            return _begun(request, visitor, file_id, kept, lines, reason)
+        sent = form.get("file")
+        try:
+            returned = parse_fixed(sent.file.read() if isinstance(sent, UploadFile) else b"")
+        except IngestError as error:
+            return _show(request, pipeline, published, row, Chosen(), notice=str(error), status=400)
+        mended = changed(returned, published.open_lines(file_id))
+        if not mended:
+            notice = "Each line in this file is as it was handed out, so there is nothing to check or to send."
+            return _show(request, pipeline, published, row, Chosen(), notice=notice, status=400)
+        if do == "send":
+            return sent_on(request, visitor, pipeline, file_id, mended, reason)
+        checked = _checked(pipeline, published, row, mended, same_lines=len(returned) - len(mended))
+        can_send = pipeline.settings.uploads_bucket is not None
+        kept, to_send = "", 0
+        if can_send and (checked.right or checked.unjudged_lines):
+            kept, to_send = _kept(pipeline, visitor, file_id, mended)
+        return page(
+            request, "mended.html", row=row, checked=checked, lines=len(mended), to_send=to_send, kept=kept,
+            can_send=can_send, reason=reason[:_REASON_AT_MOST], as_of=published.as_of,
+        )  # fmt: skip
 
 
 # --- who, and what ---------------------------------------------------------------------------------------------------
@@ -274,12 +266,12 @@ def demand_mendable(row: Mapping[str, Any]) -> None:
 
 def _texts(form: FormData) -> dict[Place, tuple[str, str]]:
     """By place: the text of its box, and the SHA-256 of the text as it failed."""
-    found: dict[Place, tuple[str, str]] = {}
-    for name, value in form.multi_items():
-        if isinstance(value, str) and name.startswith("line:") and (place := place_of(name[5:])):
-            # A browser sends line ends as CRLF. One behind the text is a slip of the keyboard, not a part of the line.
-            found[place] = value.rstrip("\r\n"), str(form.get(f"was:{name[5:]}", ""))
-    return found
+    # A browser sends line ends as CRLF. One behind the text is a slip of the keyboard, not a part of the line.
+    return {
+        place: (value.rstrip("\r\n"), str(form.get(f"was:{name[5:]}", "")))
+        for name, value in form.multi_items()
+        if isinstance(value, str) and name.startswith("line:") and (place := place_of(name[5:]))
+    }
 
 
 def _asked(form: FormData, chosen: Chosen) -> Chosen:
@@ -416,11 +408,11 @@ def _checked(
         if verdict.failures:
             wrong_lines += 1
             wrong += [(place, verdict)] if wrong_lines <= _WRONG_SHOWN else []
-        elif verdict.blank:
-            blank_lines += 1
-        else:
+        elif verdict.becomes:
             name = " and ".join(verdict.becomes[:5]) + " …" * (len(verdict.becomes) > 5)
             right[name] = right.get(name, 0) + 1
+        else:
+            blank_lines += 1
     others = sorted(mended.keys() - open_places)
     not_open, not_open_lines = others[:_WRONG_SHOWN], len(others)
     return Checked(right, wrong, wrong_lines, blank_lines, not_open, not_open_lines, same_lines, len(unjudged))
