@@ -27,8 +27,6 @@ REDRIVE: Final = "redrive"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """The form, read."""
-
     action: str
     files: tuple[str, ...] = ()
     source: str | None = None

@@ -138,10 +138,8 @@ def verdict(
 ) -> dict[str, Any]:
     """What became of the files of a run: totals, the failed lines by code, and `not_loaded`, a sentence for each.
 
-    `lost` are those of which not even the ledger tells. `problems` of the landing count as not loaded.
-
-    Files whose task died are looked up in the ledger, since it may have committed them before. Results of files that
-    are not in the manifest are of an earlier try of this run.
+    Files whose task died are looked up in the ledger, since it may have committed them before; `lost` are those of
+    which it does not tell. Results of files that are not in the manifest are of an earlier try of this run.
     """
     manifest = {file.file_id: file for pack in packs for file in map(SourceFile.from_dict, pack["files"])}
     known = {result["file_id"]: result for result in results if result["file_id"] in manifest}

@@ -40,10 +40,7 @@ class Visitor:
         return self.may_run(dag_of(source))
 
     def reads(self, settings: "Settings", file: Mapping[str, Any]) -> bool:
-        """Whether raw lines and values of a file of the ledger may be shown.
-
-        It keeps its source, but what lies below the prefix of another one now is for those who may run both.
-        """
+        """`runs` for a file of the ledger. What lies below the prefix of another source now is for who may run both."""
         return all(self.runs(source) for source in _sources_of(settings, file))
 
     def may_read(self, dag_id: str) -> bool:
@@ -59,10 +56,7 @@ class Visitor:
         return tuple(sorted({source for source in sources if self.sees(source)}))
 
     def seen_file(self, row: dict[str, Any] | None) -> dict[str, Any]:
-        """A ledger row that was looked for. Raises 404 where there is none, or its source may not be shown.
-
-        Both alike: whether it exists is nobody's business.
-        """
+        """A ledger row that was looked for. Raises 404 alike where there is none, and where it may not be shown."""
         if row is None or not self.sees(row["source"]):
             raise HTTPException(404, "There is no such file in the ledger.")
         return row

@@ -66,10 +66,7 @@ def sent_fixes(run_ids: Iterable[str]) -> dict[str, str]:
 
 
 def dags_of(run_ids: Iterable[str | None], source: str) -> dict[str, str]:
-    """The DAG of each of these runs that dealt with a file of a source, by run_id; the ledger knows run_ids only.
-
-    Scheduled runs of two DAGs may have one name: that of the source is the one that is meant.
-    """
+    """The DAG of each of these runs, by run_id: that of the source where runs of two DAGs have one name."""
     likely = (dag_of(source), ONE_OFF_DAG, ACTION_DAG)
     found = internals.dags_of_runs({run_id for run_id in run_ids if run_id}, likely)
     return dict(sorted(found, key=lambda one: -likely.index(one[1])))

@@ -30,8 +30,7 @@ def file(
     request: Request, visitor: VisitorDep, file_id: str, code: str = "", pointer: str | None = None,
     open: bool = False, at: Annotated[int, Query(ge=0, le=1_000_000)] = 0, done: str = "",
 ) -> Response:  # fmt: skip
-    """The page of a file. With `code`, `open` or `at` it lists failed lines, else it shows some of each group; with
-    `done` it says what that run of `ingest_action` did, whose page leads here."""
+    """With `code`, `open` or `at` failed lines one by one, else some of each group; `done`: the run that led here."""
     with open_runtime() as pipeline, pipeline.warehouse.published() as published:
         row = visitor.seen_file(published.file(file_id))
         shows_raw = visitor.reads(pipeline.settings, row)

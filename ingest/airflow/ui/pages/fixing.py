@@ -171,8 +171,7 @@ def download(visitor: VisitorDep, file_id: str, kind: Literal["txt", "csv"], cod
 
 @router.post("/files/{file_id}/mend")
 def mend_lines(request: Request, visitor: VisitorDep, file_id: str, form: MendedForm, chosen: ChosenDep) -> Response:
-    """Check the edited lines, send them, turn to other lines with them, have all open ones judged again, or send what
-    was undone once more."""
+    """Check or send the edited lines, turn to others with them, have all judged again, or send what was undone."""
     what, reason = str(form.get("do", "check")), str(form.get("reason", ""))
     with open_runtime() as pipeline, pipeline.warehouse.published() as published:
         row = demanded(visitor, pipeline, published, file_id)
@@ -479,8 +478,7 @@ def sent_fixes(related: Iterable[dict[str, Any]], state: "State") -> Fixes:
 
 
 def _kept(pipeline: "Pipeline", visitor: Visitor, file_id: str, mended: Mapping[Place, bytes]) -> tuple[str, int]:
-    """Where mended lines wait for their run, and how many. Not in its values: those are shown to whoever may read its
-    DAG."""
+    """Where mended lines wait for their run, and how many: not in its values, which readers of its DAG are shown."""
     # Lines that are no text, or hold U+0000, can be no JSON: they stay open.
     sound = sorted((place, raw) for place, raw in mended.items() if raw.strip() and b"\0" not in raw and is_text(raw))
     if not sound:

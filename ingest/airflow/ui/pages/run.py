@@ -130,8 +130,7 @@ class Report:
 def of(request: Request, visitor: VisitorDep, dag_id: str, run_id: str) -> Response:
     """How far a run is; once it is finished, what became of each file.
 
-    The script of the page asks again with the header X-Part. A person who waited for one file is then led to it, once
-    the ledger that pages read is as new as the end of the run.
+    The page's script asks again with the header X-Part, and leads who waited for one file to it, once pages know it.
     """
     run = _run(visitor, dag_id, run_id)
     root = request.scope.get("root_path", "")
