@@ -3,11 +3,12 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ingest.ports import FailuresWanted, Warehouse
-from ingest.warehouse.engines.duckdb import failures as duckdb_failures
+from ingest.warehouse.engines.duckdb.statements import statement
 from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from tests.support import World, record
 from tests.test_cli import GOOD, Shell
@@ -113,11 +114,14 @@ def test_long_lines_are_read_some_at_a_time(tmp_path: Path, monkeypatch: pytest.
     class Counting(str):
         __slots__ = ()
 
-        def format(self, *_: object, **more: object) -> str:
-            parts.append(str(more["rows"]).count(",") + 1)
-            return str.format(self, **more)
+        def replace(self, *rows: Any) -> str:
+            parts.append(rows[1].count(",") + 1)
+            return str.replace(self, *rows)
 
-    monkeypatch.setattr(duckdb_failures, "_LINES", Counting(duckdb_failures._LINES))
+    monkeypatch.setattr(
+        "ingest.warehouse.engines.duckdb.applying.statement",
+        lambda name: Counting(statement(name)) if name == "open_lines" else statement(name),
+    )
     with warehouse.open_failures(FailuresWanted(code="not_json", limit=1000)) as found:
         assert [row["line"] for row in found.lines] == list(range(2, 32))
     assert sum(parts) == 30

@@ -3,15 +3,21 @@
 What differs between engines is their SQL and how Arrow gets to them; the order of the statements stands here, once.
 """
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from ingest.core.components import Key, components
 from ingest.core.matching import is_ignored
+from ingest.ports import FailuresWanted
+
+Value = str | int | datetime | None
 
 
 class Session(ABC):
@@ -38,6 +44,21 @@ class Session(ABC):
     @abstractmethod
     def table(self, name: str, table: pa.Table) -> AbstractContextManager[None]:
         """Some rows of ours under a name, for a while."""
+
+    @abstractmethod
+    def listing(self, name: str, path: Path) -> None:
+        """What a Parquet file lists, under a name."""
+
+    @abstractmethod
+    def streamed(self, name: str, **told: Value) -> AbstractContextManager[Iterator[dict[str, Any]]]:
+        """The rows of a statement by its name, some at a time; what is told stands in place of `{name}`.
+
+        With values an engine would hold its whole answer.
+        """
+
+    @abstractmethod
+    def open_lines(self, wanted: FailuresWanted) -> AbstractContextManager[Iterator[dict[str, Any]]]:
+        """The open failed lines with a code, newest file first, some at a time."""
 
     def named(self, name: str, **values: Any) -> list[tuple[Any, ...]]:
         """The rows of a statement by its name."""
@@ -108,6 +129,18 @@ class Session(ABC):
         """Of each fact whose rows are marked wrongly the one with the smallest position is the first."""
         self.run("wrong_first")
         self.run("mark_first")
+
+
+def with_literals(sql: str, told: Mapping[str, Value]) -> str:
+    """A statement with these in place of their `{name}`."""
+    return re.sub(r"\{([a-z_]+)\}", lambda found: _literal(told[found[1]]), sql)
+
+
+def _literal(value: Value) -> str:
+    if value is None or isinstance(value, int):
+        return "NULL" if value is None else str(value)
+    text = value if isinstance(value, str) else value.isoformat()
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _keys(keys: set[Key]) -> pa.Table:

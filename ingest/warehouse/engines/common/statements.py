@@ -1,4 +1,4 @@
-"""Statements by their names: each engine has its own, in sections of a few files."""
+"""Statements by their names, in sections of a few files: those of every engine, and its own."""
 
 import re
 from functools import cache
@@ -8,9 +8,10 @@ from ingest.core.schema import schemas_folder
 
 
 @cache
-def statements(folder: Path) -> dict[str, str]:
-    """All statements of a folder, by their names."""
-    texts = (path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.sql")))
+def statements(engine: str) -> dict[str, str]:
+    """All statements of an engine, by their names."""
+    folders = (Path(__file__).parent.with_name(name) / "sql" for name in ("common", engine))
+    texts = (path.read_text(encoding="utf-8") for folder in folders for path in sorted(folder.glob("*.sql")))
     sections = [section for text in texts for section in re.split(r"^-- name: ", text, flags=re.MULTILINE)[1:]]
     found = dict(section.split("\n", 1) for section in sections)
     assert len(found) == len(sections), "two statements have one name"

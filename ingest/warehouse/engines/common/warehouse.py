@@ -2,10 +2,11 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ from ingest.core.lifecycle import LONGEST_DELAY
 from ingest.core.source import SourceFile
 from ingest.errors import IngestError
 from ingest.plans.changes import Reader
-from ingest.ports import ArchivedCopy
+from ingest.ports import ArchivedCopy, FailuresWanted, OpenFailures
 from ingest.warehouse.engines.common.applying import TablesReader
 from ingest.warehouse.engines.common.reconcile import disagreements
 from ingest.warehouse.engines.common.session import Session
@@ -109,6 +110,27 @@ class TablesWarehouse(Warehouse):
     def archives(self) -> list[tuple[str, str, str]]:
         with self.session() as session:
             return [(source, bucket, folder) for source, bucket, folder in session.named("archives")]
+
+    @contextmanager
+    def ledger(self, landings: Path, archives: Path, since: datetime) -> Iterator[Iterator[dict[str, Any]]]:
+        with self.session() as session:
+            session.listing("landings", landings)
+            session.listing("archives", archives)
+            with session.streamed("ledger", since=since) as rows:
+                yield rows
+
+    @contextmanager
+    def failed_lines(self, file_id: str) -> Iterator[Iterator[dict[str, Any]]]:
+        with self.session() as session, session.streamed("failed_lines_of_file", file_id=file_id) as rows:
+            yield rows
+
+    @contextmanager
+    def open_failures(self, wanted: FailuresWanted) -> Iterator[OpenFailures]:
+        where = {"source": wanted.source, "since": wanted.since, "code": wanted.code}
+        with self.session() as session:
+            groups = session.fetch(session.statement("open_failures_by_code"), **where)
+            with session.open_lines(wanted) if wanted.code else nullcontext(iter(())) as lines:
+                yield OpenFailures(groups, lines)
 
     def disagreements(self) -> list[dict[str, Any]]:
         with self.session() as session:

@@ -10,13 +10,15 @@ import duckdb
 import pyarrow as pa
 
 from ingest.plans.changes import Entry
+from ingest.ports import FailuresWanted
 from ingest.settings import Source
 from ingest.warehouse.engines.common.applying import Applying
 from ingest.warehouse.engines.common.naming import ROWS_AT_ONCE, name_anew, renamed
-from ingest.warehouse.engines.common.session import Session
+from ingest.warehouse.engines.common.session import Session, Value, with_literals
 from ingest.warehouse.engines.duckdb.statements import statement
 
-_BYTES_AT_ONCE = 320 << 20  # of staged rows: what the engine compares at once must fit its memory
+_COMPARED_MB = 256  # of listings that are held beside the ledger; the rest is on disk
+_BYTES_AT_ONCE = 320 << 20  # of staged rows that are compared and inserted at once; what takes more memory is on disk
 
 
 @dataclass(slots=True)
@@ -38,6 +40,22 @@ class DuckDBSession(Session):
 
     def run(self, name: str, **values: Any) -> None:
         self.connection.execute(statement(name), values or None)
+
+    def listing(self, name: str, path: Path) -> None:
+        self.connection.execute(f"SET memory_limit = '{_COMPARED_MB}MB'")
+        stage(self.connection, name, [path])
+
+    @contextmanager
+    def streamed(self, name: str, **told: Value) -> Iterator[Iterator[dict[str, Any]]]:
+        reader = self.connection.sql(with_literals(statement(name), told)).to_arrow_reader(1000)
+        yield (row for batch in reader for row in batch.to_pylist())
+
+    @contextmanager
+    def open_lines(self, wanted: FailuresWanted) -> Iterator[Iterator[dict[str, Any]]]:
+        where = {"source": wanted.source, "since": wanted.since, "code": wanted.code, "limit": wanted.limit}
+        parts = [", ".join(map(str, rows)) for (rows,) in self.named("open_failures", **where)]
+        asked = (self.connection.execute(statement("open_lines").replace("{rows}", part)) for part in parts)
+        yield (row for found in asked for row in found.to_arrow_table().to_pylist())
 
     @contextmanager
     def table(self, name: str, table: pa.Table) -> Iterator[None]:

@@ -3,29 +3,23 @@
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
 from ingest.plans.changes import Answer, Applied, Plan
-from ingest.ports import Audit, FailuresWanted, OpenFailures, QueryLimits, QueryResult, ReadModel, Table
+from ingest.ports import Audit, QueryLimits, QueryResult, ReadModel, Table
 from ingest.warehouse.engines.common.applying import TablesReader
 from ingest.warehouse.engines.common.reconcile import repair
 from ingest.warehouse.engines.common.session import Session
 from ingest.warehouse.engines.common.warehouse import TablesWarehouse
 from ingest.warehouse.engines.duckdb.applying import DuckDBApplying, DuckDBSession
 from ingest.warehouse.engines.duckdb.errors import could_not_write
-from ingest.warehouse.engines.duckdb.failures import open_failures
 from ingest.warehouse.engines.duckdb.published import published
 from ingest.warehouse.engines.duckdb.query import query
 from ingest.warehouse.engines.duckdb.session import MUCH_MEMORY_MB, DuckDBFile
 from ingest.warehouse.engines.duckdb.snapshot import save
-from ingest.warehouse.engines.duckdb.statements import statement
 from ingest.warehouse.engines.duckdb.transfer import fill, tables
-
-_COMPARED_MB = 256  # of listings that are held beside the ledger; the rest is on disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +48,6 @@ class DuckDBWarehouse(DuckDBFile, TablesWarehouse):
             changes, answer = plan(TablesReader(session))
             return answer, DuckDBApplying(session, changes).run()
 
-    def archives(self) -> list[tuple[str, str, str]]:
-        with self.reading() as connection:
-            return connection.execute(statement("archives")).fetchall()
-
-    @contextmanager
-    def ledger(self, landings: Path, archives: Path, since: datetime) -> Iterator[Iterator[dict[str, Any]]]:
-        with self.reading() as connection:
-            connection.execute(f"SET memory_limit = '{_COMPARED_MB}MB'")
-            for name, path in (("landings", landings), ("archives", archives)):
-                quoted = str(path).replace("'", "''")
-                connection.execute(f"CREATE TEMP VIEW {name} AS SELECT * FROM read_parquet('{quoted}')")
-            yield _streamed(connection, "ledger", since=since)
-
     def repair(self, note: Audit) -> None:
         try:
             with self.writing() as connection:
@@ -77,14 +58,6 @@ class DuckDBWarehouse(DuckDBFile, TablesWarehouse):
     def rematch(self) -> int:
         with self.reading():  # which has done it, if there was anything to do
             return 0
-
-    @contextmanager
-    def failed_lines(self, file_id: str) -> Iterator[Iterator[dict[str, Any]]]:
-        with self.reading() as connection:
-            yield _streamed(connection, "failed_lines_of_file", file_id=file_id)
-
-    def open_failures(self, wanted: FailuresWanted) -> AbstractContextManager[OpenFailures]:
-        return open_failures(self, wanted)
 
     def published(self) -> AbstractContextManager[ReadModel]:
         return published(self)
@@ -105,11 +78,3 @@ class DuckDBWarehouse(DuckDBFile, TablesWarehouse):
 
     def fill(self, tables: Iterable[Table]) -> None:
         fill(self, tables)
-
-
-def _streamed(connection: duckdb.DuckDBPyConnection, name: str, **variables: Any) -> Iterator[dict[str, Any]]:
-    """The rows of a statement, some at a time. With parameters the engine would hold its whole answer."""
-    for variable, value in variables.items():
-        connection.execute(f"SET VARIABLE {variable} = $value", {"value": value})
-    reader = connection.sql(statement(name)).to_arrow_reader(1000)
-    return (row for batch in reader for row in batch.to_pylist())

@@ -14,15 +14,13 @@ from ingest.ports import (
     Day,
     FailureGroup,
     FailurePlace,
-    FailuresWanted,
     FilesPage,
     FilesWanted,
     Glance,
-    OpenFailures,
     Problem,
 )
 from ingest.warehouse.engines.common.published import filters
-from ingest.warehouse.engines.postgres.session import PostgresServer, PostgresSession, literal, streamed
+from ingest.warehouse.engines.postgres.session import PostgresServer, PostgresSession
 
 _LINES_LOOKED_AT = 20_000  # for the places where they break a rule: a page cannot wait for a million
 _TO_FIX = (
@@ -146,9 +144,8 @@ class PostgresPublished:
         )  # fmt: skip
 
     def open_lines(self, file_id: str) -> Iterator[dict[str, Any]]:
-        sql = self.session.statement("shown_open_lines").replace("{file_id}", literal(file_id))
-        with self.session.reader(sql) as reader:
-            yield from streamed(reader)
+        with self.session.streamed("shown_open_lines", file_id=file_id) as rows:
+            yield from rows
 
     def open_among(self, file_id: str, places: Collection[tuple[int, str]]) -> dict[tuple[int, str], bool]:
         lines, items = zip(*places, strict=True) if places else ((), ())
@@ -201,23 +198,6 @@ def published(server: PostgresServer) -> Iterator[PostgresPublished]:
     """See `ingest.ports.Warehouse.published`."""
     with server.reading() as session:
         yield PostgresPublished(session, datetime.now(UTC))
-
-
-@contextmanager
-def open_failures(server: PostgresServer, wanted: FailuresWanted) -> Iterator[OpenFailures]:
-    """See `ingest.ports.Warehouse.open_failures`."""
-    where = {"source": wanted.source, "since": wanted.since, "code": wanted.code}
-    with server.reading() as session:
-        groups = session.fetch(session.statement("open_failures_by_code"), **where)
-        if wanted.code is None:
-            yield OpenFailures(groups, iter(()))
-            return
-        sql = session.statement("open_failures").replace("{limit}", str(wanted.limit))
-        for name, value in where.items():
-            told = value.isoformat() if isinstance(value, datetime) else value
-            sql = sql.replace(f"{{{name}}}", "NULL" if told is None else literal(told))
-        with session.reader(sql) as reader:
-            yield OpenFailures(groups, streamed(reader))
 
 
 def _of(alias: str, text: str) -> str:

@@ -7,10 +7,11 @@ for some milliseconds: rows come in before. What a killed process had not commit
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cache
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -18,10 +19,12 @@ import adbc_driver_postgresql
 import pyarrow as pa
 import pyarrow.compute as pc
 from adbc_driver_manager import AdbcConnection, AdbcDatabase, Error, dbapi
+from pyarrow import parquet
 
 from ingest.errors import ConfigError
+from ingest.ports import FailuresWanted
 from ingest.settings import Source
-from ingest.warehouse.engines.common.session import Session
+from ingest.warehouse.engines.common.session import Session, Value, with_literals
 from ingest.warehouse.engines.postgres.errors import could_not_read, could_not_write, first_line, not_connected
 from ingest.warehouse.engines.postgres.statements import apart, definitions, statement
 
@@ -90,6 +93,19 @@ class PostgresSession(Session):
         with self.connection.cursor() as cursor:
             cursor.execute(*numbered(sql, values))
             yield cursor.fetch_record_batch()
+
+    @contextmanager
+    def streamed(self, name: str, **told: Value) -> Iterator[Iterator[dict[str, Any]]]:
+        with self.reader(with_literals(statement(name), told)) as reader:
+            yield (row for batch in reader for row in plain(pa.Table.from_batches([batch])).to_pylist())
+
+    def open_lines(self, wanted: FailuresWanted) -> AbstractContextManager[Iterator[dict[str, Any]]]:
+        where = {"source": wanted.source, "since": wanted.since, "code": wanted.code, "limit": wanted.limit}
+        return self.streamed("open_failures", **where)
+
+    def listing(self, name: str, path: Path) -> None:
+        with parquet.ParquetFile(path) as file:
+            self.make(name, pa.RecordBatchReader.from_batches(file.schema_arrow, file.iter_batches()))
 
     def run(self, name: str, **values: Any) -> None:
         for text in apart(statement(name)):
@@ -444,14 +460,3 @@ def plain(table: pa.Table) -> pa.Table:
             stored = stored.storage if hasattr(stored, "storage") else stored
             table = table.set_column(number, column.name, stored.cast(pa.string()))
     return table
-
-
-def literal(text: str) -> str:
-    """A text within a statement. Only without values does the server stream its answer."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def streamed(reader: pa.RecordBatchReader) -> Iterator[dict[str, Any]]:
-    """The rows of an answer, some at a time."""
-    for batch in reader:
-        yield from plain(pa.Table.from_batches([batch])).to_pylist()

@@ -2,17 +2,15 @@
 
 import re
 from functools import cache, partial
-from pathlib import Path
 
 from ingest.warehouse.engines.common import statements as common
 
-_FOLDER = Path(__file__).parent / "sql"
 definitions = partial(common.definitions, "postgres")
 
 
 def statement(name: str) -> str:
     """The text of one of them."""
-    return common.statements(_FOLDER)[name]
+    return common.statements("postgres")[name]
 
 
 @cache

@@ -3,16 +3,13 @@
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow as pa
-from pyarrow import parquet
 
 from ingest.plans.changes import Answer, Applied, NotWrittenError, Plan
-from ingest.ports import Audit, FailuresWanted, OpenFailures, QueryLimits, QueryResult, ReadModel, Table
+from ingest.ports import Audit, QueryLimits, QueryResult, ReadModel, Table
 from ingest.warehouse.engines.common.applying import TablesReader
 from ingest.warehouse.engines.common.naming import name_anew, renamed
 from ingest.warehouse.engines.common.reconcile import repair
@@ -20,9 +17,9 @@ from ingest.warehouse.engines.common.session import Session
 from ingest.warehouse.engines.common.warehouse import TablesWarehouse
 from ingest.warehouse.engines.duckdb.errors import first_line, is_of_disk, is_of_the_world
 from ingest.warehouse.engines.postgres.applying import ConflictError, PostgresApplying, beside
-from ingest.warehouse.engines.postgres.published import open_failures, published
+from ingest.warehouse.engines.postgres.published import published
 from ingest.warehouse.engines.postgres.query import demand_role, query
-from ingest.warehouse.engines.postgres.session import PostgresServer, PostgresSession, literal, streamed
+from ingest.warehouse.engines.postgres.session import PostgresServer, PostgresSession
 from ingest.warehouse.engines.postgres.snapshot import save
 from ingest.warehouse.engines.postgres.transfer import fill, tables
 
@@ -113,24 +110,6 @@ class PostgresWarehouse(PostgresServer, TablesWarehouse):
                 for batch in rows:
                     session.ingest("command_rows", renamed(batch))
 
-    @contextmanager
-    def ledger(self, landings: Path, archives: Path, since: datetime) -> Iterator[Iterator[dict[str, Any]]]:
-        with self.reading() as session:
-            for name, path in (("landings", landings), ("archives", archives)):
-                with parquet.ParquetFile(path) as file:
-                    batches = pa.RecordBatchReader.from_batches(file.schema_arrow, file.iter_batches())
-                    session.make(name, batches)
-            sql = session.statement("ledger").replace("{since}", since.isoformat())
-            with session.reader(sql) as rows:
-                yield streamed(rows)
-
-    @contextmanager
-    def failed_lines(self, file_id: str) -> Iterator[Iterator[dict[str, Any]]]:
-        with self.reading() as session:
-            sql = session.statement("failed_lines_of_file").replace("$file_id", literal(file_id))
-            with session.reader(sql) as rows:
-                yield streamed(rows)
-
     def check_role(self) -> None:
         """Raises ConfigError for a role of which `query` takes no statement."""
         with self.reading() as session:
@@ -153,9 +132,6 @@ class PostgresWarehouse(PostgresServer, TablesWarehouse):
 
     def fill(self, tables: Iterable[Table]) -> None:
         fill(self, tables)
-
-    def open_failures(self, wanted: FailuresWanted) -> AbstractContextManager[OpenFailures]:
-        return open_failures(self, wanted)
 
     def published(self) -> AbstractContextManager[ReadModel]:
         return published(self)

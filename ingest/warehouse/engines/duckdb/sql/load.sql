@@ -14,14 +14,6 @@ SELECT
 FROM staged_failed AS s
 JOIN entered AS e USING (staged_no)
 
--- name: mark_mended
--- failed lines that redrives mend.
--- in: marks (Arrow: file_no, line, item, redriven_at, redriven_by (file_id of the redrive)).
-UPDATE failed_line_rows
-SET redriven_at = m.redriven_at, redriven_by = m.redriven_by
-FROM marks AS m
-WHERE failed_line_rows.file_no = m.file_no AND failed_line_rows.line = m.line AND failed_line_rows.item = m.item
-
 -- name: lost_facts
 -- facts whose first row is about to go.
 -- in: leaving (Arrow: file_no).   out: temp table lost_facts; `is_timeless`: see staged_facts.
@@ -73,14 +65,6 @@ FROM (
     GROUP BY o.command_id
 ) AS heir
 WHERE command_rows.rowid = heir.next_row
-
--- name: leaving_alias_pairs
--- which keys the aliases of some files join.
--- in: leaving (Arrow: file_no).   out: people_space, person_key, alias_key.
-SELECT DISTINCT people_space, person_key, alias_key
-FROM full_rows
-SEMI JOIN leaving USING (file_no)
-WHERE kind = 'alias' AND person_key <> alias_key
 
 -- name: staged_commands
 -- the commands of this load, and where each stands among them.
@@ -220,12 +204,6 @@ SELECT s.occurred_at, s.command_id, s.file_no, s.line, s.item_no
 FROM staged_commands AS s
 JOIN repeated_facts AS r USING (command_id)
 WHERE r.here_is_first OR r.place <> s.place
-
--- name: enter_people_space
--- how names match in a people space.
--- in: $people_space, $match.
-INSERT INTO people_spaces VALUES ($people_space, $match)
-ON CONFLICT (people_space) DO UPDATE SET match = excluded.match
 
 -- name: enter_file
 -- the ledger row of a file that was dealt with, whatever came of it.

@@ -36,49 +36,6 @@ FROM page AS p
 JOIN ledger AS l USING (file_no)
 ORDER BY l.file_no DESC
 
--- name: archives
--- where archived objects should be, by the folder of their day.
--- out: source, bucket, folder.
-SELECT DISTINCT
-    source, bucket,
-    coalesce(nullif(regexp_extract(archived_to, '^.*?/?\d{4}/\d{2}/\d{2}/'), ''), archived_to) AS folder
-FROM ledger
-WHERE archived_to IS NOT NULL
-ORDER BY ALL
-
--- name: failed_lines_of_file
--- the failed lines of one file, in order.
--- in: the variable file_id.   out: as the view failed_lines, and `context`.
-SELECT l.file_id, f.* EXCLUDE (file_no)
-FROM failed_line_rows AS f
-JOIN ledger AS l USING (file_no)
-WHERE l.file_id = getvariable('file_id')
-ORDER BY f.line, f.item
-
--- name: open_failures_by_code
--- open failed lines over all files, by code, those with most lines first.
--- in: $source, $since, $code, each NULL for any.   out: code, open, files, and of the newest file id, bucket, key, format.
-WITH wanted AS (
-    SELECT file_no, file_id, bucket, key, format
-    FROM ledger
-    WHERE
-        state IN ('loaded', 'rejected') -- of others no line can be sent again
-        AND ($source IS NULL OR source = $source) AND ($since IS NULL OR coalesce(loaded_at, last_modified) >= $since)
-),
-broken AS (
-    SELECT file_no, unnest(codes) AS code FROM failed_line_rows WHERE redriven_by IS NULL
-),
-by_file AS (
-    SELECT file_no, code, count(*) AS open FROM broken WHERE $code IS NULL OR code = $code GROUP BY ALL
-)
-SELECT
-    code, sum(open)::BIGINT AS open, count(*) AS files, arg_max(file_id, file_no) AS file_id,
-    arg_max(bucket, file_no) AS bucket, arg_max(key, file_no) AS key, arg_max(format, file_no) AS format
-FROM by_file
-JOIN wanted USING (file_no)
-GROUP BY code
-ORDER BY open DESC, code
-
 -- name: open_failures
 -- where open failed lines with a code are, newest file first, some MB of them at a time.
 -- in: $code, $limit; $source, $since, each NULL for any.   out: rowids of a part, in no order; the parts in theirs.
@@ -103,3 +60,12 @@ FROM (
 )
 GROUP BY part
 ORDER BY part
+
+-- name: open_lines
+-- those of a part. The caller puts rows as plain numbers in place of {rows}: then the engine decompresses long lines of
+-- these only.
+SELECT l.file_id, l.source, l.bucket, l.key, l.format, f.* EXCLUDE (file_no)
+FROM failed_line_rows AS f
+JOIN ledger AS l USING (file_no)
+WHERE f.rowid IN ({rows})
+ORDER BY f.file_no DESC, f.line, f.item

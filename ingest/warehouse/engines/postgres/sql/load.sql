@@ -64,14 +64,6 @@ FROM marked AS m
 WHERE c.occurred_at = m.occurred_at AND c.command_id = m.command_id AND c.file_no = m.file_no AND c.line = m.line
   AND c.item_no = m.item_no
 
--- name: mark_mended
--- failed lines that redrives mend.
--- in: marks (file_no, line, item, redriven_at, redriven_by (file_id of the redrive)).
-UPDATE failed_line_rows AS f
-SET redriven_at = m.redriven_at, redriven_by = m.redriven_by
-FROM marks AS m
-WHERE f.file_no = m.file_no AND f.line = m.line AND f.item = m.item
-
 -- name: lost_facts
 -- facts whose first row is about to go.
 -- in: leaving (file_no).   out: temp table lost_facts; `is_timeless`: its identity is not what it says.
@@ -118,19 +110,6 @@ FROM (
 ) AS heir
 WHERE c.occurred_at = heir.occurred_at AND c.command_id = heir.command_id AND c.file_no = heir.file_no
   AND c.line = heir.line AND c.item_no = heir.item_no
-
--- name: leaving_alias_pairs
--- which keys the aliases of some files join.
--- in: leaving (file_no).   out: people_space, person_key, alias_key.
-SELECT DISTINCT people_space, person_key, alias_key
-FROM full_rows
-WHERE file_no IN (SELECT file_no FROM leaving) AND kind = 'alias' AND person_key <> alias_key
-
--- name: enter_people_space
--- how names match in a people space.
--- in: $people_space, $match.
-INSERT INTO people_spaces VALUES ($people_space, $match)
-ON CONFLICT (people_space) DO UPDATE SET match = excluded.match
 
 -- name: enter_file
 -- ledger rows of files that were dealt with, whatever came of them, in place of the former ones.

@@ -17,10 +17,10 @@ JOIN touched AS t USING (people_space, identity_key)
 -- name: merge_links
 -- components that became one take the smaller name.
 -- in: merged (people_space, person_id, merged_into).
-UPDATE person_links AS p
+UPDATE person_links
 SET person_id = m.merged_into
 FROM merged AS m
-WHERE p.people_space = m.people_space AND p.person_id = m.person_id
+WHERE person_links.people_space = m.people_space AND person_links.person_id = m.person_id
 
 -- name: insert_links
 -- keys that an alias names for the first time.
@@ -39,9 +39,9 @@ JOIN person_links AS p USING (people_space, person_id)
 -- name: delete_links
 -- forget the components of some keys, to be found anew.
 -- in: members (people_space, identity_key).
-DELETE FROM person_links AS p
+DELETE FROM person_links
 USING members AS m
-WHERE p.people_space = m.people_space AND p.identity_key = m.identity_key
+WHERE person_links.people_space = m.people_space AND person_links.identity_key = m.identity_key
 
 -- name: remaining_alias_pairs
 -- the aliases that still join some keys.
