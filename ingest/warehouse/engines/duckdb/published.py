@@ -11,7 +11,6 @@ import atexit
 import fcntl
 import logging
 import os
-import shutil
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -26,12 +25,12 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from ingest.core.schema import schemas_folder
 from ingest.errors import IngestError, TransientError
 from ingest.ports import Day, FailureGroup, FailurePlace, FilesPage, FilesWanted, Glance, Problem
 from ingest.warehouse.engines.common.published import filters
 from ingest.warehouse.engines.duckdb.session import STORAGE_VERSION, DuckDBFile, connect, log_of, quoted
-from ingest.warehouse.engines.duckdb.statements import statement
+from ingest.warehouse.engines.duckdb.snapshot import clear
+from ingest.warehouse.engines.duckdb.statements import definitions, statement
 
 log = logging.getLogger(__name__)
 
@@ -339,7 +338,7 @@ def _make(warehouse: DuckDBFile, wait_for_others: float, wait_for_loads: float) 
             try:
                 return _make_alone(patient, place, own)
             finally:
-                _clear(own)
+                clear(own)
     except TransientError as error:
         if isinstance(error.__cause__, duckdb.Error):
             raise TransientError(f"{place} could not be written (is the disk full?): {error.__cause__}") from error
@@ -351,7 +350,7 @@ def _make(warehouse: DuckDBFile, wait_for_others: float, wait_for_loads: float) 
 
 
 def _make_alone(warehouse: DuckDBFile, place: Path, own: Path) -> bool:
-    _clear(own)  # of one that was killed
+    clear(own)  # of one that was killed
     own.mkdir(mode=0o700)
     new, spilled = own / "copy", own / "spilled"
     begun, settings = time.time(), f"{_MAKING}; SET memory_limit = '{_MAKING_MB}MB'"
@@ -460,8 +459,8 @@ def _make_of_these(connection: duckdb.DuckDBPyConnection) -> None:
 def _make_empty(connection: duckdb.DuckDBPyConnection) -> None:
     """What is told of a warehouse that nothing was loaded into yet."""
     connection.execute("ATTACH ':memory:' AS warehouse; ATTACH ':memory:' AS published; USE warehouse")
-    for step in sorted((schemas_folder() / "warehouse" / "duckdb").glob("[0-9]*.sql")):
-        connection.execute(step.read_text(encoding="utf-8"))
+    for step in definitions()[0]:
+        connection.execute(step)
     _copy_tables(connection, time.time())
     _make_of_these(connection)
 
@@ -546,10 +545,3 @@ def _layout() -> str:
 
 def _place(warehouse: DuckDBFile) -> Path:
     return warehouse.path.with_name(warehouse.path.name + ".published")
-
-
-def _clear(own: Path) -> None:
-    if own.is_dir() and not own.is_symlink():
-        shutil.rmtree(own, ignore_errors=True)
-    else:
-        own.unlink(missing_ok=True)
