@@ -55,21 +55,22 @@ class _Compiler:
             return _Parts(lambda _: ())
         keywords = [name for name in asked if name not in _SAYS_NOTHING and not name.startswith("x-")]
         checks = [self._keyword(name, asked) for name in keywords]
-        return checks[0] if len(checks) == 1 else _all(checks)
+        return checks[0] if len(checks) == 1 else _All(checks)
 
     def _keyword(self, name: str, of: Schema) -> Check:
         if name in _SIMPLE:
-            type_of, holds = _SIMPLE[name]
-            is_meant, limit = _TYPES[type_of], re.compile(of[name]) if name == "pattern" else of[name]
-            return _Whole(name, of, lambda value: holds(value, limit) if is_meant(value) else True)
+            return _Whole(name, of, _SIMPLE[name](of[name]))
         if name not in _OTHERS:
             raise UnknownKeyword(name)
         return _OTHERS[name](self, name, of)
 
     def type(self, name: str, of: Schema) -> Check:
         named = [of[name]] if isinstance(of[name], str) else of[name]
-        plain, others = tuple(_CLASSES[one] for one in named if one in _CLASSES), [_TYPES[one] for one in named]
-        return _Whole(name, of, lambda value: type(value) in plain or any(is_meant(value) for is_meant in others))
+        classes = tuple(_CLASSES[one] for one in named if one in _CLASSES)
+        numbers = [_NUMBERS[one] for one in named if one not in _CLASSES]
+        return _Whole(
+            name, of, lambda value: isinstance(value, classes) or any(is_meant(value) for is_meant in numbers)
+        )
 
     def known(self, name: str, of: Schema) -> Check:
         values = of[name] if name == "enum" else [of[name]]
@@ -86,7 +87,7 @@ class _Compiler:
         return _Whole(name, of, lambda value: any(branch.is_valid(value) for branch in branches), branches)
 
     def all_of(self, name: str, of: Schema) -> Check:
-        return _all([self.schema(one) for one in of[name]])
+        return _All([self.schema(one) for one in of[name]])
 
     def condition(self, name: str, of: Schema) -> Check:
         asked, then, otherwise = (self.schema(of.get(one, True)) for one in (name, "then", "else"))
@@ -162,13 +163,31 @@ class _Parts:
                 yield from check.broken(part, path if step is None else (*path, step))
 
 
-def _all(checks: Sequence[Check]) -> _Parts:
-    return _Parts(lambda value: [(check, value, None) for check in checks])
+@dataclass(frozen=True, slots=True)
+class _All:
+    """Each of the whole value."""
+
+    checks: Sequence[Check]
+
+    def is_valid(self, value: Any) -> bool:
+        for check in self.checks:  # noqa: SIM110  # in half the time of `all`
+            if not check.is_valid(value):
+                return False
+        return True
+
+    def broken(self, value: Any, path: Path = ()) -> Iterator[Broken]:
+        for check in self.checks:
+            if not check.is_valid(value):
+                yield from check.broken(value, path)
 
 
 def _members(of: Callable[[Any], Iterable[tuple[Check, Any, str | int]]], type_of: type = dict) -> _Parts:
     """Of an object, or an array. A value of another type has none."""
     return _Parts(lambda value: of(value) if isinstance(value, type_of) else ())
+
+
+def _matching(search: Callable[[str], object]) -> Callable[[Any], bool]:
+    return lambda value: not isinstance(value, str) or search(value) is not None
 
 
 def _is_number(value: object) -> bool:
@@ -183,27 +202,19 @@ def _is_integer(value: Any) -> bool:  # as JSON Schema has it: 1.0 is one
 
 _SAYS_NOTHING = ("$defs", "$id", "$schema", "description", "title", "then", "else")  # by itself
 _CLASSES = {"array": list, "boolean": bool, "null": type(None), "object": dict, "string": str}
-_TYPES: Mapping[str, Callable[[Any], bool]] = {
-    "array": lambda value: isinstance(value, list),
-    "boolean": lambda value: isinstance(value, bool),
-    "integer": _is_integer,
-    "null": lambda value: value is None,
-    "number": _is_number,
-    "object": lambda value: isinstance(value, dict),
-    "string": lambda value: isinstance(value, str),
-}
-# What holds of values of one type; others are not asked.
-_SIMPLE: Mapping[str, tuple[str, Callable[[Any, Any], bool]]] = {
-    "exclusiveMaximum": ("number", lambda value, limit: value < limit),
-    "maxItems": ("array", lambda value, limit: len(value) <= limit),
-    "maxLength": ("string", lambda value, limit: len(value) <= limit),
-    "maxProperties": ("object", lambda value, limit: len(value) <= limit),
-    "minItems": ("array", lambda value, limit: len(value) >= limit),
-    "minLength": ("string", lambda value, limit: len(value) >= limit),
-    "minProperties": ("object", lambda value, limit: len(value) >= limit),
-    "minimum": ("number", lambda value, limit: value >= limit),
-    "pattern": ("string", lambda value, pattern: pattern.search(value) is not None),
-    "required": ("object", lambda value, names: all(name in value for name in names)),
+_NUMBERS = {"integer": _is_integer, "number": _is_number}
+# By the value of the keyword: what holds of values of one type, others not being asked.
+_SIMPLE: Mapping[str, Callable[[Any], Callable[[Any], bool]]] = {
+    "exclusiveMaximum": lambda limit: lambda value: not _is_number(value) or value < limit,
+    "maxItems": lambda limit: lambda value: not isinstance(value, list) or len(value) <= limit,
+    "maxLength": lambda limit: lambda value: not isinstance(value, str) or len(value) <= limit,
+    "maxProperties": lambda limit: lambda value: not isinstance(value, dict) or len(value) <= limit,
+    "minItems": lambda limit: lambda value: not isinstance(value, list) or len(value) >= limit,
+    "minLength": lambda limit: lambda value: not isinstance(value, str) or len(value) >= limit,
+    "minProperties": lambda limit: lambda value: not isinstance(value, dict) or len(value) >= limit,
+    "minimum": lambda limit: lambda value: not _is_number(value) or value >= limit,
+    "pattern": lambda text: _matching(re.compile(text).search),
+    "required": lambda names: lambda value: not isinstance(value, dict) or all(name in value for name in names),
 }
 _OTHERS: Mapping[str, Callable[[_Compiler, str, Schema], Check]] = {
     "$ref": _Compiler.reference,
