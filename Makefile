@@ -12,7 +12,7 @@ BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 LOCKS := requirements-setup.txt requirements-dev.txt
 
-.PHONY: help setup native rustc demo test test-all airflow-next chromium curl postgres redis pictures lint docs wheel audit secrets bench lock clean
+.PHONY: help setup native rustc demo test test-all airflow-next chromium curl postgres redis pictures lint docs wheel audit secrets bench bench-smoke lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -121,6 +121,9 @@ secrets: ## .env for docker-compose.yml: a random secret for each that has none;
 bench: setup postgres ## how fast, and beside what
 	$(BIN)/python bench/run.py
 	PYTHONPATH=. $(BIN)/python bench/postgres.py
+
+bench-smoke: rustc setup ## whether a load is as fast as it was, beside the engine alone
+	$(BIN)/python bench/run.py --smoke
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --custom-compile-command "make lock"

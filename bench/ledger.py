@@ -48,6 +48,7 @@ class Handler(BaseHTTPRequestHandler):
     """ListObjectsV2, GetBucketVersioning and GetObject of a bucket that is made up as it is asked for."""
 
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # an answer goes out in one piece: the second of two would wait for the first to be acknowledged
     files = 0
 
     def do_GET(self) -> None:
