@@ -20,7 +20,6 @@ from ingest.core.compiled import Broken, Check, compiled
 from ingest.core.jsontext import Undecodable, oddities, parse, pointer, short, shortened
 
 PLACES: Final = 10  # of one item where the same rule is broken, that are kept; of the others it is kept how many
-_PLAIN = 255  # such a pointer is told whole
 _OF_EVERY_SHAPE = ("shape_wrong",)  # codes that do not say by themselves what was expected
 _TYPES = {
     "array": "an array", "object": "an object", "string": "text", "integer": "an integer", "number": "a number",
@@ -100,7 +99,7 @@ def first_places(failures: Iterable[Failure], more: Mapping[str, int] | None = N
     coming = iter(failures)
     head = list(islice(coming, 2))
     if len(head) < 2 and not more:
-        return [one if len(one.pointer) < _PLAIN else replace(one, pointer=short(one.pointer)) for one in head]
+        return [one if (shown := short(one.pointer)) == one.pointer else replace(one, pointer=shown) for one in head]
     kept: dict[tuple[str, str], Failure] = {}  # of a place that is told twice the last
     seen, last, told = set[int](), dict[str, tuple[str, str]](), Counter[str]()
     left = Counter(more or {})

@@ -60,7 +60,7 @@ def plan_ignore(
     """Deal with files by not loading them."""
     draft = Draft(reader, Changes(note, now))
     there, unknown = _met(reader, new)
-    known = draft.by_id([*file_ids, *(row.file_id for row in there)])
+    known = draft.by_id(file_ids) | {row.file_id: row for row in there}
     redriven = {one.redrive_of for one in draft.redrives_of(known)}
     results = [_as_asked("ignore", row, "ignored", is_redriven=file_id in redriven) for file_id, row in known.items()]
     taken = [known[result.file_id] for result in results if not result.error]

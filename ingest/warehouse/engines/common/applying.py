@@ -55,7 +55,10 @@ class TablesReader:
             f"SELECT {', '.join(LEDGER_COLUMNS)} FROM ledger WHERE {column} IN (SELECT value FROM asked)"
             " AND state = ANY($states) ORDER BY file_no"
         )
-        with self.session.table("asked", pa.table({"value": pa.array(values, _TEXT)})):
+        asked = pa.array(values, _TEXT)
+        if not len(asked):
+            return []
+        with self.session.table("asked", pa.table({"value": asked})):
             return [LedgerRow(**row) for row in self.session.fetch(sql, states=list(states))]
 
     def open_lines(self, file_no: int, among: Collection[Place] | None = None) -> int:

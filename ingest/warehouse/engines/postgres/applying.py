@@ -6,6 +6,7 @@ The statements that know facts apart are DuckDB's, on the staged files: the serv
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
@@ -55,6 +56,7 @@ class PostgresApplying(Applying):
     staged: DuckDBSession | None = None  # `beside`; None: nothing comes in
     has_mine: bool = False  # the server: its facts
     is_few: bool = True  # of them
+    times: list[datetime] = field(default_factory=list)  # the first and the last of them
     here: pa.Table = field(
         default_factory=lambda: pa.table({})
     )  # the first rows of its facts that others brought, and former such
@@ -78,10 +80,10 @@ class PostgresApplying(Applying):
         for step in ("staged_commands", "staged_facts"):
             self.staged.run(step)
         counted = "SELECT count(*), min(occurred_at), max(occurred_at) FROM staged_facts"
-        ((many, first, last),) = self.staged.rows(counted)
+        ((many, *self.times),) = self.staged.rows(counted)
         self.is_few = many <= _FEW
         self.session.make("mine", self._arrow(f"{_MINE} LIMIT 0"))
-        if self.session.named("any_between", first=first, last=last)[0][0]:
+        if self.session.named("any_between", first=self.times[0], last=self.times[1])[0][0]:
             self._bring_mine()
         self.here = self._facts_here()
         self._decide()
@@ -156,11 +158,8 @@ class PostgresApplying(Applying):
 
     def _facts_here(self) -> pa.Table:
         """First rows of facts of this load that are there already: command_id, file_no, line, item_no, occurred_at."""
-        assert self.staged
-        ((first, last),) = self.staged.rows(
-            "SELECT min(occurred_at)::VARCHAR, max(occurred_at)::VARCHAR FROM staged_facts"
-        )
         session = self.session
+        first, last = (time.isoformat() for time in self.times)
         session.run("plan_few" if self.is_few else "plan_many")
         session.rows(session.statement("those_here").format(first=first, last=last))
         session.run("plan_few")

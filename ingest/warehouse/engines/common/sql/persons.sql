@@ -37,7 +37,7 @@ FROM (
 JOIN person_links AS p USING (people_space, person_id)
 
 -- name: delete_links
--- forget the components of some keys, to be found anew.
+-- forget the components of some keys, to be found again.
 -- in: members (people_space, identity_key).
 DELETE FROM person_links
 USING members AS m
