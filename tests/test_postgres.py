@@ -403,6 +403,19 @@ def test_two_first_loads_at_once_make_one_warehouse(postgres_server: Server, tmp
     assert World(server).count("ledger") == 1
 
 
+def test_who_reads_while_the_first_load_makes_the_tables_reads_them(postgres_server: Server) -> None:
+    server = postgres.warehouse(postgres_server.bare("first_look"))
+    waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted"
+    with ThreadPoolExecutor() as pool, server.connected() as session:
+        _make(session, 0)
+        other = pool.submit(World(server).count, "ledger")
+        while postgres_server.sql(waits, "first_look") != "1\n":
+            pass
+        session.rows("COMMIT")
+        assert other.result() == 0
+    assert server.is_there
+
+
 def test_a_schema_that_comes_before_the_warehouse_is_named(postgres_server: Server) -> None:
     """Else the next load would begin another warehouse there, and a snapshot would hold nothing."""
     url = postgres_server.bare("shadowed")

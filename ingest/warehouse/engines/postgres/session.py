@@ -35,6 +35,7 @@ _SCHEMA_VERSION = """
     FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
     WHERE relname = 'schema_version' AND nspname = ANY(current_schemas(false))
     ORDER BY array_position(current_schemas(false), nspname)"""
+_MADE_MEANWHILE = frozenset({"23505", "42P07", "42710"})  # a name that another session has committed
 _LEAST_VERSION = 150_000
 # What the warehouse needs of a server; letters of any alphabet are folded by ICU.
 _SERVER = """
@@ -204,20 +205,30 @@ class PostgresServer:
         try:
             with self.connected() as session:
                 session.rows("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-                if self.moment:
-                    session.rows(f"SET TRANSACTION SNAPSHOT '{self.moment}'")
-                there = found(session)
-                if there is None:
-                    self.demand_room(session)
-                    _make(session, 0)
-                elif there[0] != len(definitions()[0]):
-                    session.rows("ROLLBACK AND CHAIN")  # who looked at a table holds up who changes it
-                    self._bring_up_to_date()
+                self._see(session)
                 yield session
         except (Error, pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.errno:  # of whoever uses what was read; an answer's has none
                 raise
             raise could_not_read(self.name, error) from error
+
+    def _see(self, session: PostgresSession) -> None:
+        """The tables of this version, as they are at one moment, or empty ones for this session alone."""
+        if self.moment:
+            session.rows(f"SET TRANSACTION SNAPSHOT '{self.moment}'")
+        there = found(session)
+        if there is None:
+            self.demand_room(session)
+            try:
+                _make(session, 0)
+            except Error as error:
+                if self.moment or error.sqlstate not in _MADE_MEANWHILE:
+                    raise
+                session.rows("ROLLBACK AND CHAIN")
+                self._see(session)
+        elif there[0] != len(definitions()[0]):
+            session.rows("ROLLBACK AND CHAIN")  # who looked at a table holds up who changes it
+            self._bring_up_to_date()
 
     @contextmanager
     def writing(self, *, settle: bool = True) -> Iterator[PostgresSession]:
@@ -374,8 +385,8 @@ def _make(session: PostgresSession, done: int) -> None:
     for text in (*steps[done:], views):
         for one in apart(text):
             session.rows(one)
-    session.rows("DROP TABLE IF EXISTS schema_version")
-    session.rows("CREATE TABLE schema_version (step integer NOT NULL, views text NOT NULL)")
+    session.rows("CREATE TABLE IF NOT EXISTS schema_version (step integer NOT NULL, views text NOT NULL)")
+    session.rows("DELETE FROM schema_version")
     session.rows("INSERT INTO schema_version VALUES ($step::integer, $views)", step=len(steps), views=views)
 
 
