@@ -3,21 +3,26 @@
     python bench/postgres.py [--rows 1000000] [--rounds 3] [--there 10000000] [--loaders 1 2 4]
 
 `plain`: the staged rows by COPY into an empty table of the same columns without an index, nothing looked up. `empty`: a
-whole load into an empty warehouse. `large`: one of whose facts a tenth is there already, into a warehouse that has so
-many others, of a hundred days. Then loaders at once, each a process that loads a file of its own into one empty
+whole load into an empty warehouse. `recent`: one into a warehouse that has so many others, of a hundred days; its rows
+are of the last of them and of ten new ones. `late`: one whose rows are spread over all the hundred days. A tenth of the
+facts of both is there already. Then loaders at once, each a process that loads a file of its own into one empty
 warehouse, a tenth of whose facts is the neighbour's. TMPDIR says where server and files are.
 """
 
 import argparse
 import multiprocessing
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import islice
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
+
+import orjson
 
 from ingest.pipeline import Pipeline
 from ingest.ports import Staging
@@ -27,13 +32,14 @@ from ingest.warehouse.engines.postgres.applying import beside, booleans
 from ingest.wiring import stores_of
 from tests import postgres
 
-_FIRST, _DAYS = 1_795_000_000, 11  # of the events of a load
+_FIRST, _DAYS = 1_780_000_000, 100  # of the events that are there
+_DAY = 86_400
 _THERE = """
     INSERT INTO command_rows (
         occurred_at, command_id, file_no, line, item_no, is_first, kind, time_source, person, event, properties
     )
     SELECT
-        to_timestamp({first} - n::double precision / {rows} * 100 * 86400 + {days} * 86400),
+        to_timestamp({first} + n::double precision / {rows} * {days} * 86400),
         md5(n::text)::uuid, -1 - n / 100000, n % 100000, 0, TRUE, 'record', 'event',
         'person ' || n % 70000 || '@example.com', 'Viewed page',
         format('{{"url":"/products/%s","price":%s.10,"session":"t%s"}}', n % 1000, n % 100, n)::json
@@ -48,16 +54,20 @@ _THEIR_FILES = """
     FROM generate_series(0, {rows} / 100000) AS n"""
 
 
-def written(folder: Path, number: int, rows: int) -> Path:
-    """Events of some days, a tenth of them those of the file before."""
-    path, first = folder / f"{number}.json", number * rows * 9 // 10
+def written(path: Path, numbers: range, first_day: int, days: int) -> Path:
+    """Events of some days, in no order of time. What a number stands for is the same in all files of the same days."""
     with path.open("w", encoding="utf-8") as file:
-        for n in range(first, first + rows):
+        for n in numbers:
             file.write(
-                f'{{"_p":"person {n % 70_000}@example.com","_t":{_FIRST + n * 7919 % (_DAYS * 86_400)},'
+                f'{{"_p":"person {n % 70_000}@example.com","_t":{_FIRST + first_day * _DAY + n * 7919 % (days * _DAY)},'
                 f'"_n":"Viewed page","url":"/products/{n % 1000}","price":{n % 100}.10,"session":"s{n}"}}\n'
             )
     return path
+
+
+def _of_the_time_there(lines: Iterable[str]) -> Iterator[str]:
+    end = _FIRST + _DAYS * _DAY
+    return (line for line in lines if orjson.loads(line)["_t"] < end)
 
 
 def judged(url: str, path: Path) -> Any:
@@ -110,31 +120,43 @@ def main() -> None:
     parser.add_argument("--there", type=int, default=10_000_000)
     parser.add_argument("--loaders", type=int, nargs="*", default=[1, 2, 4])
     arguments = parser.parse_args()
-    rows, took = arguments.rows, {"plain": list[float](), "empty": list[float](), "large": list[float]()}
+    rows, tenth = arguments.rows, arguments.rows // 10
+    took: dict[str, list[float]] = {what: [] for what in ("plain", "empty", "recent", "late")}
     with TemporaryDirectory() as name, postgres.server(durable=True) as server:
-        files = [written(Path(name), number, rows) for number in range(max(2, *arguments.loaders))]
-        large = server.new()
+        folder, large = Path(name), server.new()
+        recent = written(folder / "recent.json", range(rows), _DAYS - 1, 11)
+        late = written(folder / "late.json", range(rows, 2 * rows), 0, _DAYS)
         for sql in (_THERE, _THEIR_FILES):
             server.sql(sql.format(rows=arguments.there, first=_FIRST, days=_DAYS), large.rpartition("/")[2])
-        with judged(large, files[0]) as staging:
-            postgres.warehouse(large).load(staging, "before", None)
+        for path in (recent, late):
+            there = folder / f"there of {path.name}"
+            with path.open(encoding="utf-8") as file:
+                there.write_text("".join(islice(_of_the_time_there(file), tenth)), encoding="utf-8")
+            os.utime(there, (_FIRST, _FIRST))  # it came before
+            with judged(large, there) as staging:
+                postgres.warehouse(large).load(staging, there.stem, None)
         server.sql("VACUUM ANALYZE", large.rpartition("/")[2])
         print(f"{rows:,} rows; {arguments.there:,} others in the large warehouse", flush=True)
         for number in range(arguments.rounds + 1):  # the first is a warm-up
-            empty, more = server.new(), server.new(large)
-            with judged(empty, files[0]) as first, judged(more, files[1]) as second:
+            empty, one, other = server.new(), server.new(large), server.new(large)
+            with judged(empty, recent) as first, judged(other, late) as second:
                 acts: dict[str, Callable[[], object]] = {
                     "plain": partial(plain, empty, first),
                     "empty": partial(postgres.warehouse(empty).load, first, "empty", None),
-                    "large": partial(postgres.warehouse(more).load, second, "large", None),
+                    "recent": partial(postgres.warehouse(one).load, first, "recent", None),
+                    "late": partial(postgres.warehouse(other).load, second, "late", None),
                 }
                 order = list(acts)
-                for what in order[number % 3 :] + order[: number % 3]:
+                for what in order[number % 4 :] + order[: number % 4]:
                     took[what] += [seconds(acts[what])][: number and 1]
-            for url in (empty, more):
+            for url in (empty, one, other):
                 server.drop(url)
         for what, times in took.items():
             print(f"  {what:6} {median(times):6.2f} s  {median(times) / median(took['plain']):5.2f}", flush=True)
+        files = [
+            written(folder / f"{number}.json", range(number * rows * 9 // 10, number * rows * 9 // 10 + rows), 0, 11)
+            for number in range(max([0, *arguments.loaders]))
+        ]
         rates: dict[int, list[float]] = {many: [] for many in arguments.loaders}
         for _ in range(arguments.rounds):
             for many, of in rates.items():
@@ -142,7 +164,10 @@ def main() -> None:
                 of.append(many * rows / at_once(url, files[:many]))
                 server.drop(url)
         for many, of in rates.items():
-            print(f"  {many} loaders {median(of):10,.0f} rows/s  {median(of) / median(rates[1]):5.2f}", flush=True)
+            print(
+                f"  {many} loaders {median(of):10,.0f} rows/s  {median(of) / median(rates[arguments.loaders[0]]):5.2f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

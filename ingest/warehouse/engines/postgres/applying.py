@@ -6,7 +6,6 @@ The statements that know facts apart are DuckDB's, on the staged files: the serv
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
@@ -54,12 +53,9 @@ class PostgresApplying(Applying):
 
     session: PostgresSession
     staged: DuckDBSession | None = None  # `beside`; None: nothing comes in
-    has_mine: bool = False  # the server: its facts
-    is_few: bool = True  # of them
-    times: list[datetime] = field(default_factory=list)  # the first and the last of them
-    here: pa.Table = field(
-        default_factory=lambda: pa.table({})
-    )  # the first rows of its facts that others brought, and former such
+    brought: str = "FALSE"  # which of its facts the server has, as SQL
+    many: int = 0  # of them
+    here: pa.Table = field(default_factory=lambda: pa.table({}))  # first rows of its facts that others brought
     not_first: pa.Table | None = None  # its own rows that are not first, as it was decided last
     yielding: pa.Table | None = None  # rows of others that are not the first any more
     own: list[int] = field(default_factory=list)  # file_nos whose commands this load brings
@@ -79,12 +75,11 @@ class PostgresApplying(Applying):
         stage(self.staged.connection, "staged_rows", self.changes.staging.commands)
         for step in ("staged_commands", "staged_facts"):
             self.staged.run(step)
-        counted = "SELECT count(*), min(occurred_at), max(occurred_at) FROM staged_facts"
-        ((many, *self.times),) = self.staged.rows(counted)
-        self.is_few = many <= _FEW
+        ((first, last),) = self.staged.rows("SELECT min(occurred_at), max(occurred_at) FROM staged_facts")
         self.session.make("mine", self._arrow(f"{_MINE} LIMIT 0"))
-        if self.session.named("any_between", first=self.times[0], last=self.times[1])[0][0]:
-            self._bring_mine()
+        (there,) = self.session.named("times_there", first=first, last=last)
+        if there[0] is not None:
+            self._bring_mine("occurred_at BETWEEN '{}' AND '{}'".format(*there))
         self.here = self._facts_here()
         self._decide()
         # By time: so the index of times, the dearest part of a load, is written from its one end to the other.
@@ -103,8 +98,8 @@ class PostgresApplying(Applying):
         version, came = self.session.came_since(seen)
         if not self.own or came == []:
             return version
-        self._bring_mine()
-        if came is None or self.is_few:
+        self._bring_mine("TRUE")
+        if came is None or self.many <= _FEW:
             self.here = self._facts_here()
         else:
             self.session.run("plan_hashed")
@@ -130,12 +125,13 @@ class PostgresApplying(Applying):
         if self.yielding is not None and len(self.yielding):
             self._set_first(self.yielding)
 
-    def _bring_mine(self) -> None:
-        """The facts of this load, to be looked up. Where nothing of their time is there, that is not needed."""
-        if not self.has_mine:
-            self.session.ingest("mine", self._arrow(f"{_MINE} ORDER BY ALL"), temporary=True)
+    def _bring_mine(self, which: str) -> None:
+        """Facts of this load, to be looked up; which of them need be, since there is something of their time."""
+        if self.brought != which:
+            facts = self._arrow(f"{_MINE} WHERE {which} AND NOT ({self.brought}) ORDER BY ALL")
+            self.many += self.session.ingest("mine", facts, temporary=True)
             self.session.rows("ANALYZE pg_temp.mine")
-            self.has_mine = True
+            self.brought = which
 
     def _decide(self) -> None:
         assert self.staged
@@ -159,9 +155,8 @@ class PostgresApplying(Applying):
     def _facts_here(self) -> pa.Table:
         """First rows of facts of this load that are there already: command_id, file_no, line, item_no, occurred_at."""
         session = self.session
-        first, last = (time.isoformat() for time in self.times)
-        session.run("plan_few" if self.is_few else "plan_many")
-        session.rows(session.statement("those_here").format(first=first, last=last))
+        session.run("plan_few" if self.many <= _FEW else "plan_many")
+        session.run("those_here")
         session.run("plan_few")
         session.rows("ANALYZE pg_temp.those_here")
         found = [session.arrow(session.statement("facts_here"), own=self.own)]

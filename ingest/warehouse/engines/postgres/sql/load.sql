@@ -17,19 +17,19 @@ SELECT set_config('enable_mergejoin', 'off', TRUE), set_config('enable_nestloop'
 SELECT set_config('enable_hashjoin', 'on', TRUE), set_config('enable_mergejoin', 'on', TRUE),
     set_config('enable_nestloop', 'on', TRUE)
 
--- name: any_between
--- whether anything is there of the time of this load.
+-- name: times_there
+-- the first and the last time of what is there of the time of this load.
 -- in: $first, $last.
-SELECT EXISTS (SELECT 1 FROM command_rows WHERE occurred_at BETWEEN $first AND $last)
+SELECT min(occurred_at), max(occurred_at) FROM command_rows WHERE occurred_at BETWEEN $first AND $last
 
 -- name: those_here
--- which facts of this load are there already. The caller puts times in place of {first} and {last}.
+-- which facts of this load are there already.
 -- in: mine (occurred_at, command_id).   out: temp table those_here.
 CREATE TEMP TABLE those_here ON COMMIT DROP AS
 SELECT DISTINCT m.occurred_at, m.command_id
 FROM mine AS m
 JOIN command_rows AS c ON c.occurred_at = m.occurred_at AND c.command_id = m.command_id
-WHERE c.occurred_at BETWEEN '{first}' AND '{last}'
+WHERE c.occurred_at BETWEEN (SELECT min(occurred_at) FROM mine) AND (SELECT max(occurred_at) FROM mine)
 
 -- name: facts_here
 -- their first rows.
