@@ -21,21 +21,15 @@ const BLOCK: usize = 128;
 const LANES: usize = 4;
 
 type Words = [u64; LANES]; // one of each message
+type Compress = unsafe fn(&mut [Words; 8], &[Words; 16], &Words, &Words);
 
 /// The digests of the messages that end at `ends` of `text`, one behind the other.
 pub fn digests(text: &[u8], ends: &[usize]) -> Vec<u8> {
     #[cfg(target_arch = "x86_64")]
     if std::is_x86_feature_detected!("avx2") {
-        // SAFETY: the processor has what the function is compiled for.
-        return unsafe { wide(text, ends) };
+        return all(text, ends, compress_wide);
     }
-    all(text, ends)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-unsafe fn wide(text: &[u8], ends: &[usize]) -> Vec<u8> {
-    all(text, ends)
+    all(text, ends, compress)
 }
 
 #[derive(Clone, Copy, Default)]
@@ -46,14 +40,13 @@ struct Lane {
     end: usize,
 }
 
-#[inline(always)]
-fn all(text: &[u8], ends: &[usize]) -> Vec<u8> {
+fn all(text: &[u8], ends: &[usize], compress: Compress) -> Vec<u8> {
     let mut digests = vec![0; DIGEST * ends.len()];
     let mut lanes = [Lane::default(); LANES];
     let mut state = [[0u64; LANES]; 8];
+    let mut words = [[0u64; LANES]; 16];
     let mut next = 0;
     loop {
-        let mut words = [[0u64; LANES]; 16];
         let (mut counts, mut finals) = ([0u64; LANES], [0u64; LANES]);
         for (lane, one) in lanes.iter_mut().enumerate() {
             if one.message.is_none() && next < ends.len() {
@@ -67,10 +60,11 @@ fn all(text: &[u8], ends: &[usize]) -> Vec<u8> {
             }
             if one.message.is_some() {
                 let until = one.end.min(one.at + BLOCK);
-                let block = &text[one.at..until];
-                for (word, eight) in words.iter_mut().zip(block.chunks(8)) {
+                let mut block = [0; BLOCK];
+                block[..until - one.at].copy_from_slice(&text[one.at..until]);
+                for (word, eight) in words.iter_mut().zip(block.chunks_exact(8)) {
                     let mut bytes = [0; 8];
-                    bytes[..eight.len()].copy_from_slice(eight);
+                    bytes.copy_from_slice(eight);
                     word[lane] = u64::from_le_bytes(bytes);
                 }
                 one.at = until;
@@ -81,7 +75,8 @@ fn all(text: &[u8], ends: &[usize]) -> Vec<u8> {
         if lanes.iter().all(|one| one.message.is_none()) {
             return digests;
         }
-        compress(&mut state, &words, counts, finals);
+        // SAFETY: `digests` names what this processor has.
+        unsafe { compress(&mut state, &words, &counts, &finals) };
         for (lane, one) in lanes.iter_mut().enumerate() {
             if let (Some(message), true) = (one.message, finals[lane] != 0) {
                 let digest = &mut digests[DIGEST * message..DIGEST * (message + 1)];
@@ -93,8 +88,7 @@ fn all(text: &[u8], ends: &[usize]) -> Vec<u8> {
     }
 }
 
-#[inline(always)]
-fn compress(state: &mut [Words; 8], words: &[Words; 16], counts: Words, finals: Words) {
+fn compress(state: &mut [Words; 8], words: &[Words; 16], counts: &Words, finals: &Words) {
     let mut v = [[0u64; LANES]; 16];
     v[..8].copy_from_slice(state);
     for (word, iv) in v[8..].iter_mut().zip(IV) {
@@ -139,4 +133,62 @@ fn mix(v: &mut [Words; 16], [a, b, c, d]: [usize; 4], x: &Words, y: &Words) {
     v[b] = vb;
     v[c] = vc;
     v[d] = vd;
+}
+
+/// The same, with the four words side by side in one register.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+unsafe fn compress_wide(state: &mut [Words; 8], words: &[Words; 16], counts: &Words, finals: &Words) {
+    use std::arch::x86_64::*;
+
+    macro_rules! load {
+        ($words:expr) => {
+            _mm256_loadu_si256($words.as_ptr().cast())
+        };
+    }
+    let right_24 = _mm256_broadcastsi128_si256(_mm_setr_epi8(3, 4, 5, 6, 7, 0, 1, 2, 11, 12, 13, 14, 15, 8, 9, 10));
+    let right_16 = _mm256_broadcastsi128_si256(_mm_setr_epi8(2, 3, 4, 5, 6, 7, 0, 1, 10, 11, 12, 13, 14, 15, 8, 9));
+    let mut v = [_mm256_setzero_si256(); 16];
+    for word in 0..8 {
+        v[word] = load!(state[word]);
+        v[word + 8] = _mm256_set1_epi64x(IV[word] as i64);
+    }
+    v[12] = _mm256_xor_si256(v[12], load!(counts));
+    v[14] = _mm256_xor_si256(v[14], load!(finals));
+    macro_rules! mix {
+        ($a:literal, $b:literal, $c:literal, $d:literal, $x:expr, $y:expr) => {
+            v[$a] = _mm256_add_epi64(_mm256_add_epi64(v[$a], v[$b]), load!($x));
+            v[$d] = _mm256_shuffle_epi32(_mm256_xor_si256(v[$d], v[$a]), 0b10_11_00_01);
+            v[$c] = _mm256_add_epi64(v[$c], v[$d]);
+            v[$b] = _mm256_shuffle_epi8(_mm256_xor_si256(v[$b], v[$c]), right_24);
+            v[$a] = _mm256_add_epi64(_mm256_add_epi64(v[$a], v[$b]), load!($y));
+            v[$d] = _mm256_shuffle_epi8(_mm256_xor_si256(v[$d], v[$a]), right_16);
+            v[$c] = _mm256_add_epi64(v[$c], v[$d]);
+            let mixed = _mm256_xor_si256(v[$b], v[$c]);
+            v[$b] = _mm256_or_si256(_mm256_srli_epi64(mixed, 63), _mm256_add_epi64(mixed, mixed));
+        };
+    }
+    for round in 0..12 {
+        let s = &SIGMA[round % 10];
+        mix!(0, 4, 8, 12, words[s[0]], words[s[1]]);
+        mix!(1, 5, 9, 13, words[s[2]], words[s[3]]);
+        mix!(2, 6, 10, 14, words[s[4]], words[s[5]]);
+        mix!(3, 7, 11, 15, words[s[6]], words[s[7]]);
+        mix!(0, 5, 10, 15, words[s[8]], words[s[9]]);
+        mix!(1, 6, 11, 12, words[s[10]], words[s[11]]);
+        mix!(2, 7, 8, 13, words[s[12]], words[s[13]]);
+        mix!(3, 4, 9, 14, words[s[14]], words[s[15]]);
+    }
+    for word in 0..8 {
+        let mixed = _mm256_xor_si256(v[word], v[word + 8]);
+        _mm256_storeu_si256(state[word].as_mut_ptr().cast(), _mm256_xor_si256(load!(state[word]), mixed));
+    }
+}
+
+#[cfg(test)]
+#[test]
+fn every_processor_gives_the_same() {
+    let text: Vec<u8> = (0..300_000u32).map(|n| (n * 7919 >> 3) as u8).collect();
+    let ends: Vec<usize> = (0..700).scan(0, |end, size| { *end += size; Some(*end) }).collect();
+    assert_eq!(all(&text, &ends, compress), digests(&text, &ends));
 }

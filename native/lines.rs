@@ -9,6 +9,7 @@ use crate::names::{Doubt, Names};
 const MOST_BYTES: usize = 8192; // of a value
 const MOST_NAME: usize = 255; // bytes of a property's name: characters are never more
 const TRANSPORT: [&[u8]; 7] = [b"_k", b"_d", b"_c", b"_u", b"_ip", b"_ua", b"_server_timestamp"];
+const PROPERTIES: usize = 6; // among the columns of texts
 const RECORD: i8 = 0;
 const SET: i8 = 1;
 const ALIAS: i8 = 2;
@@ -83,6 +84,8 @@ struct Desk {
 pub fn judge(text: &[u8], first_line: i64, rules: &Rules) -> Rows {
     let mut rows = Rows { texts: (0..7).map(|_| Texts::new()).collect(), ..Rows::default() };
     let mut desk = Desk::default();
+    rows.texts[PROPERTIES].text.reserve(text.len());
+    desk.facts.reserve(2 * text.len());
     let all_valid = std::str::from_utf8(text).is_ok();
     let (mut begin, mut place) = (0, 0);
     while begin < text.len() {

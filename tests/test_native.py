@@ -1,5 +1,8 @@
 """A load with the native core is the load without it, and a core that fails is done without."""
 
+import os
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,3 +71,13 @@ def test_python_judges_what_the_core_does_not(tmp_path: Path, monkeypatch: pytes
 def test_who_asks_is_told_which_judges() -> None:
     assert library(), "there is no native core here: make native"
     assert "(native core)" in CliRunner().invoke(cli, ["--version"]).output
+
+
+def test_a_processor_without_wide_registers_gives_the_same(tmp_path: Path) -> None:
+    rustc = shutil.which("rustc", path=f"/usr/bin:{os.environ['PATH']}")  # Debian's first
+    assert rustc
+    made = str(tmp_path / "tests")
+    for command in ([rustc, "--edition", "2021", "--test", "-o", made, str(ROOT / "native/blake2b.rs")], [made]):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
