@@ -95,10 +95,11 @@ class DuckDBApplying(Applying):
         with self.session.table("taken", places(taken)):
             for some in _in_groups(self.changes.staging.commands):
                 stage(self.session.connection, "staged_rows", some)
-                for step in ("staged_commands", "staged_facts"):
+                for step in ("staged_commands", "staged_times"):
                     self.session.run(step)
                 ((may_be_here,),) = self.session.named("may_be_here")
-                for step in ("facts_here" if may_be_here else "none_here", "files_here", "repeated_facts"):
+                here = "facts_here" if may_be_here else "none_here"
+                for step in (here, "files_here", "staged_repeated", "repeated_facts", "not_first"):
                     self.session.run(step)
                 self.count_duplicates((staged_no, many) for staged_no, many in self.session.named("count_duplicates"))
                 self.session.run("yield_first")

@@ -23,7 +23,7 @@ from ingest.warehouse.engines.postgres.session import PostgresSession
 
 _FEW = 10_000  # facts that are looked up one by one
 _AT_ONCE = 20_480  # rows of Arrow that are on their way
-_MINE = "SELECT occurred_at, command_id FROM staged_facts"
+_MINE = "SELECT occurred_at, command_id FROM staged_commands"
 _MARKED = ("occurred_at", "command_id", "file_no", "line", "item_no")
 # U+0000 in what is told of a failure: functions of Postgres for JSON would refuse all of it.
 _WITHOUT_NUL = r"regexp_replace(regexp_replace({0}, '{1}', '{2}', 'g'), '{1}', '{2}', 'g')".format(
@@ -73,9 +73,9 @@ class PostgresApplying(Applying):
         self.own = [entry.row.file_no for entry in taken]
         self.staged.connection.register("taken", places(taken))
         stage(self.staged.connection, "staged_rows", self.changes.staging.commands)
-        for step in ("staged_commands", "staged_facts"):
+        for step in ("staged_commands", "staged_times"):
             self.staged.run(step)
-        ((first, last),) = self.staged.rows("SELECT min(occurred_at), max(occurred_at) FROM staged_facts")
+        ((first, last),) = self.staged.rows("SELECT first, last FROM staged_times")
         self.session.make("mine", self._arrow(f"{_MINE} LIMIT 0"))
         (there,) = self.session.named("times_there", first=first, last=last)
         if there[0] is not None:
@@ -114,8 +114,8 @@ class PostgresApplying(Applying):
         assert self.staged
         with self.staged.table("before", before), self.staged.table("now", self.not_first):
             changed = self._arrow(
-                "SELECT *, TRUE AS is_first FROM before ANTI JOIN now USING (file_no, line, item_no)"
-                " UNION ALL SELECT *, FALSE FROM now ANTI JOIN before USING (file_no, line, item_no)"
+                "SELECT *, TRUE AS is_first FROM before ANTI JOIN now USING (command_id, file_no, line, item_no)"
+                " UNION ALL SELECT *, FALSE FROM now ANTI JOIN before USING (command_id, file_no, line, item_no)"
             )
         self._set_first(changed)
         return version
@@ -143,13 +143,13 @@ class PostgresApplying(Applying):
             self.staged.rows(  # Arrow cannot filter UUIDs
                 "CREATE OR REPLACE TEMP TABLE facts_here AS SELECT DISTINCT * FROM here"
             )
-            self.staged.run("files_here")
-            self.staged.run("repeated_facts")
+            for step in ("files_here", "staged_repeated", "repeated_facts", "not_first"):
+                self.staged.run(step)
             self.yielding = self._arrow(
                 f"SELECT {', '.join(_MARKED)}, FALSE AS is_first FROM facts_here JOIN repeated_facts USING (command_id)"
                 " WHERE is_here AND NOT here_is_first"
             )
-        self.not_first = self._arrow(self.staged.statement("not_first"))
+        self.not_first = self._arrow("FROM not_first")
         self.count_duplicates((staged_no, many) for staged_no, many in self.staged.named("count_duplicates"))
 
     def _facts_here(self) -> pa.Table:
@@ -161,7 +161,7 @@ class PostgresApplying(Applying):
         session.rows("ANALYZE pg_temp.those_here")
         found = [session.arrow(session.statement("facts_here"), own=self.own)]
         session.rows("DROP TABLE pg_temp.those_here")
-        timeless = self._arrow("SELECT DISTINCT command_id FROM staged_facts WHERE is_timeless")
+        timeless = self._arrow("SELECT DISTINCT command_id FROM staged_commands WHERE is_timeless")
         if len(timeless):
             with session.table("timeless", timeless):
                 found.append(session.arrow(session.statement("timeless_here"), own=self.own))
