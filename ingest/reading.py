@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
+from ingest.core.native import line_ends
 from ingest.errors import TransientError
 
 STEP_BYTES = 1 << 20  # the most that is unpacked at once
@@ -87,10 +88,15 @@ def decompressed(pieces: Iterable[bytes]) -> Iterator[bytes]:
     return iter(pieces)
 
 
-def blocks(pieces: Iterable[bytes], max_line_bytes: int, block_bytes: int = 1 << 20) -> Iterator[Block]:
-    """Cut the content into blocks of about `block_bytes`; a longer line than `max_line_bytes` is a block of its own."""
+def blocks(
+    pieces: Iterable[bytes], max_line_bytes: int, block_bytes: int = 1 << 20, *, native: bool = False
+) -> Iterator[Block]:
+    """Cut the content into blocks of about `block_bytes`; a longer line than `max_line_bytes` is a block of its own.
+
+    `native`: the native core may count lines.
+    """
     head, pieces = peek(pieces, len(BOM))
-    cutter = _Cutter(max_line_bytes, block_bytes, skip=len(BOM) if head == BOM else 0)
+    cutter = _Cutter(max_line_bytes, block_bytes, len(BOM) if head == BOM else 0, native)
     for piece in _sliced(pieces, block_bytes):
         yield from cutter.feed(piece)
     yield from cutter.finish()
@@ -99,10 +105,11 @@ def blocks(pieces: Iterable[bytes], max_line_bytes: int, block_bytes: int = 1 <<
 class _Cutter:
     """Collects pieces: `_whole` up to the last line end seen, `_rest` after it, `_long` while inside a long line."""
 
-    def __init__(self, max_line_bytes: int, block_bytes: int, skip: int) -> None:
+    def __init__(self, max_line_bytes: int, block_bytes: int, skip: int, native: bool) -> None:
         self._max = max_line_bytes
         self._block_bytes = block_bytes
         self._skip = skip  # bytes of the BOM still to come
+        self._native = native
         self._line = 1  # where the next block begins
         self._offset = skip
         self._whole: list[bytes] = []
@@ -165,7 +172,7 @@ class _Cutter:
 
     def _block(self, data: bytes) -> Block:
         block = Block(self._line, self._offset, data)
-        self._line += data.count(b"\n")
+        self._line += line_ends(data, self._native)
         self._offset += len(data)
         return block
 

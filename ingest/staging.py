@@ -381,7 +381,7 @@ def _stage_file(staged: _Staged, read: Read, rules: Rules, work: _Work, limits: 
         units = (
             documents(content, rules.max_document_bytes)
             if open_format(staged.file.format).documents
-            else blocks(content, rules.max_line_bytes)
+            else blocks(content, rules.max_line_bytes, native=rules.native)
         )
         _stage_blocks(staged, units, rules, work)
     staged.sha256, staged.read_bytes = digest.hexdigest(), digest.size_bytes

@@ -14,7 +14,7 @@ from ingest import judging
 from ingest.cli import cli
 from ingest.core.commands import Rules
 from ingest.core.formats import kissmetrics_native
-from ingest.core.native import library
+from ingest.core.native import library, line_ends
 from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from tests.support import ROOT, Rows, World, alias, everything, lines, module_at, put, record
 
@@ -71,6 +71,11 @@ def test_python_judges_what_the_core_does_not(tmp_path: Path, monkeypatch: pytes
 def test_who_asks_is_told_which_judges() -> None:
     assert library(), "there is no native core here: make native"
     assert "(native core)" in CliRunner().invoke(cli, ["--version"]).output
+
+
+@pytest.mark.parametrize("data", [b"", b"\n", b"a", b"\n" * 1_000, b"x\r\n\xff" * 999])
+def test_lines_are_counted_alike(data: bytes) -> None:
+    assert line_ends(data, native=True) == line_ends(data, native=False) == data.count(b"\n")
 
 
 def test_a_processor_without_wide_registers_gives_the_same(tmp_path: Path) -> None:
