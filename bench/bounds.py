@@ -113,7 +113,7 @@ def judge(format: str, data: bytes, rules: dict[str, Any], answer: Connection) -
         before, begin = peak_mb(), time.perf_counter()
         judged = judge_batch([Part(0, format, replace(RULES, **rules), Block(1, 0, data))], folder, "x")
         seconds = time.perf_counter() - begin
-        sizes = {kind: sum(f.size_bytes for f in judged.written if f.path.name.startswith(kind)) for kind in KINDS}
+        sizes = {kind: sum(path.stat().st_size for path in Path(folder).glob(f"{kind}*")) for kind in KINDS}
     (tally,) = judged.tallies
     counts = tally.counts
     accepted = counts.records + counts.sets + counts.aliases

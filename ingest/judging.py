@@ -7,7 +7,6 @@ Faults: what raises unforeseen is reported as the fault of the one part in which
 """
 
 import gc
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor
@@ -376,9 +375,8 @@ def write(path: Path, schema: pa.Schema, columns: Sequence[Sequence[object]], st
         pa.table(arrays, names=schema.names), buffer, compression="none", write_statistics=False, store_schema=False,
         use_dictionary=_REPEATING,
     )  # fmt: skip
-    content = memoryview(buffer.getvalue())
-    path.write_bytes(content)
-    return StagedRows(path, len(content), zlib.crc32(content), staged_nos)
+    path.write_bytes(memoryview(buffer.getvalue()))
+    return StagedRows.written(path, staged_nos)
 
 
 def arrays(columns: Sequence[Sequence[object]]) -> list[pa.Array]:

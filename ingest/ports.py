@@ -1,6 +1,5 @@
 """What the steps ask of the world. Adapters answer; the steps know nothing else of S3 or of a warehouse."""
 
-import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -95,22 +94,23 @@ class StagedFile:
 
 @dataclass(frozen=True, slots=True)
 class StagedRows:
-    """A Parquet file of staged rows as it was written: it waits where other programs clean up, and disks fail."""
+    """A Parquet file of staged rows as it was written: it waits where other programs clean up."""
 
     path: Path
-    size_bytes: int
-    crc32: int
+    stamp: tuple[int, int, int]
     staged_nos: frozenset[int]  # of the files whose rows it holds
 
+    @classmethod
+    def written(cls, path: Path, staged_nos: frozenset[int]) -> "StagedRows":
+        """Raises OSError: it is not there."""
+        stat = path.stat()
+        return cls(path, (stat.st_ino, stat.st_size, stat.st_mtime_ns), staged_nos)
+
     def is_as_written(self) -> bool:
-        crc = size = 0
         try:
-            with self.path.open("rb") as file:
-                while piece := file.read(1 << 20):
-                    crc, size = zlib.crc32(piece, crc), size + len(piece)
+            return self == StagedRows.written(self.path, self.staged_nos)
         except OSError:
             return False
-        return (crc, size) == (self.crc32, self.size_bytes)
 
 
 @dataclass(frozen=True, slots=True)
