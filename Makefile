@@ -120,6 +120,8 @@ secrets: ## .env for docker-compose.yml: a random secret for each that has none;
 
 bench: setup postgres ## how fast, and beside what
 	$(BIN)/python bench/run.py
+	$(BIN)/python bench/beside.py judge
+	$(BIN)/python bench/beside.py large
 	PYTHONPATH=. $(BIN)/python bench/postgres.py
 
 bench-smoke: rustc setup ## whether a load is as fast as it was, beside the engine alone

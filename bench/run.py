@@ -3,7 +3,8 @@
     make bench                     2,000,000 lines, 1 % failed, and files like it: `ingest load`, and DuckDB reading the
                                    first with read_json(auto)
     make bench-smoke               300,000 lines of the first alone: fails where a ratio is a third below what it was
-    python bench/run.py --memory   one load of a file of 2 GB: the peak of all processes together
+    python bench/run.py --memory 2 one load of a file of so many GB, and of its gzip: the peak of all processes together
+    python bench/run.py --linear   1, 2, 4 and 8 million lines; and 2 million with 1, 2 and 4 judging processes
 
 Each round runs all of them, one after the other; told are medians over the rounds. Times are those of whole processes,
 start included; CPU is that of all processes of a load together, and holds where wall time does not: quote ratios.
@@ -66,12 +67,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="*", help="of the files, beside the first")
     parser.add_argument("--smoke", action="store_true")
-    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--memory", type=int, metavar="GB")
+    parser.add_argument("--linear", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="landfall-bench-") as name:
         folder = Path(name)
         if arguments.memory:
-            _memory(folder)
+            _memory(folder, arguments.memory)
+        elif arguments.linear:
+            _linear(folder)
         elif arguments.smoke:
             _smoke(_against_peer(folder, 300_000, 3))
         else:
@@ -175,17 +179,33 @@ def _tell(what: str, cpu: float, wall: float, lines: int, than: str, of_cpu: flo
     print(f"  {what:30} {took}  {than} takes {of_cpu:.2f} of it in CPU, {of_wall:.2f} in wall time", flush=True)
 
 
-def _memory(folder: Path) -> None:
-    path, copies = folder / "events.json", folder / "large.json"
+def _memory(folder: Path, gigabytes: int) -> None:
+    path, large = folder / "events.json", folder / "large.json"
     write(path, 2_000_000)
-    with copies.open("wb") as large:
-        while large.tell() < 2 << 30:
-            large.write(path.read_bytes())
-    path.unlink()
-    seconds, peak = run([sys.executable, "-m", "ingest", "load", str(copies)], folder, watch=True)
-    print(
-        f"{copies.stat().st_size / 1e9:.2f} GB in {seconds:,.0f} s, peak memory of all processes {peak / 1e6:,.0f} MB"
-    )
+    for opened, what in ((open, "as it is"), (partial(gzip.open, compresslevel=1), "as gzip")):
+        with opened(large, "wb") as file:
+            for _ in range(-(-gigabytes * 10**9 // path.stat().st_size)):
+                file.write(path.read_bytes())
+        seconds, peak = run(_load(large), folder, watch=True)
+        for left in folder.glob("*.duckdb*"):
+            left.unlink()
+        print(
+            f"  {gigabytes} GB {what}: {seconds:,.0f} s, {peak / 1e6:,.0f} MB at most, all processes together",
+            flush=True,
+        )
+
+
+def _linear(folder: Path) -> None:
+    path = folder / "events.json"
+    for millions in (1, 2, 4, 8):
+        write(path, millions * 1_000_000)
+        cpu, wall = _timed(folder, {"load": (_load(path), {})}, 1)
+        print(f"  {millions} million lines: {cpu['load']:6.2f} CPU s {wall['load']:6.2f} s", flush=True)
+    write(path, 2_000_000)
+    runs = {f"{many} judging": (_load(path), {"INGEST_PROCESSES": str(many)}) for many in (1, 2, 4)}
+    cpu, wall = _timed(folder, runs, 3)
+    for what in runs:
+        print(f"  {what}: {cpu[what]:6.2f} CPU s {wall[what]:6.2f} s", flush=True)
 
 
 def run(command: list[str], folder: Path, *, watch: bool, more: Mapping[str, str] | None = None) -> tuple[float, int]:
