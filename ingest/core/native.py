@@ -14,10 +14,10 @@ LIBRARY: Final = Path(__file__).parent / "_native.so"
 
 
 @cache
-def library() -> ctypes.CDLL | None:
+def library(built: Path = LIBRARY) -> ctypes.CDLL | None:
     """The core, or None where none was built for this machine."""
     try:
-        core = ctypes.CDLL(str(LIBRARY))
+        core = ctypes.CDLL(str(built))
     except OSError:
         return None
     address, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64

@@ -1,83 +1,14 @@
 """The fast decoders, in Python and native, may only say yes, without a warning, and then say what the judge says."""
 
-from collections import Counter
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
-
 import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.core.commands import Rules
-from ingest.core.facts import Columns
-from ingest.core.facts import row as to_row
-from ingest.core.formats import Fast, open_format
-from ingest.core.formats.kissmetrics_native import Native
-from ingest.core.native import library
-from ingest.judging import COMMANDS, with_shared
+from tests.core.agreement import FAST, RULES, agree, agrees
 from tests.core.lines import lines
+from tests.core.odd import corpus, odd
 from tests.core.test_kissmetrics import BROKEN, WARNED
-
-FORMAT = open_format("kissmetrics")
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-RULES = [
-    Rules(received_at=1_800_000_000_000_000),
-    Rules(received_at=1_800_000_000_000_000, strict=True, match="exact", people_space="ours é"),
-    Rules(received_at=1_393_344_600_000_000, nested="flatten", time_from=5, future_seconds=3),
-    Rules(received_at=1_800_000_000_000_000, ignored_identities=frozenset()),
-]
-
-
-def native(rules: Rules) -> Fast:
-    """The native core as a fast decoder."""
-    core = library()
-    assert core, "there is no native core here: make native"
-    judge = Native(core, rules).judge
-
-    def accept(some: Sequence[bytes], first_line: int) -> tuple[Columns, list[int]]:
-        block = b"".join(line + b"\n" for line in some)
-        judged = judge(block, first_line)
-        assert judged is not None
-        assert judged.lines == len(some)
-        assert [block[at : at + size] for _, at, size in judged.doubtful] == [
-            some[place] for place, _, _ in judged.doubtful
-        ]
-        chunk = [column.to_pylist() for column in with_shared(judged)]
-        rows = [dict(zip(COMMANDS.names[1:], row, strict=True)) for row in zip(*chunk, strict=True)]
-        assert Counter(row["kind"] for row in rows) == Counter(judged.kinds)
-        for row in rows:
-            row["occurred_at"] = (row["occurred_at"] - EPOCH) // timedelta(microseconds=1)
-            row["properties"], row["command_id"] = row["properties"].encode(), row["command_id"].bytes
-        return tuple([row[name] for row in rows] for name in COMMANDS.names[1:]), [
-            place for place, _, _ in judged.doubtful
-        ]
-
-    return accept
-
-
-FAST = [[FORMAT.fast(rules), native(rules)] for rules in RULES]
-
-
-def agree(some: list[bytes], number: int = 0) -> list[tuple[bool, ...]]:
-    """Of which of these lines, taken together, the fast decoders said yes; of those the judge must say the same."""
-    answers = []
-    for fast in FAST[number]:
-        columns, doubtful = fast(some, 7)
-        yes = [place not in doubtful for place in range(len(some))]
-        rest = iter(list(zip(*columns, strict=True)))
-        for place in (place for place, sure in enumerate(yes) if sure):
-            (item,) = FORMAT.judge(some[place], RULES[number])
-            assert (item.failures, item.warnings, len(item.commands)) == ((), (), 1)
-            assert to_row(item.commands[0], 7 + place, 0, "", RULES[number]) == next(rest)
-        assert not list(rest)
-        answers.append(yes)
-    return list(zip(*answers, strict=True))
-
-
-def agrees(line: bytes, number: int = 0) -> tuple[bool, ...]:
-    (yes,) = agree([line], number)
-    return yes
 
 
 @settings(max_examples=400, deadline=None)
@@ -132,6 +63,14 @@ def test_any_ordinary_line(properties: dict[str, object], name: str, number: int
 def test_the_tables_of_the_judge(text: str) -> None:
     for number in range(len(RULES)):
         agrees(text.encode(), number)
+
+
+def test_odd_lines() -> None:
+    for number in range(len(RULES)):
+        agree(corpus(), number)
+    lines, sure = zip(*odd(), strict=True)
+    told = [core for _, core in agree(list(lines))]
+    assert [line for line, *both in zip(lines, sure, told, strict=True) if both[0] != both[1]] == []
 
 
 @pytest.mark.parametrize(
