@@ -84,13 +84,13 @@ fn number(text: &[u8], begin: usize) -> Option<(Value, usize)> {
     }
     if text.get(end) == Some(&b'.') {
         let (last, behind) = digits(end + 1);
-        if behind == 0 || last - begin > MOST_FRACTION || matches!(text.get(last), Some(b'e' | b'E')) {
+        if behind == 0 || last - begin > MOST_FRACTION {
             return None;
         }
         return Some((Value::Fraction { begin, end: last }, last));
     }
     // -0 is 0 to some and -0 to others.
-    if matches!(text.get(end), Some(b'e' | b'E')) || (first > begin && text[first] == b'0') {
+    if first > begin && text[first] == b'0' {
         return None;
     }
     let digits = std::str::from_utf8(&text[begin..end]).ok()?;

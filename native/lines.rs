@@ -260,11 +260,10 @@ fn members(line: &[u8], desk: &mut Desk, mut take: impl FnMut(&[u8], Value) -> O
         }
         let (found, next) = value(line, skip_white(line, at + 1))?;
         if !take(&line[begin..end], found)? {
-            match found {
-                Value::Null => return None,
-                Value::Text { begin, end, .. } if end - begin > MOST_BYTES => return None,
-                _ => desk.members.push((begin, end, found)),
+            if matches!(found, Value::Text { begin, end, .. } if end - begin > MOST_BYTES) {
+                return None;
             }
+            desk.members.push((begin, end, found));
         }
         at = skip_white(line, next);
         match line.get(at) {

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-/// How Python's `lower` and `strip` take the 256 characters of a page: the character that each becomes, or a sign.
+/// How Python's `lower` and `strip` take the 256 characters of a page: the character that each becomes, or a number
+/// that is of none, where it becomes several or what its neighbours say.
 pub type Page = [u32; 256];
 pub const SPACE: u32 = 1 << 31; // is stripped
-pub const UNSURE: u32 = 1 << 30; // becomes several characters, or what its neighbours say
 
 pub enum Doubt {
     Unsure,
@@ -89,7 +89,7 @@ impl Names {
         let (begin, end) = self.strip(text, spaced)?;
         for character in text[begin..end].chars() {
             let seen = self.seen(character, spaced)?;
-            let lowered = if seen & UNSURE != 0 { None } else { char::from_u32(seen & !SPACE) };
+            let lowered = char::from_u32(seen & !SPACE);
             let mut bytes = [0; 4];
             into.extend_from_slice(lowered.ok_or(Doubt::Unsure)?.encode_utf8(&mut bytes).as_bytes());
         }
