@@ -105,7 +105,7 @@ def examine(environ: Mapping[str, str], *, part_seconds: float = PART_SECONDS) -
     reached = [(one.profile, one.endpoint_url) for one in settings.sources.values() if one.bucket != LOCAL_BUCKET]
     reached += [(None, None)] * bool(settings.uploads_bucket)
     parts = [
-        _Part("program", _program),
+        _Part("program", partial(_program, settings.native)),
         _Part("settings", partial(_settings, settings)),
         *(
             _Part(_named("credentials", profile, endpoint), partial(_credentials, profile, endpoint))
@@ -144,9 +144,9 @@ def _failed(name: str, error: Exception) -> Check:
 # --- the program and its settings -------------------------------------------------------------------------------------
 
 
-def _program() -> Checks:
+def _program(may_use_core: bool) -> Checks:
     python = platform.python_version()
-    yield Check("program", "ok", f"Landfall {ingest.__version__}, Python {python}, {native.told()}")
+    yield Check("program", "ok", f"Landfall {ingest.__version__}, Python {python}, {native.told(may_use_core)}")
     with suppress(metadata.PackageNotFoundError):
         wanted = metadata.metadata("landfall-ingest")["Requires-Python"] or ""
         end = re.search(r"<(\d+)\.(\d+)", wanted)

@@ -15,12 +15,20 @@ GOOD = '{"_p": "ann", "_t": 1700000000, "_n": "Signed Up"}\n'
 pytestmark = pytest.mark.slow
 
 
+CORES = {"pure": "no native core: Python judges every line", "native": "native core"}
+
+
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("dist")
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
-    subprocess.run(build, check=True, capture_output=True)
-    (made,) = folder.glob("*.whl")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Both that `make wheel` makes."""
+    made = {}
+    for core in CORES:
+        folder = tmp_path_factory.mktemp(core)
+        build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+        subprocess.run(build, check=True, capture_output=True, env=os.environ | {"LANDFALL_WHEEL": core})
+        (made[core],) = folder.glob("*.whl")
+    assert made["pure"].name.endswith("-py3-none-any.whl")
+    assert not made["native"].name.endswith("-any.whl")
     return made
 
 
@@ -40,25 +48,39 @@ def run(folder: Path, *command: object, **variables: str) -> subprocess.Complete
     return subprocess.run(words, cwd=folder, env=here, capture_output=True, text=True, check=False)
 
 
-def test_without_airflow_the_command_checks_and_loads(wheel: Path, tmp_path: Path) -> None:
-    bin_folder = environment(tmp_path / "venv", wheel, "requirements.txt")
-    (tmp_path / "events.json").write_text(GOOD + "no json\n")
+@pytest.mark.parametrize("core", CORES)
+def test_without_airflow_the_command_checks_and_loads(core: str, wheels: dict[str, Path], tmp_path: Path) -> None:
+    bin_folder = environment(tmp_path / "venv", wheels[core], "requirements.txt")
+    # Enough for the native core, with what it leaves to Python.
+    (tmp_path / "events.json").write_text(GOOD + "no json\n" + GOOD.replace("ann", "bob") * 1000)
 
+    version = run(tmp_path, bin_folder / "ingest", "--version")
+    doctor = run(tmp_path, bin_folder / "ingest", "doctor", "--json")
+    off = run(tmp_path, bin_folder / "ingest", "doctor", "--json", INGEST_NATIVE="false")
     checked = run(tmp_path, bin_folder / "ingest", "check", "events.json", "--json")
     loaded = run(tmp_path, bin_folder / "ingest", "load", "events.json", "--json")
     demo = run(tmp_path, bin_folder / "ingest", "demo")
 
+    assert f"({CORES[core]})" in version.stdout
+    assert told(doctor).endswith(f", {CORES[core]}")
+    assert told(off).endswith(": Python judges every line")
     assert checked.returncode == 1, checked.stderr
     assert [failure["codes"] for failure in json.loads(checked.stdout)["failures"]] == [["not_json"]]
     assert loaded.returncode == 1, loaded.stderr
-    assert json.loads(loaded.stdout)["files"][0]["state"] == "loaded"
+    (file,) = json.loads(loaded.stdout)["files"]
+    assert (file["state"], file["records"], file["failed"]) == ("loaded", 1001, 1)
     assert (tmp_path / "warehouse.duckdb").exists()
     assert demo.returncode == 2
     assert "landfall-ingest[airflow,demo]" in demo.stderr
 
 
-def test_in_an_airflow_that_is_there_the_two_lines_make_the_dags(wheel: Path, tmp_path: Path) -> None:
-    bin_folder = environment(tmp_path / "venv", wheel, "requirements-airflow.txt")
+def told(doctor: subprocess.CompletedProcess[str]) -> str:
+    """What it says of the program."""
+    return next(str(one["message"]) for one in json.loads(doctor.stdout)["checks"] if one["name"] == "program")
+
+
+def test_in_an_airflow_that_is_there_the_two_lines_make_the_dags(wheels: dict[str, Path], tmp_path: Path) -> None:
+    bin_folder = environment(tmp_path / "venv", wheels["native"], "requirements-airflow.txt")
     (tmp_path / "dags").mkdir()
     (tmp_path / "dags/landfall.py").write_text((ROOT / "dags/landfall.py").read_text())
     (tmp_path / "ingest.toml").write_text('[[source]]\nname = "website"\nbucket = "acme"\nschedule = "@hourly"\n')

@@ -40,6 +40,8 @@ def line_ends(data: bytes, native: bool) -> int:
     return int(core.landfall_line_ends(data, len(data))) if core else data.count(b"\n")
 
 
-def told() -> str:
-    """Which core judges lines, for a person."""
-    return "native core" if library() else "no native core: Python judges every line"
+def told(allowed: bool = True) -> str:
+    """Which core judges lines, for a person. `allowed`: the setting `native`."""
+    if library() and allowed:
+        return "native core"
+    return f"{'native core turned off' if library() else 'no native core'}: Python judges every line"
