@@ -12,7 +12,7 @@ BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 LOCKS := requirements-setup.txt requirements-dev.txt
 
-.PHONY: help setup native rustc demo test test-all airflow-next chromium curl postgres redis pictures lint docs wheel audit secrets bench bench-smoke lock clean
+.PHONY: help setup native rustc demo test test-all test-cores airflow-next chromium curl postgres redis pictures lint docs wheel audit secrets bench bench-smoke lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,12 @@ test: rustc setup curl postgres ## every test that takes seconds
 
 test-all: rustc setup chromium curl postgres redis ## the slow ones too, in a browser as well
 	$(PYTEST)
+
+# Most files in tests are too small for the core: so once with it for each, and once without any.
+test-cores: rustc setup ## the tests that load Kissmetrics lines without the native core, and with it for files of any size
+	LANDFALL_CORE=never $(PYTEST) -m "not slow" $(LOADING)
+	LANDFALL_CORE=always $(PYTEST) -m "not slow" $(LOADING)
+LOADING = $(addprefix tests/test_,cases.py exactly_once.py identity.py native.py order_and_accounts.py reading.py staging.py)
 
 # The lock with the newest Airflow instead of its own, pre-releases included: what will differ is seen before it is out.
 NEXT = .venv-next/bin

@@ -12,6 +12,7 @@ import pytest
 from botocore.config import Config
 from moto.server import ThreadedMotoServer
 
+from ingest import judging
 from ingest.adapters.s3 import S3Store
 from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.warehouse.engines.postgres.warehouse import PostgresWarehouse
@@ -69,6 +70,9 @@ def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path_facto
     for name in os.environ:
         if name.startswith(("AWS_", "INGEST_")):
             monkeypatch.delenv(name)
+    if core := os.environ.get("LANDFALL_CORE"):  # see `make test-cores`
+        monkeypatch.setenv("INGEST_NATIVE", {"never": "false", "always": "true"}[core])
+        monkeypatch.setattr(judging, "_NATIVE_FROM_BYTES", {"never": 1 << 62, "always": 0}[core])
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
