@@ -10,6 +10,7 @@ Time:   grows with the bytes and no faster, whatever they are.
 """
 
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
 
@@ -17,8 +18,8 @@ from ingest.core.jsontext import end_of, holds_more, values_allowed
 from ingest.reading import BOM, HEAD_BYTES, Block, LongLine, peek
 
 _WHITE = b" \t\r\n"
-_STRING_REST = re.compile(rb'(?:[^"\\\n]|\\.)*', re.DOTALL)
-_TOKEN = re.compile(rb'["\[\]{}]')
+_STRING = re.compile(rb'"(?:[^"\\\n]++|\\.)*+(["\n])?', re.DOTALL)  # group 1 ends it: no line end stands within one
+_OPENING, _CLOSING = (b"{", b"["), (b"}", b"]")
 _LINE_OF_ITS_OWN = re.compile(r"\n[\[{]")
 _LINE_END = re.compile(r"[ \t\r]*(\n|$)")
 _SEGMENT_BYTES = 1 << 20  # of a line that does not end, this much is looked at at once
@@ -113,27 +114,13 @@ class _Document:
             self._kept.clear()
 
     def _look(self, part: bytes) -> None:
-        at = 0
-        while True:
-            if self._in_string:
-                found = _STRING_REST.match(part, at)
-                assert found  # it matches nothing, too
-                at = found.end()
-                if at == len(part):
-                    return
-                self._in_string = False  # at its quote; or at a line's end, where no string may go on
-                at += 1
-            token = _TOKEN.search(part, at)
-            if token is None:
-                return
-            at = token.end()
-            match token[0]:
-                case b'"':
-                    self._in_string = True
-                case b"{" | b"[":
-                    self._depth += 1
-                case _:
-                    self._depth -= 1
+        part = b'"' + part if self._in_string else part
+        self._in_string = False
+        outside = _STRING.sub(b"", part)
+        self._depth += sum(map(outside.count, _OPENING)) - sum(map(outside.count, _CLOSING))
+        if not part.endswith(b"\n") or part.endswith(b"\\\n"):  # no other line ends within a string
+            ends = deque((string[1] for string in _STRING.finditer(part)), maxlen=1)
+            self._in_string = ends == deque([None])
 
     def close(self) -> Iterator[Block]:
         """What it came to: a block, or several where it was broken and others stood in it."""
