@@ -25,6 +25,7 @@ _EVENTS = {
     "Watched Video": ("video title", "seconds watched", "completed"),
     "Logged In": (),
 }
+_NAMES = list(_EVENTS)
 _SET = ("Age", "Gender", "Country", "newsletter", "lifetime value")
 _BAD = (
     '{"_p":"%s","_t":%d,"_n":"cut off',
@@ -54,10 +55,15 @@ def _value(name: str, at: random.Random) -> object:
             return f"{name} {at.randrange(40)}"
 
 
+def event(at: random.Random) -> tuple[str, dict[str, object]]:
+    """One of the events, with its properties."""
+    name = _NAMES[int(at.random() ** 2 * len(_NAMES))]
+    return name, {each: _value(each, at) for each in _EVENTS[name]}
+
+
 def lines(count: int, bad: float = 0.01, seed: int = 1) -> Iterator[str]:
     """`count` lines, without their ends."""
     at = random.Random(seed)
-    names = list(_EVENTS)
     now = 1_700_000_000
     sessions = ["visitor0@example.com"] * 50  # who is on the site
     for number in range(count):
@@ -71,9 +77,8 @@ def lines(count: int, bad: float = 0.01, seed: int = 1) -> Iterator[str]:
             form = at.choice(_BAD)
             yield form.replace("%2$d", str(now)) if "%2$d" in form else form % (person, now)[: form.count("%")]
         elif kind < bad + 0.78:
-            event = names[int(at.random() ** 2 * len(names))]
-            properties = {name: _value(name, at) for name in _EVENTS[event]}
-            yield json.dumps({"_p": person, "_t": now, "_n": event} | properties, separators=(",", ":"))
+            name, properties = event(at)
+            yield json.dumps({"_p": person, "_t": now, "_n": name} | properties, separators=(",", ":"))
         elif kind < 0.97:
             chosen = _SET[at.randrange(3) :]
             yield json.dumps({name: _value(name, at) for name in chosen} | {"_p": person, "_t": now})

@@ -119,16 +119,16 @@ def _against_peer(folder: Path, lines: int, rounds: int) -> dict[str, float]:
     write(plain, lines)
     print(f"{lines:,} lines, {plain.stat().st_size / 1e6:,.0f} MB, {len(os.sched_getaffinity(0))} cores", flush=True)
     peer = [sys.executable, "-c", _PEER, str(plain), str(folder / "peer.duckdb")]
-    runs = {"read_json(auto)": (peer, {}), "load": (_load(plain), {}),
-            "load, Python only": (_load(plain), {"INGEST_NATIVE": "false"})}  # fmt: skip
-    cpu, wall = _timed(folder, runs, rounds)
+    runs = {"read_json(auto)": (peer, {}), "load": (load(plain), {}),
+            "load, Python only": (load(plain), {"INGEST_NATIVE": "false"})}  # fmt: skip
+    cpu, wall = timed(folder, runs, rounds)
     of_cpu = {what: cpu["read_json(auto)"] / cpu[what] for what in runs}
     for what in runs:
         _tell(what, cpu[what], wall[what], lines, "read_json(auto)", of_cpu[what], wall["read_json(auto)"] / wall[what])
     return of_cpu
 
 
-def _load(path: Path) -> list[str]:
+def load(path: Path) -> list[str]:
     return [sys.executable, "-m", "ingest", "load", str(path)]
 
 
@@ -141,17 +141,17 @@ def _smoke(of_cpu: Mapping[str, float]) -> None:
 
 def _speed(folder: Path, lines: int, rounds: int, only: list[str] | None) -> None:
     _against_peer(folder, lines, rounds)
-    load = _load(folder / "plain.json")
+    first = load(folder / "plain.json")
     for what, made in _files(folder, lines).items():
         if only is None or what in only:
             path = made()
-            cpu, wall = _timed(folder, {"load": (load, {}), what: (_load(path), {})}, rounds)
+            cpu, wall = timed(folder, {"load": (first, {}), what: (load(path), {})}, rounds)
             ratios = cpu["load"] / cpu[what], wall["load"] / wall[what]
             _tell(what, cpu[what], wall[what], lines, "the first", *ratios)
             path.unlink()
 
 
-def _timed(
+def timed(
     folder: Path, runs: Mapping[str, tuple[list[str], dict[str, str]]], rounds: int
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Medians of CPU and wall seconds. The first round is a warm-up, and measures memory, since looking costs time."""
@@ -186,7 +186,7 @@ def _memory(folder: Path, gigabytes: int) -> None:
         with opened(large, "wb") as file:
             for _ in range(-(-gigabytes * 10**9 // path.stat().st_size)):
                 file.write(path.read_bytes())
-        seconds, peak = run(_load(large), folder, watch=True)
+        seconds, peak = run(load(large), folder, watch=True)
         for left in folder.glob("*.duckdb*"):
             left.unlink()
         print(
@@ -199,11 +199,11 @@ def _linear(folder: Path) -> None:
     path = folder / "events.json"
     for millions in (1, 2, 4, 8):
         write(path, millions * 1_000_000)
-        cpu, wall = _timed(folder, {"load": (_load(path), {})}, 1)
+        cpu, wall = timed(folder, {"load": (load(path), {})}, 1)
         print(f"  {millions} million lines: {cpu['load']:6.2f} CPU s {wall['load']:6.2f} s", flush=True)
     write(path, 2_000_000)
-    runs = {f"{many} judging": (_load(path), {"INGEST_PROCESSES": str(many)}) for many in (1, 2, 4)}
-    cpu, wall = _timed(folder, runs, 3)
+    runs = {f"{many} judging": (load(path), {"INGEST_PROCESSES": str(many)}) for many in (1, 2, 4)}
+    cpu, wall = timed(folder, runs, 3)
     for what in runs:
         print(f"  {what}: {cpu[what]:6.2f} CPU s {wall[what]:6.2f} s", flush=True)
 
