@@ -3,7 +3,7 @@
 Everything a file's rows share (file, source, load, arrival) is added when they are written.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
@@ -14,6 +14,7 @@ from ingest.core.jsontext import decode
 from ingest.core.matching import Match, key
 
 TRANSPORT_NAMES: Final = frozenset({"_k", "_d", "_c", "_u", "_ip", "_ua", "_server_timestamp"})
+_MAY_BE_TRANSPORT: Final = b'"_'  # every transport name begins so, and few rows have one
 
 
 class CommandRow(NamedTuple):
@@ -48,9 +49,13 @@ def _exact(value: object) -> object:
     return orjson.Fragment(str(value))
 
 
-def json_object(properties: dict[str, object]) -> bytes:
+def json_object(properties: Mapping[str, object]) -> bytes:
     """Properties as canonical JSON: names sorted, no spaces, numbers as sent."""
-    return orjson.dumps(properties, option=orjson.OPT_SORT_KEYS)
+    try:
+        return orjson.dumps(properties, _exact, orjson.OPT_SORT_KEYS)
+    except TypeError:  # an integer over 64 bits
+        exact = {name: _exact(value) for name, value in properties.items()}
+        return orjson.dumps(exact, None, orjson.OPT_SORT_KEYS)
 
 
 def row(command: Command, line: int, item_no: int, path: str, rules: Rules) -> CommandRow:
@@ -59,14 +64,15 @@ def row(command: Command, line: int, item_no: int, path: str, rules: Rules) -> C
     identity = command.identity
     if command.time_source == "received" and not identity:
         identity = ("also", rules.file_id, line, path)
-    exact = {name: _exact(value) for name, value in command.properties.items()}
-    fact = json_object({name: value for name, value in exact.items() if name not in TRANSPORT_NAMES})
+    properties = fact = json_object(command.properties)
+    if _MAY_BE_TRANSPORT in properties:
+        fact = json_object({name: value for name, value in command.properties.items() if name not in TRANSPORT_NAMES})
     person_key, event_key, alias_key, fact_id = keys(
         rules.match, command.kind, space, command.person, command.at, command.event, command.alias, fact, identity
     )
     return CommandRow(
         line, item_no, path, command.kind, None if space == rules.people_space else space, command.person,
-        person_key, command.at, command.event, event_key, command.alias, alias_key, json_object(exact),
+        person_key, command.at, command.event, event_key, command.alias, alias_key, properties,
         command.time_source, orjson.dumps(identity) if identity else None, fact_id,
     )  # fmt: skip
 
@@ -95,11 +101,11 @@ def keys(
 
 def fact_of(properties: bytes) -> bytes:
     """Stored properties without transport names. Both are canonical JSON."""
-    if b'"_' not in properties:  # every transport name begins so, and few rows have one
+    if _MAY_BE_TRANSPORT not in properties:
         return properties
     sent = decode(properties)
     assert isinstance(sent, dict)
-    return json_object({name: _exact(value) for name, value in sent.items() if name not in TRANSPORT_NAMES})
+    return json_object({name: value for name, value in sent.items() if name not in TRANSPORT_NAMES})
 
 
 def differing(key: str | None, name: str | None) -> str | None:

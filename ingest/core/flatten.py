@@ -6,11 +6,13 @@ Names of parents stand before each of their parts: from a kilobyte can come giga
 """
 
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Final
 
 from ingest.core.jsontext import dumps
 
 _MAX_PARENT: Final = 255  # an object under a longer name stays JSON text: its name is repeated before each of its parts
+_PLAIN: Final = frozenset({str, int, bool, Decimal})  # most are, and stay as they are
 REPEATED_AT_MOST: Final = 16 << 20  # characters (or bytes) that what was sent once may come to in the rows of one item
 REPEATED_OF_SENT: Final = 16  # or, of a document, so many times what was sent, where that is more
 
@@ -26,7 +28,9 @@ def flatten(properties: Mapping[str, object]) -> tuple[dict[str, object], list[s
     flat: dict[str, object] = {}
     nested: list[tuple[str, Mapping[str, object]]] = []
     for name, value in properties.items():
-        if isinstance(value, dict) and len(name) <= _MAX_PARENT:
+        if type(value) in _PLAIN:
+            flat[name] = value
+        elif isinstance(value, dict) and len(name) <= _MAX_PARENT:
             nested.append((name, value))
         elif value is not None:
             flat[name] = _scalar(value)

@@ -6,11 +6,11 @@ commands of it. Here is the rest.
 
 import re
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from ingest.core import schema
@@ -26,6 +26,7 @@ from ingest.core.jsontext import (
     members,
     oddities,
     parse,
+    parse_plain,
     pointer,
     values_allowed,
 )  # fmt: skip
@@ -74,9 +75,10 @@ class Documents(ABC):
 
     def judge_each(self, body: "Body", items: Iterable[tuple[str, Any]], rules: Rules) -> Iterator[Item]:
         """Judge items by themselves, each known by its number in the body, of which a request may have so many."""
+        most = schema.limit(self.name, "over_request_limit")
         for number, (path, value) in enumerate(items):
             one = Judged(self.name, rules, body.odd(self.name, value))
-            if number >= schema.limit(self.name, "over_request_limit"):
+            if number >= most:
                 one.warn("over_request_limit")
             context = b"%d" % number
             self.judge_fixed(one, value, path, context)
@@ -158,6 +160,8 @@ class Body:
 def read(name: str, unit: bytes) -> Body | Item:
     """A document, decoded; or the one failed item that it is where that cannot be done."""
     text = unit.removeprefix(BOM).strip(b" \t\r\n")
+    if (plain := parse_plain(text)) is not None:
+        return Body(text, plain, False)
     try:
         value = parse(text)
         is_odd = sum(1 for _ in oddities(value)) > 0  # to the end: it tells of what is too deep, too
@@ -175,13 +179,13 @@ class Judged:
     failures: list[Failure] = field(default_factory=list)
     warnings: list[Failure] = field(default_factory=list)
     commands: list[Command] = field(default_factory=list)
-    warned: Counter[str] = field(default_factory=Counter)  # how often, by code: only the first are in `warnings`
+    warned: dict[str, int] = field(default_factory=dict)  # how often, by code: only the first are in `warnings`
 
     def fail(self, code: str, at: str = "", got: object = None, detail: str = "") -> None:
         self.failures.append(schema.failure(self.name, code, at, got, detail))
 
     def warn(self, code: str, at: str = "", got: object = None, detail: str = "") -> None:
-        self.warned[code] += 1
+        self.warned[code] = self.warned.get(code, 0) + 1
         if self.warned[code] <= schema.PLACES:  # there may be one for each of a hundred thousand names
             self.warnings.append(schema.failure(self.name, code, at, got, detail))
 
@@ -216,15 +220,17 @@ class Judged:
             return {}
         for longer in lengthened:
             self.warn("name_collision", at + pointer(longer))
+        longest_name, longest_value = _limits(self.name)
         for name, value in flat.items():
-            self.length(name, at + pointer(name))
-            if isinstance(value, str) and len(value) > schema.limit(self.name, "value_too_long"):
+            if len(name) > longest_name:
+                self.warn("name_too_long", at + pointer(name), name)
+            if type(value) is str and len(value) > longest_value:
                 self.warn("value_too_long", at + pointer(name), value)
         return flat
 
     def merge(self, flat: dict[str, object], sent: Mapping[str, object], parent: str) -> None:
         """Add what was sent under `parent`, made flat, by its own names; by longer ones where `flat` has them."""
-        for name, value in self.properties(sent, pointer(parent)).items():
+        for name, value in self.properties(sent, f"/{parent}").items():
             own = name
             while own in flat:
                 own = f"{parent}.{own}"
@@ -254,13 +260,18 @@ class Judged:
     def item(self, path: str, number: int, body: Body | None = None, context: bytes | None = None) -> Item:
         """The outcome. `path` and `number` say where it stands in `body`; None: it was fixed, and is judged alone."""
         failures = self.refusing
-        codes = tuple(dict.fromkeys(warning.code for warning in self.warnings))
         if not failures:
-            return Item(tuple(self.commands), warnings=codes, path=path, number=number)
+            return Item(tuple(self.commands), warnings=tuple(self.warned), path=path, number=number)
         more = {code: number - schema.PLACES for code, number in self.warned.items() if number > schema.PLACES}
         told = tuple(schema.first_places(failures, more if self.rules.strict else None))
         raw, start = body.raw(path) if body and path else (None, 0)
         return Item(failures=told, path=path, number=number, raw=raw, start=start, context=context)
+
+
+@cache
+def _limits(name: str) -> tuple[int, int]:
+    """The longest name, and the longest value, of which nothing is said."""
+    return schema.limit(name, "name_too_long"), schema.limit(name, "value_too_long")
 
 
 def iso_microseconds(text: str) -> tuple[int, bool] | None:
@@ -295,8 +306,11 @@ def normal(sent: Any, ids: Collection[str]) -> Any:
     """An object as it is held against its schema: ids as text, and only what is there. Anything else as it is."""
     if not isinstance(sent, dict):
         return sent
-    named = {name: identity_text(value) if name in ids else value for name, value in sent.items()}
-    return {name: value for name, value in named.items() if value is not None}
+    return {
+        name: text
+        for name, value in sent.items()
+        if (text := identity_text(value) if name in ids else value) is not None
+    }
 
 
 def without_blank(sent: Any, name: str) -> Any:

@@ -73,9 +73,10 @@ class Woopra(Documents):
             return
         context = None
         for path, number, one in _judged(body, rules, visitor, actions, visit):
-            one.warnings[:0] = whole.warnings
-            one.warned += whole.warned
-            whole.warnings, whole.warned = [], Counter()  # the first item told them
+            if whole.warned:  # the first item tells them
+                one.warnings[:0] = whole.warnings
+                one.warned = dict(Counter(whole.warned) + Counter(one.warned))
+                whole.warnings, whole.warned = [], {}
             if one.refusing and context is None:
                 context = visit.context
             yield one.item(path, number, body, context)
