@@ -327,8 +327,8 @@ class _Judging:
         if item.number is not None:
             item_no = item.number
         counts.items += 1
-        counts.repaired += "repaired" in item.warnings
         for code in item.warnings:
+            counts.repaired += code == "repaired"
             counts.warnings[code] = counts.warnings.get(code, 0) + 1
         if item.failures:
             raw = unit if item.raw is None else item.raw

@@ -12,7 +12,7 @@ from typing import Final
 from ingest.core.jsontext import dumps
 
 _MAX_PARENT: Final = 255  # an object under a longer name stays JSON text: its name is repeated before each of its parts
-_PLAIN: Final = frozenset({str, int, bool, Decimal})  # most are, and stay as they are
+_PLAIN: Final = frozenset({str, int, bool, Decimal})  # where all are, they stay as they are
 REPEATED_AT_MOST: Final = 16 << 20  # characters (or bytes) that what was sent once may come to in the rows of one item
 REPEATED_OF_SENT: Final = 16  # or, of a document, so many times what was sent, where that is more
 
@@ -25,12 +25,12 @@ class RepeatedTooMuch(ValueError):
 
 def flatten(properties: Mapping[str, object]) -> tuple[dict[str, object], list[str]]:
     """The flat properties, and the names that were made longer since theirs was taken. Raises RepeatedTooMuch."""
+    if _PLAIN.issuperset(map(type, properties.values())):
+        return dict(properties), []
     flat: dict[str, object] = {}
     nested: list[tuple[str, Mapping[str, object]]] = []
     for name, value in properties.items():
-        if type(value) in _PLAIN:
-            flat[name] = value
-        elif isinstance(value, dict) and len(name) <= _MAX_PARENT:
+        if isinstance(value, dict) and len(name) <= _MAX_PARENT:
             nested.append((name, value))
         elif value is not None:
             flat[name] = _scalar(value)

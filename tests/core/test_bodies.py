@@ -307,7 +307,7 @@ def test_no_other_text_is_a_time(text: str) -> None:
 
 
 def test_names_are_told_apart_however_often_they_are_taken() -> None:
-    judged = Judged("woopra", Rules())
+    judged = Judged("woopra", Rules(strict=True))
     flat: dict[str, object] = {"a": 1, "p.a": 2}
     judged.merge(flat, {"a": 3, "b": {"c": 4}}, "p")
     assert flat == {"a": 1, "p.a": 2, "p.p.a": 3, "b.c": 4}

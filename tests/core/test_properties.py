@@ -11,7 +11,7 @@ from ingest.core.commands import Item, Rules
 from ingest.core.facts import row as to_row
 from ingest.core.formats import open_format
 from ingest.core.formats.kissmetrics_octal import read_repaired
-from ingest.core.jsontext import Undecodable, decode, dumps
+from ingest.core.jsontext import Undecodable, decode, dumps, oddities, parse_plain
 from ingest.core.schema import codes
 from tests.core.lines import any_json, lines
 
@@ -89,3 +89,18 @@ def test_octal_escapes_of_any_text_are_read_back(text: str, as_windows: bool) ->
     assert is_repaired == any(byte > 127 for byte in encoded)
     if not as_windows:  # whose bytes may happen to be UTF-8
         assert value == {"a": meant}
+
+
+_DIGITS = st.sampled_from([20, 21, 308, 309, 310, 400, 401]).map(lambda many: "9" * many)
+_EXPONENTS = st.integers(-400, 400).map(lambda exponent: f"1e{exponent}")
+_DEEP = st.integers(95, 105).map(lambda depth: "[" * depth + "]" * depth)
+_ODD = st.sampled_from(['"\\u0000"', '{"\\u0000":1}', '"\\ud800"', "-0", "-0.0", "NaN", "[1,]", "1" * 25 + ".5"])
+
+
+@settings(deadline=None)
+@given(st.lists(any_json() | _DIGITS | _EXPONENTS | _DEEP | _ODD, max_size=3), st.booleans())
+def test_what_is_plain_is_decoded_alike(texts: list[str], cut: bool) -> None:
+    text = f"[{','.join(texts)}]".encode()[: -1 if cut else None]
+    if (plain := parse_plain(text)) is not None:
+        assert repr(decode(text)) == repr(plain)
+        assert not list(oddities(plain))

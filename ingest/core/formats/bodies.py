@@ -7,7 +7,7 @@ commands of it. Here is the rest.
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cache
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ingest.core.formats import Fast
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
 # Seconds and the colon of the offset may be missing, a fraction may be there: all of it is met in the wild.
 _ISO: Final = re.compile(
     r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}(?P<seconds>:\d{2}([.,]\d{1,18})?)?(?P<zone>[Zz]|[+-]\d{2}:?\d{2}|[+-]\d{2})?"
@@ -68,7 +69,7 @@ class Documents(ABC):
         number = self.number(path, context)
         body = read(self.name, raw)
         if isinstance(body, Item):
-            return [replace(body, path=path, number=number, context=context)]
+            return [body._replace(path=path, number=number, context=context)]
         one = Judged(self.name, rules, body.odd(self.name, body.value))
         self.judge_fixed(one, body.value, path, context)
         return [one.item(path, number, context=context)]
@@ -177,16 +178,16 @@ class Judged:
     name: str  # of the format
     rules: Rules
     failures: list[Failure] = field(default_factory=list)
-    warnings: list[Failure] = field(default_factory=list)
+    warnings: list[Failure] = field(default_factory=list)  # the first of each code, where they refuse the item
     commands: list[Command] = field(default_factory=list)
-    warned: dict[str, int] = field(default_factory=dict)  # how often, by code: only the first are in `warnings`
+    warned: dict[str, int] = field(default_factory=dict)  # how often, by code
 
     def fail(self, code: str, at: str = "", got: object = None, detail: str = "") -> None:
         self.failures.append(schema.failure(self.name, code, at, got, detail))
 
     def warn(self, code: str, at: str = "", got: object = None, detail: str = "") -> None:
         self.warned[code] = self.warned.get(code, 0) + 1
-        if self.warned[code] <= schema.PLACES:  # there may be one for each of a hundred thousand names
+        if self.rules.strict and self.warned[code] <= schema.PLACES:  # there may be 100,000
             self.warnings.append(schema.failure(self.name, code, at, got, detail))
 
     def hold_against(self, value: object, part: str) -> bool:
@@ -230,7 +231,11 @@ class Judged:
 
     def merge(self, flat: dict[str, object], sent: Mapping[str, object], parent: str) -> None:
         """Add what was sent under `parent`, made flat, by its own names; by longer ones where `flat` has them."""
-        for name, value in self.properties(sent, f"/{parent}").items():
+        more = self.properties(sent, f"/{parent}")
+        if flat.keys().isdisjoint(more):
+            flat.update(more)
+            return
+        for name, value in more.items():
             own = name
             while own in flat:
                 own = f"{parent}.{own}"
@@ -255,7 +260,7 @@ class Judged:
     @property
     def refusing(self) -> list[Failure]:
         """Why the item is refused, as far as it was judged."""
-        return self.failures + (self.warnings if self.rules.strict else [])
+        return self.failures + self.warnings
 
     def item(self, path: str, number: int, body: Body | None = None, context: bytes | None = None) -> Item:
         """The outcome. `path` and `number` say where it stands in `body`; None: it was fixed, and is judged alone."""
@@ -283,7 +288,7 @@ def iso_microseconds(text: str) -> tuple[int, bool] | None:
         at = datetime.fromisoformat(found[0].replace(",", ".").upper())
         assumed = found["zone"] is None
         at = at.replace(tzinfo=UTC) if assumed else at.astimezone(UTC)
-        return (at - _EPOCH) // timedelta(microseconds=1), assumed
+        return (at - _EPOCH) // _MICROSECOND, assumed
     except (ValueError, OverflowError):
         return None
 

@@ -17,7 +17,6 @@ Source: "HTTP Tracking API", "Batch loading events", Retail Rocket documentation
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final
 
@@ -171,7 +170,7 @@ def _count(judged: Judged, known: "Counter[str]", more: int = 0) -> None:
     nth = known[said] + more
     known[said] += 1
     if nth:
-        judged.commands = [replace(command, identity=("also", nth)) for command in judged.commands]
+        judged.commands = [command._replace(identity=("also", nth)) for command in judged.commands]
 
 
 def _normal(event: Any, kind: str) -> Any:

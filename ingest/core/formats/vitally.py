@@ -32,6 +32,7 @@ _WHO: Final[Mapping[str, tuple[str, ...]]] = {
 }
 TYPES: Final = tuple(_WHO)
 _IDENTIFIERS: Final = ("userId", "accountId", "organizationId")
+_TEXTS: Final = (*_IDENTIFIERS, "messageId")
 _LONGEST: Final = 255
 
 
@@ -57,14 +58,14 @@ class Vitally(Documents):
         return int(path.removeprefix("/"))
 
     def judge_fixed(self, judged: Judged, value: Any, path: str, context: bytes | None) -> None:  # noqa: ARG002
-        message = without_blank(normal(value, (*_IDENTIFIERS, "messageId")), "timestamp")
+        message = without_blank(normal(value, _TEXTS), "timestamp")
         if not _is_plain_message(message) and not judged.hold_against(message, "message"):
             return
         kind: str = message["type"]
         who = next(name for name in _WHO[kind] if name in message)
         is_person = who == "userId"
         person = judged.identity(message[who], f"/{who}") if is_person else f"{who.removesuffix('Id')}/{message[who]}"
-        event = {"track": message.get("event"), "unlink": "unlink"}.get(kind)
+        event = message["event"] if kind == "track" else "unlink" if kind == "unlink" else None
         if event is not None:
             judged.length(event, "/event")
         at, source = judged.time(message.get("timestamp"), "/timestamp")
@@ -92,12 +93,13 @@ def _is_plain_message(message: Any) -> bool:
     if not isinstance(message, dict):
         return False
     kind = message.get("type")
-    if type(kind) is not str or kind not in _WHO or not any(name in message for name in _WHO[kind]):
+    if type(kind) is not str or kind not in _WHO or message.keys().isdisjoint(_WHO[kind]):
         return False
-    ids = [message[name] for name in _IDENTIFIERS if name in message]
+    for name in _IDENTIFIERS:
+        if name in message and (type(message[name]) is not str or len(message[name]) > _LONGEST):
+            return False
     return (
-        all(type(one) is str and len(one) <= _LONGEST for one in ids)
-        and isinstance(message.get("timestamp"), (str, type(None)))
+        isinstance(message.get("timestamp"), (str, type(None)))
         and isinstance(message.get("messageId"), (str, type(None)))
         and ("timestamp" in message or "messageId" in message)
         and (kind != "unlink" or "accountId" in message)

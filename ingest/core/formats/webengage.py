@@ -64,7 +64,7 @@ class WebEngage(Documents):
         if isinstance(data := item.get("eventData"), str):
             judged.fail("shape_wrong", "/eventData", data, "The text is not the JSON of an object.")
             return
-        who = next(name for name in _IDENTIFIERS if name in item)
+        who = "userId" if "userId" in item else "anonymousId"
         person = judged.identity(item[who], f"/{who}")
         judged.commands.append((_user if part == "user" else _event)(judged, item, person))
 
@@ -112,10 +112,10 @@ def _properties(judged: Judged, item: Mapping[str, Any], own: str) -> dict[str, 
     columns = (*_IDENTIFIERS, "eventName", "eventTime") if own == "eventData" else _IDENTIFIERS
     flat = judged.properties({name: value for name, value in item.items() if name not in columns and name != own})
     sent = item.get(own) or {}
-    for name in sent:
-        if name.startswith(_RESERVED):
-            judged.warn("reserved_name", f"/{own}{pointer(name)}", sent[name])
-    judged.merge(flat, {name: value for name, value in sent.items() if not name.startswith(_RESERVED)}, own)
+    reserved = dict.fromkeys(name for name in sent if name.startswith(_RESERVED))  # in their order
+    for name in reserved:
+        judged.warn("reserved_name", f"/{own}{pointer(name)}", sent[name])
+    judged.merge(flat, {name: value for name, value in sent.items() if name not in reserved} if reserved else sent, own)
     return flat
 
 
@@ -137,8 +137,8 @@ def _is_plain_item(item: Any, part: str) -> bool:
     """Whether it is beyond doubt but for its time: judging takes 4.4 times as long with the schema alone."""
     if not isinstance(item, dict):
         return False
-    ids = [item[name] for name in _IDENTIFIERS if name in item]
-    if not ids or not all(type(who) is str and len(who) <= 100 for who in ids):
+    who = item.get("userId", item.get("anonymousId"))
+    if type(who) is not str or len(who) > 100:
         return False
     if part == "user":
         return isinstance(item.get("attributes"), (dict, type(None)))

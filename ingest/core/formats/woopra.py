@@ -60,7 +60,7 @@ class Woopra(Documents):
     def judge_body(self, body: Body, rules: Rules) -> Iterator[Item]:
         whole = Judged(NAME, rules)
         visit = _visit(body, whole)
-        if visit is None or (rules.strict and whole.warnings):
+        if visit is None or whole.warnings:
             yield whole.item("", 0)
             return
         sent: Any = body.value
