@@ -190,7 +190,7 @@ def _normal_link(link: Any) -> Any:
 
 
 def _is_plain_event(kind: str, event: Any) -> bool:
-    """Whether an event is beyond doubt but for its time: judging takes 2.9 times as long with the schema alone."""
+    """Whether an event is beyond doubt but for its time: judging takes 1.3 times as long with the schema alone."""
     return (
         isinstance(event, dict)
         and _is_identifier(event.get("sessionExternalId"))

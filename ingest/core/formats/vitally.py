@@ -89,7 +89,7 @@ def _properties(judged: Judged, message: Mapping[str, Any], who: str) -> dict[st
 
 
 def _is_plain_message(message: Any) -> bool:
-    """Whether a message is beyond doubt but for its time: judging takes 9.2 times as long with the schema alone."""
+    """Whether a message is beyond doubt but for its time: judging takes 1.9 times as long with the schema alone."""
     if not isinstance(message, dict):
         return False
     kind = message.get("type")

@@ -134,7 +134,7 @@ def _is_plain_body(body: Any) -> bool:
 
 
 def _is_plain_item(item: Any, part: str) -> bool:
-    """Whether it is beyond doubt but for its time: judging takes 4.4 times as long with the schema alone."""
+    """Whether it is beyond doubt but for its time: judging takes 1.5 times as long with the schema alone."""
     if not isinstance(item, dict):
         return False
     who = item.get("userId", item.get("anonymousId"))

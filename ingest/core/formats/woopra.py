@@ -210,7 +210,7 @@ def _is_delete(body: Mapping[str, Any]) -> bool:
 
 
 def _is_plain_head(sent: Any) -> bool:
-    """Whether a visit but for its actions is beyond doubt: judging takes 6.7 times as long with the schema alone."""
+    """Whether a visit but for its actions is beyond doubt: judging takes 1.2 times as long with the schema alone."""
     if not isinstance(sent, dict) or not isinstance(visitor := sent.get("visitor"), dict):
         return False
     sent_as = [visitor[name] for name in _IDENTIFIERS if name in visitor]
@@ -219,7 +219,7 @@ def _is_plain_head(sent: Any) -> bool:
 
 
 def _is_plain_action(action: Any) -> bool:
-    """The same of an action: 2.4 times as long with the schema alone."""
+    """The same of an action: 1.3 times as long with the schema alone."""
     return (
         isinstance(action, dict)
         and type(name := action.get("name")) is str
