@@ -50,16 +50,20 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     wbufsize = -1  # an answer goes out in one piece: the second of two would wait for the first to be acknowledged
     files = 0
+    body = staticmethod(body)
+    delay_seconds = 0.0
 
     def do_GET(self) -> None:
         """Answer."""
+        time.sleep(self.delay_seconds)
         url = urlsplit(self.path)
         query = parse_qs(url.query, keep_blank_values=True)
         if "versioning" in query:
             return self._answer(b"<VersioningConfiguration/>")
         if "list-type" not in query:
             number = int(re.findall(r"(\d+)\.json", unquote(url.path))[0])
-            return self._answer(body(number), f'"{md5(body(number)).hexdigest()}"')
+            content = self.body(number)
+            return self._answer(content, f'"{md5(content).hexdigest()}"')
         begin = int(query.get("continuation-token", ["0"])[0])
         prefix = query["prefix"][0]
         archived = ARCHIVE if prefix.startswith(ARCHIVE) else ""
@@ -67,7 +71,7 @@ class Handler(BaseHTTPRequestHandler):
         more = f"<NextContinuationToken>{end}</NextContinuationToken>" if end < self.files else ""
         entries = "".join(
             f"<Contents><Key>{archived}{key(n)}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>"
-            f"<ETag>&quot;{md5(body(n)).hexdigest()}&quot;</ETag><Size>{len(body(n))}</Size>"
+            f"<ETag>&quot;{md5(self.body(n)).hexdigest()}&quot;</ETag><Size>{len(self.body(n))}</Size>"
             "<StorageClass>STANDARD</StorageClass></Contents>"
             for n in range(begin, end)
         )
@@ -163,21 +167,26 @@ def main() -> None:
 def ask(command: str, times: list[str], folder: Path, known: int, after_load: str) -> None:
     """Run a command on a bucket with new files, for each of `times`."""
     Handler.files = known + NEW
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    (folder / "ingest.toml").write_text(
-        f'[[source]]\nname = "large"\nbucket = "{BUCKET}"\nprefix = "{PREFIX}"\nafter_load = "{after_load}"\n'
-    )
-    environment = {
-        "INGEST_CONFIG": str(folder / "ingest.toml"), "AWS_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{server.server_port}",
-        "AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench",
-    }  # fmt: skip
+    environment = served(folder, after_load)
     for what in times:
         seconds, peak = run([sys.executable, "-m", "ingest", command], folder, watch=True, more=environment)
         print(
             f"{command} of {known + NEW:,} files, {what}: {seconds:.1f} s, peak memory {peak / 1e6:,.0f} MB", flush=True
         )
+
+
+def served(folder: Path, after_load: str = "keep") -> dict[str, str]:
+    """What a command has to be told of the bucket as a source, which a server gives from now on."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    (folder / "ingest.toml").write_text(
+        f'[[source]]\nname = "large"\nbucket = "{BUCKET}"\nprefix = "{PREFIX}"\nafter_load = "{after_load}"\n'
+    )
+    return {
+        "INGEST_CONFIG": str(folder / "ingest.toml"), "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{server.server_port}",
+        "AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench",
+    }  # fmt: skip
 
 
 if __name__ == "__main__":
