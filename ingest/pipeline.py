@@ -338,11 +338,7 @@ class Pipeline:
         return found
 
     def _rows_of(self, column: str, values: Sequence[str]) -> dict[str, dict[str, Any]]:
-        rows: dict[str, dict[str, Any]] = {}
-        for begin in range(0, len(values), _PACK_FILES):
-            found = self.warehouse.files({column: list(values[begin : begin + _PACK_FILES])})
-            rows |= {row["file_id"]: row for row in found}
-        return rows
+        return {row["file_id"]: row for row in self.warehouse.files({column: list(values)})} if values else {}
 
     def _guess(self, file: SourceFile) -> str | None:
         """The format that the beginning of a file tells. Of one that cannot be read nothing: loading it says why."""

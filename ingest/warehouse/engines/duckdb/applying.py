@@ -1,5 +1,6 @@
 """How staged rows come into a DuckDB file: the engine reads the staged files itself, a piece at a time."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import orjson
 import pyarrow as pa
 
 from ingest.plans.changes import Entry
@@ -32,9 +34,10 @@ class DuckDBSession(Session):
         return statement(name)
 
     def rows(self, sql: str, **values: Any) -> list[tuple[Any, ...]]:
-        return self.connection.execute(sql, values).fetchall()
+        return self.connection.execute(*_bound(sql, values)).fetchall()
 
     def fetch(self, sql: str, **values: Any) -> list[dict[str, Any]]:
+        sql, values = _bound(sql, values)
         found: list[dict[str, Any]] = self.connection.sql(sql, params=values).to_arrow_table().to_pylist()
         return found
 
@@ -109,6 +112,15 @@ class DuckDBApplying(Applying):
         counted = [(staged_no, kind, rows) for staged_no, kind, rows in self.session.named(count_name)]
         ((inserted,),) = self.session.rows(f"INSERT INTO {table} BY NAME {statement(name)}")
         self.count(counted, inserted)
+
+
+def _bound(sql: str, values: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A statement and its values, lists as JSON: of a list the engine looks for pandas at each value, 70 µs."""
+    lists = {name: value for name, value in values.items() if isinstance(value, list) and value}
+    for name, value in lists.items():
+        kind = "VARCHAR" if isinstance(value[0], str) else "BIGINT"
+        sql = re.sub(rf"\${name}\b", f"""from_json(${name}, '["{kind}"]')""", sql)
+    return sql, {**values, **{name: orjson.dumps(value).decode() for name, value in lists.items()}}
 
 
 def stage(connection: duckdb.DuckDBPyConnection, name: str, paths: Sequence[Path]) -> None:
