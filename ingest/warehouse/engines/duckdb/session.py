@@ -396,10 +396,12 @@ class DuckDBFile:
 
 def version_of(connection: duckdb.DuckDBPyConnection) -> tuple[Any, ...]:
     """(step, views, ignored_identities, naming) as they were when the tables were last made; (0,) before."""
-    ours = "database_name = 'warehouse' AND table_name = 'schema_version' AND column_name IN ('step', 'views')"
-    if connection.execute(f"SELECT count(*) FROM duckdb_columns() WHERE {ours}").fetchall() != [(2,)]:
+    try:
+        found = connection.execute("SELECT * FROM warehouse.main.schema_version")
+    except (duckdb.CatalogException, duckdb.BinderException):
         return (0,)
-    return next(iter(connection.execute("SELECT * FROM schema_version").fetchall()), (0,))
+    is_ours = {"step", "views"} <= {name for name, *_ in found.description or ()}
+    return (found.fetchone() if is_ours else None) or (0,)
 
 
 def _foreign(connection: duckdb.DuckDBPyConnection, texts: Sequence[str]) -> list[str]:

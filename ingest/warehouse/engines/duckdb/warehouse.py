@@ -1,14 +1,17 @@
 """The warehouse in one DuckDB file: its plans are applied here, and what is asked in bulk has its own statements."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
+from ingest.core.lifecycle import Intent
+from ingest.core.source import SourceFile
 from ingest.plans.changes import Answer, Applied, Plan
-from ingest.ports import Audit, QueryLimits, QueryResult, ReadModel, Table
+from ingest.ports import Audit, FileResult, QueryLimits, QueryResult, ReadModel, Table
 from ingest.warehouse.engines.common.applying import TablesReader
 from ingest.warehouse.engines.common.reconcile import repair
 from ingest.warehouse.engines.common.session import Session
@@ -30,6 +33,17 @@ class DuckDBWarehouse(DuckDBFile, TablesWarehouse):
     def session(self) -> Iterator[Session]:
         with self.reading() as connection:
             yield DuckDBSession(connection, self.ignored_identities)
+
+    # What is in a warehouse that nobody made is known, and asking would make its tables in memory.
+
+    def recognise(self, files: Sequence[SourceFile]) -> list[SourceFile]:
+        return TablesWarehouse.recognise(self, files) if self.is_there else list(files)
+
+    def known(self, files: Iterable[SourceFile], intent: Intent = "new") -> dict[str, FileResult]:
+        return TablesWarehouse.known(self, files, intent) if self.is_there else {}
+
+    def files(self, where: Mapping[str, object], limit: int | None = None) -> list[dict[str, Any]]:
+        return TablesWarehouse.files(self, where, limit) if self.is_there else []
 
     def transact(self, plan: Plan[Answer]) -> tuple[Answer, Applied]:
         try:
