@@ -413,7 +413,7 @@ def _alike(text: object, many: int) -> pa.Array:
     """One text many times, which costs next to nothing."""
     if text is None:
         return pa.nulls(many, _TEXT)
-    return pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int8()), many), _texts([text]))
+    return pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int8()), many), pa.array([text], _TEXT))
 
 
 def _array(column: Sequence[object], type: pa.DataType) -> pa.Array:
@@ -421,17 +421,14 @@ def _array(column: Sequence[object], type: pa.DataType) -> pa.Array:
         return pa.ExtensionArray.from_storage(type, column) if isinstance(type, pa.BaseExtensionType) else column
     if not column:
         return pa.array([], type)
-    if pa.types.is_string(type):
-        return _alike(column[0], len(column)) if column.count(column[0]) == len(column) else _texts(column)
+    if pa.types.is_string(type) and column.count(column[0]) == len(column):
+        return _alike(column[0], len(column))
     if type == pa.uuid():
         return pa.ExtensionArray.from_storage(type, pa.array(column, pa.binary(16)))
     if type == pa.json_():  # so that the engine need not check what was just written
-        return pa.ExtensionArray.from_storage(type, _texts(column))
-    return pa.array(column, pa.int64()).cast(type) if pa.types.is_timestamp(type) else pa.array(column, type)
-
-
-def _texts(column: Sequence[object]) -> pa.Array:
-    return pa.array(column, pa.binary()).cast(pa.string()) if isinstance(column[0], bytes) else pa.array(column, _TEXT)
+        return pa.ExtensionArray.from_storage(type, pa.array(column, _TEXT))
+    # A view, no cast: for that pyarrow would load all that it can compute, which takes longer than a small file.
+    return pa.array(column, pa.int64()).view(type) if pa.types.is_timestamp(type) else pa.array(column, type)
 
 
 @lru_cache(maxsize=4)

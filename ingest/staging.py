@@ -17,12 +17,10 @@ import signal
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor, Executor, Future, wait
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
-from multiprocessing import current_process, get_context, parent_process
 from pathlib import Path
 from resource import RLIM_INFINITY, RLIMIT_DATA, getrlimit, setrlimit
 from tempfile import gettempdir
@@ -80,7 +78,7 @@ class _StuckError(Exception):
 
 
 # What may be one file's doing, or that of all together: the disk is full, memory too, or a process was killed for it.
-_OVERWHELMED = (OSError, MemoryError, BrokenProcessPool, _StuckError)
+_OVERWHELMED = (OSError, MemoryError, BrokenExecutor, _StuckError)
 
 
 @contextmanager
@@ -417,8 +415,12 @@ def _pool(processes: int, memory_bytes: int) -> Iterator[Executor]:
 
     Raises:
         TransientError: none could begin.
-        BrokenProcessPool: one was killed.
+        BrokenExecutor: one was killed.
     """
+    # Here, since they take longer to import than a small file to judge.
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import current_process, get_context
+
     if getattr(current_process(), "_inheriting", False):
         # A fresh interpreter first runs the main script as a module: we are in it, and would start more of them.
         raise ConfigError(_UNGUARDED)
@@ -436,7 +438,7 @@ def _pool(processes: int, memory_bytes: int) -> Iterator[Executor]:
             # so at the same time that thread fails, and is waited for without end.
             with suppress(OSError), Path(os.devnull).open() as nobody:
                 os.dup2(nobody.fileno(), cast("Any", pool)._call_queue._reader.fileno(), inheritable=False)
-            if isinstance(error, BrokenProcessPool) and not begun.is_set():
+            if isinstance(error, BrokenExecutor) and not begun.is_set():
                 raise TransientError(
                     f"No judging process could begin. {_UNGUARDED} Nothing was loaded; try again."
                 ) from error
@@ -457,6 +459,8 @@ def _begin(begun: "Event", memory_bytes: int) -> None:
 
 
 def _die_with_parent() -> None:
+    from multiprocessing import parent_process  # here, as in `_pool`
+
     if parent := parent_process():
         parent.join()
         os._exit(1)
