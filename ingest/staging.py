@@ -18,7 +18,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, wait
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from pathlib import Path
@@ -38,6 +38,7 @@ from ingest.errors import ConfigError, ObjectGone, TransientError
 from ingest.judging import FAILED, NO_MEMORY, NOT_OURS, Judged, Part, Tally, failed_row, fault, judge_batch, write
 from ingest.ports import COUNTED, Counts, FailedLine, StagedFile, StagedRows, Staging
 from ingest.reading import HEAD_BYTES, Block, Digest, blocks, decompressed, peek
+from ingest.reading_ahead import Read, Reading, read_ahead
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Event
@@ -49,7 +50,6 @@ _POOL_FROM_BYTES = 16 << 20  # below this, starting processes costs more than it
 _LARGE_PART_BYTES = 4 << 20  # such a document is judged where it can take no more memory than it may
 _STUCK_SECONDS = 3600.0  # no batch takes so long: the largest document of nothing but failures took eight minutes
 
-Read = Callable[[SourceFile], Iterator[bytes]]  # `ObjectStore.read`
 Progress = Callable[[int], None]  # called with the bytes of the stored files that were read since the last call
 
 
@@ -137,12 +137,15 @@ def stage(
 
     def judge(one: _Staged) -> None:
         if blocks_of is None:
-            _stage_file(one, read, rules_of(one.file), work, limits, progress or (lambda _: None))
+            _stage_file(one, next(readings), rules_of(one.file), work, limits, progress or (lambda _: None))
         else:
             _stage_blocks(one, blocks_of(one.file), rules_of(one.file), work)
 
     try:
         with ExitStack() as stack:
+            readings = stack.enter_context(
+                closing(read_ahead(files if blocks_of is None else (), read, limits.seconds))
+            )
             stuck_seconds = min(limits.seconds, _STUCK_SECONDS)
             pool = _pool(processes, limits.process_bytes)
             work = _Work(folder, lambda: stack.enter_context(pool), 2 * processes, stuck_seconds)
@@ -344,12 +347,14 @@ def _put_off(staged: "_Staged", sentence: str, where: str) -> None:
         _log.error("fault of the program file=%s\n%s", staged.file.uri, where)
 
 
-def _stage_file(staged: _Staged, read: Read, rules: Rules, work: _Work, limits: Limits, progress: Progress) -> None:
+def _stage_file(
+    staged: _Staged, reading: Reading, rules: Rules, work: _Work, limits: Limits, progress: Progress
+) -> None:
     digest = Digest()
-    deadline = monotonic() + limits.seconds
+    deadline = monotonic() + limits.seconds - reading.seconds
 
     def stored() -> Iterator[bytes]:
-        for piece in digest.over(read(staged.file)):
+        for piece in digest.over(reading.pieces):
             progress(len(piece))
             yield piece
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
@@ -26,7 +27,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest import judging
+from ingest import judging, reading_ahead
 from ingest import staging as staging_module
 from ingest.core.commands import Item, Rules
 from ingest.core.formats.kissmetrics import Kissmetrics
@@ -123,7 +124,8 @@ def test_any_bytes(bodies: list[bytes]) -> None:
 
 
 def cut_into(patch: pytest.MonkeyPatch, block_bytes: int) -> None:
-    """Blocks of this size, each judged on its own."""
+    """Blocks of this size, each judged on its own, of files that are read when it is their turn."""
+    patch.setattr(reading_ahead, "SMALL_BYTES", 0)
     patch.setattr(staging_module, "blocks", partial(blocks, block_bytes=block_bytes))
     patch.setattr(staging_module, "_BATCH_BYTES", 1)
 
@@ -463,6 +465,22 @@ def test_a_file_over_a_limit_is_put_off(chosen: dict[str, Any], error: str, tmp_
     body = big("a")[:199_999] + b"\n"
     _, pipeline, files = loading(tmp_path, {"a": body}, **chosen)
     assert [(result.state, result.error) for result in pipeline.load(files)] == [("retrying", error)]
+
+
+def test_the_time_counts_that_a_file_took_before_it_was_its_turn(tmp_path: Path) -> None:
+    world, pipeline, files = loading(tmp_path, {"a": small("a"), "b": small("b")}, max_file_seconds=1.0)
+    read = world.store.read
+
+    def slow(file: SourceFile) -> Iterator[bytes]:
+        for piece in read(file):
+            yield piece
+            if file.key == "b":
+                time.sleep(0.6)
+
+    world.store.read = slow  # type: ignore[method-assign]
+    a, b = pipeline.load(files)
+    assert (a.state, b.state) == ("loaded", "retrying")
+    assert "could not be read and judged in 1 s" in str(b.error)
 
 
 def test_what_a_packed_file_unpacks_to_is_what_counts(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def make_client(
         config = Config(
             connect_timeout=3 if somebody_waits else 10,
             read_timeout=min(read_timeout_seconds, 20) if somebody_waits else read_timeout_seconds,
-            max_pool_connections=32 if somebody_waits else 10,
+            max_pool_connections=32,
             tcp_keepalive=True,
             retries={
                 "mode": "standard" if mode == "legacy" else mode,  # `standard` also retries what `legacy` lets through

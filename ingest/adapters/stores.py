@@ -5,6 +5,7 @@ The S3 client is made when it is first needed: importing boto3 takes longer than
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from threading import Lock
 
 from ingest.adapters.local import LocalStore
 from ingest.core.source import LOCAL_BUCKET, SourceFile
@@ -17,6 +18,7 @@ class Stores:
     def __init__(self, open_s3: Callable[[], ObjectStore], local: ObjectStore | None = None) -> None:
         self._open_s3 = open_s3
         self._s3: ObjectStore | None = None
+        self._opening = Lock()
         self._local = local or LocalStore()
 
     def list(self, bucket: str, prefix: str) -> Iterator[SourceFile]:
@@ -43,6 +45,6 @@ class Stores:
     def _of(self, bucket: str) -> ObjectStore:
         if bucket == LOCAL_BUCKET:
             return self._local
-        if self._s3 is None:
-            self._s3 = self._open_s3()
+        with self._opening:  # several may be read at a time
+            self._s3 = self._s3 or self._open_s3()
         return self._s3

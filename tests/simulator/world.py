@@ -26,8 +26,9 @@ from ingest.pipeline import Pipeline
 from ingest.plans.changes import Place
 from ingest.ports import Audit, Counts, StagedFile, Staging
 from ingest.reading import Block
+from ingest.reading_ahead import Read
 from ingest.settings import Settings, Source
-from ingest.staging import Read, stage
+from ingest.staging import stage
 from tests import memory_engine
 from tests.memory_engine import Dicts, MemoryWarehouse, Tables
 from tests.support import Line, MemoryStore, alias, lines, put, record
