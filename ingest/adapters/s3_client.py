@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import boto3
@@ -215,10 +216,16 @@ class _PacedBody:
 
 
 def _timestamp(value: Any) -> datetime | None:
-    """A time as S3's listings write it; any other as botocore reads it. None: it is none, and one object's oddity."""
+    """A time as S3's listings and headers write it; any other as botocore reads it.
+
+    None: it is none, and one object's oddity.
+    """
     with suppress(ValueError, OverflowError):
         if isinstance(value, str) and value[4:5] == "-":
             with suppress(ValueError):
                 return datetime.fromisoformat(value)
+        if isinstance(value, str) and value.endswith(" GMT"):
+            with suppress(ValueError):
+                return parsedate_to_datetime(value)
         return parse_timestamp(value)
     return None
