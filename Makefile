@@ -128,6 +128,7 @@ bench: setup postgres ## how fast, and beside what
 	$(BIN)/python bench/run.py
 	$(BIN)/python bench/beside.py judge
 	$(BIN)/python bench/beside.py large
+	$(BIN)/python bench/small.py
 	PYTHONPATH=. $(BIN)/python bench/postgres.py
 
 bench-smoke: rustc setup ## whether a load is as fast as it was, beside the engine alone
