@@ -13,11 +13,17 @@ from ingest.disk import free_space, has_room
 from ingest.plans.changes import NotWrittenError
 
 _OF_THE_WORLD = (duckdb.OperationalError, duckdb.InternalError, duckdb.FatalException)
+_OF_THE_FILE = (duckdb.IOException, duckdb.InternalException, duckdb.FatalException)
 
 
 def is_of_the_world(error: duckdb.Error) -> bool:
     """Whether the engine, its memory or its disk failed, rather than that it refused a statement."""
-    return isinstance(error, _OF_THE_WORLD)
+    return isinstance(error, _OF_THE_WORLD) or is_of_the_file(error)
+
+
+def is_of_the_file(error: BaseException) -> bool:
+    """Whether the file could not be read, or the engine itself failed."""
+    return isinstance(error, _OF_THE_FILE) or type(error) is duckdb.Error  # as 2.0 says that a block is damaged
 
 
 def is_of_disk(error: duckdb.Error) -> bool:

@@ -10,6 +10,7 @@ import duckdb
 
 from ingest.errors import IngestError
 from ingest.ports import QueryLimits, QueryResult
+from ingest.warehouse.engines.duckdb.errors import is_of_the_file
 from ingest.warehouse.engines.duckdb.session import DuckDBFile
 
 
@@ -40,11 +41,9 @@ def _refused() -> Iterator[None]:
     """What the engine says to a statement of somebody else's."""
     try:
         yield
-    except (duckdb.IOException, duckdb.InternalException, duckdb.FatalException):  # no fault of the statement
-        raise
     except (duckdb.Error, OSError) as error:  # the latter from the reader of the answer
-        if isinstance(error, OSError) and error.errno:  # of whoever uses it: a full disk, say
-            raise
+        if error.errno if isinstance(error, OSError) else is_of_the_file(error):
+            raise  # no fault of the statement: a full disk of whoever uses the answer, say
         raise IngestError(f"The warehouse refused the statement: {error}") from error
 
 

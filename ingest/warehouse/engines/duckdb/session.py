@@ -25,7 +25,7 @@ from ingest.disk import FOLDER_PREFIX, no_more_open_than, opened, private_folder
 from ingest.errors import ConfigError, TransientError
 from ingest.settings import Source
 from ingest.warehouse.engines.duckdb.applying import DuckDBSession
-from ingest.warehouse.engines.duckdb.errors import first_line
+from ingest.warehouse.engines.duckdb.errors import first_line, is_of_the_file
 from ingest.warehouse.engines.duckdb.statements import definitions
 
 # Files of this storage version are read and written by every supported DuckDB (1.5 and 2).
@@ -168,9 +168,9 @@ class DuckDBFile:
         """What goes wrong with the file while it is read, in a sentence."""
         try:
             yield
-        except (duckdb.IOException, duckdb.InternalException, duckdb.FatalException, OSError) as error:
-            if isinstance(error, OSError) and error.errno:  # of whoever uses what was read; a reader's has none
-                raise
+        except (duckdb.Error, OSError) as error:
+            if error.errno if isinstance(error, OSError) else not is_of_the_file(error):
+                raise  # a number has an error of whoever uses what was read; a reader's has none
             raise TransientError(f"{self.path} could not be read: {first_line(error)}") from error
 
     @contextmanager
