@@ -57,8 +57,8 @@ class DuckDBSession(Session):
     def open_lines(self, wanted: FailuresWanted) -> Iterator[Iterator[dict[str, Any]]]:
         where = {"source": wanted.source, "since": wanted.since, "code": wanted.code, "limit": wanted.limit}
         parts = [", ".join(map(str, rows)) for (rows,) in self.named("open_failures", **where)]
-        asked = (self.connection.execute(statement("open_lines").replace("{rows}", part)) for part in parts)
-        yield (row for found in asked for row in found.to_arrow_table().to_pylist())
+        asked = (statement("open_lines").replace("{rows}", part) for part in parts)
+        yield (row for sql in asked for row in self.fetch(sql))
 
     @contextmanager
     def table(self, name: str, table: pa.Table) -> Iterator[None]:

@@ -228,7 +228,7 @@ class DuckDBPublished:
         self.connection.register("wanted", pa.table(columns))
 
     def _rows(self, sql: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = self.connection.execute(sql, parameters).to_arrow_table().to_pylist()
+        rows: list[dict[str, Any]] = self.connection.sql(sql, params=parameters).to_arrow_table().to_pylist()
         return rows
 
     def _fetch(self, sql: str, parameters: dict[str, Any]) -> list[Any]:

@@ -401,7 +401,7 @@ def version_of(connection: duckdb.DuckDBPyConnection) -> tuple[Any, ...]:
     except (duckdb.CatalogException, duckdb.BinderException):
         return (0,)
     is_ours = {"step", "views"} <= {name for name, *_ in found.description or ()}
-    return (found.fetchone() if is_ours else None) or (0,)
+    return next(iter(found.fetchall() if is_ours else ()), (0,))
 
 
 def _foreign(connection: duckdb.DuckDBPyConnection, texts: Sequence[str]) -> list[str]:
