@@ -35,12 +35,13 @@ class Check(Protocol):
     def is_valid(self, value: Any) -> bool: ...
 
     def broken(self, value: Any, path: Path = ()) -> Iterator[Broken]:
-        """What a value breaks that is not valid."""
+        """What a value breaks; of one keyword alone only where that is so."""
 
 
 def compiled(root: Schema) -> Check:
     """A schema. Raises UnknownKeyword."""
-    return _Compiler(root).schema(root)
+    whole = _Compiler(root).schema(root)
+    return whole if isinstance(whole, _All) else _All([whole])
 
 
 class _Compiler:
