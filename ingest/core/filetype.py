@@ -62,7 +62,7 @@ _KINDS: Final = [
         (rb"ORC[^ -~]", "an ORC file", _EXPORT),
         (rb"ARROW1\0|FEA1[^\t -~]", "an Arrow file", _EXPORT),
         (rb"SQLite format 3\0", "an SQLite database", _EXPORT),
-        (rb".{8}DUCK.\0\0\0", "a DuckDB database", _EXPORT),
+        (rb".{8}DUCK..\0\0", "a DuckDB database", _EXPORT),
         # Documents and pictures.
         (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office document (.xls, .doc)", _EXPORT),
         (rb"\{\\rtf", "formatted text (RTF)", "save it as plain text in UTF-8"),
