@@ -1,9 +1,10 @@
 """The pages that are made from the program, so that they cannot say anything else: `python docs/generate.py`.
 
-`docs/errors.md` comes from the schemas, `docs/reference/` from the settings and the command line. A test holds each
-against what this makes.
+`docs/errors.md` comes from the schemas, `docs/reference/` from the settings and the command line, the picture of
+`docs/performance.md` from its first table. A test holds each against what this makes.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -36,7 +37,25 @@ def pages() -> dict[Path, str]:
         _HERE / "errors.md": "\n".join(_errors()),
         _HERE / "reference" / "settings.md": "\n".join(_settings()),
         _HERE / "reference" / "commands.md": "\n".join(_commands()),
+        _HERE / "pictures" / "performance.svg": "\n".join(
+            _bars((_HERE / "performance.md").read_text(encoding="utf-8"))
+        ),
     }
+
+
+def _bars(page: str) -> Iterator[str]:
+    """The CPU seconds of the first table of a page, side by side, in colours that light and dark pages show."""
+    table = page[page.index("| --- |") :].partition("\n\n")[0]
+    rows = re.findall(r"^\| ([^|]+) \| ([0-9.]+) \|", table, re.MULTILINE)
+    most = max(float(seconds) for _, seconds in rows)
+    size = f'viewBox="0 0 760 {24 * len(rows) + 8}" font-family="sans-serif" font-size="13"'
+    yield f'<svg xmlns="http://www.w3.org/2000/svg" {size}>'
+    for number, (what, seconds) in enumerate(rows):
+        top, wide = 24 * number + 4, 380 * float(seconds) / most
+        yield f'<text x="270" y="{top + 15}" text-anchor="end" fill="#808080">{what}</text>'
+        yield f'<rect x="280" y="{top}" width="{wide:.0f}" height="20" fill="{"#e8a33d" if number else "#4a90d9"}"/>'
+        yield f'<text x="{286 + wide:.0f}" y="{top + 15}" fill="#808080">{seconds} CPU s</text>'
+    yield "</svg>\n"
 
 
 def _errors() -> Iterator[str]:
