@@ -24,6 +24,7 @@ import duckdb
 import msgspec
 import orjson
 from generate import write
+from run import load, spent
 
 from ingest.core.commands import Rules
 from ingest.judging import Part, judge_batch
@@ -31,7 +32,6 @@ from ingest.reading import blocks
 from ingest.settings import Settings
 from ingest.wiring import open_pipeline
 
-LOAD = [sys.executable, "-m", "ingest", "load"]
 _THERE = """
 INSERT INTO command_rows BY NAME
 SELECT
@@ -102,7 +102,7 @@ def _judge(folder: Path, rounds: int) -> None:
 def _large(folder: Path, rounds: int) -> None:
     path, large, other = folder / "plain.json", folder / "there.duckdb", folder / "ours.duckdb"
     write(path, 7_300)
-    _cpu([*LOAD, str(path)], large)
+    _cpu(load(path), large)
     with duckdb.connect(str(large)) as connection:
         connection.execute(_THERE)
     took: dict[str, list[float]] = {"into an empty warehouse": [], "into ten million events": []}
@@ -112,7 +112,7 @@ def _large(folder: Path, rounds: int) -> None:
             other.unlink(missing_ok=True)
             if what == "into ten million events":
                 shutil.copyfile(large, other)
-            took[what] += [_cpu([*LOAD, str(path)], other)][: number and 1]
+            took[what] += [_cpu(load(path), other)][: number and 1]
     _tell(took, "into an empty warehouse")
 
 
@@ -120,7 +120,7 @@ def _dlt(folder: Path, rounds: int, python: str) -> None:
     took: dict[str, list[float]] = {"ours": [], "dlt": []}
     path, file = folder / "plain.json", folder / "ours.duckdb"
     write(path, 100_000, 0.0)
-    commands = {"ours": [*LOAD, str(path)], "dlt": [python, "-c", _DLT, str(path), str(file), str(folder / "dlt")]}
+    commands = {"ours": load(path), "dlt": [python, "-c", _DLT, str(path), str(file), str(folder / "dlt")]}
     for number in range(rounds + 1):
         for what, command in commands.items():
             file.unlink(missing_ok=True)
@@ -130,14 +130,14 @@ def _dlt(folder: Path, rounds: int, python: str) -> None:
 
 
 def _cpu(command: list[str], file: Path) -> float:
-    before = os.times()
+    before = spent()
     done = subprocess.run(
         command, env=os.environ | {"INGEST_WAREHOUSE": f"duckdb:///{file}"}, capture_output=True, text=True, check=False
     )
     if done.returncode not in (0, 1):
         sys.exit(f"{command} ended with {done.returncode}: {done.stderr}")
-    after = os.times()
-    return after.children_user + after.children_system - before.children_user - before.children_system
+    took: float = spent() - before
+    return took
 
 
 def _tell(took: dict[str, list[float]], one: str) -> None:

@@ -161,16 +161,13 @@ def timed(
         for what, (command, more) in runs.items():
             for left in folder.glob("*.duckdb*"):
                 left.unlink()
-            before = os.times()
+            before = spent()
             seconds, peak = run(command, folder, watch=not number, more=more)
-            after = os.times()
             if not number:
                 print(f"  {what:30} {peak / 1e6:,.0f} MB at most, all processes together", flush=True)
             else:
                 wall[what].append(seconds)
-                cpu[what].append(
-                    after.children_user + after.children_system - before.children_user - before.children_system
-                )
+                cpu[what].append(spent() - before)
     return ({what: median(times) for what, times in of.items()} for of in (cpu, wall))  # type: ignore[return-value]
 
 
@@ -224,6 +221,12 @@ def run(command: list[str], folder: Path, *, watch: bool, more: Mapping[str, str
             f"{command} ended with {process.returncode}: {process.stderr.read().decode() if process.stderr else ''}"
         )
     return seconds, peak
+
+
+def spent() -> float:
+    """CPU seconds of all processes that were started and have ended."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def _family(pid: int) -> list[int]:

@@ -9,7 +9,6 @@ Times are those of whole processes, start included; CPU is theirs alone, without
 
 import argparse
 import os
-import resource
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from pathlib import Path
 from statistics import median
 
 from ledger import Handler, served
-from run import run
+from run import run, spent
 
 _REQUEST_SECONDS = 0.03
 _ROUNDS = 7  # of a single line
@@ -65,10 +64,9 @@ def _took(command: list[str], folder: Path, more: Mapping[str, str]) -> tuple[fl
     environment = {
         "INGEST_CONFIG": os.devnull, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder / "compiled")
     }  # fmt: skip
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = spent()
     seconds, _ = run([sys.executable, "-m", "ingest", *command], folder, watch=False, more=environment | dict(more))
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return seconds, spent() - before
 
 
 def _tell(what: str, took: list[tuple[float, float]], files: int) -> None:
