@@ -9,7 +9,6 @@ Raises:  TransientError wherever the store did not answer, or refused.
 Memory:  flat. What is packed is unpacked to be counted, and thrown away.
 """
 
-import json
 import logging
 import re
 import unicodedata
@@ -17,16 +16,16 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import orjson
 
 from ingest.core.address import split_address
 from ingest.core.filetype import HEAD_BYTES, kind_of
+from ingest.core.jsontext import parse
 from ingest.core.source import LOCAL_BUCKET, ONE_OFF, SourceFile
 from ingest.discovery import MAY_LOAD, MENDED, UPLOADS_OF_SOURCES, owner_of
 from ingest.errors import ConfigError, IngestError, ObjectGone, TooLarge, TransientError, UploadRefused
@@ -300,6 +299,6 @@ def read_check_report(pipeline: Pipeline, bucket: str, key: str) -> dict[str, An
     except ObjectGone:
         return None
     try:
-        return dict(json.loads(body, parse_float=Decimal))
-    except (ValueError, TypeError, RecursionError) as error:
+        return dict(cast("dict[str, Any]", parse(body)))
+    except (ValueError, TypeError) as error:
         raise IngestError(f"{file.uri}: this is no report of a check: check the file again.") from error

@@ -29,6 +29,7 @@ _PLAIN_DIGITS: Final = 20
 _PLAIN_BYTES: Final = 1 << 20
 _PLAIN_INTEGER: Final = 10**_PLAIN_DIGITS
 _TINY: Final = Decimal("1e-308")
+_MANY_ZEROS: Final = re.compile(r"-?0\.000000[0-9]*")
 
 # A backslash with what it escapes; group 1 is half of a pair that stands alone. Read from left to right, so that
 # an escaped backslash takes no part in what follows it.
@@ -308,9 +309,16 @@ def _integer(token: str) -> int | Decimal:
     return int(token) if len(token) <= _MAX_INT_DIGITS else Decimal(token)
 
 
+class _AsSent(Decimal):
+    """Spelled without an exponent: a Decimal this close to zero has one, whether it was sent with one or not."""
+
+    def __str__(self) -> str:
+        return format(self, "f")
+
+
 def _number(token: str) -> Decimal:
     try:
-        return Decimal(token)
+        return _AsSent(token) if _MANY_ZEROS.fullmatch(token) else Decimal(token)
     except InvalidOperation:  # an exponent of more than 18 digits
         mantissa, exponent = token.lower().split("e")
         zero = not mantissa.strip("-0.")
@@ -321,7 +329,7 @@ def _plain_number(token: str) -> Decimal:
     """Short and without an exponent it is surely in range."""
     if len(token) > _PLAIN_DIGITS or "e" in token or "E" in token:
         raise ValueError
-    return Decimal(token)
+    return _number(token)
 
 
 def _constant(token: str) -> NoReturn:

@@ -106,14 +106,17 @@ def test_commands(text: str, commands: list[Command]) -> None:
 @pytest.mark.parametrize(
     "number",
     ["0", "-1", "9223372036854775807", "9223372036854775808", "123456789012345678901234567890", "1.10", "0.0", "-0.10",
-     "1.23456789012345678901234567890123456789", "9" * 300, "0.1" + "0" * 50],
+     "1.23456789012345678901234567890123456789", "9" * 300, "0.1" + "0" * 50,
+     "0.0000001", "-0.0000000", "0.000000000000000", "0." + "0" * 306 + "10"],
 )  # fmt: skip
 def test_numbers_keep_their_digits(number: str) -> None:
     (command,) = judge(line(f'"a":{number}')).commands
     assert to_row(command, 7, 0, "", RULES)[12] == b'{"a":%b}' % number.encode()
 
 
-@pytest.mark.parametrize("number", ["1e5", "1E+5", "1.5e-7", "1e308", "1e-308", "-0", "0e99999999999999999999", "0e-5"])
+@pytest.mark.parametrize(
+    "number", ["1e5", "1E+5", "1.5e-7", "1E-07", "1e308", "1e-308", "-0", "0e99999999999999999999", "0e-5"]
+)
 def test_numbers_keep_their_value(number: str) -> None:
     (command,) = judge(line(f'"a":{number}')).commands
     kept = orjson.loads(to_row(command, 7, 0, "", RULES).properties)["a"]
