@@ -183,10 +183,7 @@ class Applying(ABC):
             with self.session.table("marks", pa.table(columns, schema=_MARKED)):
                 self.session.run("mark_mended")
         if self.changes.reopened:
-            self.session.rows(
-                "UPDATE failed_line_rows SET redriven_at = NULL, redriven_by = NULL WHERE redriven_by = ANY($redrives)",
-                redrives=list(self.changes.reopened),
-            )
+            self.session.run("reopen", redrives=list(self.changes.reopened))
 
     # --- the ledger and what is told ---------------------------------------------------------------------------------
 
@@ -219,12 +216,10 @@ class Applying(ABC):
             rows = changes.ignored_rows(begin, begin + _ROWS_AT_ONCE)
             self._put([replace(row, file_no=no) for row, no in zip(rows, self._numbers(len(rows)), strict=True)])
         if changes.polled:
-            sql = "INSERT INTO polled_sources VALUES ($source, $now)"
-            self.session.rows(sql, source=changes.polled, now=changes.now)
+            self.session.run("enter_polled", source=changes.polled, now=changes.now)
         if changes.history:
-            columns = ", ".join(f'"{name}"' for name in _HISTORY.names)
             with self.session.table("told", pa.Table.from_pylist(changes.history_lines(), _HISTORY)):
-                self.session.rows(f"INSERT INTO history ({columns}) SELECT {columns} FROM told")
+                self.session.run("tell")
 
     def _put(self, rows: Sequence[LedgerRow]) -> None:
         if not rows:

@@ -54,10 +54,7 @@ def name_anew(session: Session, sources: Mapping[str, Source], rename: Callable[
     of_files = pa.Table.from_pylist(files, _RENAMED)
     with session.table("renamed", of_files):
         rename(session, of_files)
-        session.rows(
-            "UPDATE ledger SET people_space = r.to_space, match = r.to_match"
-            " FROM renamed AS r WHERE ledger.file_no = r.file_no"
-        )
+        session.run("rename_files")
     for space, match in {(group["to_space"], group["to_match"]) for group in changed}:
         session.run("enter_people_space", people_space=space, match=match)
     session.mark_first_anew()

@@ -74,8 +74,8 @@ class Session(ABC):
             for step in ("lost_facts", "other_rows", "promote_first"):
                 self.run(step)
             aliases = self.named("leaving_alias_pairs")
-            for table in ("command_rows", "failed_line_rows"):
-                self.rows(f"DELETE FROM {table} WHERE file_no IN (SELECT file_no FROM leaving)")
+            for step in ("delete_commands", "delete_failed"):
+                self.run(step)
         if not aliases:
             return
         with self.table("touched", _keys({key for pair in self.joining(aliases) for key in pair})):
@@ -104,7 +104,7 @@ class Session(ABC):
 
     def join_persons_anew(self) -> None:
         """Forget whom aliases join, and find it again from all of them."""
-        self.rows("DELETE FROM person_links")
+        self.run("forget_links")
         self._link(components(self.joining(self.named("all_alias_pairs"))))
 
     def joining(self, aliases: Iterable[tuple[Any, ...]]) -> list[tuple[Key, Key]]:

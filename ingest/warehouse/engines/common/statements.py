@@ -1,4 +1,4 @@
-"""Statements by their names, in sections of a few files: those of every engine, and its own."""
+"""Statements by their names, in sections of a few files: those of every engine, and its own in place of them."""
 
 import re
 from functools import cache
@@ -6,15 +6,19 @@ from pathlib import Path
 
 from ingest.core.schema import schemas_folder
 
+_ENGINES = Path(__file__).parent.parent
+
 
 @cache
-def statements(engine: str) -> dict[str, str]:
-    """All statements of an engine, by their names."""
-    folders = (Path(__file__).parent.with_name(name) / "sql" for name in ("common", engine))
-    texts = (path.read_text(encoding="utf-8") for folder in folders for path in sorted(folder.glob("*.sql")))
-    sections = [section for text in texts for section in re.split(r"^-- name: ", text, flags=re.MULTILINE)[1:]]
-    found = dict(section.split("\n", 1) for section in sections)
-    assert len(found) == len(sections), "two statements have one name"
+def statements(*engines: str) -> dict[str, str]:
+    """All statements of an engine, by their names. What it is built on comes first."""
+    found: dict[str, str] = {}
+    for engine in ("common", *engines):
+        texts = (path.read_text(encoding="utf-8") for path in sorted((_ENGINES / engine / "sql").glob("*.sql")))
+        sections = [section for text in texts for section in re.split(r"^-- name: ", text, flags=re.MULTILINE)[1:]]
+        own = dict(section.split("\n", 1) for section in sections)
+        assert len(own) == len(sections), "two statements have one name"
+        found |= own
     return found
 
 

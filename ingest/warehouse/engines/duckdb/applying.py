@@ -42,7 +42,7 @@ class DuckDBSession(Session):
         return found
 
     def run(self, name: str, **values: Any) -> None:
-        self.connection.execute(statement(name), values or None)
+        self.rows(self.statement(name), **values)
 
     def listing(self, name: str, path: Path) -> None:
         self.connection.execute(f"SET memory_limit = '{_COMPARED_MB}MB'")
@@ -50,14 +50,14 @@ class DuckDBSession(Session):
 
     @contextmanager
     def streamed(self, name: str, **told: Value) -> Iterator[Iterator[dict[str, Any]]]:
-        reader = self.connection.sql(with_literals(statement(name), told)).to_arrow_reader(1000)
+        reader = self.connection.sql(with_literals(self.statement(name), told)).to_arrow_reader(1000)
         yield (row for batch in reader for row in batch.to_pylist())
 
     @contextmanager
     def open_lines(self, wanted: FailuresWanted) -> Iterator[Iterator[dict[str, Any]]]:
         where = {"source": wanted.source, "since": wanted.since, "code": wanted.code, "limit": wanted.limit}
         parts = [", ".join(map(str, rows)) for (rows,) in self.named("open_failures", **where)]
-        asked = (statement("open_lines").replace("{rows}", part) for part in parts)
+        asked = (self.statement("open_lines").replace("{rows}", part) for part in parts)
         yield (row for sql in asked for row in self.fetch(sql))
 
     @contextmanager
@@ -77,7 +77,7 @@ class DuckDBSession(Session):
         self.rows("DELETE FROM command_rows WHERE file_no IN (SELECT file_no FROM renamed)")
         with self.connection.cursor() as cursor:
             cursor.register("renamed", files)
-            for batch in cursor.sql(statement("rows_to_rename")).to_arrow_reader(ROWS_AT_ONCE):
+            for batch in cursor.sql(self.statement("rows_to_rename")).to_arrow_reader(ROWS_AT_ONCE):
                 some_rows = renamed(batch)  # noqa: F841 - the engine finds it by its name
                 self.connection.execute("INSERT INTO command_rows BY NAME SELECT * FROM some_rows")
 
@@ -110,7 +110,7 @@ class DuckDBApplying(Applying):
 
     def _insert(self, table: str, name: str, count_name: str) -> None:
         counted = [(staged_no, kind, rows) for staged_no, kind, rows in self.session.named(count_name)]
-        ((inserted,),) = self.session.rows(f"INSERT INTO {table} BY NAME {statement(name)}")
+        ((inserted,),) = self.session.rows(f"INSERT INTO {table} BY NAME {self.session.statement(name)}")
         self.count(counted, inserted)
 
 

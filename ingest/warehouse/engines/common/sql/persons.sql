@@ -43,6 +43,10 @@ DELETE FROM person_links
 USING members AS m
 WHERE person_links.people_space = m.people_space AND person_links.identity_key = m.identity_key
 
+-- name: forget_links
+-- all of them, to be found again.
+DELETE FROM person_links
+
 -- name: remaining_alias_pairs
 -- the aliases that still join some keys.
 -- in: members (people_space, identity_key).   out: people_space, person_key, alias_key.
