@@ -5,8 +5,6 @@ import random
 import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,14 +26,12 @@ from ingest.warehouse.engines.postgres.look import look
 from ingest.warehouse.engines.postgres.session import PostgresSession, _make
 from ingest.warehouse.engines.postgres.warehouse import PostgresWarehouse
 from tests import postgres
+from tests.loaders import FILES, is_whole, loader, shared_file
 from tests.postgres import Server
-from tests.support import ROOT, World, alias, everything, lines, loads_that_meet_everything, record, rows
+from tests.support import ROOT, World, alias, everything, loads_that_meet_everything, record
 from tests.test_exactly_once import broken_promises
 
 KILLS = 12  # of clients, and one of the server
-FILES = 16
-LINES = 600
-PERSONS = 50
 
 
 @pytest.fixture
@@ -44,44 +40,6 @@ def empty(postgres_server: Server) -> PostgresWarehouse:
 
 
 # --- many loaders ----------------------------------------------------------------------------------------------------
-
-
-def shared_file(folder: Path, number: int) -> Path:
-    """Half of its facts are in the next file as well; one line in a hundred is bad; an alias joins it to the next."""
-    path = folder / f"{number:02d}.json"
-    content = [
-        record(f"p{n % PERSONS}", n * 10, "x", of=n) for n in range(number * LINES // 2, (number + 2) * LINES // 2)
-    ]
-    bad = [f'{{"_p":"bad {n}"}}' for n in range(LINES // 100)]
-    path.write_bytes(lines(*content, *bad, alias(f"link {number:02d}", f"link {number + 1:02d}")))
-    return path
-
-
-def loader(url: str, folder: Path, files: list[Path]) -> "subprocess.Popen[bytes]":
-    ours = {"INGEST_WAREHOUSE": url, "PYTHONPATH": str(ROOT), "INGEST_PROCESSES": "1"}
-    command = [sys.executable, "-m", "ingest", "load", "--json", *map(str, files)]
-    return subprocess.Popen(
-        command, env=os.environ | ours, cwd=folder, start_new_session=True, stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )  # fmt: skip
-
-
-def is_whole(warehouse: PostgresWarehouse) -> None:
-    """Every file once, every fact once, all persons joined."""
-    assert broken_promises(warehouse) == {}
-    assert warehouse.disagreements() == []
-    (counted,) = rows(
-        warehouse,
-        "SELECT count(*) AS files, sum(records)::bigint AS records, sum(failed)::bigint AS failed,"
-        " sum(aliases)::bigint AS aliases, sum(duplicates)::bigint AS duplicates FROM ledger WHERE state = 'loaded'",
-    )
-    assert counted == {
-        "files": FILES, "records": FILES * LINES, "failed": FILES * LINES // 100, "aliases": FILES,
-        "duplicates": (FILES - 1) * LINES // 2,
-    }  # fmt: skip
-    assert rows(warehouse, "SELECT count(*) AS n FROM events") == [{"n": (FILES + 1) * LINES // 2}]
-    linked = rows(warehouse, "SELECT DISTINCT person_id FROM identities WHERE identity_key LIKE 'link%'")
-    assert linked == [{"person_id": "link 00"}]
 
 
 def test_loaders_at_once_on_the_same_files_and_facts(postgres_server: Server, tmp_path: Path) -> None:

@@ -100,18 +100,26 @@ class DuckDBApplying(Applying):
                 stage(self.session.connection, "staged_rows", some)
                 for step in ("staged_commands", "staged_times"):
                     self.session.run(step)
-                ((may_be_here,),) = self.session.named("may_be_here")
-                here = "facts_here" if may_be_here else "none_here"
+                here = "facts_here" if self.may_be_here() else "none_here"
                 for step in (here, "files_here", "staged_repeated", "repeated_facts", "not_first"):
                     self.session.run(step)
                 self.count_duplicates((staged_no, many) for staged_no, many in self.session.named("count_duplicates"))
                 self.session.run("yield_first")
                 self._insert("command_rows", "incoming_commands", "count_staged_commands")
 
+    def may_be_here(self) -> bool:
+        """Whether any of these facts may be there already."""
+        ((may_be_here,),) = self.session.named("may_be_here")
+        return bool(may_be_here)
+
+    def put(self, table: str, name: str) -> int:
+        """Insert what a statement gives; how many rows."""
+        ((inserted,),) = self.session.rows(f"INSERT INTO {table} BY NAME {self.session.statement(name)}")
+        return int(inserted)
+
     def _insert(self, table: str, name: str, count_name: str) -> None:
         counted = [(staged_no, kind, rows) for staged_no, kind, rows in self.session.named(count_name)]
-        ((inserted,),) = self.session.rows(f"INSERT INTO {table} BY NAME {self.session.statement(name)}")
-        self.count(counted, inserted)
+        self.count(counted, self.put(table, name))
 
 
 def _bound(sql: str, values: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -3,29 +3,35 @@
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from threading import Event, Thread, current_thread, main_thread
+from typing import Protocol
 
 import duckdb
 
 from ingest.errors import IngestError
 from ingest.ports import QueryLimits, QueryResult
 from ingest.warehouse.engines.duckdb.errors import is_of_the_file
-from ingest.warehouse.engines.duckdb.session import DuckDBFile
+
+
+class Reading(Protocol):
+    """Begins a session: see `DuckDBFile.reading`."""
+
+    def __call__(self, *, prepared: bool = True) -> AbstractContextManager[duckdb.DuckDBPyConnection]: ...
 
 
 @contextmanager
-def query(file: DuckDBFile, sql: str, limits: QueryLimits | None = None) -> Iterator[QueryResult]:
+def query(reading: Reading, sql: str, limits: QueryLimits | None = None) -> Iterator[QueryResult]:
     """See `ingest.ports.Warehouse.query`."""
     with _refused():
         if not _only_reads(sql):
             raise IngestError("Only one statement that reads (SELECT, WITH, PIVOT, DESCRIBE, EXPLAIN) can be run here.")
-    with file.reading() as connection, _limited(connection, limits), _refused():
+    with reading() as connection, _limited(connection, limits), _refused():
         # A statement may name no file, not even the warehouse, which the engine would open in any case. Tried
         # in a session of its own: where no file can be opened, none can be spilled to, either.
         _enclose(connection, "SET disabled_filesystems = 'LocalFileSystem'")
         connection.sql(sql)
-    with file.reading(prepared=False) as connection, _limited(connection, limits), _refused():
+    with reading(prepared=False) as connection, _limited(connection, limits), _refused():
         _enclose(connection)
         relation = connection.sql(sql)
         if len(set(relation.columns)) < len(relation.columns):

@@ -57,6 +57,11 @@ class DuckDBFile:
     def name(self) -> str:
         return f"duckdb:///{self.path}"
 
+    @property
+    def definitions(self) -> tuple[tuple[str, ...], str]:
+        """What makes the tables, step by step, and what makes the views."""
+        return definitions()
+
     # --- sessions ----------------------------------------------------------------------------------------------------
 
     @contextmanager
@@ -193,7 +198,7 @@ class DuckDBFile:
                     self._attach(connection, read_only)
                 connection.execute("USE warehouse")
                 if in_memory:
-                    steps, views = definitions()
+                    steps, views = self.definitions
                     for text in (*steps, views, "BEGIN TRANSACTION READ ONLY"):
                         connection.execute(text)
                 connection.execute("SET TimeZone = 'UTC'")
@@ -311,7 +316,7 @@ class DuckDBFile:
 
     def _wanted(self) -> tuple[int, str, str, str]:
         """What the tables are to be made by: see `version_of`."""
-        steps, views = definitions()
+        steps, views = self.definitions
         naming = [f"{name}\t{source.people_space or ''}\t{source.match or ''}" for name, source in self.sources.items()]
         return len(steps), views, "\n".join(sorted(self.ignored_identities)), "\n".join(sorted(naming))
 
@@ -362,7 +367,7 @@ class DuckDBFile:
     def _make(
         self, connection: duckdb.DuckDBPyConnection, found: tuple[Any, ...], wanted: tuple[int, str, str, str]
     ) -> None:
-        steps, views = definitions()
+        steps, views = self.definitions
         done, _, identities, named = (*found, None, None, None)[:4]
         connection.execute("BEGIN")
         for step in steps[done:]:
@@ -382,7 +387,7 @@ class DuckDBFile:
 
     def _found(self, connection: duckdb.DuckDBPyConnection) -> tuple[Any, ...]:
         """What the tables were last made by. Raises ConfigError if that was no Landfall, or a newer one."""
-        steps, views = definitions()
+        steps, views = self.definitions
         found = version_of(connection)
         if found[0] > len(steps):
             raise ConfigError(f"{self.path} was written by a newer version of Landfall. Upgrade this one.")

@@ -1,7 +1,7 @@
 """A whole DuckDB warehouse, given and taken table by table: see `ingest.transfer`."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import duckdb
@@ -9,9 +9,10 @@ import pyarrow as pa
 
 from ingest.errors import IngestError, NotEmpty
 from ingest.ports import Table
+from ingest.warehouse.engines.common.session import Session
+from ingest.warehouse.engines.duckdb.applying import DuckDBSession
 from ingest.warehouse.engines.duckdb.errors import could_not_write, is_of_the_world
 from ingest.warehouse.engines.duckdb.session import DuckDBFile, version_of
-from ingest.warehouse.engines.duckdb.statements import statement
 
 _READ_AT_ONCE = 2048  # rows, the engine's own measure
 # The engine keeps what it has touched while there is room, so this bounds a copy of any size. But what is committed of
@@ -23,11 +24,14 @@ _MEMORY = "1GB"
 def tables(warehouse: DuckDBFile) -> Iterator[Iterator[Table]]:
     """See `ingest.ports.Warehouse.tables`."""
     with warehouse.reading() as connection:
-        connection.execute(f"SET memory_limit = '{_MEMORY}'")
-        yield (
-            (name, connection.sql(f"SELECT {', '.join(columns)} FROM {_quoted(name)}").to_arrow_reader(_READ_AT_ONCE))
-            for name, columns in _columns(connection).items()
-        )
+        yield given(connection, columns_of(DuckDBSession(connection)))
+
+
+def given(connection: duckdb.DuckDBPyConnection, columns: Mapping[str, Sequence[str]]) -> Iterator[Table]:
+    """Each table with its rows."""
+    connection.execute(f"SET memory_limit = '{_MEMORY}'")
+    for name, told in columns.items():
+        yield name, connection.sql(f"SELECT {', '.join(told)} FROM {_quoted(name)}").to_arrow_reader(_READ_AT_ONCE)
 
 
 def fill(warehouse: DuckDBFile, tables: Iterable[Table]) -> None:
@@ -35,7 +39,7 @@ def fill(warehouse: DuckDBFile, tables: Iterable[Table]) -> None:
     try:
         if warehouse.path.exists():  # another program's file must not even get our tables
             with warehouse.reading(prepared=False) as connection:
-                if version_of(connection) == (0,) and (there := _columns(connection)):
+                if version_of(connection) == (0,) and (there := columns_of(DuckDBSession(connection))):
                     raise IngestError(
                         f"{warehouse.name} is a database of another program, with {min(there)} in it. Copy to a new"
                         " warehouse."
@@ -44,7 +48,7 @@ def fill(warehouse: DuckDBFile, tables: Iterable[Table]) -> None:
             _refuse_unless_empty(warehouse, connection)
             connection.execute(f"SET memory_limit = '{_MEMORY}'")
             connection.execute("SET preserve_insertion_order = true")  # each insert is small enough to be held
-            known = _columns(connection)
+            known = columns_of(DuckDBSession(connection))
             for name, reader in tables:
                 if name not in known:
                     raise IngestError(f"The table {name} is not one of Landfall's: drop it, or keep it elsewhere.")
@@ -62,15 +66,15 @@ def fill(warehouse: DuckDBFile, tables: Iterable[Table]) -> None:
 
 
 def _refuse_unless_empty(warehouse: DuckDBFile, connection: duckdb.DuckDBPyConnection) -> None:
-    for name in _columns(connection):
+    for name in columns_of(DuckDBSession(connection)):
         if connection.execute(f"SELECT 1 FROM {_quoted(name)} LIMIT 1").fetchall():
             raise NotEmpty(f"{warehouse.name} is not empty ({name} has rows). Copy to a new warehouse.")
 
 
-def _columns(connection: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
+def columns_of(session: Session) -> dict[str, list[str]]:
     """Of each table of the file, how its columns are selected for a copy."""
     found: dict[str, list[str]] = defaultdict(list)
-    for table, column, type in connection.execute(statement("columns_of_tables")).fetchall():
+    for table, column, type in session.named("columns_of_tables"):
         # An enumeration would be told in the numbers of this engine.
         found[table].append(f"{_quoted(column)}::VARCHAR AS {_quoted(column)}" if type == "ENUM" else _quoted(column))
     return found

@@ -77,7 +77,7 @@ class DuckDBWarehouse(DuckDBFile, TablesWarehouse):
         return published(self)
 
     def query(self, sql: str, limits: QueryLimits | None = None) -> AbstractContextManager[QueryResult]:
-        return query(self, sql, limits)
+        return query(self.reading, sql, limits)
 
     @contextmanager
     def snapshot(self) -> Iterator["DuckDBWarehouse"]:

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from ingest.errors import ConfigError
 from ingest.ports import FailuresWanted
 from ingest.settings import Source
 from ingest.warehouse.engines.common.session import Session, Value, with_literals
+from ingest.warehouse.engines.common.settled import not_settled, settings
 from ingest.warehouse.engines.postgres.errors import could_not_read, could_not_write, first_line, not_connected
 from ingest.warehouse.engines.postgres.statements import apart, definitions, statement
 
@@ -44,7 +45,6 @@ _SERVER = """
             current_setting('server_encoding')))), current_schema(),
         coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)"""
 _VERSIONS_KEPT = 1_000
-_NAMES_SHOWN = 5
 _SECRETS = frozenset({"password", "sslpassword"})
 _SETTINGS = (
     "SELECT set_config('timezone', 'UTC', false), set_config('jit', 'off', false),"
@@ -300,25 +300,11 @@ class PostgresServer:
 
     def _not_settled(self, session: PostgresSession) -> dict[str, str]:
         """Those of our settings that nobody has settled yet. Raises ConfigError where others have settled otherwise."""
-        there, own = dict(session.rows("SELECT name, value FROM settled")), self.settings()
-        if differing := sorted(name for name, value in own.items() if there.get(name, value) != value):
-            told = "; ".join(f"{name} is {_shown(there[name])} there, {_shown(own[name])} here" for name in differing)
-            raise ConfigError(
-                f"{self.name} was loaded under other settings: {told}. Names would not mean the same persons. Set them"
-                " here as other loaders have them; or, to change them for all, set them everywhere, then run"
-                " `ingest rematch`."
-            )
-        return {name: value for name, value in own.items() if name not in there}
+        return not_settled(self.name, dict(session.rows("SELECT name, value FROM settled")), self.settings())
 
     def settings(self) -> dict[str, str]:
-        """What all loaders have to agree on, by its name in ingest.toml; empty where it is as it would be unsaid."""
-        naming = {}
-        for name, source in self.sources.items():
-            usual = replace(source, people_space=None, match=None).naming(source.format)
-            both = zip(source.naming(source.format), usual, strict=True)
-            told = ("" if own == by_itself else own for own, by_itself in both)
-            naming[f"people_space and match of source {name}"] = "\t".join(told)
-        return {"ignored_identities": "\n".join(sorted(self.ignored_identities))} | naming
+        """What all loaders have to agree on: see `ingest.warehouse.engines.common.settled`."""
+        return settings(self.ignored_identities, self.sources)
 
     def check_settled(self) -> None:
         """Raises ConfigError where a load would be refused for its settings."""
@@ -353,14 +339,6 @@ class PostgresServer:
                 f"{self.name} is of an older version of Landfall, and was left so: {first_line(error)} Let who loads"
                 " into it run `ingest files`."
             ) from error
-
-
-def _shown(settled: str) -> str:
-    """A value as `settings` has it, for a person."""
-    if "\t" in settled:
-        return " and ".join(part or "the default" for part in settled.split("\t"))
-    names = settled.split("\n")
-    return ", ".join(names[:_NAMES_SHOWN]) + f" and {len(names) - _NAMES_SHOWN} more" * (len(names) > _NAMES_SHOWN)
 
 
 def found(session: PostgresSession) -> tuple[int, str] | None:

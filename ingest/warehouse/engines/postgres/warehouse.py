@@ -14,13 +14,13 @@ from ingest.warehouse.engines.common.applying import TablesReader
 from ingest.warehouse.engines.common.naming import name_anew, renamed
 from ingest.warehouse.engines.common.reconcile import repair
 from ingest.warehouse.engines.common.session import Session
+from ingest.warehouse.engines.common.snapshot import save
 from ingest.warehouse.engines.common.warehouse import TablesWarehouse
 from ingest.warehouse.engines.duckdb.errors import first_line, is_of_disk, is_of_the_world
 from ingest.warehouse.engines.postgres.applying import ConflictError, PostgresApplying, beside
 from ingest.warehouse.engines.postgres.published import published
 from ingest.warehouse.engines.postgres.query import demand_role, query
 from ingest.warehouse.engines.postgres.session import PostgresServer, PostgresSession
-from ingest.warehouse.engines.postgres.snapshot import save
 from ingest.warehouse.engines.postgres.transfer import fill, tables
 
 
