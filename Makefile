@@ -40,7 +40,7 @@ $(CORE): $(wildcard native/*.rs)
 	@echo 'The command is .venv/bin/ingest (or ingest, after `. .venv/bin/activate`). Begin with `ingest check FILE`, or `ingest init`.'
 	@touch $@
 
-demo: setup $(filter postgres,$(WAREHOUSE)) ## Airflow, a store and a warehouse on this machine, with sample files; EXIT=1 ends by itself, WAREHOUSE=postgres
+demo: setup $(filter postgres,$(WAREHOUSE)) ## Airflow, a store and a warehouse on this machine, with sample files; EXIT=1 ends by itself, WAREHOUSE=postgres or iceberg
 	@exec $(BIN)/ingest demo $(if $(EXIT),--exit) $(if $(WAREHOUSE),--warehouse $(WAREHOUSE))
 
 # A worker for each core: half of the longest tests is waiting for other processes.
@@ -130,17 +130,18 @@ bench: setup postgres ## how fast, and beside what
 	$(BIN)/python bench/beside.py large
 	$(BIN)/python bench/small.py
 	PYTHONPATH=. $(BIN)/python bench/postgres.py
+	PYTHONPATH=. $(BIN)/python bench/iceberg.py
 
 bench-smoke: rustc setup ## whether a load is as fast as it was, beside the engine alone
 	$(BIN)/python bench/run.py --smoke
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --custom-compile-command "make lock"
-EXTRAS = --extra airflow --extra celery --extra demo --extra postgres --extra postgres-metadata --extra serve
+EXTRAS = --extra airflow --extra celery --extra demo --extra iceberg --extra postgres --extra postgres-metadata --extra serve
 
 lock: setup ## newest versions that fit pyproject.toml, written down with their hashes
 	$(COMPILE) --upgrade pyproject.toml $(EXTRAS) --group dev --output-file requirements-dev.txt
-	$(COMPILE) pyproject.toml --extra airflow --extra celery --extra postgres --extra postgres-metadata --extra serve --constraints requirements-dev.txt --output-file requirements-airflow.txt
+	$(COMPILE) pyproject.toml --extra airflow --extra celery --extra iceberg --extra postgres --extra postgres-metadata --extra serve --constraints requirements-dev.txt --output-file requirements-airflow.txt
 	$(COMPILE) pyproject.toml --constraints requirements-dev.txt --output-file requirements.txt
 	$(COMPILE) --group pyproject.toml:setup --constraints requirements-dev.txt --output-file requirements-setup.txt
 

@@ -575,6 +575,9 @@ class Warehouse(Protocol):
     def repair(self, note: Audit) -> None:
         """Put right, in one transaction, what of `disagreements` the tables themselves can tell."""
 
+    def upkeep(self) -> list[str]:
+        """Keep it quick, where that takes more than the engine does by itself; what was done, in sentences."""
+
     def rematch(self) -> int:
         """Match the names of all rows as the settings of now say, for all loaders; how many files that changed.
 

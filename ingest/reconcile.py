@@ -91,7 +91,9 @@ def reconcile(pipeline: Pipeline, *, repair: Audit | None = None) -> Reconciliat
     Raises:
         TransientError: the warehouse did not answer. A store that does not is a difference.
     """
+    done = [Difference("", "upkeep", "", sentence) for sentence in pipeline.warehouse.upkeep()]
     found = _Comparison(pipeline).run()
+    found.information += done
     if repair is None or not found.differences:
         return found
     pipeline.warehouse.repair(repair)
@@ -101,6 +103,7 @@ def reconcile(pipeline: Pipeline, *, repair: Audit | None = None) -> Reconciliat
         if source.after_load != "keep":
             archive(pipeline, source.name, repair)
     after = _Comparison(pipeline).run()
+    after.information += done
     left = {(one.what, one.source, one.key, one.file_id) for one in after.differences}
     after.repaired = [one for one in found.differences if (one.what, one.source, one.key, one.file_id) not in left]
     return after

@@ -107,6 +107,7 @@ class Settings:
     max_query_bytes: int = 2 << 30  # memory of the engine for a statement of `ingest sql`
     max_query_seconds: float = 600.0  # for one
     staging_folder: Path | None = None  # None: the system's temporary folder
+    mirror_folder: Path | None = None  # of lakes; None: the user's folder for caches
     ignored_identities: frozenset[str] = IGNORED_IDENTITIES
     allowed_buckets: tuple[str, ...] = ()
     uploads_bucket: str | None = None
@@ -377,6 +378,10 @@ TOP_SETTINGS: Final[Mapping[str, Allowed]] = {  # at the top of ingest.toml
     "staging": Allowed(lambda value: Path(_text()(value)), "a folder").tells(
         "Where judged rows wait until they are loaded.", "the system's temporary folder"
     ),
+    "mirrors": Allowed(lambda value: Path(_text()(value)), "a folder").tells(
+        "Where this host keeps what it knows of a warehouse in Iceberg. It may be deleted.",
+        "`landfall` in the user's cache",
+    ),
     "ignored_identities": Allowed(_identities, "a list of names").tells(
         "Names that stand for nobody, and so join no persons.", "anonymous, guest, null and the like"
     ),
@@ -422,6 +427,7 @@ FIELDS: Final = {
     "lock_timeout": "lock_timeout_seconds",
     "read_timeout": "read_timeout_seconds",
     "staging": "staging_folder",
+    "mirrors": "mirror_folder",
 }
 
 
@@ -481,10 +487,12 @@ def warehouse_url(url: str, folder: Path, setting: str = "INGEST_WAREHOUSE") -> 
             )
         return f"postgresql://{rest}"
     if scheme == "iceberg":
-        raise ConfigError(f"{setting}: {scheme}:// is not in this version: use duckdb:///file, or postgresql://….")
+        if not re.fullmatch(r"[A-Za-z0-9_]+/[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*", rest):
+            raise ConfigError(f"{setting}: a warehouse in Iceberg is named iceberg://catalog/namespace.")
+        return url
     raise ConfigError(
-        f"{setting}: no warehouse is known by this kind of URL: write duckdb:///file, duckdb:////folder/file, or"
-        " postgresql://user@host/database."
+        f"{setting}: no warehouse is known by this kind of URL: write duckdb:///file, duckdb:////folder/file,"
+        " postgresql://user@host/database, or iceberg://catalog/namespace."
     )
 
 

@@ -1,5 +1,6 @@
 """The one place that chooses adapters: settings in, a pipeline out."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -79,6 +80,11 @@ def warehouse_at(url: str, settings: Settings) -> Warehouse:
     return _open(replace(settings, warehouse_url=warehouse_url(url, folder, "--to")))
 
 
+def usual_mirrors() -> Path:
+    """Where this user's mirrors of lakes are, as the XDG Base Directory Specification has it."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "landfall"
+
+
 def _open(settings: Settings) -> Warehouse:
     scheme, _, rest = settings.warehouse_url.partition("://")
     told: dict[str, Any] = {
@@ -95,6 +101,15 @@ def _open(settings: Settings) -> Warehouse:
             ) from error
 
         return PostgresWarehouse(settings.warehouse_url, **told)
+    if scheme == "iceberg":
+        try:
+            from ingest.warehouse.engines.iceberg.warehouse import IcebergWarehouse
+        except ImportError as error:
+            raise ConfigError(
+                "INGEST_WAREHOUSE: iceberg:// needs the extra `iceberg`: install landfall-ingest[iceberg]."
+            ) from error
+
+        return IcebergWarehouse.at(settings.warehouse_url, settings.mirror_folder or usual_mirrors(), **told)
     from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 
     return DuckDBWarehouse(Path(rest[1:]).resolve(), **told)  # resolved, so that a warehouse has one name, and one lock

@@ -15,8 +15,9 @@ from moto.server import ThreadedMotoServer
 from ingest import judging
 from ingest.adapters.s3 import S3Store
 from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
+from ingest.warehouse.engines.iceberg.warehouse import IcebergWarehouse
 from ingest.warehouse.engines.postgres.warehouse import PostgresWarehouse
-from tests import postgres
+from tests import iceberg, postgres
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -75,6 +76,7 @@ def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path_facto
         monkeypatch.setattr(judging, "_NATIVE_FROM_BYTES", {"never": 1 << 62, "always": 0}[core])
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
 
@@ -102,14 +104,16 @@ def empty_warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(params=["duckdb", "postgres"])
+@pytest.fixture(params=["duckdb", "postgres", "iceberg"])
 def new_warehouse(
-    request: pytest.FixtureRequest, tmp_path: Path, empty_warehouse: Path
-) -> Callable[[], DuckDBWarehouse | PostgresWarehouse]:
+    request: pytest.FixtureRequest, tmp_path: Path, empty_warehouse: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], DuckDBWarehouse | PostgresWarehouse | IcebergWarehouse]:
     """Makes warehouses with their tables, empty. A new engine adds itself."""
     from tests.test_exactly_once import warehouse_at
 
     if request.param == "postgres":
         server: postgres.Server = request.getfixturevalue("postgres_server")
         return lambda: postgres.warehouse(server.new())
+    if request.param == "iceberg":
+        return lambda: iceberg.warehouse(iceberg.describe(monkeypatch, tmp_path), tmp_path / "mirrors")
     return lambda: warehouse_at(Path(shutil.copy(empty_warehouse, tmp_path / f"warehouse-{next(_numbers)}.duckdb")))

@@ -18,6 +18,7 @@ from ingest.pipeline import Pipeline
 from ingest.ports import FileResult, Staging, Warehouse
 from ingest.settings import Settings, Source
 from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
+from ingest.warehouse.engines.iceberg.warehouse import IcebergWarehouse
 from ingest.warehouse.engines.postgres.session import PostgresSession
 from ingest.warehouse.engines.postgres.warehouse import PostgresWarehouse
 
@@ -180,6 +181,17 @@ def loads_that_meet_everything(warehouse: Warehouse) -> Iterator[tuple[Staging, 
 
 def change(warehouse: Warehouse, sql: str) -> None:
     """What no program of ours would do."""
+    if isinstance(warehouse, IcebergWarehouse):
+        with warehouse.writing() as session:
+            assert session.lake
+            if "command_rows" in sql:  # what can be wrong with those that are there
+                sql = (
+                    "INSERT INTO shadow_rows SELECT file_no, line, item_no, command_id FROM command_rows WHERE is_first"
+                )
+            session.rows(sql)
+            session.run("tell_all")
+            session.commit(instead_of=session.lake.data_files()[0])
+        return
     assert isinstance(warehouse, (DuckDBWarehouse, PostgresWarehouse))
     with warehouse.writing() as writing:
         writing.rows(sql) if isinstance(writing, PostgresSession) else writing.execute(sql)
@@ -194,6 +206,9 @@ def answers(warehouse: Warehouse, questions: Iterable[str]) -> list[Rows]:
     if isinstance(warehouse, DuckDBWarehouse):
         with warehouse.reading() as connection:
             return [connection.sql(sql).to_arrow_table().to_pylist() for sql in questions]
+    if isinstance(warehouse, IcebergWarehouse):
+        with warehouse.reading() as lake:
+            return [lake.fetch(sql) for sql in questions]
     if isinstance(warehouse, PostgresWarehouse):
         with warehouse.reading() as session:
             return [_as_text(session.fetch(sql)) for sql in questions]

@@ -17,7 +17,7 @@ MAY: dict[str, tuple[str, ...]] = {
     "ingest.core": ("ingest.errors", "ingest.text"),
     "ingest.plans": ("ingest.core", "ingest.errors", "ingest.ports"),
     "ingest.warehouse": (
-        "ingest.core", "ingest.disk", "ingest.errors", "ingest.plans", "ingest.ports", "ingest.settings",
+        "ingest.core", "ingest.disk", "ingest.errors", "ingest.plans", "ingest.ports", "ingest.settings", "ingest.text",
     ),
 }  # fmt: skip
 

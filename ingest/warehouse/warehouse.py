@@ -57,6 +57,9 @@ class Warehouse(ABC):
     def reader(self) -> AbstractContextManager[Reader]:
         """What is committed now."""
 
+    def upkeep(self) -> list[str]:
+        return []  # most engines do so by themselves
+
     # --- loads -------------------------------------------------------------------------------------------------------
 
     def known(self, files: Iterable[SourceFile], intent: Intent = "new") -> dict[str, FileResult]:
