@@ -57,7 +57,7 @@ CLOCK_SECONDS: Final = 60.0  # that ours may differ from the store's: S3 itself 
 AIRFLOW_LEAST: Final = (3, 3)
 TOO_NEW: Final = {("duckdb", 2): "`ingest sql` has no memory there"}
 EXTRAS: Final[Mapping[str, Sequence[str]]] = {  # of pyproject.toml, with what each brings to be imported
-    "airflow": ("airflow",), "postgres": ("adbc_driver_postgresql",),
+    "airflow": ("airflow",), "postgres": ("adbc_driver_postgresql",), "iceberg": ("pyiceberg", "sqlalchemy"),
     "serve": ("fastapi", "uvicorn"), "demo": ("moto", "psutil"),
 }  # fmt: skip
 _LISTED: Final = 1000  # objects of a source: a page
@@ -419,7 +419,29 @@ def _warehouse(settings: Settings) -> Checks:
         if not settings.problems:  # else it was said with them
             yield _failed("warehouse", error)
         return
-    yield from _file(warehouse) if isinstance(warehouse, DuckDBWarehouse) else _server(warehouse)
+    if isinstance(warehouse, DuckDBWarehouse):
+        yield from _file(warehouse)
+    else:
+        yield from _lake(warehouse) if settings.warehouse_url.startswith("iceberg:") else _server(warehouse)
+
+
+def _lake(warehouse: Warehouse) -> Checks:
+    from ingest.warehouse.engines.iceberg.look import look
+    from ingest.warehouse.engines.iceberg.warehouse import IcebergWarehouse
+
+    assert isinstance(warehouse, IcebergWarehouse)
+    try:
+        seen = look(warehouse)
+    except IngestError as error:
+        yield _failed("warehouse", error)
+        return
+    yield Check("warehouse", "ok", f"{_told(seen, warehouse.name)} ({seen.place})")
+    try:
+        warehouse.check_settled()
+    except IngestError as error:
+        yield _failed("warehouse: settings", error)
+    yield from _disk("warehouse: mirror", warehouse.mirror.path.parent, "free some space there, or set mirrors")
+    yield from _waiting(seen)
 
 
 def _server(warehouse: Warehouse) -> Checks:

@@ -72,7 +72,7 @@ def serve(host: str, port: int, stop_seconds: int, new_key: bool, as_json: bool)
     help="End when all is loaded; the exit code says whether everything is there.",
 )  # fmt: skip
 @click.option(
-    "--warehouse", type=click.Choice(["duckdb", "postgres"]), default="duckdb", show_default=True,
+    "--warehouse", type=click.Choice(["duckdb", "postgres", "iceberg"]), default="duckdb", show_default=True,
     help="A DuckDB file, or a Postgres server that is gone with the demo.",
 )  # fmt: skip
 @json_option
@@ -80,8 +80,8 @@ def demo(exit_when_done: bool, warehouse: str, as_json: bool) -> int:
     """Show the whole job on this machine.
 
     A local S3, Airflow, sample files, the warehouse. Needs the extras [airflow,demo]; with `--warehouse postgres`,
-    the extra [postgres] and the programs of a Postgres server, too.
+    the extra [postgres] and the programs of a Postgres server, too; with `--warehouse iceberg`, the extra [iceberg].
     """
     from ingest.demo import run
 
-    return run(exit_when_done, on_postgres=warehouse == "postgres", as_json=as_json)
+    return run(exit_when_done, warehouse=warehouse, as_json=as_json)

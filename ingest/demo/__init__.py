@@ -1,7 +1,8 @@
 """`ingest demo`: the whole job on this machine, watched from outside, then shown in a few tables.
 
 Nothing is faked but the cloud: an S3 server (moto), Airflow's own scheduler with the scheduled DAG, the embedded
-warehouse or one on a Postgres server. All of it is on loopback, in a temporary folder, and gone at the end.
+warehouse, one on a Postgres server, or a lake in that S3. All of it is on loopback, in a temporary folder, and gone at
+the end.
 """
 
 import shutil
@@ -13,19 +14,22 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
+from typing import Final
 
 from ingest.cli.output import say
 from ingest.errors import IngestError
 from ingest.unforeseen import causes
 
+_NEEDED: Final = {"postgres": {"adbc_driver_postgresql": "postgres"}, "iceberg": {"pyiceberg": "iceberg"}}
 
-def run(exit_when_done: bool, *, on_postgres: bool = False, as_json: bool = False) -> int:
+
+def run(exit_when_done: bool, *, warehouse: str = "duckdb", as_json: bool = False) -> int:
     """Run the demo. 0: every expected row is there; 1: one is not. Without `exit_when_done` it stays up until Ctrl-C.
 
     Raises:
         IngestError: it cannot run here, or a part of it died.
     """
-    needed = {"airflow": "airflow", "moto": "demo"} | ({"adbc_driver_postgresql": "postgres"} if on_postgres else {})
+    needed = {"airflow": "airflow", "moto": "demo"} | _NEEDED.get(warehouse, {})
     if missing := [name for name in needed if find_spec(name) is None]:
         extras = ",".join(needed.values())
         raise IngestError(f"The demo needs {' and '.join(missing)}: pip install 'landfall-ingest[{extras}]'.")
@@ -34,7 +38,7 @@ def run(exit_when_done: bool, *, on_postgres: bool = False, as_json: bool = Fals
     from ingest.demo.processes import ProcessDied
     from ingest.demo.stack import running_stack
 
-    if on_postgres:
+    if warehouse == "postgres":
         programs()
     folder = Path(tempfile.mkdtemp(prefix="landfall-demo-"))
     started = time.monotonic()
@@ -44,7 +48,7 @@ def run(exit_when_done: bool, *, on_postgres: bool = False, as_json: bool = Fals
         say(f"{time.monotonic() - started:5.0f} s  {sentence}")
 
     try:
-        with _stopped_by_signals(), running_stack(folder, tell, on_postgres=on_postgres) as (stack, processes):
+        with _stopped_by_signals(), running_stack(folder, tell, warehouse) as (stack, processes):
             status = 0 if play(stack, processes, tell, stays=not exit_when_done, as_json=as_json) else 1
             while not exit_when_done:
                 time.sleep(1)

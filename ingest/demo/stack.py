@@ -17,6 +17,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final
 
+from ingest.demo import lake
 from ingest.demo.postgres import PostgresServer
 from ingest.demo.processes import Processes, free_ports
 from ingest.demo.samples import BUCKET, PREFIX, SOURCE
@@ -80,15 +81,22 @@ class Stack:
 
 @contextmanager
 def running_stack(
-    folder: Path, say: Callable[[str], None], *, on_postgres: bool = False
+    folder: Path, say: Callable[[str], None], warehouse: str = "duckdb"
 ) -> Iterator[tuple[Stack, Processes]]:
-    """Start everything; end everything, whatever happens. The warehouse is a DuckDB file, or on a server of its own."""
+    """Start everything; end everything, whatever happens.
+
+    `warehouse`: duckdb is a file, postgres a server of its own, iceberg a lake in the S3 server.
+    """
     s3_port, ui_port, log_port, postgres_port = free_ports(4)
     s3_url, url = f"http://127.0.0.1:{s3_port}", f"http://127.0.0.1:{ui_port}"
     environment = environment_of(folder, s3_url, url, ui_port, log_port)
-    server = PostgresServer(folder / "postgres", postgres_port) if on_postgres else None
+    server = PostgresServer(folder / "postgres", postgres_port) if warehouse == "postgres" else None
     if server:
         environment["INGEST_WAREHOUSE"] = server.url
+    if warehouse == "iceberg":
+        described = lake.environment(folder, s3_url, _REGION)
+        environment |= described
+        os.environ.update(described)  # of the catalog pyiceberg knows from there alone, in this process as well
     stack = Stack(folder=folder, url=url, s3_url=s3_url, environment=environment)
     (folder / "ingest.toml").write_text(_INGEST_TOML)
     (folder / "dags").mkdir()
@@ -110,6 +118,9 @@ def running_stack(
         for part in ("api-server", "scheduler", "dag-processor"):
             processes.start(part, [python, "-m", "airflow", part], environment)
         wait_for(lambda: answers(f"{s3_url}/moto-api/"), "the S3 server", processes)
+        if warehouse == "iceberg":
+            lake.make_bucket(stack.s3())
+            say(f"a lake for the warehouse: {lake.URL}")
         wait_for(lambda: answers(f"{url}/api/v2/version"), "Airflow's API", processes)
         say(f"Airflow is at {url}, login {USER}, password {PASSWORD}")
         yield stack, processes
