@@ -133,4 +133,5 @@ def _host(folder: Path, ingest_toml: str, environment: dict[str, str]) -> dict[s
         "INGEST_CONFIG": str(folder / "ingest.toml"),
         "PYTHONPATH": str(folder),
         "TMPDIR": str(folder / "tmp"),
+        "XDG_CACHE_HOME": str(folder / "cache"),
     }
