@@ -9,7 +9,7 @@ what most of them need not be asked (has it a bracket, a transport name?) is ask
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
-from itertools import accumulate, compress, repeat
+from itertools import accumulate, compress
 from operator import not_
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ import msgspec
 import orjson
 
 from ingest.core.commands import Rules
-from ingest.core.facts import TRANSPORT_NAMES, Columns, differing
+from ingest.core.facts import TRANSPORT_NAMES, Columns, compact, differing
 from ingest.core.formats import Fast
 from ingest.core.matching import Match, is_ignored, key
 
@@ -152,7 +152,7 @@ def decoder(rules: Rules) -> Fast:
 def _as_json(values: Sequence[dict[str, Any]]) -> tuple[list[bytes], list[bytes]]:
     """Properties as canonical JSON, and the same without transport names; empty where there is no such form."""
     try:
-        properties = list(map(orjson.dumps, values, repeat(None), repeat(_SORTED)))
+        properties = [compact(orjson.dumps(value, None, _SORTED)) for value in values]
         facts = properties.copy()
     except TypeError:  # an integer over 64 bits
         facts = list(map(_dumped, values))
