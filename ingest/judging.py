@@ -156,7 +156,7 @@ class _Batch:
     def fail(self, staged_no: int, line: FailedLine) -> None:
         row = failed_row(staged_no, line)
         self.failed.append(row)
-        self.failed_bytes += _ROW_BYTES + sum(len(cell) for cell in row if isinstance(cell, (bytes, str)))
+        self.failed_bytes += _ROW_BYTES + len(row.raw) + len(row.failures) + len(row.context or b"")
         if self.failed_bytes >= _ROWS_BYTES:
             self.write_failed()
 

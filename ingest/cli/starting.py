@@ -157,7 +157,7 @@ def _document(path: Path, values: Mapping[str, Any], trial: "Trial") -> dict[str
         "matching": selection.taken, "ignored": selection.ignored, "ignored_names": selection.ignored_names,
         "is_all": trial.is_listed and not trial.is_cut,
         "guessed_format": trial.guessed, "judged": trial.first and trial.first.uri,
-        "refusal": lines and lines.refusal and asdict(lines.refusal),
+        "refusal": lines and lines.refusal and lines.refusal._asdict(),
         "lines": [
             {
                 "line": line.number, "item": seen.path, "failures": seen.failures,

@@ -28,8 +28,7 @@ class Command(NamedTuple):
     identity: tuple[str | int | None, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """One broken rule of one item."""
 
     code: str  # published, see schemas/
@@ -42,8 +41,11 @@ class Failure:
     def told(self) -> dict[str, object]:
         """As JSON has it: `send` and `more` only where there are any."""
         told = {"code": self.code, "message": self.message, "pointer": self.pointer, "got": self.got}
-        told |= {} if self.send is None else {"send": self.send}
-        return told | {"more": self.more} if self.more else told
+        if self.send is not None:
+            told["send"] = self.send
+        if self.more:
+            told["more"] = self.more
+        return told
 
 
 class Item(NamedTuple):

@@ -68,10 +68,8 @@ class _Compiler:
     def type(self, name: str, of: Schema) -> Check:
         named = [of[name]] if isinstance(of[name], str) else of[name]
         classes = tuple(_CLASSES[one] for one in named if one in _CLASSES)
-        numbers = [_NUMBERS[one] for one in named if one not in _CLASSES]
-        return _Whole(
-            name, of, lambda value: isinstance(value, classes) or any(is_meant(value) for is_meant in numbers)
-        )
+        is_meant = next((_NUMBERS[one] for one in ("number", "integer") if one in named), _is_none)
+        return _Whole(name, of, lambda value: isinstance(value, classes) or is_meant(value))
 
     def known(self, name: str, of: Schema) -> Check:
         values = of[name] if name == "enum" else [of[name]]
@@ -178,7 +176,7 @@ class _All:
 
     def broken(self, value: Any, path: Path = ()) -> Iterator[Broken]:
         for check in self.checks:
-            if not check.is_valid(value):
+            if isinstance(check, _Parts) or not check.is_valid(value):
                 yield from check.broken(value, path)
 
 
@@ -189,6 +187,10 @@ def _members(of: Callable[[Any], Iterable[tuple[Check, Any, str | int]]], type_o
 
 def _matching(search: Callable[[str], object]) -> Callable[[Any], bool]:
     return lambda value: not isinstance(value, str) or search(value) is not None
+
+
+def _is_none(_: object) -> bool:
+    return False
 
 
 def _is_number(value: object) -> bool:

@@ -9,7 +9,6 @@ setting}.
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from functools import cache
 from itertools import chain, islice
 from pathlib import Path
@@ -99,7 +98,7 @@ def first_places(failures: Iterable[Failure], more: Mapping[str, int] | None = N
     coming = iter(failures)
     head = list(islice(coming, 2))
     if len(head) < 2 and not more:
-        return [one if (shown := short(one.pointer)) == one.pointer else replace(one, pointer=shown) for one in head]
+        return [one if (shown := short(one.pointer)) == one.pointer else one._replace(pointer=shown) for one in head]
     kept: dict[tuple[str, str], Failure] = {}  # of a place that is told twice the last
     seen, last, told = set[int](), dict[str, tuple[str, str]](), Counter[str]()
     left = Counter(more or {})
@@ -110,13 +109,13 @@ def first_places(failures: Iterable[Failure], more: Mapping[str, int] | None = N
         told[one.code] += is_new
         left[one.code] += one.more
         if place in kept or told[one.code] <= PLACES:
-            kept[place] = replace(one, pointer=short(one.pointer), more=0)
+            kept[place] = one._replace(pointer=short(one.pointer), more=0)
             last[one.code] = place if is_new else last[one.code]
         else:
             left[one.code] += is_new
     for code, place in last.items():
         if left[code]:
-            kept[place] = replace(kept[place], more=left[code])
+            kept[place] = kept[place]._replace(more=left[code])
     return list(kept.values())
 
 

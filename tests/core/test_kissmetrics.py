@@ -29,7 +29,7 @@ def judge(line: bytes | str | dict[str, object], rules: Rules = RULES) -> Item:
     assert bool(item.commands) != bool(item.failures)
     assert not (item.failures and item.warnings)
     assert (item.path, item.raw) == ("", None)
-    orjson.dumps(item.failures)
+    orjson.dumps([failure.told() for failure in item.failures])
     return item
 
 

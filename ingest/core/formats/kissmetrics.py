@@ -9,7 +9,6 @@ Source: "JSON Files as an External Data Source", Kissmetrics support.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_DOWN, Decimal
 from itertools import chain
@@ -28,6 +27,7 @@ from ingest.core.jsontext import (
     decode,
     in_range,
     parse,
+    parse_plain,
     plain_number,
     pointer,
     short,
@@ -66,11 +66,14 @@ class Kissmetrics:
         line = unit.removeprefix(BOM).removesuffix(b"\r")
         if len(line) > rules.max_line_bytes:
             return [Item(failures=(self.too_long(len(line), line[:HEAD_BYTES], rules),))]
-        try:
-            sent, is_repaired = read_repaired(line, parse)
-            odd = schema.odd(NAME, sent)
-        except Undecodable as error:
-            return [Item(failures=(schema.undecodable(NAME, error),))]
+        odd: list[Failure] = []
+        is_repaired = False
+        if (sent := parse_plain(line)) is None:
+            try:
+                sent, is_repaired = read_repaired(line, parse)
+                odd = schema.odd(NAME, sent)
+            except Undecodable as error:
+                return [Item(failures=(schema.undecodable(NAME, error),))]
         if not isinstance(sent, dict):
             return [Item(failures=(*schema.explain(sent, NAME), *odd))]
         try:
@@ -81,7 +84,9 @@ class Kissmetrics:
         if is_repaired:
             warnings.insert(0, schema.failure(NAME, "repaired"))
         asked, more = _few_nested(judged)
-        broken = schema.first_places(schema.explain(asked, NAME, time_from=rules.time_from), more)
+        broken = schema.explain(asked, NAME, time_from=rules.time_from)
+        if more:
+            broken = schema.first_places(broken, more)
         failures = [_as_sent(failure, sent) for failure in broken] + odd
         if not any(failure.pointer == "/_t" for failure in failures) and _is_late(judged["_t"], rules):
             failures.append(schema.failure(NAME, "time_in_future", "/_t", sent["_t"]))
@@ -238,8 +243,8 @@ def _as_sent(failure: Failure, sent: Mapping[str, object]) -> Failure:
     if failure.pointer == "/_t":
         time = sent.get("_t")
         advice, seconds = _time_meant(time)
-        return replace(failure, message=f"{failure.message}{advice}", got=shortened(time), send=seconds)
-    return replace(failure, got=shortened(sent)) if failure.pointer == "" else failure
+        return failure._replace(message=f"{failure.message}{advice}", got=shortened(time), send=seconds)
+    return failure._replace(got=shortened(sent)) if failure.pointer == "" else failure
 
 
 def _time_meant(time: object) -> tuple[str, int | float | None]:

@@ -17,7 +17,7 @@ Source: "The Import API" and "The Export API", Woopra documentation.
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_DOWN, Decimal
 from hashlib import blake2b
@@ -246,7 +246,7 @@ def _with_meant(failure: Failure) -> Failure:
         return failure
     at = _EPOCH + timedelta(milliseconds=int(milliseconds))
     advice = f" It reads as {at:%Y-%m-%d %H:%M:%S} UTC: send {milliseconds.normalize():f}."
-    return replace(failure, message=failure.message + advice, send=plain_number(milliseconds))
+    return failure._replace(message=failure.message + advice, send=plain_number(milliseconds))
 
 
 def _moment(judged: Judged, time: Any) -> int | None:
