@@ -130,7 +130,7 @@ class _Batch:
     name: str
     columns: list[list[object]] = field(default_factory=lambda: [[] for _ in COMMANDS.names[1:]])
     chunks: list[list[pa.Array]] = field(default_factory=list)  # rows that stand before those, as arrays
-    runs: list[tuple[int, int]] = field(default_factory=list)  # (staged_no, rows)
+    runs: Counter[int] = field(default_factory=Counter)  # rows by staged_no
     failed: list[FailedRow] = field(default_factory=list)
     commands_bytes: int = 0  # of the rows that the judge gave
     failed_bytes: int = 0
@@ -164,11 +164,11 @@ class _Batch:
         """Write the rows there are into a file of their own."""
         self._close_columns()
         if self.chunks:
-            runs = [pa.repeat(pa.scalar(staged_no, pa.int32()), rows) for staged_no, rows in self.runs]
-            of = frozenset(staged_no for staged_no, rows in self.runs if rows)
+            runs = [pa.repeat(pa.scalar(staged_no, pa.int32()), rows) for staged_no, rows in self.runs.items()]
+            of = frozenset(staged_no for staged_no, rows in self.runs.items() if rows)
             columns = [pa.concat_arrays(runs), *joined(self.chunks)]
             self.written.append(write(self._path("commands"), COMMANDS, columns, of))
-        self.chunks, self.runs, self.commands_bytes = [], [], 0
+        self.chunks, self.runs, self.commands_bytes = [], Counter(), 0
 
     def write_failed(self) -> None:
         """The failed lines, in the same way."""
@@ -249,7 +249,7 @@ class _Judging:
         counts.records += kinds["record"]
         counts.sets += kinds["set"]
         counts.aliases += kinds["alias"]
-        batch.runs.append((self.part.staged_no, len(batch) - self.begin))
+        batch.runs[self.part.staged_no] += len(batch) - self.begin
         self.begin = len(batch)
 
     def _settle_arrays(self, sure: "Sure") -> None:
@@ -265,7 +265,7 @@ class _Judging:
         counts.records += kinds["record"]
         counts.sets += kinds["set"]
         counts.aliases += kinds["alias"]
-        batch.runs.append((self.part.staged_no, len(chunk[0])))
+        batch.runs[self.part.staged_no] += len(chunk[0])
         if len(chunk[0]):
             batch.add_arrays(chunk)
         self.begin = len(batch)

@@ -214,6 +214,8 @@ class Judged:
 
     def properties(self, sent: Mapping[str, object], at: str = "") -> dict[str, object]:
         """What was sent, made flat: null is absent."""
+        if not sent:  # as it mostly is where what is known has its place
+            return {}
         try:
             flat, lengthened = flatten(sent)
         except RepeatedTooMuch as error:
@@ -264,11 +266,10 @@ class Judged:
 
     def item(self, path: str, number: int, body: Body | None = None, context: bytes | None = None) -> Item:
         """The outcome. `path` and `number` say where it stands in `body`; None: it was fixed, and is judged alone."""
-        failures = self.refusing
-        if not failures:
-            return Item(tuple(self.commands), warnings=tuple(self.warned), path=path, number=number)
+        if not (self.failures or self.warnings):
+            return Item(tuple(self.commands), (), tuple(self.warned), path, number=number)
         more = {code: number - schema.PLACES for code, number in self.warned.items() if number > schema.PLACES}
-        told = tuple(schema.first_places(failures, more if self.rules.strict else None))
+        told = tuple(schema.first_places(self.refusing, more if self.rules.strict else None))
         raw, start = body.raw(path) if body and path else (None, 0)
         return Item(failures=told, path=path, number=number, raw=raw, start=start, context=context)
 
@@ -311,11 +312,13 @@ def normal(sent: Any, ids: Collection[str]) -> Any:
     """An object as it is held against its schema: ids as text, and only what is there. Anything else as it is."""
     if not isinstance(sent, dict):
         return sent
-    return {
-        name: text
-        for name, value in sent.items()
-        if (text := identity_text(value) if name in ids else value) is not None
-    }
+    found = {name: value for name, value in sent.items() if value is not None}
+    for name in ids:
+        if name in found and (text := identity_text(found[name])) is not found[name]:
+            found[name] = text
+            if text is None:
+                del found[name]
+    return found
 
 
 def without_blank(sent: Any, name: str) -> Any:
