@@ -26,6 +26,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from ingest import judging, reading_ahead
 from ingest import staging as staging_module
@@ -35,7 +36,7 @@ from ingest.core.source import SourceFile
 from ingest.errors import TransientError
 from ingest.pipeline import Pipeline
 from ingest.ports import FileResult, StagedFile, StagedRows, Staging
-from ingest.reading import BOM, HEAD_BYTES, blocks
+from ingest.reading import BOM, HEAD_BYTES, Block, blocks
 from ingest.report import batches
 from ingest.staging import _POOL_FROM_BYTES, Limits, stage
 from tests.core.lines import lines as any_lines
@@ -759,3 +760,10 @@ def test_a_script_that_loads_a_large_file(tmp_path: Path, guarded: bool) -> None
         assert (done.stdout, done.returncode) == ("", 1)
         assert "ConfigError: A script that loads has to do so below `if __name__ ==" in done.stderr
         assert "TransientError: No judging process could begin." in done.stderr
+
+
+def test_rows_of_many_documents_stand_together(tmp_path: Path) -> None:
+    body = b'[{"type":"track","userId":"u","event":"e","messageId":"m","timestamp":"2020-01-01T00:00:00Z"}]'
+    parts = [judging.Part(of, "vitally", Rules(match="exact"), Block(1, 0, body)) for of in (0, 0, 1)]
+    (rows,) = judging.judge_batch(parts, str(tmp_path), "one").written
+    assert parquet.read_table(rows.path)["staged_no"].to_pylist() == [0, 0, 1]
