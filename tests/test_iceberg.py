@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from pyiceberg.exceptions import CommitStateUnknownException
 
 from ingest.errors import ConfigError, TransientError
 from ingest.ports import Audit, FilesWanted
+from ingest.settings import Source
 from ingest.warehouse.engines.iceberg import upkeep
 from ingest.warehouse.engines.iceberg.lake import LakeTable
 from ingest.warehouse.engines.iceberg.warehouse import IcebergWarehouse
@@ -305,6 +307,19 @@ def test_hosts_with_other_settings_are_refused_until_all_agree(host: Host) -> No
     assert {row["person_id"] for row in rows(other, "SELECT person_id FROM identities")} == {"ann", "nobody here"}
     with pytest.raises(ConfigError, match="was loaded under other settings"):
         world.bring("c.json", record("ann", 3, "x"))
+
+
+def test_names_of_a_source_that_are_matched_anew(host: Host) -> None:
+    source = Source(name="ours", bucket="bucket")
+    warehouse = replace(host(), sources={"ours": source})
+    world = World(warehouse, [source])
+    world.bring("a.json", record("Ann", 1, "x"), record("ann", 2, "x"), alias("Ann", "bob"), source="ours")
+    assert {row["person_id"] for row in world.rows("SELECT person_id FROM events")} == {"ann"}
+    apart = replace(warehouse, sources={"ours": replace(source, match="exact")})
+    assert apart.rematch() == 1
+    for seen in (apart, host()):
+        assert {row["person_id"] for row in rows(seen, "SELECT person_id FROM events")} == {"Ann", "ann"}
+        assert broken_promises(seen) == {}
 
 
 # --- upkeep ----------------------------------------------------------------------------------------------------------

@@ -169,6 +169,7 @@ class MirrorSession(DuckDBSession):
         """See `ingest.warehouse.engines.common.naming`. The rows are written again, under other numbers."""
         numbers = {file_no: stage_no() for file_no in files["file_no"].to_pylist()}
         with self.connection.cursor() as cursor:  # it sees what was committed, whatever is done here
+            cursor.execute("USE warehouse; SET TimeZone = 'UTC'")  # which it does not take over
             other = MirrorSession(cursor, self.ignored_identities, self.lake).begin()
             other.connection.register("renamed", files)
             reader = cursor.sql(statement("rows_to_rename")).to_arrow_reader(ROWS_AT_ONCE)
