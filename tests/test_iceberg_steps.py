@@ -42,7 +42,7 @@ class LakeSteps(Steps):
     raised: BaseException | None = None
 
     def fail(self) -> None:
-        whose = self.names[-1].partition(" ")[0]
+        whose = self.names[self.fail_at - 1].partition(" ")[0]
         self.raised = self.chosen.get(whose, self.chosen["engine"])("no")
         raise self.raised
 
