@@ -26,6 +26,7 @@ from ingest.errors import ConfigError, TransientError
 from ingest.settings import Source
 from ingest.warehouse.engines.duckdb.applying import DuckDBSession
 from ingest.warehouse.engines.duckdb.errors import first_line, is_of_the_file
+from ingest.warehouse.engines.duckdb.signals import signals_raise
 from ingest.warehouse.engines.duckdb.statements import definitions
 
 # Files of this storage version are read and written by every supported DuckDB (1.5 and 2).
@@ -190,24 +191,19 @@ class DuckDBFile:
                 stack.enter_context(no_more_open_than(self.mode))  # the log, say
             folder = self._spilled(stack)
             stack.callback(connection.close)
-            try:
-                connection.execute("SET temp_directory = $folder", {"folder": folder})
-                if in_memory:
-                    connection.execute("ATTACH ':memory:' AS warehouse")
-                else:
-                    self._attach(connection, read_only)
-                connection.execute("USE warehouse")
-                if in_memory:
-                    steps, views = self.definitions
-                    for text in (*steps, views, "BEGIN TRANSACTION READ ONLY"):
-                        connection.execute(text)
-                connection.execute("SET TimeZone = 'UTC'")
-                yield connection
-            except RuntimeError as error:
-                # Ctrl-C while the engine works: it says "Query interrupted", and what we were asked is behind that.
-                if isinstance(error.__cause__, BaseException) and not isinstance(error.__cause__, Exception):
-                    raise error.__cause__ from None
-                raise
+            stack.enter_context(signals_raise(connection))
+            connection.execute("SET temp_directory = $folder", {"folder": folder})
+            if in_memory:
+                connection.execute("ATTACH ':memory:' AS warehouse")
+            else:
+                self._attach(connection, read_only)
+            connection.execute("USE warehouse")
+            if in_memory:
+                steps, views = self.definitions
+                for text in (*steps, views, "BEGIN TRANSACTION READ ONLY"):
+                    connection.execute(text)
+            connection.execute("SET TimeZone = 'UTC'")
+            yield connection
 
     def _spilled(self, stack: ExitStack) -> str:
         """The folder for what does not fit in memory: beside the warehouse, where that may be written."""
