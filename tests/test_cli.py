@@ -532,6 +532,16 @@ def test_a_database_may_hold_other_tables_as_well(ingest: Shell) -> None:
     with duckdb.connect(str(ingest.folder / "warehouse.duckdb")) as connection:
         connection.execute("create table mine (a int)")
     assert ingest.json("sql", "select * from mine, events") == []
+    assert ingest("load", ingest.file("a.json", *GOOD)).code == 0
+
+
+def test_a_new_warehouse_is_read_by_every_supported_duckdb(ingest: Shell) -> None:
+    ingest("load", ingest.file("a.json", *GOOD))
+    with duckdb.connect(str(ingest.folder / "warehouse.duckdb")) as connection:
+        ((told,),) = connection.execute(
+            "SELECT tags['storage_version'] FROM duckdb_databases() WHERE database_name = 'warehouse'"
+        ).fetchall()
+    assert told == "v1.2.0+"
 
 
 def test_sql_on_a_file_of_no_bytes(ingest: Shell) -> None:

@@ -216,7 +216,8 @@ class DuckDBFile:
 
     def _attach(self, connection: duckdb.DuckDBPyConnection, read_only: bool) -> None:
         """Open the file. A program that does not know our lock (a BI tool, say) is waited for, then named."""
-        how = "READ_ONLY" if read_only else f"STORAGE_VERSION '{STORAGE_VERSION}'"
+        # A file that is there keeps its own version.
+        how = "READ_ONLY" if read_only else "READ_WRITE" if self._size() else f"STORAGE_VERSION '{STORAGE_VERSION}'"
         deadline = time.monotonic() + self.lock_timeout_seconds
         was_free = False
         while True:
@@ -365,9 +366,10 @@ class DuckDBFile:
     ) -> None:
         steps, views = self.definitions
         done, _, identities, named = (*found, None, None, None)[:4]
+        names_compression = _storage_version(connection) == STORAGE_VERSION  # others have other ones
         connection.execute("BEGIN")
         for step in steps[done:]:
-            connection.execute(step)
+            connection.execute(step if names_compression else re.sub(r" USING COMPRESSION \w+", "", step))
         connection.execute(views)
         connection.execute(
             "CREATE OR REPLACE TABLE schema_version AS"
@@ -403,6 +405,12 @@ def version_of(connection: duckdb.DuckDBPyConnection) -> tuple[Any, ...]:
         return (0,)
     is_ours = {"step", "views"} <= {name for name, *_ in found.description or ()}
     return next(iter(found.fetchall() if is_ours else ()), (0,))
+
+
+def _storage_version(connection: duckdb.DuckDBPyConnection) -> str:
+    sql = "SELECT tags['storage_version'] FROM duckdb_databases() WHERE database_name = 'warehouse'"
+    ((version,),) = connection.execute(sql).fetchall()
+    return str(version).removesuffix("+")  # and later ones
 
 
 def _foreign(connection: duckdb.DuckDBPyConnection, texts: Sequence[str]) -> list[str]:
