@@ -34,13 +34,16 @@ STORAGE_VERSION = "v1.2.0"
 MUCH_MEMORY_MB = 4096  # rather more than not at all
 # With these bytes DuckDB's log begins: the field of its first entry's type, which is that of a version.
 _LOG_BEGINS = b"\x64\x00\x62\x65\x00"
+# Of DuckDB 2. They are for what is far away; the stacks of all eight take 64 MB of what a process may have.
+_NO_ASYNC_THREADS = {"async_threads": "0"} if duckdb.__version__ >= "2" else {}
 _NO_RIGHT = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EISDIR})
 
 
 def connect() -> duckdb.DuckDBPyConnection:
     """An engine without a database yet. It fetches nothing: what it has not got it does without."""
     return duckdb.connect(
-        ":memory:", config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+        ":memory:",
+        config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", **_NO_ASYNC_THREADS},
     )
 
 
