@@ -12,12 +12,14 @@ import duckdb
 from ingest.errors import IngestError
 from ingest.ports import QueryLimits, QueryResult
 from ingest.warehouse.engines.duckdb.errors import is_of_the_file
+from ingest.warehouse.engines.duckdb.session import connect
 
 
 class Reading(Protocol):
     """Begins a session: see `DuckDBFile.reading`."""
 
     def __call__(self, *, prepared: bool = True) -> AbstractContextManager[duckdb.DuckDBPyConnection]: ...
+
 
 _READING = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.MULTI}
 
@@ -133,7 +135,8 @@ def _only_reads(sql: str) -> bool:
 
     To DuckDB 2 that is a statement of its own kind, as is all with a PIVOT in it; what writes is refused as it runs.
     """
-    statements = duckdb.extract_statements(sql)
+    with connect() as connection:  # the engine that the module itself would open takes memory for good
+        statements = connection.extract_statements(sql)
     if not statements or statements[-1].type not in _READING:
         return False
     return all(one.type == duckdb.StatementType.CREATE and not one.query for one in statements[:-1])
