@@ -277,6 +277,17 @@ def test_pages_show_what_other_hosts_have_loaded(host: Host, monkeypatch: pytest
             assert model.files(FilesWanted(sources=("one_off",))).total == number + 1
 
 
+@pytest.mark.parametrize("ending", ["", ".wal"])
+def test_a_damaged_mirror_is_to_be_deleted(empty: IcebergWarehouse, ending: str) -> None:
+    World(empty).bring("a.json", record("ann", 1, "x"))
+    path = empty.mirror.path
+    path.with_name(path.name + ending).write_bytes(b"no mirror")
+    with pytest.raises(ConfigError, match=r"Delete .*nothing is lost"):
+        empty.files({})
+    empty.mirror.remove()
+    assert len(empty.files({})) == 1
+
+
 # --- where it is -----------------------------------------------------------------------------------------------------
 
 

@@ -17,9 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.manifest import DataFile
 
+from ingest.errors import ConfigError
 from ingest.warehouse.engines.common.naming import ROWS_AT_ONCE, renamed
 from ingest.warehouse.engines.common.session import Session
 from ingest.warehouse.engines.duckdb.applying import DuckDBSession
+from ingest.warehouse.engines.duckdb.errors import first_line
 from ingest.warehouse.engines.duckdb.session import DuckDBFile, log_of
 from ingest.warehouse.engines.iceberg.lake import CommandFile, LakeTable, no_commands
 from ingest.warehouse.engines.iceberg.statements import all_of_them, changes, definitions, statement
@@ -50,6 +52,15 @@ class Mirror(DuckDBFile):
         """When it was last written to."""
         times = [file.stat().st_mtime for file in (self.path, log_of(self.path)) if file.exists()]
         return datetime.fromtimestamp(max(times, default=0), UTC)
+
+    def _why_not_opened(self, error: duckdb.Error) -> ConfigError:
+        return ConfigError(
+            f"{self.path}, the mirror of {self.of}, cannot be opened: {first_line(error)} {self._without_log()}"
+        )
+
+    def _without_log(self) -> str:
+        files = f"{self.path} and {log_of(self.path).name}"
+        return f"Delete {files}: nothing is lost, since the next command makes the mirror again from the lake."
 
     def remove(self) -> None:
         """Nothing is lost by it. Raises TransientError when others keep it for too long."""
