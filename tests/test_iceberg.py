@@ -307,6 +307,23 @@ def test_a_catalog_that_nobody_described_is_said(tmp_path: Path) -> None:
         warehouse.files({})
 
 
+def test_a_table_of_another_program_is_said(empty: IcebergWarehouse) -> None:
+    World(empty).bring("a.json", record("ann", 1, "x"))
+    found = empty.lake.find()
+    assert found
+    catalog, name = found.table.catalog, found.table.name()
+    catalog.drop_table(name)
+    catalog.create_table(name, pa.schema([("theirs", pa.int64())]))
+    with pytest.raises(ConfigError, match="of another program"):
+        World(empty).bring("b.json", record("ann", 1, "x"))
+
+
+def test_a_folder_for_mirrors_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="cannot be made: Not a directory"):
+        iceberg.warehouse("iceberg://nowhere/landfall", tmp_path / "file" / "mirrors")
+
+
 def test_hosts_with_other_settings_are_refused_until_all_agree(host: Host) -> None:
     world = World(host())
     world.bring("a.json", record("ann", 1, "x"), alias("ann", "nobody here"))

@@ -90,11 +90,17 @@ class Lake:
         """The table as it is now; None: nobody has made it yet.
 
         Raises:
-            ConfigError: no such catalog is described.
+            ConfigError: no such catalog is described, or the table is another program's.
             TransientError: the catalog did not answer.
         """
         with self.reached(), suppress(NoSuchTableError, NoSuchNamespaceError):
-            return LakeTable(self, self._catalog().load_table((*self.namespace.split("."), TABLE)))
+            table = self._catalog().load_table((*self.namespace.split("."), TABLE))
+            if not {*COMMANDS, "change", "seq"} <= {field.name for field in table.schema().fields}:
+                raise ConfigError(
+                    f"The table {TABLE} in {self.name} is of another program. Name another namespace in"
+                    " INGEST_WAREHOUSE."
+                )
+            return LakeTable(self, table)
         return None
 
     def make(self) -> "LakeTable":

@@ -17,7 +17,7 @@ from typing import Any, Self
 import duckdb
 import pyarrow as pa
 
-from ingest.errors import TransientError
+from ingest.errors import ConfigError, TransientError
 from ingest.plans.changes import Answer, Applied, Plan
 from ingest.ports import Audit, QueryLimits, QueryResult, ReadModel, Table
 from ingest.settings import Source
@@ -56,7 +56,13 @@ class IcebergWarehouse(TablesWarehouse):
     def at(cls, url: str, mirrors: Path, *, lock_timeout_seconds: float = 60.0, **more: Any) -> Self:
         """The warehouse by its URL. `mirrors`: the folder of this host's mirrors, made where it is not there."""
         catalog, _, namespace = url.removeprefix("iceberg://").partition("/")
-        mirrors.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            mirrors.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"{mirrors}, the folder of this host's mirrors, cannot be made: {error.strerror}. Name another one:"
+                " mirrors in ingest.toml, or INGEST_MIRRORS."
+            ) from error
         path = mirrors / f"{catalog}-{namespace}.duckdb"
         mirror = Mirror(path, lock_timeout_seconds=lock_timeout_seconds, of=url)
         return cls(Lake(catalog, namespace), mirror, **more)
