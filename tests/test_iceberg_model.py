@@ -68,6 +68,9 @@ class Both:
     def agree(self, host: World) -> None:
         expected, found = (everything(world.warehouse, {"at"}, SHOWN) for world in (self.duckdb, host))
         for table in SHOWN:
+            differences = [("there", row) for row in found[table] if row not in expected[table]]
+            differences += [("missing", row) for row in expected[table] if row not in found[table]]
+            assert not differences, table
             assert found[table] == expected[table], table
         assert broken_promises(host.warehouse) == {}
         assert host.warehouse.disagreements() == []
