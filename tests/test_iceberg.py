@@ -350,6 +350,31 @@ def test_names_of_a_source_that_are_matched_anew(host: Host) -> None:
         assert broken_promises(seen) == {}
 
 
+def test_of_two_commands_of_a_line_one_or_both_may_be_known(host: Host) -> None:
+    both = alias("ann", "bob") | {"_n": "x"}
+    worlds = [World(host()), World(host())]
+    worlds[0].bring("alias.json", alias("ann", "bob"), arrived=0)
+    worlds[1].bring("a.json", both, arrived=10)  # its alias is known, its event is not
+    worlds[0].bring("b.json", both, put("ann", 3, plan="pro"), arrived=20)
+    for seen in (*(world.warehouse for world in worlds), host()):
+        assert rows(seen, "SELECT count(*) AS n FROM commands") == [{"n": 6}]
+        assert rows(seen, "SELECT count(*) AS n FROM events") == [{"n": 1}]
+        assert broken_promises(seen) == {}
+    (row,) = worlds[1].warehouse.files({"key": "a.json"})
+    worlds[1].warehouse.undo([row["file_id"]], Audit("ann"))
+    for seen in (*(world.warehouse for world in worlds), host()):
+        assert rows(seen, "SELECT file_id <> $$x$$ AS is_there FROM events") == [{"is_there": True}]
+        assert seen.disagreements() == []
+
+
+def test_commits_are_numbered_one_by_one_whichever_host_makes_them(host: Host) -> None:
+    """Their numbers have 31 bits, in which there is room for all that there will ever be."""
+    worlds = [World(host()), World(host())]
+    for number in range(4):
+        worlds[number % 2].bring(f"{number}.json", record("ann", number, "x"))
+    assert rows(host(), "SELECT commit_no FROM mirrored") == [{"commit_no": 4}]
+
+
 # --- upkeep ----------------------------------------------------------------------------------------------------------
 
 

@@ -21,9 +21,10 @@ WHERE failed_line_rows.file_no = m.file_no AND failed_line_rows.line = m.line AN
 
 CREATE OR REPLACE TEMP TABLE shadowed AS
 SELECT file_no, line, item_no, command_id::UUID AS command_id, is_first FROM incoming WHERE change = 'shadow'
-QUALIFY row_number() OVER (PARTITION BY file_no, line, item_no ORDER BY seq DESC) = 1;
+QUALIFY row_number() OVER (PARTITION BY file_no, line, item_no, command_id ORDER BY seq DESC) = 1;
 DELETE FROM shadow_rows USING shadowed AS s
-WHERE shadow_rows.file_no = s.file_no AND shadow_rows.line = s.line AND shadow_rows.item_no = s.item_no;
+WHERE shadow_rows.file_no = s.file_no AND shadow_rows.line = s.line AND shadow_rows.item_no = s.item_no
+  AND shadow_rows.command_id = s.command_id;
 INSERT INTO shadow_rows SELECT file_no, line, item_no, command_id FROM shadowed WHERE NOT is_first;
 
 CREATE OR REPLACE TEMP TABLE gone AS SELECT file_no FROM incoming WHERE change = 'gone';

@@ -8,7 +8,7 @@ CREATE OR REPLACE TEMP TABLE lost_facts AS
 SELECT c.command_id
 FROM lake_leaving AS c
 JOIN stages AS g USING (stage_no)
-ANTI JOIN shadow_rows AS s ON s.file_no = g.file_no AND s.line = c.line AND s.item_no = c.item_no
+ANTI JOIN shadow_rows AS s ON s.file_no = g.file_no AND s.line = c.line AND s.item_no = c.item_no AND s.command_id = c.command_id
 WHERE c.command_id IN (SELECT command_id FROM shadow_rows)
 
 -- name: other_rows
@@ -32,6 +32,7 @@ QUALIFY row_number() OVER (PARTITION BY o.command_id ORDER BY a.place, o.line, o
 -- in: heirs.
 DELETE FROM shadow_rows USING heirs AS h
 WHERE shadow_rows.file_no = h.file_no AND shadow_rows.line = h.line AND shadow_rows.item_no = h.item_no
+  AND shadow_rows.command_id = h.command_id
 
 -- name: leaving_alias_pairs
 SELECT DISTINCT
@@ -60,13 +61,13 @@ CREATE OR REPLACE TEMP TABLE facts_here AS
 SELECT c.command_id, g.file_no, c.line, c.item_no
 FROM lake_near AS c
 JOIN stages AS g USING (stage_no)
-ANTI JOIN shadow_rows AS s ON s.file_no = g.file_no AND s.line = c.line AND s.item_no = c.item_no
+ANTI JOIN shadow_rows AS s ON s.file_no = g.file_no AND s.line = c.line AND s.item_no = c.item_no AND s.command_id = c.command_id
 WHERE c.command_id IN (SELECT command_id FROM staged_commands)
 UNION ALL
 SELECT c.command_id, g.file_no, c.line, c.item_no
 FROM lake_commands AS c
 JOIN stages AS g USING (stage_no)
-ANTI JOIN shadow_rows AS s ON s.file_no = g.file_no AND s.line = c.line AND s.item_no = c.item_no
+ANTI JOIN shadow_rows AS s ON s.file_no = g.file_no AND s.line = c.line AND s.item_no = c.item_no AND s.command_id = c.command_id
 WHERE c.identity >= '["only"' AND c.identity < '["only#'
   AND NOT c.occurred_at BETWEEN (SELECT first FROM staged_times) AND (SELECT last FROM staged_times)
   AND c.command_id IN (SELECT command_id FROM staged_commands WHERE is_timeless)

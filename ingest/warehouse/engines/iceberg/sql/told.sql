@@ -81,4 +81,4 @@ INSERT INTO changes BY NAME SELECT 'failed' AS change, * EXCLUDE (redriven_at, r
 -- name: told_rows
 -- what one commit adds to the lake, commands apart.
 -- in: changes.   The caller puts the number of the commit in place of {commit_no}.
-SELECT * REPLACE ((({commit_no})::BIGINT << 32) + rowid AS seq) FROM changes ORDER BY rowid
+SELECT * REPLACE ((({commit_no})::BIGINT << 32) + row_number() OVER (ORDER BY rowid) AS seq) FROM changes ORDER BY rowid

@@ -17,7 +17,7 @@ SELECT
     c.time_source::time_source AS time_source, c.command_id, s.file_no IS NULL AS is_first, c.identity
 FROM lake_commands AS c
 JOIN stages AS g USING (stage_no)
-LEFT JOIN shadow_rows AS s ON s.file_no = g.file_no AND s.line = c.line AND s.item_no = c.item_no
+LEFT JOIN shadow_rows AS s ON s.file_no = g.file_no AND s.line = c.line AND s.item_no = c.item_no AND s.command_id = c.command_id
 
 -- name: rows_to_rename
 -- in: renamed (Arrow: file_no, people_space, to_space, to_match).
