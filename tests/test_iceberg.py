@@ -324,6 +324,12 @@ def test_a_folder_for_mirrors_that_cannot_be_made_is_said(tmp_path: Path) -> Non
         iceberg.warehouse("iceberg://nowhere/landfall", tmp_path / "file" / "mirrors")
 
 
+def test_what_would_go_wrong_again_is_not_to_be_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = iceberg.describe(monkeypatch, tmp_path).replace("/landfall", "/a.b")
+    with pytest.raises(ConfigError, match=r"a\.b cannot be used as it is described: .*hierarchical namespaces"):
+        iceberg.warehouse(url, tmp_path / "mirrors").lake.make()
+
+
 def test_hosts_with_other_settings_are_refused_until_all_agree(host: Host) -> None:
     world = World(host())
     world.bring("a.json", record("ann", 1, "x"), alias("ann", "nobody here"))

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from json import JSONDecodeError
 from typing import Any, Final, Literal
 from uuid import uuid4
 
@@ -22,10 +23,13 @@ from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.conversions import from_bytes
 from pyiceberg.exceptions import (
     CommitFailedException,
+    ForbiddenError,
     NamespaceAlreadyExistsError,
     NoSuchNamespaceError,
     NoSuchTableError,
+    NotInstalledError,
     TableAlreadyExistsError,
+    UnauthorizedError,
 )
 from pyiceberg.io.pyarrow import PyArrowFileIO, parquet_file_to_data_file
 from pyiceberg.manifest import DataFile, ManifestEntryStatus
@@ -54,6 +58,7 @@ _PROPERTIES = {
     "write.parquet.row-group-limit": str(_GROUP_ROWS),
     "write.parquet.compression-codec": "zstd",
 }
+_LASTING = (ValueError, ForbiddenError, NotInstalledError, UnauthorizedError)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -131,13 +136,20 @@ class Lake:
 
     @contextmanager
     def reached(self) -> Iterator[None]:
-        """What goes wrong with catalog or store, in a sentence. Raises TransientError."""
+        """What goes wrong with catalog or store, in a sentence.
+
+        Raises:
+            ConfigError: it would go wrong again.
+            TransientError: it may not.
+        """
         try:
             yield
         except (IngestError, ConflictError, NoSuchTableError, NoSuchNamespaceError, duckdb.Error):
             raise
         except Exception as error:  # of a catalog of any kind, and of any store
             reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+            if isinstance(error, _LASTING) and not isinstance(error, JSONDecodeError):  # which an answer may be cut by
+                raise ConfigError(f"{self.name} cannot be used as it is described: {reason}.") from error
             raise TransientError(f"{self.name} did not answer: {reason}. Run again.") from error
 
 
