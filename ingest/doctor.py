@@ -55,7 +55,7 @@ State = Literal["ok", "warning", "problem", "skipped"]
 PART_SECONDS: Final = 30.0  # that each part may take; they run side by side
 CLOCK_SECONDS: Final = 60.0  # that ours may differ from the store's: S3 itself refuses from 900 on
 AIRFLOW_LEAST: Final = (3, 3)
-BROKEN: Final = {("duckdb", "2.0.0"): "may hang as a process ends, and reads some tables wrong"}
+TOO_NEW: Final = {("duckdb", 2): "`ingest sql` has no memory there"}
 EXTRAS: Final[Mapping[str, Sequence[str]]] = {  # of pyproject.toml, with what each brings to be imported
     "airflow": ("airflow",), "postgres": ("adbc_driver_postgresql",), "iceberg": ("pyiceberg", "sqlalchemy"),
     "serve": ("fastapi", "uvicorn"), "demo": ("moto", "psutil"),
@@ -152,10 +152,11 @@ def _program(may_use_core: bool) -> Checks:
         end = re.search(r"<(\d+)\.(\d+)", wanted)
         if end and sys.version_info[:2] >= tuple(map(int, end.groups())):
             yield Check("python", "warning", f"Python {python} was never tried with it", f"use one that is {wanted}")
-    for (package, version), why in BROKEN.items():
+    for (package, first), why in TOO_NEW.items():
         with suppress(metadata.PackageNotFoundError):
-            if metadata.version(package) == version:
-                yield Check(package, "problem", f"{package} {version} {why}", "install a later one")
+            if int((version := metadata.version(package)).partition(".")[0]) >= first:
+                message = f"{package} {version} is installed, and {why}"
+                yield Check(package, "problem", message, f"install one before {first}")
     there = [name for name, modules in EXTRAS.items() if all(map(find_spec, modules))]
     absent = ", ".join(name for name in EXTRAS if name not in there)
     yield Check("extras", "ok", (", ".join(there) or "none") + f"; not installed: {absent}" * bool(absent))

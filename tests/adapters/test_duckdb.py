@@ -1,6 +1,5 @@
 """What is DuckDB's own: how much it may hold in memory, and what its errors mean."""
 
-import signal
 from pathlib import Path
 
 import duckdb
@@ -57,26 +56,3 @@ def test_what_an_error_is_blamed_on(
     assert (told.is_disk, told.is_for_all) == (is_disk, is_for_all)
     assert "It says why." in str(told)
     assert f"disk of {tmp_path}" in str(told)
-
-
-class Alarm(BaseException):
-    """What a handler of a signal raises."""
-
-
-def test_what_a_signal_raises_comes_through_the_engine(tmp_path: Path) -> None:
-    def handle(*_: object) -> None:
-        raise Alarm
-
-    def without_end() -> None:
-        with DuckDBWarehouse(tmp_path / "w.duckdb").reading() as connection:
-            signal.setitimer(signal.ITIMER_REAL, 0.3)
-            connection.execute("SELECT sum(range) FROM range(1_000_000_000_000)").fetchall()
-
-    before = signal.signal(signal.SIGALRM, handle)
-    try:
-        with pytest.raises(Alarm):
-            without_end()
-        assert signal.getsignal(signal.SIGALRM) is handle
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)

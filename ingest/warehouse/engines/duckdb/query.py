@@ -12,16 +12,12 @@ import duckdb
 from ingest.errors import IngestError
 from ingest.ports import QueryLimits, QueryResult
 from ingest.warehouse.engines.duckdb.errors import is_of_the_file
-from ingest.warehouse.engines.duckdb.session import connect
 
 
 class Reading(Protocol):
     """Begins a session: see `DuckDBFile.reading`."""
 
     def __call__(self, *, prepared: bool = True) -> AbstractContextManager[duckdb.DuckDBPyConnection]: ...
-
-
-_READING = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.MULTI}
 
 
 @contextmanager
@@ -40,10 +36,6 @@ def query(reading: Reading, sql: str, limits: QueryLimits | None = None) -> Iter
         relation = connection.sql(sql)
         if len(set(relation.columns)) < len(relation.columns):
             relation = relation.project("*")  # which makes names unique: a, a_1
-        for name, type in zip(relation.columns, relation.types, strict=True):
-            if str(type) == "VARIANT":  # to Arrow it is bytes that nobody reads, or nothing
-                quoted = '"' + name.replace('"', '""') + '"'
-                relation = relation.project(f"* REPLACE ({quoted}::JSON AS {quoted})")
         json_columns = {
             name for name, type in zip(relation.columns, relation.types, strict=True) if str(type) == "JSON"
         }
@@ -131,12 +123,8 @@ def _enclose(connection: duckdb.DuckDBPyConnection, *more: str) -> None:
 
 
 def _only_reads(sql: str) -> bool:
-    """Whether it is one statement, which reads. DuckDB 1 puts types before a PIVOT, which are gone with the session.
-
-    To DuckDB 2 that is a statement of its own kind, as is all with a PIVOT in it; what writes is refused as it runs.
-    """
-    with connect() as connection:  # the engine that the module itself would open takes memory for good
-        statements = connection.extract_statements(sql)
-    if not statements or statements[-1].type not in _READING:
+    """Whether it is one statement, which reads. DuckDB puts types before a PIVOT, which are gone with the session."""
+    statements = duckdb.extract_statements(sql)
+    if not statements or statements[-1].type not in {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}:
         return False
     return all(one.type == duckdb.StatementType.CREATE and not one.query for one in statements[:-1])

@@ -26,7 +26,6 @@ from ingest.errors import ConfigError, TransientError
 from ingest.settings import Source
 from ingest.warehouse.engines.duckdb.applying import DuckDBSession
 from ingest.warehouse.engines.duckdb.errors import first_line, is_of_the_file
-from ingest.warehouse.engines.duckdb.signals import signals_raise
 from ingest.warehouse.engines.duckdb.statements import definitions
 
 # Files of this storage version are read and written by every supported DuckDB (1.5 and 2).
@@ -34,16 +33,13 @@ STORAGE_VERSION = "v1.2.0"
 MUCH_MEMORY_MB = 4096  # rather more than not at all
 # With these bytes DuckDB's log begins: the field of its first entry's type, which is that of a version.
 _LOG_BEGINS = b"\x64\x00\x62\x65\x00"
-# Of DuckDB 2. They are for what is far away; the stacks of all eight take 64 MB of what a process may have.
-_NO_ASYNC_THREADS = {"async_threads": "0"} if duckdb.__version__ >= "2" else {}
 _NO_RIGHT = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EISDIR})
 
 
 def connect() -> duckdb.DuckDBPyConnection:
     """An engine without a database yet. It fetches nothing: what it has not got it does without."""
     return duckdb.connect(
-        ":memory:",
-        config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", **_NO_ASYNC_THREADS},
+        ":memory:", config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
     )
 
 
@@ -194,19 +190,24 @@ class DuckDBFile:
                 stack.enter_context(no_more_open_than(self.mode))  # the log, say
             folder = self._spilled(stack)
             stack.callback(connection.close)
-            stack.enter_context(signals_raise(connection))
-            connection.execute("SET temp_directory = $folder", {"folder": folder})
-            if in_memory:
-                connection.execute("ATTACH ':memory:' AS warehouse")
-            else:
-                self._attach(connection, read_only)
-            connection.execute("USE warehouse")
-            if in_memory:
-                steps, views = self.definitions
-                for text in (*steps, views, "BEGIN TRANSACTION READ ONLY"):
-                    connection.execute(text)
-            connection.execute("SET TimeZone = 'UTC'")
-            yield connection
+            try:
+                connection.execute("SET temp_directory = $folder", {"folder": folder})
+                if in_memory:
+                    connection.execute("ATTACH ':memory:' AS warehouse")
+                else:
+                    self._attach(connection, read_only)
+                connection.execute("USE warehouse")
+                if in_memory:
+                    steps, views = self.definitions
+                    for text in (*steps, views, "BEGIN TRANSACTION READ ONLY"):
+                        connection.execute(text)
+                connection.execute("SET TimeZone = 'UTC'")
+                yield connection
+            except RuntimeError as error:
+                # Ctrl-C while the engine works: it says "Query interrupted", and what we were asked is behind that.
+                if isinstance(error.__cause__, BaseException) and not isinstance(error.__cause__, Exception):
+                    raise error.__cause__ from None
+                raise
 
     def _spilled(self, stack: ExitStack) -> str:
         """The folder for what does not fit in memory: beside the warehouse, where that may be written."""
@@ -219,8 +220,7 @@ class DuckDBFile:
 
     def _attach(self, connection: duckdb.DuckDBPyConnection, read_only: bool) -> None:
         """Open the file. A program that does not know our lock (a BI tool, say) is waited for, then named."""
-        # A file that is there keeps its own version.
-        how = "READ_ONLY" if read_only else "READ_WRITE" if self._size() else f"STORAGE_VERSION '{STORAGE_VERSION}'"
+        how = "READ_ONLY" if read_only else f"STORAGE_VERSION '{STORAGE_VERSION}'"
         deadline = time.monotonic() + self.lock_timeout_seconds
         was_free = False
         while True:
@@ -369,10 +369,9 @@ class DuckDBFile:
     ) -> None:
         steps, views = self.definitions
         done, _, identities, named = (*found, None, None, None)[:4]
-        names_compression = _storage_version(connection) == STORAGE_VERSION  # others have other ones
         connection.execute("BEGIN")
         for step in steps[done:]:
-            connection.execute(step if names_compression else re.sub(r" USING COMPRESSION \w+", "", step))
+            connection.execute(step)
         connection.execute(views)
         connection.execute(
             "CREATE OR REPLACE TABLE schema_version AS"
@@ -408,12 +407,6 @@ def version_of(connection: duckdb.DuckDBPyConnection) -> tuple[Any, ...]:
         return (0,)
     is_ours = {"step", "views"} <= {name for name, *_ in found.description or ()}
     return next(iter(found.fetchall() if is_ours else ()), (0,))
-
-
-def _storage_version(connection: duckdb.DuckDBPyConnection) -> str:
-    sql = "SELECT tags['storage_version'] FROM duckdb_databases() WHERE database_name = 'warehouse'"
-    ((version,),) = connection.execute(sql).fetchall()
-    return str(version).removesuffix("+")  # and later ones
 
 
 def _foreign(connection: duckdb.DuckDBPyConnection, texts: Sequence[str]) -> list[str]:

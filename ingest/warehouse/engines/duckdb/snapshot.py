@@ -18,7 +18,6 @@ import duckdb
 from ingest.disk import flush
 from ingest.errors import ConfigError, TransientError
 from ingest.warehouse.engines.duckdb.session import DuckDBFile, connect, flocked, holder_of, log_of, quoted, version_of
-from ingest.warehouse.engines.duckdb.signals import signals_raise
 
 _COPIED_AT_ONCE = 8 << 20
 _MEMORY = "1GB"
@@ -113,7 +112,7 @@ def _copy(warehouse: DuckDBFile, to: Path) -> None:
 
 def take_up_log(file: Path) -> int:
     """Make one file of the two; how many source files its ledger has."""
-    with connect() as connection, signals_raise(connection):
+    with connect() as connection:
         connection.execute(f"SET memory_limit = '{_MEMORY}'; SET temp_directory = {quoted(_spilled(file))}")
         connection.execute(f"ATTACH {quoted(file)} AS copy (TYPE duckdb)")
         connection.execute("CHECKPOINT copy")

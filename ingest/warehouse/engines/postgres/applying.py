@@ -19,7 +19,6 @@ from ingest.plans.changes import Changes, Entry
 from ingest.warehouse.engines.common.applying import Applying
 from ingest.warehouse.engines.duckdb.applying import DuckDBSession, places, stage
 from ingest.warehouse.engines.duckdb.session import connect
-from ingest.warehouse.engines.duckdb.signals import signals_raise
 from ingest.warehouse.engines.postgres.session import PostgresSession
 
 _FEW = 10_000  # facts that are looked up one by one
@@ -39,8 +38,7 @@ class ConflictError(Exception):
 @contextmanager
 def beside(memory_mb: int) -> Iterator[DuckDBSession]:
     """An engine of our own for staged rows."""
-    place = private_folder(Path(gettempdir()), FOLDER_PREFIX)
-    with place as folder, connect() as connection, signals_raise(connection):
+    with private_folder(Path(gettempdir()), FOLDER_PREFIX) as folder, connect() as connection:
         connection.execute("SET temp_directory = $folder", {"folder": str(folder)})
         connection.execute(
             f"SET memory_limit = '{memory_mb}MB'; SET TimeZone = 'UTC'; SET preserve_insertion_order = false;"
