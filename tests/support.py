@@ -12,12 +12,16 @@ from types import ModuleType
 from typing import Any
 from uuid import UUID
 
+import pyarrow as pa
+
 from ingest.core.source import SourceFile
 from ingest.errors import ConfigError, ObjectGone, TransientError
 from ingest.pipeline import Pipeline
 from ingest.ports import FileResult, Staging, Warehouse
 from ingest.settings import Settings, Source
 from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
+from ingest.warehouse.engines.iceberg.lake import COMMANDS
+from ingest.warehouse.engines.iceberg.mirror import MirrorSession, forget, stage_no
 from ingest.warehouse.engines.iceberg.warehouse import IcebergWarehouse
 from ingest.warehouse.engines.postgres.session import PostgresSession
 from ingest.warehouse.engines.postgres.warehouse import PostgresWarehouse
@@ -184,17 +188,34 @@ def change(warehouse: Warehouse, sql: str) -> None:
     if isinstance(warehouse, IcebergWarehouse):
         with warehouse.writing() as session:
             assert session.lake
-            if "command_rows" in sql:  # what can be wrong with those that are there
-                sql = (
-                    "INSERT INTO shadow_rows SELECT file_no, line, item_no, command_id FROM command_rows WHERE is_first"
-                )
-            session.rows(sql)
+            changes, commands = session.lake.data_files()
+            if "command_rows" in sql:
+                _written_anew(session, sql)
+                forget(session.connection, [file.file_path for file in commands])
+            else:
+                commands = []
+                session.rows(sql)
             session.run("tell_all")
-            session.commit(instead_of=session.lake.data_files()[0])
+            session.commit(instead_of=[*changes, *commands])
         return
     assert isinstance(warehouse, (DuckDBWarehouse, PostgresWarehouse))
     with warehouse.writing() as writing:
         writing.rows(sql) if isinstance(writing, PostgresSession) else writing.execute(sql)
+
+
+def _written_anew(session: MirrorSession, sql: str) -> None:
+    """Commands of a lake are never changed: what a statement makes of them takes their place, under other numbers."""
+    session.rows("CREATE TEMP TABLE edited AS SELECT * FROM command_rows")
+    session.rows(sql.replace("command_rows", "edited"))
+    file_nos = [file_no for (file_no,) in session.rows("SELECT DISTINCT file_no FROM edited")]
+    numbered = pa.table({"file_no": file_nos, "stage_no": [stage_no() for _ in file_nos]})
+    with session.table("taken_stages", numbered):
+        session.run("enter_stages")
+    names = ", ".join(f"edited.{name}" for name in COMMANDS if name not in ("part", "stage_no"))
+    told = f"SELECT 'commands' AS part, stage_no, {names} FROM edited JOIN stages USING (file_no)"
+    session.see(session.write(session.exactly(told))[0])
+    session.rows("DELETE FROM shadow_rows")
+    session.rows("INSERT INTO shadow_rows SELECT file_no, line, item_no, command_id FROM edited WHERE NOT is_first")
 
 
 def rows(warehouse: Warehouse, sql: str) -> Rows:

@@ -351,7 +351,10 @@ _PARQUET = dataset.ParquetFileFormat()
 
 @cache
 def _opened(name: str, _process: int, *described: tuple[str, str]) -> Catalog:
-    return load_catalog(name, **dict(described))
+    try:
+        return load_catalog(name, **dict(described))
+    except Exception:  # noqa: BLE001 - of any kind: another loader may have made its tables in the same moment
+        return load_catalog(name, **dict(described))
 
 
 @cache
