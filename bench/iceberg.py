@@ -1,6 +1,6 @@
 """A load into a lake beside a bare append of the same rows, and beside a load into DuckDB; then what commits cost.
 
-    python bench/iceberg.py [--rows 1000000] [--rounds 3] [--files 20] [--commits 200]
+    python bench/iceberg.py [--rows 1000000] [--rounds 3] [--files 10] [--commits 200]
 
 `bare`: the staged rows appended by pyiceberg to an empty table of the same columns, nothing looked up, no ledger.
 `empty`: a whole load into an empty lake. `large`: one into a lake with so many files of as many rows over the same
@@ -26,7 +26,7 @@ from postgres import written
 from pyarrow import parquet
 
 from ingest.pipeline import Pipeline
-from ingest.ports import Staging, Warehouse
+from ingest.ports import Audit, Staging, Warehouse
 from ingest.settings import Settings
 from ingest.warehouse.engines.duckdb.warehouse import DuckDBWarehouse
 from ingest.warehouse.engines.iceberg.lake import COMMANDS
@@ -115,7 +115,7 @@ def _loads(folder: Path, rows: int, rounds: int, files: int) -> None:
                 measured = took(act)
                 if number:
                     found[what].append(measured)
-            large.undo([row["file_id"] for row in large.files({"key": str(path)})], _note())
+            large.undo([row["file_id"] for row in large.files({"key": str(path)})], Audit("bench"))
     (cpu, wall) = (median(one[place] for one in found["bare"]) for place in (0, 1))
     print(f"{rows:,} rows; {files * rows:,} others in the large lake")
     for what, times in found.items():
@@ -144,12 +144,6 @@ def _commits(folder: Path, many: int) -> None:
         print(f"  load {took(lambda: lake.load(staging, 'last', None))[1]:.3f} s")
     anew.mirror.remove()
     print(f"  a mirror made of what is there now {took(lambda: anew.files({}, limit=1))[1]:.2f} s")
-
-
-def _note() -> Any:
-    from ingest.ports import Audit
-
-    return Audit("bench")
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def serve(host: str, port: int, stop_seconds: int, new_key: bool, as_json: bool)
 )  # fmt: skip
 @click.option(
     "--warehouse", type=click.Choice(["duckdb", "postgres", "iceberg"]), default="duckdb", show_default=True,
-    help="A DuckDB file, or a Postgres server that is gone with the demo.",
+    help="A DuckDB file; or a Postgres server or a lake in Iceberg that is gone with the demo.",
 )  # fmt: skip
 @json_option
 def demo(exit_when_done: bool, warehouse: str, as_json: bool) -> int:
