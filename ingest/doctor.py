@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from configparser import Error as ConfigFileError
 from configparser import RawConfigParser
 from contextlib import suppress
@@ -430,18 +430,8 @@ def _lake(warehouse: Warehouse) -> Checks:
     from ingest.warehouse.engines.iceberg.warehouse import IcebergWarehouse
 
     assert isinstance(warehouse, IcebergWarehouse)
-    try:
-        seen = look(warehouse)
-    except IngestError as error:
-        yield _failed("warehouse", error)
-        return
-    yield Check("warehouse", "ok", f"{_told(seen, warehouse.name)} ({seen.place})")
-    try:
-        warehouse.check_settled()
-    except IngestError as error:
-        yield _failed("warehouse: settings", error)
-    yield from _disk("warehouse: mirror", warehouse.mirror.path.parent, "free some space there, or set mirrors")
-    yield from _waiting(seen)
+    room = _disk("warehouse: mirror", warehouse.mirror.path.parent, "free some space there, or set mirrors")
+    yield from _shared(warehouse.name, partial(look, warehouse), {"settings": warehouse.check_settled}, room)
 
 
 def _server(warehouse: Warehouse) -> Checks:
@@ -449,17 +439,26 @@ def _server(warehouse: Warehouse) -> Checks:
     from ingest.warehouse.engines.postgres.warehouse import PostgresWarehouse
 
     assert isinstance(warehouse, PostgresWarehouse)
+    checks = {"settings": warehouse.check_settled, "role": warehouse.check_role}
+    yield from _shared(warehouse.name, partial(look, warehouse), checks)
+
+
+def _shared(
+    name: str, look: Callable[[], "Look"], checks: Mapping[str, Callable[[], None]], more: Iterable[Check] = ()
+) -> Checks:
+    """A warehouse that other hosts load into, too."""
     try:
-        seen = look(warehouse)
+        seen = look()
     except IngestError as error:
         yield _failed("warehouse", error)
         return
-    yield Check("warehouse", "ok", f"{_told(seen, warehouse.name)} ({seen.place})")
-    for check in (warehouse.check_settled, warehouse.check_role):
+    yield Check("warehouse", "ok", f"{_told(seen, name)} ({seen.place})")
+    for of, check in checks.items():
         try:
             check()
         except IngestError as error:
-            yield _failed("warehouse: role" if check == warehouse.check_role else "warehouse: settings", error)
+            yield _failed(f"warehouse: {of}", error)
+    yield from more
     yield from _waiting(seen)
 
 

@@ -32,7 +32,7 @@ from pyiceberg.exceptions import (
     UnauthorizedError,
 )
 from pyiceberg.io.pyarrow import PyArrowFileIO, parquet_file_to_data_file
-from pyiceberg.manifest import DataFile, ManifestEntryStatus
+from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Operation, Snapshot
 from pyiceberg.types import PrimitiveType
@@ -178,28 +178,25 @@ class LakeTable:
             if since is None and snapshot_id is not None:
                 return None
             new = None if since is None else {snapshot.snapshot_id for snapshot in since}
-            found: dict[str, list[DataFile]] = {"changes": [], "commands": []}
-            current = self.table.current_snapshot()
-            for manifest in current.manifests(self.table.io) if current else ():
-                if new is not None and manifest.added_snapshot_id not in new:
-                    continue
-                for entry in manifest.fetch_manifest_entry(self.table.io):
-                    if entry.status != ManifestEntryStatus.DELETED and (new is None or entry.snapshot_id in new):
-                        found[entry.data_file.partition[0]].append(entry.data_file)
-            return [file.file_path for file in found["changes"]], [self.bounds(file) for file in found["commands"]]
+            changes, commands = self._files(new)
+            return [file.file_path for file in changes], [self.bounds(file) for file in commands]
 
     def data_files(self) -> tuple[list[DataFile], list[DataFile]]:
         """All of them: of changes, and of commands in the order of their times."""
         with self.lake.reached():
-            current = self.table.current_snapshot()
-            files = [
-                entry.data_file
-                for manifest in (current.manifests(self.table.io) if current else ())
-                for entry in manifest.fetch_manifest_entry(self.table.io)
-            ]
-        commands = [file for file in files if file.partition[0] == "commands"]
-        changes = [file for file in files if file.partition[0] == "changes"]
+            changes, commands = self._files(None)
         return changes, sorted(commands, key=lambda file: self.bounds(file).first_at or _EPOCH)
+
+    def _files(self, new: set[int] | None) -> tuple[list[DataFile], list[DataFile]]:
+        """Files of changes and of commands that these snapshots have added; None: all that there are."""
+        found: dict[str, list[DataFile]] = {"changes": [], "commands": []}
+        current = self.table.current_snapshot()
+        for manifest in current.manifests(self.table.io) if current else ():
+            if new is None or manifest.added_snapshot_id in new:
+                for entry in manifest.fetch_manifest_entry(self.table.io, discard_deleted=True):
+                    if new is None or entry.snapshot_id in new:
+                        found[entry.data_file.partition[0]].append(entry.data_file)
+        return found["changes"], found["commands"]
 
     def objects(self) -> set[str]:
         """Paths of all objects that any snapshot knows, and of what tells of the snapshots."""

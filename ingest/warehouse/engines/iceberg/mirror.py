@@ -123,12 +123,8 @@ class MirrorSession(DuckDBSession):
         if first is None:  # none is taken
             self.show("lake_near", ())
             return
-        near = [
-            file for file in self.files if file.first_at is None or (file.first_at <= last and file.last_at >= first)
-        ]
-        of_time = pa.timestamp("us", "UTC")
-        at = pc.field("occurred_at")
-        self.show("lake_near", near, (at >= pa.scalar(first, of_time)) & (at <= pa.scalar(last, of_time)))
+        of_time, at = pa.timestamp("us", "UTC"), pc.field("occurred_at")
+        self.show("lake_near", self.files, (at >= pa.scalar(first, of_time)) & (at <= pa.scalar(last, of_time)))
 
     def bring(self, staged_nos: Sequence[int], name: str) -> int:
         """Write the commands of staged files that a statement gives into a file of the lake; how many."""

@@ -10,7 +10,7 @@ from ingest.errors import IngestError, NotEmpty
 from ingest.ports import Table
 from ingest.warehouse.engines.duckdb.errors import could_not_write, is_of_the_world
 from ingest.warehouse.engines.duckdb.transfer import columns_of, given
-from ingest.warehouse.engines.iceberg.mirror import MirrorSession, stage_no
+from ingest.warehouse.engines.iceberg.mirror import Mirror, MirrorSession, stage_no
 
 # Tables, and what their rows are among the changes of a lake. Of failed lines some are mended.
 _CHANGES = {
@@ -74,11 +74,11 @@ _STAGES = pa.schema([("file_no", pa.int64()), ("stage_no", pa.int64())])
 
 
 @contextmanager
-def refused(name: str, mirror: object) -> Iterator[None]:
+def refused(mirror: Mirror) -> Iterator[None]:
     """What the engine says to rows of somebody else's."""
     try:
         yield
     except duckdb.Error as error:
         if is_of_the_world(error):
-            raise could_not_write(mirror, error) from error  # type: ignore[arg-type]
-        raise IngestError(f"{name} refused what was copied, and is still empty: {error}") from error
+            raise could_not_write(mirror, error) from error
+        raise IngestError(f"{mirror.name} refused what was copied, and is still empty: {error}") from error

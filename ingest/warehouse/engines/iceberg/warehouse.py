@@ -135,8 +135,11 @@ class IcebergWarehouse(TablesWarehouse):
             session.commit()
 
     def _settle(self, session: MirrorSession) -> None:
+        self._enter_settled(session, self._not_settled(session))
+
+    def _not_settled(self, session: MirrorSession) -> dict[str, str]:
         there = dict(session.rows("SELECT name, value FROM settled"))
-        self._enter_settled(session, not_settled(self.name, there, settings(self.ignored_identities, self.sources)))
+        return not_settled(self.name, there, settings(self.ignored_identities, self.sources))
 
     def _enter_settled(self, session: MirrorSession, own: dict[str, str]) -> None:
         if own:
@@ -212,8 +215,7 @@ class IcebergWarehouse(TablesWarehouse):
     def check_settled(self) -> None:
         """Raises ConfigError where a load would be refused for its settings."""
         with self.reading() as session:
-            there = dict(session.rows("SELECT name, value FROM settled"))
-            not_settled(self.name, there, settings(self.ignored_identities, self.sources))
+            self._not_settled(session)
 
     # --- what is asked of it in bulk ---------------------------------------------------------------------------------
 
@@ -247,7 +249,7 @@ class IcebergWarehouse(TablesWarehouse):
 
     def fill(self, given: Iterable[Table]) -> None:
         try:
-            with refused(self.name, self.mirror), self.writing(settle=False) as session:
+            with refused(self.mirror), self.writing(settle=False) as session:
                 fill(session, given)
         except ConflictError as error:
             raise TransientError(f"{self.name} was loaded into meanwhile. Copy to a new warehouse.") from error
